@@ -1,0 +1,182 @@
+"""What a machine, a model and a data set are, as plain facts.
+
+Units stand in the names (`vram_bytes`, `bf16_flops` in FLOP/s). Every fact type knows where its
+numbers came from, so the screens can say "measured" or "from a table". Nothing here computes a
+recommendation, and nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+GIB = 1024**3
+
+
+class Origin(StrEnum):
+    """Where a number came from."""
+
+    MEASURED = "measured"
+    TABLE = "table"
+    PREDICTED = "predicted"
+    USER = "user"
+    DEFAULT = "default"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuProcess:
+    """A process that holds memory on a GPU."""
+
+    pid: int
+    name: str
+    user: str
+    vram_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """One accelerator. Speeds are dense rates; `None` means unknown, never a guess."""
+
+    index: int
+    name: str
+    vendor: str
+    """"nvidia", "amd" or "apple"."""
+    vram_bytes: int
+    vram_free_bytes: int
+    origin: Origin
+    spec_id: str | None = None
+    """Row of gpus.toml whose speeds were taken, if any matched."""
+    compute_capability: str | None = None
+    has_bf16: bool | None = None
+    bf16_flops: float | None = None
+    fp16_flops: float | None = None
+    fp32_flops: float | None = None
+    achievable_share: float | None = None
+    """Best matmul rate measured on this part, as a share of the data sheet (MAMF)."""
+    memory_bytes_per_second: float | None = None
+    uuid: str | None = None
+    power_watts: float | None = None
+    power_limit_watts: float | None = None
+    temperature_celsius: int | None = None
+    utilization_percent: int | None = None
+    sm_clock_mhz: int | None = None
+    sm_clock_max_mhz: int | None = None
+    throttle_reasons: tuple[str, ...] = ()
+    pcie_generation: int | None = None
+    pcie_lanes: int | None = None
+    num_nvlinks: int = 0
+    holders: tuple[GpuProcess, ...] = ()
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that is not free now, whoever holds it."""
+        return self.vram_bytes - self.vram_free_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """A host with its accelerators, as probed, or as described by the user (`planned`)."""
+
+    host: str
+    backend: str
+    """"cuda", "rocm", "mps" or "cpu"."""
+    gpus: tuple[Gpu, ...]
+    cpu_name: str
+    num_cores: int
+    """Physical cores."""
+    num_threads: int
+    ram_bytes: int
+    ram_free_bytes: int
+    disk_path: str
+    disk_free_bytes: int
+    origin: Origin
+    interconnect: str | None = None
+    """Between the GPUs: "nvlink", "pcie", or None for one GPU or unknown."""
+    driver: str | None = None
+    cuda_version: str | None = None
+    notes: tuple[str, ...] = ()
+    """Sentences for the user: what could not be read, what looks wrong."""
+
+    @property
+    def planned(self) -> bool:
+        """Described by the user rather than probed."""
+        return self.origin is Origin.USER
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A decoder-only language model, by the dimensions that memory and speed depend on."""
+
+    id: str
+    path: str | None
+    """Local folder with config.json and weights, or None."""
+    architecture: str
+    model_type: str
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    intermediate_size: int
+    vocab_size: int
+    max_positions: int
+    tied_embeddings: bool
+    attention_bias: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: bool = False
+    dtype: str = "bfloat16"
+    num_params: int
+    params_origin: Origin
+    weight_bytes: int | None = None
+    """Size of the weight files on disk."""
+    has_chat_template: bool | None = None
+
+    @property
+    def query_width(self) -> int:
+        """q = heads x head dimension (differs from hidden_size in some families)."""
+        return self.num_heads * self.head_dim
+
+    @property
+    def kv_width(self) -> int:
+        """kv = key/value heads x head dimension."""
+        return self.num_kv_heads * self.head_dim
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenStats:
+    """Tokens per example, before truncation."""
+
+    min: int
+    median: int
+    p95: int
+    max: int
+    mean: float
+    total: int
+    trainable_total: int
+    """Tokens of the replies, the part the loss is taken on."""
+    origin: Origin
+    """MEASURED with the model's tokenizer, PREDICTED from characters without it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """A validated data set file."""
+
+    path: str
+    format: str
+    """"alpaca", "sharegpt", "messages", "prompt_completion" or "text"."""
+    num_rows: int
+    """Usable examples."""
+    num_bytes: int
+    sha256: str
+    num_empty: int
+    """Rows left out: no reply, or nothing but white space."""
+    num_duplicates: int
+    """Usable rows that repeat an earlier row exactly; they are kept."""
+    num_truncated: int
+    """Rows longer than the asked max_length, 0 if none was asked."""
+    num_tasks: int
+    """Distinct values of a `task` column if there is one, else 1."""
+    tokens: TokenStats | None
+    warnings: tuple[str, ...] = ()

@@ -1,0 +1,71 @@
+"""How many processes train together, and with which engine: the worker's command and environment.
+
+Knows torchrun's arguments and the Trainer's sharding options; imports no torch, so the supervisor
+can use it.
+"""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_WORKER = ["-m", "runner.worker"]
+
+
+def worker_argv(run_path: Path) -> list[str]:
+    """Command of the worker, read from the run's own recipe copy."""
+    hardware = _hardware(run_path)
+    num_processes = int(hardware.get("gpus", 1))
+    if hardware.get("strategy", "single") == "single" or num_processes == 1:
+        return [sys.executable, "-P", *_WORKER, str(run_path)]
+    return [
+        *[sys.executable, "-P", "-m", "torch.distributed.run"],
+        "--standalone",  # a free port on localhost, never the fixed 29500
+        f"--nproc-per-node={num_processes}",
+        "--max-restarts=0",
+        "--signals-to-handle=SIGTERM,SIGINT",  # a hang-up must not end the run
+        *_WORKER,
+        str(run_path),
+    ]
+
+
+def _hardware(run_path: Path) -> dict[str, Any]:
+    try:
+        recipe = tomllib.loads((run_path / "recipe.toml").read_text())
+    except (OSError, ValueError):
+        return {}  # the worker reads it again and says what is wrong
+    hardware = recipe.get("hardware", {})
+    return hardware if isinstance(hardware, dict) else {}
+
+
+def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Environment of the worker: nothing from the working directory, nothing from the network."""
+    return dict(environment) | {
+        "PYTHONSAFEPATH": "1",
+        "PYTHONUNBUFFERED": "1",
+        "HF_HUB_OFFLINE": "1",  # models are local folders; nothing may be fetched behind the back
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",  # forked data loader workers would deadlock
+        "PYTORCH_CUDA_ALLOC_CONF": environment.get(
+            "PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True"
+        ),
+    }
+
+
+def sharding_arguments(strategy: str) -> dict[str, Any]:
+    """Arguments of transformers' TrainingArguments for a strategy."""
+    if strategy != "fsdp":
+        return {}
+    return {
+        "fsdp": True,
+        "fsdp_config": {
+            "version": 2,
+            "reshard_after_forward": True,
+            "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+            "state_dict_type": "FULL_STATE_DICT",
+            "cpu_ram_efficient_loading": False,
+        },
+    }

@@ -1,0 +1,39 @@
+"""LoRA and QLoRA: low-rank adapters beside frozen weights, 16-bit or NF4."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from peft import LoraConfig, TaskType
+from transformers import BitsAndBytesConfig
+
+from advisor.recipe import LoraMethod, QloraMethod, Recipe
+from runner.methods.prepared import COMPUTE_DTYPES, Prepared, load_base
+
+
+def prepare(recipe: Recipe, model_dir: Path) -> Prepared:
+    """Load the base in 16 bits, or quantized for QLoRA, and describe the adapter."""
+    method = recipe.method
+    assert isinstance(method, LoraMethod | QloraMethod)
+    dtype = COMPUTE_DTYPES[recipe.train.precision]
+    options = {}
+    if isinstance(method, QloraMethod):
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+            # FSDP shards tensors of one dtype only: the 4-bit storage must look like the rest
+            bnb_4bit_quant_storage=dtype if recipe.hardware.strategy == "fsdp" else None,
+        )
+    adapter = LoraConfig(
+        r=method.rank,
+        lora_alpha=method.alpha,
+        lora_dropout=method.dropout,
+        target_modules="all-linear"
+        if method.targets == "all"
+        else ["q_proj", "k_proj", "v_proj", "o_proj"],
+        bias="none",
+        task_type=TaskType.CAUSAL_LM,
+    )
+    return Prepared(model=load_base(model_dir, dtype, **options), peft_config=adapter)

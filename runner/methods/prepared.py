@@ -1,0 +1,41 @@
+"""What a method hands to the trainer, and the loading that all methods share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftConfig
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+COMPUTE_DTYPES = {
+    "bf16": torch.bfloat16,
+    "bf16_pure": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp32": torch.float32,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A loaded base model, and the adapter to put on it if the method has one."""
+
+    model: PreTrainedModel
+    peft_config: PeftConfig | None
+
+
+def load_base(model_dir: Path, dtype: torch.dtype, **options: Any) -> PreTrainedModel:
+    """Load from local safetensors only, never running code that came with the model."""
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        model_dir,
+        dtype=dtype,
+        attn_implementation="sdpa",
+        trust_remote_code=False,
+        use_safetensors=True,
+        local_files_only=True,
+        **options,
+    )
+    model.config.use_cache = False
+    return model

@@ -1,0 +1,80 @@
+"""Once a second, outside the training process: devices, host and the worker's memory.
+
+Run as `python -P -m runner.sampler RUN_DIR WORKER_PID`. Ends when the worker ends. A driver that
+hangs here cannot hang the training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from profiles import machine
+from profiles.facts import Gpu
+from profiles.journal import Journal
+from profiles.rundir import RunDir
+
+_INTERVAL_SECONDS = 1.0
+
+
+def sample_processes(worker: psutil.Process) -> dict[str, Any]:
+    """Resident memory and CPU of the worker and its descendants, summed."""
+    family = [worker, *worker.children(recursive=True)]
+    resident_bytes, cpu_seconds = 0, 0.0
+    for process in family:
+        with contextlib.suppress(psutil.Error):
+            resident_bytes += process.memory_info().rss
+            times = process.cpu_times()
+            cpu_seconds += times.user + times.system
+    return {
+        "num_processes": len(family),
+        "rss_bytes": resident_bytes,
+        "cpu_seconds": round(cpu_seconds, 2),
+    }
+
+
+def sample_gpu(gpu: Gpu) -> dict[str, Any]:
+    """The live numbers of one GPU."""
+    return {
+        "index": gpu.index,
+        "used_bytes": gpu.held_bytes,
+        "total_bytes": gpu.vram_bytes,
+        "utilization_percent": gpu.utilization_percent,
+        "power_watts": gpu.power_watts,
+        "temperature_celsius": gpu.temperature_celsius,
+        "sm_clock_mhz": gpu.sm_clock_mhz,
+        "sm_clock_max_mhz": gpu.sm_clock_max_mhz,
+        "throttle": list(gpu.throttle_reasons),
+    }
+
+
+def main(argv: list[str]) -> int:
+    """Sample until the worker is gone."""
+    run = RunDir(Path(argv[1]))
+    journal = Journal(run.samples, attempt=run.attempt())
+    try:
+        worker = psutil.Process(int(argv[2]))
+    except psutil.NoSuchProcess:
+        return 0
+    while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE:
+        began = time.monotonic()
+        memory = psutil.virtual_memory()
+        with contextlib.suppress(psutil.NoSuchProcess, OSError):
+            journal.append(
+                "sample",
+                sync=False,
+                **sample_processes(worker),
+                host_free_bytes=memory.available,
+                gpus=[sample_gpu(gpu) for gpu in machine.probe_gpus()],
+            )
+        time.sleep(max(0.0, _INTERVAL_SECONDS - (time.monotonic() - began)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

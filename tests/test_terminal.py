@@ -1,0 +1,312 @@
+"""Terminal abilities from the environment, harmless text, and number formats."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tui.terminal import (
+    Colours,
+    Symbols,
+    bytes_text,
+    clean,
+    count_text,
+    decide,
+    duration_text,
+    num_cells,
+    percent_text,
+    prepare_environment,
+    short_text,
+    value_text,
+)
+
+
+def colours(**environ: str) -> Colours:
+    """Decide colours on a UTF-8 terminal."""
+    return decide(environ, is_tty=True, encoding="utf-8").colours
+
+
+def symbols(encoding: str = "utf-8", **environ: str) -> Symbols:
+    """Decide symbols."""
+    return decide(environ, is_tty=True, encoding=encoding).symbols
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"TERM": "xterm-256color"}, Colours.MANY),
+        ({"TERM": "xterm-256color", "COLORTERM": "truecolor"}, Colours.TRUE),
+        ({"TERM": "xterm-direct"}, Colours.TRUE),
+        ({"TERM": "screen"}, Colours.SIXTEEN),
+        ({"TERM": "linux"}, Colours.SIXTEEN),
+        ({"TERM": "dumb", "COLORTERM": "truecolor"}, Colours.NONE),
+        ({}, Colours.NONE),
+        ({"TERM": "xterm-256color", "NO_COLOR": "1"}, Colours.NONE),
+        ({"TERM": "xterm-256color", "NO_COLOR": ""}, Colours.MANY),
+    ],
+)
+def test_colours(environ: dict[str, str], expected: Colours) -> None:
+    """NO_COLOR and dumb terminals win over everything that promises colours."""
+    assert expected == colours(**environ)
+
+
+@pytest.mark.parametrize(
+    ("environ", "encoding", "expected"),
+    [
+        ({"TERM": "xterm"}, "utf-8", Symbols.BRAILLE),
+        ({"TERM": "xterm"}, "UTF8", Symbols.BRAILLE),
+        ({"TERM": "linux"}, "utf-8", Symbols.BLOCK),
+        ({"TERM": "xterm"}, "latin-1", Symbols.ASCII),
+        ({"TERM": "xterm", "LC_ALL": "C"}, "utf-8", Symbols.ASCII),
+        ({"TERM": "xterm", "LC_ALL": "C.UTF-8"}, "utf-8", Symbols.BRAILLE),
+        ({"TERM": "xterm", "TUNEDECK_SYMBOLS": "block"}, "utf-8", Symbols.BLOCK),
+        ({"TERM": "xterm", "TUNEDECK_SYMBOLS": "nonsense"}, "utf-8", Symbols.BRAILLE),
+    ],
+)
+def test_symbols(environ: dict[str, str], encoding: str, expected: Symbols) -> None:
+    """The encoding decides, the user's own choice decides over it."""
+    assert expected == symbols(encoding, **environ)
+
+
+@pytest.mark.parametrize(
+    ("environ", "is_tty", "expected"),
+    [
+        ({"TERM": "xterm"}, True, True),
+        ({"TERM": "xterm"}, False, False),
+        ({"TERM": "dumb"}, True, False),
+        ({}, True, False),
+    ],
+)
+def test_plain_without_a_real_terminal(
+    environ: dict[str, str], *, is_tty: bool, expected: bool
+) -> None:
+    """Pipes, dumb terminals and missing TERM get lines, not a screen."""
+    assert expected == decide(environ, is_tty=is_tty, encoding="utf-8").interactive
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, (False, False, 4)),
+        ({"SSH_CONNECTION": "10.0.0.1 1 10.0.0.2 22"}, (True, False, 1)),
+        ({"SSH_TTY": "/dev/pts/1", "TMUX": "/tmp/tmux-0/default,1,0"}, (True, True, 1)),  # noqa: S108
+        ({"STY": "1.pts-0"}, (False, True, 4)),
+    ],
+)
+def test_where_the_person_sits(environ: dict[str, str], expected: tuple[bool, bool, int]) -> None:
+    """SSH slows the data clock to 1 Hz; tmux alone does not."""
+    terminal = decide(environ, is_tty=True, encoding="utf-8")
+
+    assert expected == (terminal.ssh, terminal.tmux, terminal.ticks_per_second)
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"TERM": "xterm-256color"}, "textual-dark"),
+        ({"TERM": "screen"}, "ansi-dark"),
+        ({"TERM": "xterm-256color", "NO_COLOR": "1"}, "ansi-dark"),
+    ],
+)
+def test_theme(environ: dict[str, str], expected: str) -> None:
+    """Few or no colours take the theme that follows the terminal's own palette."""
+    assert expected == decide(environ, is_tty=True, encoding="utf-8").theme
+
+
+def test_the_environment_for_textual() -> None:
+    """A user's own setting stays, and an empty NO_COLOR counts as none."""
+    environ = {"TERM": "screen", "NO_COLOR": "", "TEXTUAL_FPS": "30"}
+    prepare_environment(decide(environ, is_tty=True, encoding="utf-8"), environ)
+
+    assert {
+        "TERM": "screen",
+        "TEXTUAL_FPS": "30",
+        "TEXTUAL_ANIMATIONS": "none",
+        "TEXTUAL_SMOOTH_SCROLL": "0",
+        "TEXTUAL_THEME": "ansi-dark",
+        "TEXTUAL_COLOR_SYSTEM": "standard",
+    } == environ
+
+
+def test_textual_reads_what_was_prepared() -> None:
+    """The names are those of the installed Textual, and preparing too late is an error."""
+    code = """
+from tui.terminal import decide, prepare_environment
+terminal = decide({"TERM": "screen"}, is_tty=True, encoding="utf-8")
+prepare_environment(terminal)
+from textual import constants as c
+print(c.MAX_FPS, c.TEXTUAL_ANIMATIONS, c.SMOOTH_SCROLL, c.DEFAULT_THEME, c.COLOR_SYSTEM)
+try:
+    prepare_environment(terminal)
+except RuntimeError:
+    print("late")
+"""
+    environ = {"PATH": "", "PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environ
+    )
+
+    assert ["10 none False ansi-dark standard", "late"] == done.stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("llama-3.1-8b", "llama-3.1-8b"),
+        ("a\x1b[31mred\x1b[0m", "ared"),
+        ("a\x9b2Jb", "ab"),
+        ("a\x1b]0;title\x07b", "ab"),
+        ("a\x1b]52;c;aGk=\x1b\\b", "ab"),
+        ("a\x1bPq\x1b\\b", "ab"),
+        ("a\x1b", "a"),
+        ("two\nlines\tand\r\nmore", "two lines and more"),
+        ("abc\u202etxt.exe", "abctxt.exe"),
+        ("zero\u200bwidth\ufeff", "zerowidth"),
+        ("\ud800lone", "lone"),
+        ("naïve 日本", "naïve 日本"),
+    ],
+)
+def test_clean(text: str, expected: str) -> None:
+    """Sequences go whole, white space becomes one space, printable text stays."""
+    assert expected == clean(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "expected"),
+    [
+        ("abcdef", 6, "abcdef"),
+        ("abcdefg", 6, "abc..."),
+        ("abcdefg", 3, "abc"),
+        ("abc", 0, ""),
+        ("日本日本", 7, "日本..."),
+        ("日本日本", 3, "日"),
+    ],
+)
+def test_clean_cuts_by_cells(text: str, limit: int, expected: str) -> None:
+    """Wide characters count twice."""
+    assert expected == clean(text, limit)
+
+
+ANYTHING = st.text(
+    st.characters() | st.sampled_from("\x1b[]\x07\x9b\x9c\u202e;m0\\P\n"), max_size=400
+)
+
+
+@given(ANYTHING, st.integers(0, 100))
+def test_clean_lets_nothing_through(text: str, limit: int) -> None:
+    """Any string becomes printable, of one line, and no wider than the limit."""
+    cleaned = clean(text, limit)
+
+    assert [] == [
+        char for char in cleaned if unicodedata.category(char)[0] == "C" or char in "\n\r"
+    ]
+    assert num_cells(cleaned) <= limit
+
+
+@given(ANYTHING)
+def test_clean_is_settled_after_one_pass(text: str) -> None:
+    """Cleaning cannot put together a sequence out of the pieces it left."""
+    assert clean(text) == clean(clean(text))
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (None, "unknown"),
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (1024**2 - 1, "1.0 MiB"),
+        (18.4 * 1024**3, "18.4 GiB"),
+        (-(1024**3), "-1.0 GiB"),
+        (5000 * 1024**4, "5000.0 TiB"),
+        (float("inf"), "unknown"),
+    ],
+)
+def test_bytes_text(number: float | None, expected: str) -> None:
+    """Binary units with one decimal, never 1024.0 of one."""
+    assert expected == bytes_text(number)
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(None, "unknown"), (0, "0"), (999, "999"), (12400, "12 400"), (-1234567, "-1 234 567")],
+)
+def test_count_text(number: float | None, expected: str) -> None:
+    """Groups of three, parted by a plain space."""
+    assert expected == count_text(number)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (None, "unknown"),
+        (0, "0 s"),
+        (0.352, "0.35 s"),
+        (42, "42 s"),
+        (59.6, "1 m 0 s"),
+        (303, "5 m 3 s"),
+        (3599.7, "1 h 0 m"),
+        (4320, "1 h 12 m"),
+        (7199, "2 h 0 m"),
+        (86399, "1 d 0 h"),
+        (273600, "3 d 4 h"),
+        (-42, "-42 s"),
+    ],
+)
+def test_duration_text(seconds: float | None, expected: str) -> None:
+    """Two units at most, and no 60 of the smaller one."""
+    assert expected == duration_text(seconds)
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [
+        (None, "unknown"),
+        (0, "0 %"),
+        (0.004, "<1 %"),
+        (0.31, "31 %"),
+        (0.999, ">99 %"),
+        (1, "100 %"),
+        (1.2, "120 %"),
+    ],
+)
+def test_percent_text(share: float | None, expected: str) -> None:
+    """Nearly nothing and nearly all are not rounded away."""
+    assert expected == percent_text(share)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, "unknown"),
+        (2.3149, "2.31"),
+        (0.000125, "0.000125"),
+        (11840.2, "11 840"),
+        (3e12, "3e+12"),
+    ],
+)
+def test_value_text(value: float | None, expected: str) -> None:
+    """Three figures, thousands grouped."""
+    assert expected == value_text(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (2.3149, "2.31"),
+        (999.96, "1k"),
+        (11840, "11.8k"),
+        (-3.2e6, "-3.2M"),
+        (1e-5, "1e-05"),
+        (4e11, "4.0e+11"),
+    ],
+)
+def test_short_text(value: float, expected: str) -> None:
+    """Axis labels stay narrow."""
+    assert expected == short_text(value)
