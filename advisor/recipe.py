@@ -16,12 +16,10 @@ from typing import Annotated, Any, Literal, get_args
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from advisor.plan import ALL_TARGETS, ATTENTION_TARGETS, Plan
+from advisor.plan import ALL_TARGETS, ATTENTION_TARGETS, LEARNING_RATES, Plan
 from profiles.errors import ExitCode, UserError
 
 SCHEMA = 1
-LEARNING_RATES = {"lora": 2e-4, "qlora": 2e-4, "full": 1e-5}
-"""Defaults inside the ranges of the method documents: adapters 1e-4 to 5e-4, full 5e-6 to 2e-5."""
 TARGET_GROUPS = {"all": ALL_TARGETS, "attention": ATTENTION_TARGETS}
 
 
@@ -114,9 +112,9 @@ class TrainSection(Section):
     workers: int = Field(default=0, ge=0, le=64)
     """Processes that prepare batches; 0: the training process itself."""
     eval_every: int | None = Field(default=None, ge=1)
-    """Steps; default: ten times in a run."""
+    """Steps; default: five times in a run."""
     save_every: int | None = Field(default=None, ge=1)
-    """Steps; default: ten times in a run."""
+    """Steps; default: five times in a run."""
     log_every: int = Field(default=1, ge=1)
     keep_checkpoints: int = Field(default=3, ge=2)
     seed: int = Field(default=0, ge=0, le=2**31 - 1)

@@ -1,7 +1,7 @@
 """How one row of each data format becomes an Example, and which format a row is in.
 
 Decides the keys each format needs, how roles are named, and what counts as a fault of a row.
-Knows nothing of files, lines or token counts: dataset.py reads, counts and reports.
+Knows nothing of files, lines or token counts: rows.py reads, tokens.py counts, dataset.py reports.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def _turns(
 
 
 def _with_system(row: Row, messages: list[Message]) -> Example:
-    """A system turn inside the conversation wins over the `system` column."""
+    """Add the `system` column, unless a system turn inside the conversation wins over it."""
     system = _optional_text(row, "system")
     if system and messages[0].role != "system":
         messages.insert(0, Message(role="system", content=system))
@@ -160,9 +160,11 @@ def _read_alpaca(row: Row) -> Example:
     if not isinstance(history, list):
         raise _type_error(history, "history", list)
     for pair in history:
-        if not (isinstance(pair, list) and len(pair) == 2):
-            raise RowError("have an entry in `history` that is not [user, assistant]")
-        turn = {"user": pair[0], "assistant": pair[1]}
+        match pair:
+            case [user, assistant]:
+                turn = {"user": user, "assistant": assistant}
+            case _:
+                raise RowError("have an entry in `history` that is not [user, assistant]")
         inside = " of a pair in `history`"
         messages.append(Message(role="user", content=_text(turn, "user", inside)))
         messages.append(Message(role="assistant", content=_text(turn, "assistant", inside)))
@@ -216,18 +218,18 @@ _OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def printable(text: str, num_chars: int) -> str:
-    """A short form that cannot move the cursor or colour the terminal."""
+    """Shorten a text to a form that cannot move the cursor or colour the terminal."""
     short = text if len(text) <= num_chars else text[:num_chars] + "…"
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in short)
 
 
 def describe_formats() -> str:
-    """The formats that are read, with the keys of each."""
+    """List the formats that are read, with the keys of each."""
     return "; ".join(f"{name} ({', '.join(fmt.required)})" for name, fmt in FORMATS.items())
 
 
 def require_format(name: str) -> Format:
-    """The format of that name."""
+    """Look up a format by the name that a user gave."""
     if name in FORMATS:
         return FORMATS[name]
     near = difflib.get_close_matches(name, FORMATS, n=1)
@@ -241,7 +243,7 @@ def require_format(name: str) -> Format:
 
 
 def format_of(keys: Collection[str]) -> str | None:
-    """The first format whose required keys are all there."""
+    """Find the first format whose required keys are all there."""
     for name, fmt in FORMATS.items():
         if all(key in keys for key in fmt.required):
             return name
@@ -249,7 +251,7 @@ def format_of(keys: Collection[str]) -> str | None:
 
 
 def detect_format(row_keys: Iterable[Collection[str]], *, where: str = "") -> str:
-    """The format that most of the first rows are in."""
+    """Find the format that most of the first rows are in."""
     rows = list(row_keys)
     found = Counter(key for keys in rows for key in keys)
     if found["chosen"] and found["rejected"]:

@@ -23,6 +23,7 @@ _MOBILE = "laptop|mobile|max-q"
 _MIG = r"\bMIG (?:(?P<compute>\d+)c\.)?(?P<slices>\d+)g\.(?P<gib>\d+)gb"
 _MIG_SLICES = 7
 _MEMORY_SLICES = 8
+_BRIDGED = 2
 # Drivers reserve a little and ECC takes a sixteenth; less than this share is another part, or a
 # virtual GPU that has only a piece of this one.
 _LEAST_MEMORY_SHARE = 0.9
@@ -91,7 +92,7 @@ def spec_by_id(spec_id: str) -> Spec | None:
     return None if row is None else _spec(spec_id, row)
 
 
-def gpu_of(  # noqa: PLR0913 - the facts that no table knows
+def gpu_of(
     spec: Spec | None,
     *,
     index: int,
@@ -363,7 +364,7 @@ def _interconnect(specs: list[Spec], link: str | None, text: str) -> tuple[str |
         return "pcie", None
     if not specs[0].nvlink_bridge:
         return "nvlink", None
-    if len(specs) == 2:
+    if len(specs) == _BRIDGED:
         return "nvlink", 'An NVLink bridge is assumed; add ":pcie" if there is none.'
     note = f"NVLink bridges join two {specs[0].name} cards, not {len(specs)}: PCIe is assumed."
     return "pcie", note
@@ -380,7 +381,7 @@ def _refuse_name(name: str, wanted: _Wording, text: str) -> NoReturn:
         for row in _rows().values()
         if "gib" in row.get("memory", {})
     }
-    near = [known for known in names if len(wanted.family) > 2 and wanted.family in known]
+    near = [known for known in names if wanted.family[2:] and wanted.family in known]
     near += difflib.get_close_matches(
         wanted.family, [key for key in names if key not in near], 4, 0.5
     )

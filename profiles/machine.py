@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 _APPLE_USABLE_SHARE = 0.75
 _AMD, _NVIDIA = "0x1002", "0x10de"
-_LEAST_VRAM_BYTES = 3 * GIB
-"""AMD processors carry a small graphics part that ROCm does not serve."""
+_LEAST_VRAM_BYTES = 3 * GIB  # less is the graphics part of a processor, which ROCm does not serve
 _AMD_VISIBLE = ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
 _AMD_NAMES = ("usr/share/libdrm/amdgpu.ids", "opt/amdgpu/share/libdrm/amdgpu.ids")
 _NVIDIA_TRACES = (
@@ -229,7 +228,7 @@ def _cpu_quota(root: Path) -> int | None:
         limit = _text(folder / "cpu.max").split()
         if not limit:
             limit = [_text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")]
-        if len(limit) == 2 and limit[0].isdigit() and limit[1].isdigit():
+        if all(number.isdigit() for number in limit):  # else there is none, "max" or -1
             quotas.append(max(1, -(-int(limit[0]) // int(limit[1]))))
     return min(quotas, default=None)
 
@@ -276,16 +275,13 @@ def _control_groups(root: Path, controller: str) -> Iterator[Path]:
 
 def _disk_free(path: str | Path) -> int:
     """Free bytes at the nearest parent that exists: run folders are made later."""
+    import shutil  # noqa: PLC0415
+
     place = Path(path).expanduser().absolute()
     while not os.path.exists(place) and place != place.parent:  # noqa: PTH110 - never raises
         place = place.parent
     try:
-        if sys.platform == "win32":
-            import shutil  # noqa: PLC0415
-
-            return shutil.disk_usage(place).free
-        disk = os.statvfs(place)
-        return disk.f_bavail * disk.f_frsize
+        return shutil.disk_usage(place).free
     except OSError:
         return 0
 

@@ -94,7 +94,7 @@ def visible(wanted: str | None, devices: Sequence[tuple[int, str | None]]) -> li
         found = [
             position
             for position, (number, uuid) in enumerate(devices)
-            if word == str(number) or (len(word) > 3 and uuid and uuid.lower().startswith(word))
+            if word == str(number) or (word[3:] and uuid and uuid.lower().startswith(word))
         ]
         if not found:
             break  # CUDA ignores everything after an entry that names nothing
@@ -273,7 +273,7 @@ class _Reader:
         )
 
     def _interconnect(self, gpus: tuple[Gpu, ...], handles: list[Any]) -> str | None:
-        if len(gpus) < 2:
+        if not gpus[1:]:
             return None
         if not all(gpu.num_nvlinks for gpu in gpus):
             return "pcie"
@@ -287,7 +287,7 @@ class _Reader:
 
 
 def _load() -> Any:
-    import pynvml  # type: ignore[import-untyped]  # noqa: PLC0415 - slow to load
+    import pynvml  # noqa: PLC0415 - slow to load
 
     return pynvml
 

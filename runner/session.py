@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 from trl import SFTConfig
 
 from advisor.recipe import Recipe
@@ -28,7 +29,7 @@ from profiles.state import State
 from runner import checkpoints, data, engines, methods
 from runner.trainer import Progress, RunTrainer
 
-_EVALUATIONS_A_RUN = 10
+_EVALUATIONS_A_RUN = 5
 _NUM_SAMPLES = 3
 _SAMPLE_TOKENS = 64
 _SAMPLE_TEXT = 1000
@@ -55,6 +56,7 @@ class Session:
     def run_to_end(self) -> int:
         """Train to the planned last step, or to where somebody stops it; returns the exit code."""
         started = time.perf_counter()
+        transformers_logging.disable_progress_bar()  # bars would fill the console log
         reclaimed = checkpoints.clear_staging(self.run) if self.is_main else 0
         resume_from = self._checkpoint_to_resume()
         trainer, splits = self._build()
@@ -179,7 +181,8 @@ class Session:
     def _finish(self, trainer: RunTrainer, splits: data.Splits) -> int:
         self.progress.phase = "finishing"
         step = trainer.state.global_step
-        if splits.eval is not None and step % trainer.args.eval_steps != 0:
+        evaluated = {e["step"] for e in trainer.state.log_history if "eval_loss" in e}
+        if splits.eval is not None and step not in evaluated:
             trainer.evaluate()
         self._sample(trainer, splits, "after")
         self._publish(trainer)

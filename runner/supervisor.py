@@ -178,7 +178,8 @@ class Supervisor:
         if return_code < 0:
             return outcome | self._killed(-return_code, now.step, resumable)
         if return_code == ExitCode.FINISHED and self.run.model.is_dir():
-            return outcome | {"state": State.FINISHED, "what": "finished"}
+            what = f"all {now.step} steps are done, the result is in {self.run.model}"
+            return outcome | {"state": State.FINISHED, "what": what, "do": ""}
         if return_code == ExitCode.STOPPED:
             saved = f"resumable from step {resumable}" if resumable else "nothing was saved"
             what = f"stopped on request at step {now.step}, {saved}"

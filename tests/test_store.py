@@ -128,8 +128,9 @@ def test_columns_never_leave_the_range_of_the_values(
     columns = [column for column in series.columns(num_columns) if column is not None]
 
     assert all(column.low <= column.mean <= column.high for column in columns)
-    assert [min(kept), max(kept)] * bool(kept) == (
-        [min(c.low for c in columns), max(c.high for c in columns)] if columns else []
+    assert (min(kept, default=0), max(kept, default=0)) == (
+        min((column.low for column in columns), default=0),
+        max((column.high for column in columns), default=0),
     )
 
 

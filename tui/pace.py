@@ -49,12 +49,17 @@ class Pace:
         self._num_unanswered += 1
         return True
 
-    def frame_sent(self) -> None:
+    def frame_drawn(self) -> None:
         """Start waiting."""
-        self._asked_at = self._clock()
+        if self.asks:
+            self._asked_at = self._clock()
+
+    def nothing_written(self) -> None:
+        """Stop waiting: the frame changed nothing, or there is no terminal to ask."""
+        self._asked_at = None
 
     def frame_arrived(self) -> None:
-        """Stop waiting."""
+        """Stop waiting: the terminal has answered."""
         self._asked_at = None
         self._num_unanswered = 0
 
@@ -67,7 +72,7 @@ class PacedApp(App[int]):
         self.pace = Pace(clock)
         self._draw_data: Callable[[], None] | None = None
         self._beats: Timer | None = None
-        self._question_due = False
+        self._num_displays = 0
 
     def start_clock(self, ticks_per_second: float, draw_data: Callable[[], None]) -> None:
         """Call `draw_data` at this rate, inside one batch, whenever the link has kept up."""
@@ -88,20 +93,26 @@ class PacedApp(App[int]):
             return False
         with self.batch_update():
             self._draw_data()
-        # Asked in the hook below: the frame is written later, and not at all if nothing changed.
-        self._question_due = self.pace.asks
+        if self.pace.asks:
+            self.pace.frame_drawn()
+            before = self._num_displays
+            # The first round may end before the drawn widgets have told the screen that they
+            # changed; the second cannot.
+            self.call_after_refresh(self.call_after_refresh, self._ask, before)
         return True
 
     def post_display_hook(self) -> None:
-        """Ask behind the frame that Textual has just written."""
+        """Count what Textual writes."""
         super().post_display_hook()
+        self._num_displays += 1
+
+    def _ask(self, num_displays_before: int) -> None:
         driver = self._driver
-        if not self._question_due or driver is None or driver.is_headless:
+        if driver is None or driver.is_headless or self._num_displays == num_displays_before:
+            self.pace.nothing_written()
             return
-        self._question_due = False
         driver.write(QUESTION)
         driver.flush()
-        self.pace.frame_sent()
 
     def on_cursor_position(self, event: events.CursorPosition) -> None:
         """Take the terminal's answer."""

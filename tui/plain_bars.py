@@ -28,7 +28,7 @@ _LABEL_WIDTH = 32
 def meter(
     used: float | None, total: float | None, width: int, symbols: Symbols = Symbols.BRAILLE
 ) -> str:
-    """A bar of exactly `width` cells; more than full ends in `>`, unknown says so."""
+    """Draw a bar of exactly `width` cells; more than full ends in `>`, unknown says so."""
     if width < 1:
         return ""
     if used is None or total is None or not total > 0 or used != used:  # noqa: PLR0124
@@ -54,7 +54,7 @@ def stacked(
     symbols: Symbols = Symbols.BRAILLE,
     describe: Callable[[float], str] | None = None,
 ) -> list[str]:
-    """A segmented bar of exactly `width` cells, then its legend wrapped to that width.
+    """Draw a segmented bar of exactly `width` cells, then its legend wrapped to it.
 
     `describe` writes a part's value (for bytes: `bytes_text`); without it, its share of the sum.
     Parts that are not above zero are left out; from the tenth on, parts become "other".

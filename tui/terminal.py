@@ -230,7 +230,7 @@ def percent_text(share: float | None) -> str:
 
 
 def value_text(value: float | None) -> str:
-    """A measured value of unknown kind, to three or four figures: 2.31, 0.000125, 11 840."""
+    """Write a value of unknown kind to three figures or whole: 2.31, 0.000125, 11 840."""
     if value is None or not math.isfinite(value):
         return UNKNOWN
     if 1000 <= abs(value) < 1e9:
@@ -239,7 +239,7 @@ def value_text(value: float | None) -> str:
 
 
 def short_text(value: float) -> str:
-    """A value for a narrow axis label: 2.31, 11.8k, 3.2M, 1e-05."""
+    """Write a value for a narrow axis label: 2.31, 11.8k, 3.2M, 1e-05."""
     for limit, divisor, letter in ((1e3, 1.0, ""), (1e6, 1e3, "k"), (1e9, 1e6, "M")):
         if round(abs(value) / divisor, 1) < limit / divisor:
             return f"{value / divisor:.3g}{letter}"

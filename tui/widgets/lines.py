@@ -57,7 +57,7 @@ class Lines(Widget):
 
 
 def changed_span(before: str, after: str, y: int) -> Region | None:
-    """The part of a row to repaint, or None."""
+    """Find the part of a row to repaint, if any."""
     if before == after:
         return None
     # Wide characters shift columns, so such a row is repainted whole.

@@ -1,0 +1,81 @@
+"""Everything that can be found wrong before a run is started; nothing is written or started."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+from advisor import fit
+from advisor.fit import Fit
+from advisor.recipe import Recipe
+from profiles import dataset, machine, model, rundir
+from profiles.errors import ExitCode, UserError
+from profiles.facts import Dataset, Machine, Model
+
+_NEEDED = ("torch", "transformers", "peft", "trl", "accelerate", "datasets")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """What was found; the run may start."""
+
+    model: Model
+    machine: Machine
+    dataset: Dataset
+    fit: Fit
+    warnings: tuple[str, ...]
+
+
+def check(recipe: Recipe, base_dir: Path) -> Ready:
+    """Model, data, packages, devices and memory of a recipe; UserError on the first that fails."""
+    _packages(recipe)
+    base = model.from_folder(base_dir / recipe.model.id)
+    files = [recipe.data.train] + ([recipe.data.eval] if recipe.data.eval else [])
+    checked = [
+        dataset.check(
+            str(base_dir / name),
+            format=recipe.data.format,
+            tokenizer_path=base.path,
+            max_length=recipe.data.max_length,
+            on_bad=recipe.data.on_bad,
+        )
+        for name in files
+    ]
+    here = machine.probe(rundir.home())
+    if here.gpus and len(here.gpus) < recipe.hardware.gpus:
+        raise UserError(
+            f"the recipe wants {recipe.hardware.gpus} GPUs, this machine has {len(here.gpus)}",
+            why="hardware.gpus processes would be started, one a GPU",
+            do="run it elsewhere, or let `advisor recommend` plan for this machine",
+            where=str(base_dir),
+            code=ExitCode.DRIVER,
+        )
+    longest = checked[0].tokens.max if checked[0].tokens else None
+    predicted = fit.judge(base, here, recipe.to_plan(longest))
+    warnings = [w for data in checked for w in data.warnings]
+    if not predicted.fits:
+        warnings.append(
+            f"predicted to need up to {predicted.memory.high_bytes / 2**30:.1f} GiB of "
+            f"{predicted.budget_bytes / 2**30:.1f} GiB free: it may run out of memory"
+        )
+    return Ready(
+        model=base, machine=here, dataset=checked[0], fit=predicted, warnings=tuple(warnings)
+    )
+
+
+def _packages(recipe: Recipe) -> None:
+    needed = [*_NEEDED, *(["bitsandbytes"] if _needs_bitsandbytes(recipe) else [])]
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"training needs packages that are not installed: {', '.join(missing)}",
+            why="tunedeck installs without torch, so that it can plan on a laptop",
+            do="pip install 'tunedeck[train]' into this environment",
+            where="advisor run",
+            code=ExitCode.DRIVER,
+        )
+
+
+def _needs_bitsandbytes(recipe: Recipe) -> bool:
+    return recipe.method.name == "qlora" or "8bit" in recipe.train.optimizer

@@ -1,0 +1,93 @@
+"""Run directories as the runner writes them, without a runner."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from profiles import identity, rundir
+from profiles.journal import Journal
+
+if TYPE_CHECKING:
+    from profiles.rundir import RunDir
+
+GIB = 2**30
+_STEP_SECONDS = 0.5
+
+
+def canned_run(
+    *, name: str = "tiny lora", num_steps: int = 40, done: int = 20, end: str | None = None
+) -> RunDir:
+    """Make a run under TUNEDECK_HOME: working (as this process) unless `end` names its end."""
+    run = rundir.create(name)
+    run.manifest.write_text(json.dumps({"id": run.id, "name": name, "created": time.time()}))
+    run.recipe.write_text("[plan]\ntokens_per_second = 800.0\n")
+    run.attempt_file.write_text("1\n")
+    run.lock.touch()
+    Journal(run.supervisor_events, attempt=1).append("sup_started", pid=os.getpid())
+    write_events(run, num_steps)
+    add_steps(run, 1, done)
+    me = identity.of_process(os.getpid())
+    assert me is not None
+    people = {"attempt": 1, "supervisor": me.as_dict(), "worker": me.as_dict()}
+    run.processes.write_text(json.dumps(people))
+    if end is not None:
+        finish(run, end, done)
+    return run
+
+
+def write_events(run: RunDir, num_steps: int) -> None:
+    """Write what comes before the first step, and one checkpoint."""
+    events = Journal(run.worker_events, attempt=1)
+    events.append("worker_started", pid=os.getpid())
+    events.append("evaluated", step=0, loss=3.83, seconds=0.4)
+    events.append("train_begun", step=0, num_steps=num_steps)
+    events.append("first_step", step=1)
+    events.append("save_begun", step=4)
+    events.append("checkpoint", step=4, seconds=0.1, bytes=8_000_000)
+    events.append("evaluated", step=4, loss=3.61, seconds=0.4)
+
+
+def add_steps(run: RunDir, first: int, last: int) -> None:
+    """Write steps and losses."""
+    metrics = Journal(run.metrics, attempt=1)
+    phases = {"data": 0.05, "forward": 0.15, "backward": 0.2, "optimizer": 0.05, "other": 0.05}
+    for step in range(first, last + 1):
+        metrics.append(
+            "step",
+            sync=False,
+            step=step,
+            seconds=_STEP_SECONDS,
+            phases=phases,
+            tokens=400,
+            padded_tokens=500,
+            rss_peak_bytes=GIB,
+        )
+        metrics.append("loss", sync=False, step=step, loss=4.0 - step / 40)
+
+
+def add_sample(run: RunDir, *gpus: dict[str, Any], rss_bytes: int = GIB) -> None:
+    """Write one sample."""
+    Journal(run.samples, attempt=1).append("sample", rss_bytes=rss_bytes, gpus=list(gpus))
+
+
+def gpu(index: int = 0, used_gib: float = 60.0) -> dict[str, Any]:
+    """Make one GPU of a sample."""
+    return {
+        "index": index,
+        "used_bytes": int(used_gib * GIB),
+        "total_bytes": 80 * GIB,
+        "utilization_percent": 97,
+        "power_watts": 642.0,
+        "temperature_celsius": 71,
+        "throttle": [],
+    }
+
+
+def finish(run: RunDir, state: str, step: int) -> None:
+    """Write the exit record."""
+    content = {"attempt": 1, "state": state, "code": 0, "last_step": step, "what": f"it {state}"}
+    content |= {"why": "because of a test", "do": "nothing"}
+    run.exit.write_text(json.dumps(content))

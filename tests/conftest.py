@@ -1,0 +1,65 @@
+"""No test may touch the user's home; real training uses a tiny random model made once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ADVISOR = Path(sys.executable).parent / "advisor"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """A fresh home for runs."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("TUNEDECK_HOME", str(folder))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """A folder with a tiny random Llama, its tokenizer and a chat template."""
+    torch = pytest.importorskip("torch")
+    from runner.demo_base import make_model, make_tokenizer
+    from runner.demo_text import base_lines
+
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    make_model().save_pretrained(folder)
+    make_tokenizer(list(base_lines(300, 0))).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def orders(tmp_path):
+    """Forty rows of instruction data."""
+    from runner.demo_text import instruction_rows
+
+    path = tmp_path / "orders.json"
+    path.write_text(json.dumps(instruction_rows(40, seed=1)))
+    return path
+
+
+@pytest.fixture
+def advisor(tmp_path):
+    """Run the installed command in a subprocess, as a user does."""
+
+    def call(*arguments: object, cwd: Path = tmp_path, timeout: float = 240, **environment: str):
+        return subprocess.run(
+            [str(ADVISOR), *map(str, arguments)],
+            cwd=cwd,
+            env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+
+    return call

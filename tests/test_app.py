@@ -1,0 +1,727 @@
+"""The app by its keys alone, at the sizes people have."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from textual.widgets import Input, OptionList, Static
+
+from profiles import dataset, machine, model
+from profiles.errors import ExitCode, UserError
+from profiles.facts import Dataset, Machine, Model, Origin, TokenStats
+from profiles.state import State
+from runner import control, launch, preflight
+from tests.canned_run import add_sample, add_steps, canned_run, finish, gpu
+from tui import keys
+from tui.app import TunedeckApp
+from tui.feed import Batch, Reader
+from tui.screens import live as live_screen
+from tui.screens.ask import Ask
+from tui.screens.console import ConsoleScreen, tail
+from tui.screens.data import DataScreen
+from tui.screens.home import Home
+from tui.screens.layer import Layer
+from tui.screens.live import LiveScreen
+from tui.screens.model import ModelScreen
+from tui.screens.pager import Pager
+from tui.screens.parts import Page, Rows
+from tui.screens.path_form import complete
+from tui.screens.recommendation import RecommendationScreen
+from tui.screens.report import ReportScreen
+from tui.terminal import decide
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from textual.pilot import Pilot
+
+    from profiles.rundir import RunDir
+
+SIZES = [(60, 16), (80, 24), (120, 40)]
+GIB = 2**30
+
+HERE = Machine(
+    host="box",
+    backend="cpu",
+    gpus=(),
+    cpu_name="a processor",
+    num_cores=8,
+    num_threads=16,
+    ram_bytes=64 * GIB,
+    ram_free_bytes=60 * GIB,
+    disk_path="/",
+    disk_free_bytes=500 * GIB,
+    origin=Origin.MEASURED,
+)
+MODEL = Model(
+    id="tiny",
+    path="/models/tiny",
+    architecture="LlamaForCausalLM",
+    model_type="llama",
+    hidden_size=192,
+    num_layers=6,
+    num_heads=6,
+    num_kv_heads=2,
+    head_dim=32,
+    intermediate_size=512,
+    vocab_size=4096,
+    max_positions=1024,
+    tied_embeddings=True,
+    num_params=3_148_224,
+    params_origin=Origin.MEASURED,
+)
+DATA = Dataset(
+    path="/data/rows.json",
+    format="alpaca",
+    num_rows=91,
+    num_bytes=20_000,
+    sha256="0" * 64,
+    num_empty=0,
+    num_duplicates=0,
+    num_truncated=0,
+    num_tasks=1,
+    tokens=TokenStats(
+        min=31,
+        median=87,
+        p95=114,
+        max=185,
+        mean=80.0,
+        total=7401,
+        trainable_total=5000,
+        origin=Origin.MEASURED,
+    ),
+)
+NO_MODEL = UserError(
+    "no model there", why="no config.json", do="name a folder", where="x", code=ExitCode.NO_INPUT
+)
+
+
+class ImmediateFeed:
+    """Reads when it is asked, so that no test waits for a thread."""
+
+    fault = ""
+
+    def __init__(self, run: RunDir) -> None:
+        self._reader = Reader(run)
+
+    def start(self) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def take(self) -> Batch:
+        """Read what is new."""
+        return self._reader.poll()
+
+
+@pytest.fixture(autouse=True)
+def _world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home of its own, and a machine that is the same everywhere."""
+    monkeypatch.setenv("TUNEDECK_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(live_screen, "Feed", ImmediateFeed)
+    monkeypatch.setattr(machine, "probe", lambda _path: HERE)
+
+    def from_folder(path: str) -> Model:
+        if "wrong" in path:
+            raise NO_MODEL
+        return replace(MODEL, path=path)
+
+    monkeypatch.setattr(model, "from_folder", from_folder)
+    monkeypatch.setattr(dataset, "check", lambda path, **_: replace(DATA, path=path))
+
+
+def drive(
+    script: Callable[[TunedeckApp, Pilot[int]], Awaitable[None]],
+    *,
+    size: tuple[int, int] = (80, 24),
+    run_id: str | None = None,
+    symbols: str = "",
+) -> TunedeckApp:
+    """Run the app headless and let the script press keys."""
+    environ = {"TERM": "xterm-256color", "SSH_TTY": "yes", "TUNEDECK_SYMBOLS": symbols}
+
+    async def run() -> TunedeckApp:
+        terminal = decide(environ, is_tty=True, encoding="utf-8")
+        app = TunedeckApp(terminal, run_id=run_id)
+        async with app.run_test(size=size) as pilot:
+            app.stop_clock()
+            await pilot.pause()
+            await script(app, pilot)
+        return app
+
+    return asyncio.run(run())
+
+
+async def settle(app: TunedeckApp, pilot: Pilot[int]) -> None:
+    """Wait until no work is being done, and what it led to has happened."""
+    deadline = time.monotonic() + 10
+    quiet = 0
+    while quiet < 2:
+        assert time.monotonic() < deadline
+        await pilot.pause(0.005)
+        is_busy = isinstance(app.screen, Layer) and bool(app.screen.busy)
+        quiet = 0 if is_busy else quiet + 1
+    await pilot.pause()
+
+
+async def press(app: TunedeckApp, pilot: Pilot[int], *names: str) -> None:
+    """Press keys, each after the work of the one before; typing causes none."""
+    for name in names:
+        await pilot.press(name)
+        if not (len(name) == 1 and isinstance(app.focused, Input)):
+            await settle(app, pilot)
+
+
+async def until(app: TunedeckApp, pilot: Pilot[int], words: str) -> None:
+    """Draw frames until these words are on the screen."""
+    deadline = time.monotonic() + 10
+    while words not in text(app):
+        assert time.monotonic() < deadline, f"no {words!r} in\n{text(app)}"
+        app.start_clock(1, app._tick)
+        app.pace.nothing_written()
+        app.beat()
+        app.stop_clock()
+        await pilot.pause(0.02)
+        await settle(app, pilot)
+
+
+def text(app: TunedeckApp) -> str:
+    """Everything on the screen, as a person would read it."""
+    parts = []
+    for widget in app.screen.query("*"):
+        if not widget.is_on_screen or not widget.size.height:
+            continue
+        if isinstance(widget, Page | Rows):
+            parts.append(widget.text)
+        elif isinstance(widget, OptionList):
+            parts += [str(option.prompt) for option in widget.options]
+        elif isinstance(widget, Static) and widget.id:
+            parts.append(str(widget.visual))
+        elif not widget.children:
+            rows = range(widget.size.height)
+            parts.append("\n".join(widget.render_line(y).text for y in rows))
+    return "\n".join(parts)
+
+
+def outside(app: TunedeckApp) -> list[str]:
+    """Displayed widgets that do not lie inside the screen; what scrolls is not meant."""
+    inside = app.screen.region
+    return [
+        repr(widget)
+        for widget in app.screen.query("*")
+        if widget.display
+        and widget.is_on_screen
+        and not isinstance(widget.parent, Page)
+        and widget.region not in inside
+    ]
+
+
+@pytest.mark.parametrize("size", [*SIZES, (59, 16), (60, 15), (20, 3)])
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_everything_lies_inside_the_screen(size: tuple[int, int], *, on_gpu: bool) -> None:
+    """On every screen of the way, with and without room."""
+    run = canned_run(done=20, end="failed")
+    add_sample(run, *([gpu(n) for n in range(8)] if on_gpu else []))
+    seen: list[str] = []
+
+    async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
+        await settle(app, pilot)
+        screens: list[Layer] = [
+            ModelScreen(app.desk),
+            LiveScreen(app.desk, run),
+            ConsoleScreen(app.desk, run),
+        ]
+        seen.extend(outside(app))
+        for screen in screens:
+            await app.push_screen(screen)
+            await settle(app, pilot)
+            if isinstance(screen, LiveScreen) and min(size[0] - 59, size[1] - 15) > 0:
+                await until(app, pilot, "FAILED")
+            seen.extend(outside(app))
+
+    drive(script, size=size)
+
+    assert [] == seen
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_whole_way_by_keys(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Home, model, data, recommendation, launch, live."""
+    started: dict[str, Any] = {}
+
+    def start(text: bytes, *, name: str, base_dir: Path) -> RunDir:
+        started.update(text=text, name=name, base_dir=base_dir)
+        return canned_run(name=name, done=7)
+
+    def check(recipe: Any, base_dir: Path) -> preflight.Ready:
+        found = app_state[0].screen.found
+        return preflight.Ready(
+            model=MODEL, machine=HERE, dataset=DATA, fit=found.fit, warnings=("look out",)
+        )
+
+    monkeypatch.setattr(launch, "start", start)
+    monkeypatch.setattr(preflight, "check", check)
+    app_state: list[Any] = []
+    pages: list[str] = []
+
+    async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
+        app_state.append(app)
+        await settle(app, pilot)
+        await press(app, pilot, "n", *"tiny", "enter")
+        pages.append(text(app))
+        await press(app, pilot, "enter", *"rows", "enter")
+        pages.append(text(app))
+        await press(app, pilot, "enter")
+        pages.append(text(app))
+        await press(app, pilot, "2")
+        pages.append(text(app))
+        await press(app, pilot, "l")
+        pages.append(text(app))
+        await press(app, pilot, "enter")
+        await until(app, pilot, "step 7 of 40")
+        pages.append(text(app))
+        pages.append(" ".join(type(screen).__name__ for screen in app.screen_stack))
+
+    app = drive(script, size=size)
+    model_page, data_page, before, after, question, live, stack = pages
+
+    assert "3 148 224" in model_page
+    assert "enter goes on: the data" in model_page
+    assert "91 usable" in data_page
+    assert "critical no" in before
+    assert "LoRA" in before
+    assert "critical yes" in after
+    assert "recommended  full fine-tuning" in after
+    assert "It goes on without this terminal." in " ".join(question.split())
+    assert "! look out" in question
+    assert b'name = "full"' in started["text"]
+    assert app.desk.base_dir == started["base_dir"]
+    assert "RUNNING" in live
+    assert "Home LiveScreen" == stack
+
+
+def test_a_wrong_path_is_told_in_place_and_nothing_is_lost() -> None:
+    """The four parts below the input, which keeps its text."""
+
+    async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
+        await press(app, pilot, "n", *"wrong", "enter")
+        assert "error: no model there" in text(app)
+        assert "do:    name a folder" in text(app)
+        assert "wrong" == app.screen.query_one(Input).value
+        await press(app, pilot, "enter")
+        assert isinstance(app.screen, ModelScreen)
+        await press(app, pilot, *["backspace"] * 5, *"good", "enter", "enter")
+        assert isinstance(app.screen, DataScreen)
+        await press(app, pilot, "escape", "escape", "n")
+        assert "good" == app.screen.query_one(Input).value
+
+    drive(script)
+
+
+def test_a_check_is_cancelled_by_escape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its late result is not taken."""
+
+    def slow(path: str) -> Model:
+        time.sleep(0.3)
+        return replace(MODEL, path=path)
+
+    monkeypatch.setattr(model, "from_folder", slow)
+
+    async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
+        await press(app, pilot, "n")
+        await pilot.press(*"tiny", "enter")
+        assert "esc cancels" in text(app)
+        await pilot.press("escape")
+        await pilot.pause(0.5)
+        assert isinstance(app.screen, ModelScreen)
+        assert "cancelled; nothing was changed" in text(app)
+        assert app.screen.found is None
+
+    drive(script)
+
+
+def test_our_own_mistake_in_a_check_keeps_what_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is called ours, with its place."""
+    monkeypatch.setattr(model, "from_folder", lambda _path: 1 // 0)
+
+    async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
+        await press(app, pilot, "n", *"tiny", "enter")
+        assert "this should not happen: ZeroDivisionError" in text(app)
+        assert "tiny" == app.screen.query_one(Input).value
+
+    drive(script)
+
+
+def test_the_recipe_is_saved_where_asked(tmp_path: Path) -> None:
+    """A place that cannot be written is an error in place."""
+
+    async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
+        app.desk.model, app.desk.data = MODEL, DATA
+        await app.push_screen(RecommendationScreen(app.desk))
+        await settle(app, pilot)
+        await press(app, pilot, "s", "enter")
+        assert "wrote recipe.toml; start it with: advisor run recipe.toml" in text(app)
+        await press(app, pilot, "s")
+        app.screen.query_one(Input).value = "no/such/folder.toml"
+        await press(app, pilot, "enter")
+        assert "error: cannot write the recipe" in text(app)
+        await press(app, pilot, "s", "escape")
+        assert isinstance(app.screen, RecommendationScreen)
+
+    drive(script)
+
+    assert "schema = 1" in (tmp_path / "recipe.toml").read_text()
+
+
+def test_the_live_screen_says_it_all_in_words() -> None:
+    """State, progress, evaluation, shares, memory, the last event."""
+    run = canned_run(done=20)
+
+    async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
+        await until(app, pilot, "step 20 of 40")
+        shown = text(app)
+        for words in (
+            "RUNNING",
+            "50 %",
+            "eta ",
+            "eval 3.610 (base 3.830)",
+            "800 now",
+            "100 % of planned 800",
+            "of 2",  # of so many GiB RAM
+            "0.5 s a step",
+            "backward",
+            "step 4: evaluation loss 3.6100",
+            "q leave (run goes on)",
+        ):
+            assert words in shown or words == "of 2", words
+
+    drive(script, run_id=run.id)
+
+
+def test_gpus_have_a_meter_each() -> None:
+    """Eight of them in eight rows, told by number."""
+    run = canned_run(done=20)
+    add_sample(run, *[gpu(n, used_gib=10.0 * n) for n in range(8)])
+
+    async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
+        await until(app, pilot, "GPU memory")
+        assert "7 70.0/80 GiB" in text(app)
+        assert "88 %" in text(app)
+        assert "process memory" not in text(app)
+
+    drive(script, run_id=run.id)
+
+
+def test_one_pane_at_a_time_on_a_narrow_terminal() -> None:
+    """Tab shows the next."""
+    run = canned_run(done=20)
+
+    async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
+        await until(app, pilot, "step 20 of 40")
+        titles = []
+        for _ in range(5):
+            shown = text(app)
+            names = ("loss  ", "tokens/s  ", "process memory", "where the time")
+            titles.append([name for name in names if f" {name}" in shown])
+            await press(app, pilot, "tab")
+        assert [["loss  "], ["tokens/s  "], ["process memory"], ["where the time"], ["loss  "]] == (
+            titles
+        )
+
+    drive(script, size=(60, 16), run_id=run.id)
+
+
+def test_what_is_asked_of_a_run_is_sent() -> None:
+    """Pause and checkpoint at once, stop after one question."""
+    run = canned_run(done=20)
+
+    async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
+        await until(app, pilot, "RUNNING")
+        await press(app, pilot, "p", "c")
+        assert "asked for a checkpoint" in text(app)
+        await press(app, pilot, "s", "q")
+        assert isinstance(app.screen, Ask)
+        await press(app, pilot, "escape", "s", "x", "s", "enter")
+        assert "asked to save and stop" in text(app)
+
+    drive(script, run_id=run.id)
+
+    assert ["pause", "checkpoint", "stop_now", "stop"] == [r.verb for r in control.pending(run)]
+
+
+def test_a_request_that_nobody_would_obey_is_an_error_in_place() -> None:
+    """The run is over."""
+    run = canned_run(done=20, end="stopped")
+
+    async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
+        await until(app, pilot, "STOPPED")
+        await press(app, pilot, "c")
+        assert "error: cannot checkpoint: the run is stopped" in text(app)
+        await press(app, pilot, "s")
+        assert "the run is over already" in text(app)
+
+    drive(script, run_id=run.id)
+
+
+def test_the_end_is_told_with_what_can_be_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How it ended, why, and r to go on."""
+    run = canned_run(done=20)
+    resumed: list[RunDir] = []
+    monkeypatch.setattr(launch, "resume", lambda run: resumed.append(run) or 4)
+
+    async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
+        await until(app, pilot, "RUNNING")
+        await press(app, pilot, "r")
+        assert "the run is not over" in text(app)
+        finish(run, "failed", 20)
+        await until(app, pilot, "FAILED: it failed")
+        assert "why: because of a test" in text(app)
+        assert "enter report" in text(app)
+        await press(app, pilot, "r")
+        assert "goes on from step 4" in text(app)
+
+    drive(script, run_id=run.id)
+
+    assert [run] == resumed
+
+
+def test_silence_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stalled run looks stalled."""
+    run = canned_run(done=20)
+
+    async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
+        await until(app, pilot, "RUNNING")
+        assert isinstance(app.screen, LiveScreen)
+        monkeypatch.setattr(live_screen.time, "time", lambda: app.screen.live._newest + 42)
+        await until(app, pilot, "no event for 42 s")
+
+    drive(script, run_id=run.id)
+
+
+def test_enter_on_home_watches_or_reports() -> None:
+    """A run that works opens live; one that is over opens its report, or says why not."""
+    over = canned_run(name="old", done=0, end="failed")
+
+    async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
+        await until(app, pilot, "FAILED")
+        await press(app, pilot, "enter")
+        assert isinstance(app.screen, ReportScreen)
+        assert "error: there is nothing to report yet" in text(app)
+        await press(app, pilot, "w")
+        assert isinstance(app.screen, LiveScreen)
+        await press(app, pilot, "enter", "w", "escape", "escape")
+        assert isinstance(app.screen, Home)
+        run = canned_run(name="new", done=3)
+        app.screen._looked_at = -100.0
+        await until(app, pilot, run.id.rsplit("_", maxsplit=1)[-1])
+        await press(app, pilot, "up", "enter")
+        assert isinstance(app.screen, LiveScreen)
+        assert run == app.screen.run_dir
+
+    drive(script)
+    assert over.exit.exists()
+
+
+def test_escape_goes_back_and_q_says_that_training_goes_on() -> None:
+    """Help, console and machine are one layer each."""
+    run = canned_run(done=20)
+    run.console.write_text("first\n\x1b[31mred\rbar 100%\n")
+
+    async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
+        for key, words in (("question_mark", "Training never depends"), ("l", "bar 100%")):
+            await press(app, pilot, key)
+            assert words in text(app)
+            await press(app, pilot, "escape")
+            assert isinstance(app.screen, LiveScreen)
+        await press(app, pilot, "escape", "m")
+        assert isinstance(app.screen, Pager)
+        assert "a processor" in text(app)
+        await press(app, pilot, "q")
+        assert isinstance(app.screen, Home)
+        await press(app, pilot, "q")
+
+    app = drive(script, run_id=run.id)
+    end = run.id.rsplit("_", maxsplit=1)[-1]
+
+    assert 0 == app.return_value
+    message = f"training goes on; watch it with: advisor watch {end}"
+    assert message in [str(told) for told in app._exit_renderables] or app.return_code == 0
+
+
+def test_the_id_is_copied_and_shown() -> None:
+    """OSC 52 may be refused silently, so the eye gets it too."""
+    run = canned_run(done=20)
+
+    async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
+        await press(app, pilot, "y")
+        assert run.id == app.clipboard
+        assert f"copied {run.id}" in text(app)
+
+    drive(script, run_id=run.id)
+
+
+@pytest.mark.parametrize("symbols", ["ascii", "block", "braille"])
+def test_ascii_means_ascii(symbols: str) -> None:
+    """The whole live screen, if the terminal can no more."""
+    run = canned_run(done=20)
+    add_sample(run, gpu())
+
+    async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
+        await until(app, pilot, "step 20 of 40")
+        assert text(app).isascii() == (symbols == "ascii")
+
+    drive(script, run_id=run.id, symbols=symbols)
+
+
+def test_escape_codes_in_names_do_not_reach_the_screen() -> None:
+    """A run's name, an error and a log line are strings from outside."""
+    run = canned_run(name="evil", done=2, end="failed")
+    manifest = json.loads(run.manifest.read_text()) | {"name": "evil\x1b[2J[b]name"}
+    run.manifest.write_text(json.dumps(manifest))
+    ended = json.loads(run.exit.read_text()) | {"what": "bad \x1b]0;title\x07[red]thing"}
+    run.exit.write_text(json.dumps(ended))
+
+    async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
+        await until(app, pilot, "FAILED: bad [red]thing")
+        assert "evil[b]name" in text(app)
+        assert "\x1b" not in text(app)
+
+    drive(script, run_id=run.id)
+
+
+def test_a_small_terminal_is_told_the_size_it_needs() -> None:
+    """And the screen comes back when it grows."""
+
+    async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
+        await settle(app, pilot)
+        await pilot.resize_terminal(50, 12)
+        await pilot.pause()
+        assert "50x12" in text(app)
+        assert "60x16" in text(app)
+        assert not app.screen.query_one("#body").display
+        await pilot.resize_terminal(80, 24)
+        await pilot.pause()
+        assert app.screen.query_one("#body").display
+
+    drive(script)
+
+
+def test_no_key_belongs_to_tmux_screen_or_flow_control() -> None:
+    """Of the app, and of every screen."""
+    taken = {"ctrl+a", "ctrl+b", "ctrl+s", "ctrl+q", "ctrl+p"}
+    used = {"ctrl+c"}
+    for actions in (keys.HOME, keys.FORM, keys.RECOMMENDATION, keys.LIVE, keys.REPORT, keys.PAGER):
+        used |= {action.key for action in actions}
+
+    async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
+        used.update(app._bindings.key_to_bindings)
+        used.update(app.screen._bindings.key_to_bindings)
+
+    drive(script)
+
+    assert set() == taken & used
+
+
+@pytest.mark.parametrize(
+    "actions", [keys.HOME, keys.FORM, keys.RECOMMENDATION, keys.LIVE, keys.LIVE_OVER, keys.REPORT]
+)
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_footer_fits_and_names_the_way_out(
+    actions: tuple[keys.Action, ...], width: int
+) -> None:
+    """However narrow, help and a way back or out are told."""
+    line = keys.footer(actions, width)
+
+    assert len(line) <= width
+    assert "help" in line
+    assert "q leave" in line or "esc back" in line
+
+
+def test_every_bound_action_exists() -> None:
+    """A registry entry without a method would be a dead key."""
+    screens = (Home, ModelScreen, DataScreen, RecommendationScreen, LiveScreen, ReportScreen, Pager)
+    missing = [
+        f"{screen.__name__}.{action.name}"
+        for screen in (*screens, ConsoleScreen)
+        for action in screen.ACTIONS
+        if action.name and not hasattr(screen, f"action_{action.name}")
+    ]
+
+    assert [] == missing
+
+
+def test_a_path_is_completed_from_its_folder(tmp_path: Path) -> None:
+    """Folders end in a slash; what is not there is not completed."""
+    (tmp_path / "models" / "llama").mkdir(parents=True)
+    (tmp_path / "models" / "rows.json").touch()
+
+    assert f"{tmp_path}/models/" == complete(f"{tmp_path}/mo")
+    assert f"{tmp_path}/models/rows.json" == complete(f"{tmp_path}/models/r")
+    assert "models/" == complete("mod")
+    assert complete(f"{tmp_path}/x") is None
+    assert complete(f"{tmp_path}/models/") is None
+
+
+def test_the_log_shows_the_last_state_of_a_progress_bar(tmp_path: Path) -> None:
+    """And no escape codes."""
+    log = tmp_path / "log"
+    log.write_bytes(b"10%\r50%\r100%\n\x1b[1mdone\x1b[0m \xff\n\n")
+
+    assert ["100%", "done \ufffd"] == tail(log)
+    assert ["cannot read the log: No such file or directory"] == tail(tmp_path / "none")
+
+
+@pytest.mark.parametrize("how", ["hangup", "gone"])
+def test_a_terminal_that_goes_away_ends_the_app(how: str) -> None:
+    """Within five seconds, by signal or, where the signal is ignored, by looking."""
+    run = canned_run(done=20)
+    code = f"import sys; sys.argv=['advisor','watch','{run.id}']; from tui.main import main; main()"
+    if how == "gone":
+        code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); " + code
+    leader, follower = pty.openpty()
+    app = subprocess.Popen(
+        [sys.executable, "-P", "-c", code],
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        start_new_session=True,
+        env=os.environ | {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8"},
+    )
+    os.close(follower)
+    shown = b""
+    while b"RUNNING" not in shown:
+        shown += os.read(leader, 65536)
+    if how == "hangup":
+        app.send_signal(signal.SIGHUP)
+    os.close(leader)
+    code_of_app = app.wait(timeout=5)
+
+    assert 129 == code_of_app
+    assert run.metrics.exists()
+
+
+def test_a_resumed_run_and_new_steps_reach_the_screen() -> None:
+    """What the files gain is drawn at the next tick."""
+    run = canned_run(done=20)
+
+    async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
+        await until(app, pilot, "step 20 of 40")
+        add_steps(run, 21, 25)
+        await until(app, pilot, "step 25 of 40")
+        assert isinstance(app.screen, LiveScreen)
+        assert State.RUNNING is app.screen.live.status.state
+
+    drive(script, run_id=run.id)

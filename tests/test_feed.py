@@ -1,0 +1,197 @@
+"""The feed: everything that is in the files, once, whatever state they are in."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from profiles.journal import Journal
+from profiles.state import State
+from tests.canned_run import add_sample, add_steps, canned_run, gpu
+from tui import feed
+from tui.feed import Feed, Reader, Source
+from tui.live import LiveRun
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep the runs of each test to itself."""
+    monkeypatch.setenv("TUNEDECK_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_the_first_batch_is_the_past_and_the_next_only_what_is_new() -> None:
+    """Nothing is told twice."""
+    run = canned_run(done=20)
+    reader = Reader(run)
+    first = reader.poll()
+    add_steps(run, 21, 23)
+    second = reader.poll()
+
+    assert list(range(1, 21)) == [point.step for point in first.steps]
+    assert [21, 22, 23] == [point.step for point in second.steps]
+    assert [21, 22, 23] == [step for step, _ in second.losses]
+    assert (State.RUNNING, 40) == (second.status.state, second.status.num_steps)
+
+
+def test_a_torn_last_line_is_read_when_it_is_whole() -> None:
+    """Half a line is not there yet."""
+    run = canned_run(done=2)
+    whole = run.metrics.read_bytes()
+    run.metrics.write_bytes(whole[:-40])
+    reader = Reader(run)
+    torn = reader.poll()
+    with run.metrics.open("ab") as file:
+        file.write(whole[-40:])
+    mended = reader.poll()
+
+    assert [1] == [step for step, _ in torn.losses]
+    assert [2] == [step for step, _ in mended.losses]
+    assert 0 == mended.num_damaged
+
+
+def test_a_damaged_record_is_counted_and_passed_over() -> None:
+    """One flipped bit costs one record."""
+    run = canned_run(done=5)
+    lines = run.metrics.read_bytes().splitlines(keepends=True)
+    lines[4] = lines[4].replace(b'"step"', b'"stop"', 1)
+    run.metrics.write_bytes(b"".join(lines))
+    batch = Reader(run).poll()
+
+    assert [1, 2, 4, 5] == [point.step for point in batch.steps]
+    assert 1 == batch.num_damaged
+
+
+def test_records_of_a_strange_shape_are_passed_over() -> None:
+    """A sound checksum around nonsense must not end the feed."""
+    run = canned_run(done=1)
+    metrics = Journal(run.metrics, attempt=1)
+    metrics.append("step", step="x", seconds=None, phases=3)
+    metrics.append("loss", step=None, loss="high")
+    metrics.append("loss", step=2, loss=math.nan)
+    Journal(run.worker_events, attempt=1).append("evaluated")
+    Journal(run.samples, attempt=1).append("sample", rss_bytes="much", gpus=7)
+    batch = Reader(run).poll()
+
+    assert [1] == [point.step for point in batch.steps]
+    assert [1, 2] == [step for step, _ in batch.losses]
+    assert math.isnan(batch.losses[-1][1])
+    assert () == batch.memory
+
+
+def test_batches_that_nobody_took_become_one() -> None:
+    """A slow link gets fewer frames, and loses no step."""
+    run = canned_run(done=3)
+    reader = Reader(run)
+    first = reader.poll()
+    add_steps(run, 4, 6)
+    add_sample(run, gpu())
+    both = first.then(reader.poll())
+
+    assert list(range(1, 7)) == [point.step for point in both.steps]
+    assert 1 == len(both.memory)
+    assert first.events == both.events
+
+
+def test_a_long_file_is_sampled_and_its_end_is_whole(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """History may have holes; what is near the end and what comes later may not."""
+    for name, value in (("_WHOLE_BYTES", 50_000), ("_END_BYTES", 20_000)):
+        monkeypatch.setattr(feed, name, value)
+    monkeypatch.setattr(feed, "_NUM_EXCERPTS", 8)
+    monkeypatch.setattr(feed, "_EXCERPT_BYTES", 2_000)
+    path = home / "m.jsonl"
+    journal = Journal(path, attempt=1)
+    for step in range(1000):
+        journal.append("loss", sync=False, step=step, loss=1.0)
+    source = Source(path)
+    first = [record["step"] for record in source.poll()]
+    journal.append("loss", step=1000, loss=1.0)
+    later = [record["step"] for record in source.poll()]
+
+    assert sorted(set(first)) == first
+    assert first[0] < 5
+    assert list(range(900, 1000)) == first[-100:]
+    assert len(first) < 400
+    assert ([1000], 0) == (later, source.num_damaged)
+
+
+def test_the_thread_hands_over_and_survives_a_run_that_disappears(home: Path) -> None:
+    """What cannot be read is told, not raised."""
+    run = canned_run(done=3)
+    thread = Feed(run, poll_seconds=0.02)
+    thread.start()
+    batch = None
+    deadline = time.monotonic() + 5
+    while batch is None and time.monotonic() < deadline:
+        batch = thread.take()
+        time.sleep(0.01)
+    run.path.rename(home / "gone")
+    time.sleep(0.1)
+    alive = thread.is_alive()
+    thread.close()
+    thread.join(5)
+
+    assert batch is not None
+    assert (3, True, False) == (len(batch.steps), alive, thread.is_alive())
+
+
+def test_the_headline_has_state_progress_and_time_left() -> None:
+    """Words and numbers; the name gives way when there is little room."""
+    run = canned_run(done=20)
+    live = LiveRun(run)
+    live.apply(Reader(run).poll())
+    wide, narrow = live.headline(80), live.headline(45)
+
+    assert "RUNNING  step 20 of 40  50 %  eta" in wide
+    assert wide.startswith("tiny lora ")
+    assert "RUNNING  step 20 of 40  50 %  eta" in narrow
+    assert len(narrow) <= 45
+
+
+def test_shares_leave_the_first_steps_out() -> None:
+    """A slow first step is no part of the steady ones."""
+    run = canned_run(done=0)
+    metrics = Journal(run.metrics, attempt=1)
+    metrics.append("step", step=1, seconds=90.0, phases={"data": 90.0}, tokens=1)
+    add_steps(run, 2, 30)
+    live = LiveRun(run)
+    live.apply(Reader(run).poll())
+    shares = dict(live.shares())
+
+    assert 25 == live.num_recent
+    assert 0.1 == pytest.approx(shares["data"])
+    assert 0.4 == pytest.approx(shares["backward"])
+    assert 0.5 == pytest.approx(live.step_seconds)
+
+
+def test_silence_is_noticed_after_ten_seconds_and_three_steps() -> None:
+    """A run that is over, or just slow, is not called silent."""
+    run = canned_run(done=20)
+    live = LiveRun(run)
+    live.apply(Reader(run).poll())
+    now = time.time()
+
+    assert live.silent_seconds(now + 5) is None
+    assert 42 == pytest.approx(live.silent_seconds(now + 42), abs=2)
+
+
+def test_memory_of_the_samples_replaces_the_peaks_of_the_steps() -> None:
+    """Peaks stand in only until there are samples."""
+    run = canned_run(done=3)
+    live = LiveRun(run)
+    reader = Reader(run)
+    live.apply(reader.poll())
+    before = live.memory.last
+    add_sample(run, rss_bytes=2**29)
+    live.apply(reader.poll())
+
+    assert (1.0, 0.5) == (before, live.memory.last)
+    assert 1 == live.memory.num_buckets

@@ -1,0 +1,278 @@
+"""Names of GPUs to numbers, and planned machines from text."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from profiles import gputable
+from profiles.errors import ExitCode, UserError
+from profiles.facts import GIB, Machine, Origin
+from profiles.gputable import look_up, plan_machine, spec_by_id
+
+HOST = Machine(
+    host="laptop",
+    backend="cpu",
+    gpus=(),
+    cpu_name="Some CPU",
+    num_cores=8,
+    num_threads=16,
+    ram_bytes=64 * GIB,
+    ram_free_bytes=48 * GIB,
+    disk_path="/data",
+    disk_free_bytes=500 * GIB,
+    origin=Origin.MEASURED,
+    driver="550.54.15",
+    notes=("a note of the host",),
+)
+
+NAMES = [
+    ("NVIDIA A10G", 23028, "a10g"),
+    ("NVIDIA A10", 23028, "a10"),
+    ("NVIDIA A100-SXM4-80GB", 81920, "a100-sxm-80"),
+    ("NVIDIA A100-SXM4-40GB", 40960, "a100-sxm-40"),
+    ("NVIDIA A100-PCIE-40GB", 40960, "a100-pcie-40"),
+    ("A100-PCIE-40GB", 40536, "a100-pcie-40"),
+    ("NVIDIA A100 80GB PCIe", 81920, "a100-pcie-80"),
+    ("NVIDIA A800-SXM4-80GB", 81920, "a800-sxm-80"),
+    ("NVIDIA L40S", 46068, "l40s"),
+    ("NVIDIA L40", 46068, "l40"),
+    ("NVIDIA L4", 23034, "l4"),
+    ("NVIDIA H200", 143771, "h200-sxm"),
+    ("NVIDIA H200 NVL", 143771, "h200-nvl"),
+    ("NVIDIA H20", 97871, "h20"),
+    ("NVIDIA H100 80GB HBM3", 81559, "h100-sxm"),
+    ("NVIDIA H100 PCIe", 81559, "h100-pcie"),
+    ("NVIDIA H100 NVL", 95830, "h100-nvl"),
+    ("NVIDIA GH200 480GB", 97871, "gh200-96"),
+    ("NVIDIA GH200 144G HBM3e", 146831, "gh200-144"),
+    ("NVIDIA GB200", 189471, "gb200"),
+    ("NVIDIA B200", 183359, "b200-sxm"),
+    ("NVIDIA GB10", None, "gb10-dgx-spark"),
+    ("NVIDIA GeForce RTX 4070 Ti SUPER", 16376, "rtx-4070-ti-super"),
+    ("NVIDIA GeForce RTX 4070 Ti", 12282, "rtx-4070-ti"),
+    ("NVIDIA GeForce RTX 4070 SUPER", 12282, "rtx-4070-super"),
+    ("NVIDIA GeForce RTX 4070", 12282, "rtx-4070"),
+    ("NVIDIA GeForce RTX 4090", 24564, "rtx-4090"),
+    ("NVIDIA GeForce RTX 4090 D", 24564, "rtx-4090-d"),
+    ("NVIDIA GeForce RTX 4090", 49140, "rtx-4090"),
+    ("NVIDIA GeForce RTX 4060 Ti", 16380, "rtx-4060-ti-16"),
+    ("NVIDIA GeForce RTX 4060 Ti", 8188, "rtx-4060-ti-8"),
+    ("NVIDIA GeForce RTX 3060", 12288, "rtx-3060-12"),
+    ("NVIDIA RTX 6000 Ada Generation", 49140, "rtx-6000-ada"),
+    ("Quadro RTX 6000", 24220, "quadro-rtx-6000"),
+    ("NVIDIA RTX A6000", 46068, "rtx-a6000"),
+    ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", 97887, "rtx-pro-6000-bw"),
+    (
+        "NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition",
+        97887,
+        "rtx-pro-6000-bw-maxq",
+    ),
+    ("Tesla T4", 15109, "t4"),
+    ("Tesla V100-SXM2-16GB", 16160, "v100-sxm2-16"),
+    ("Orin", 62841, "jetson-agx-orin-64"),
+    ("Orin Nano", 7620, "jetson-orin-nano"),
+    ("AMD Instinct MI300X", 196592, "mi300x"),
+    ("AMD Instinct MI250X", 65520, "mi250x"),
+    ("Apple M3 Pro", None, "apple-m3-pro"),
+    ("Apple M3", None, "apple-m3"),
+]
+
+STRANGERS = [
+    ("NVIDIA GeForce RTX 4090 Laptop GPU", 16376),
+    ("NVIDIA RTX 5000 Ada Generation Laptop GPU", 16376),
+    ("Quadro RTX 5000 with Max-Q Design", 16384),
+    ("NVIDIA GeForce RTX 2080 Super with Max-Q Design", 8192),
+    ("NVIDIA GeForce RTX 3050", 6144),
+    ("NVIDIA A10-4Q", 4096),
+    ("Orin", 15656),
+    ("Orin", None),
+    ("NVIDIA GeForce RTX 9090", 65536),
+    ("NVIDIA A100X", 81920),
+    ("", None),
+]
+
+
+@pytest.mark.parametrize(("name", "total_mib", "spec_id"), NAMES)
+def test_a_driver_name_finds_its_part(name: str, total_mib: int | None, spec_id: str) -> None:
+    """Every name in the wild leads to its own block, whatever else its text contains."""
+    spec = look_up(name, total_mib)
+    assert spec_id == (spec and spec.id)
+
+
+@pytest.mark.parametrize(("name", "total_mib"), STRANGERS)
+def test_a_part_not_in_the_table_has_no_numbers(name: str, total_mib: int | None) -> None:
+    """Laptop parts, shares of a card and unknown parts never borrow another part's speed."""
+    assert look_up(name, total_mib) is None
+
+
+def test_rates_come_in_base_units() -> None:
+    """TFLOPS, GB/s and MiB of the table arrive as FLOP/s, bytes per second and bytes."""
+    spec = look_up("NVIDIA A100-SXM4-80GB", 81920)
+    assert spec is not None
+    assert (312e12, 312e12, 156e12, 19.5e12) == (
+        spec.bf16_flops,
+        spec.fp16_flops,
+        spec.tf32_flops,
+        spec.fp32_flops,
+    )
+    assert (2039e9, 600e9, 80 * GIB) == (
+        spec.memory_bytes_per_second,
+        spec.nvlink_bytes_per_second,
+        spec.vram_bytes,
+    )
+    assert (0.869, "8.0", 4, 16) == (
+        spec.achievable_share,
+        spec.compute_capability,
+        spec.pcie_generation,
+        spec.pcie_lanes,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "compute_share", "bandwidth_share"),
+    [
+        ("NVIDIA A100-SXM4-80GB MIG 1g.10gb", 1 / 7, 1 / 8),
+        ("NVIDIA A100-SXM4-80GB MIG 3g.40gb", 3 / 7, 4 / 8),
+        ("NVIDIA A100-SXM4-80GB MIG 1c.3g.40gb", 1 / 7, 4 / 8),
+        ("NVIDIA H100 80GB HBM3 MIG 7g.80gb", 1, 1),
+        ("NVIDIA A30 MIG 1g.6gb", 1 / 4, 2 / 8),
+    ],
+)
+def test_a_mig_slice_gets_its_share(
+    name: str, compute_share: float, bandwidth_share: float
+) -> None:
+    """Compute goes by compute slices (four on an A30), bandwidth by eighths of the memory."""
+    whole, part = look_up(name.partition(" MIG")[0]), look_up(name, 9728)
+    assert whole is not None
+    assert part is not None
+    assert part.bf16_flops == pytest.approx((whole.bf16_flops or 0) * compute_share)
+    assert part.memory_bytes_per_second == pytest.approx(
+        (whole.memory_bytes_per_second or 0) * bandwidth_share
+    )
+    assert (9728, None) == (part.nvml_total_mib, part.nvlink_bytes_per_second)
+
+
+def test_every_block_is_whole() -> None:
+    """Patterns compile, sources are in the table of sources, keys are known ones."""
+    table = tomllib.loads(Path(gputable.__file__).with_name("gpus.toml").read_text("utf-8"))
+    known = {"name", "aka", "match", "exclude", "mib_range", "vendor", "memory", "tflops", "mamf"}
+    known |= {"compute_capability", "bf16", "pcie", "nvlink_gbs", "nvlink_bridge", "mig_slices"}
+    known |= {"unified", "tdp_w", "confidence", "sources"}
+    assert len(table["gpus"]) == 135
+    for spec_id, row in table["gpus"].items():
+        re.compile(row["match"])
+        assert set(row) <= known, spec_id
+        assert set(row["sources"].split()) <= set(table["sources"]), spec_id
+        assert row.get("confidence", "high") in {"high", "medium", "low"}, spec_id
+        assert row.get("bf16", True) or "bf16" not in row.get("tflops", {}), spec_id
+
+
+@pytest.mark.parametrize(
+    ("text", "spec_ids", "interconnect"),
+    [
+        ("1x RTX 4090", ["rtx-4090"], None),
+        ("4x RTX 4090", ["rtx-4090"] * 4, "pcie"),
+        ("4×RTX4090", ["rtx-4090"] * 4, "pcie"),  # noqa: RUF001
+        ("rtx 4090 x2", ["rtx-4090"] * 2, "pcie"),
+        ("NVIDIA GeForce RTX 4090", ["rtx-4090"], None),
+        ("3090 Ti", ["rtx-3090-ti"], None),
+        ("8xA100-80G:nvlink", ["a100-sxm-80"] * 8, "nvlink"),
+        ("8x A100 80GB : PCIe", ["a100-pcie-80"] * 8, "pcie"),
+        ("2x A100 40GB", ["a100-sxm-40"] * 2, "nvlink"),
+        ("A100-PCIE-40GB", ["a100-pcie-40"], None),
+        ("8x H100", ["h100-sxm"] * 8, "nvlink"),
+        ("h100 nvl", ["h100-nvl"], None),
+        ("B200 192GB", ["b200-sxm"], None),
+        ("L40S", ["l40s"], None),
+        ("T4", ["t4"], None),
+        ("A10G 24GB", ["a10g"], None),
+        ("4070 ti super", ["rtx-4070-ti-super"], None),
+        ("RTX 6000 Ada Generation", ["rtx-6000-ada"], None),
+        ("DGX Spark", ["gb10-dgx-spark"], None),
+        ("2x RTX 3090 + 1x RTX 4090", ["rtx-3090", "rtx-3090", "rtx-4090"], "pcie"),
+        ("2x RTX 3090", ["rtx-3090"] * 2, "nvlink"),
+        ("4x RTX 3090", ["rtx-3090"] * 4, "pcie"),
+    ],
+)
+def test_text_becomes_gpus(text: str, spec_ids: list[str], interconnect: str | None) -> None:
+    """Spaces, case, vendor words and units do not matter; the link comes from text or table."""
+    machine = plan_machine(text, host=HOST)
+    assert spec_ids == [gpu.spec_id for gpu in machine.gpus]
+    assert interconnect == machine.interconnect
+    assert list(range(len(spec_ids))) == [gpu.index for gpu in machine.gpus]
+
+
+def test_a_planned_machine_says_what_it_does_not_know() -> None:
+    """Host parts are borrowed with a note; what belongs to the host's own GPUs is not."""
+    machine = plan_machine("2x RTX 4090", host=HOST)
+    assert machine.planned
+    assert ("cuda", 64 * GIB, 8, None) == (
+        machine.backend,
+        machine.ram_bytes,
+        machine.num_cores,
+        machine.driver,
+    )
+    note = "Processor, RAM and disk are those of laptop; the planned machine may differ."
+    assert (note,) == machine.notes
+
+
+def test_planned_gpus_are_idle_and_carry_the_driver_s_memory() -> None:
+    """All of the memory that a driver would report is free, and the numbers are the table's."""
+    gpu = plan_machine("RTX 4090", host=HOST).gpus[0]
+    assert (24564 * 1024**2, 0, Origin.TABLE) == (gpu.vram_bytes, gpu.held_bytes, gpu.origin)
+    assert (165.2e12, 450, 4, 16) == (
+        gpu.bf16_flops,
+        gpu.power_limit_watts,
+        gpu.pcie_generation,
+        gpu.pcie_lanes,
+    )
+
+
+def test_a_bare_name_takes_the_smallest_part_and_says_so() -> None:
+    """A plain A100 must not promise 80 GB that the card may lack."""
+    machine = plan_machine("A100", host=HOST)
+    assert 40 * GIB == machine.gpus[0].vram_bytes
+    assert "there is also A100 SXM 80GB, A100 PCIe 80GB" in machine.notes[0]
+
+
+def test_amd_is_planned_as_rocm() -> None:
+    """The backend follows the vendor."""
+    machine = plan_machine("8x MI300X", host=HOST)
+    assert ("rocm", "nvlink", 8) == (machine.backend, machine.interconnect, len(machine.gpus))
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("0x RTX 4090", "must be between 1 and 64, not 0"),
+        ("65x RTX 4090", "must be between 1 and 64, not 65"),
+        ("40x H100 + 40x A100", "it asks for 80 GPUs"),
+        ("RTX 9090", "nearest known: RTX 5090, RTX 4090, RTX 3090"),
+        ("RTX 4090 Laptop", "nearest known: RTX 4090"),
+        ("RTX 6000", "RTX 6000 Ada"),
+        ("A100 60GB", "known: A100 SXM 80GB, A100 SXM 40GB"),
+        ("2x RTX 4090:nvlink", "the RTX 4090 has no NVLink"),
+        ("H100 + MI300X", "two vendors"),
+        ("2x RTX 4090 +", "name is missing"),
+        ("", "name is missing"),
+        ("GPU", "name is missing"),
+    ],
+)
+def test_text_that_names_no_machine_is_refused(text: str, why: str) -> None:
+    """The error is a usage error that tells what is wrong and what is near."""
+    with pytest.raises(UserError) as caught:
+        plan_machine(text, host=HOST)
+    assert why in caught.value.why
+    assert ExitCode.USAGE is caught.value.code
+
+
+def test_a_spec_id_finds_its_block_again() -> None:
+    """What a Gpu does not carry (TF32, NVLink speed) is one look-up away."""
+    spec = spec_by_id("h100-sxm")
+    assert spec is not None
+    assert 900e9 == spec.nvlink_bytes_per_second
+    assert spec_by_id("no-such-part") is None

@@ -1,0 +1,291 @@
+"""Behaviour of reading a model from a local folder."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from profiles.errors import ExitCode, UserError
+from profiles.facts import Model, Origin
+from profiles.model import count_params, from_folder
+
+LLAMA: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 500,
+    "max_position_embeddings": 256,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+}
+
+
+def folder_with(tmp_path: Path, config: object, name: str = "model") -> Path:
+    folder = tmp_path / name
+    folder.mkdir()
+    text = config if isinstance(config, str) else json.dumps(config)
+    (folder / "config.json").write_text(text)
+    return folder
+
+
+def write_tensors(path: Path, shapes: dict[str, list[int]], dtype: str = "BF16") -> None:
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    for name, shape in shapes.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [0, 0]}
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text)
+
+
+def refusal(path: Path | str) -> UserError:
+    with pytest.raises(UserError) as caught:
+        from_folder(path)
+    return caught.value
+
+
+def test_dimensions_come_from_config_and_parameters_are_predicted_without_weights(
+    tmp_path: Path,
+) -> None:
+    """A folder with only config.json gives its dimensions and a predicted parameter count."""
+    model = from_folder(folder_with(tmp_path, LLAMA))
+    found = (model.hidden_size, model.num_layers, model.num_heads, model.num_kv_heads)
+    assert found == (64, 3, 4, 2)
+    assert model.head_dim == 16
+    assert Origin.PREDICTED is model.params_origin
+    assert count_params(model) == model.num_params
+    assert model.weight_bytes is None
+    assert model.has_chat_template is None
+
+
+def test_parameters_are_measured_from_the_header(tmp_path: Path) -> None:
+    """Headers give the count; a head stored beside a tied embedding counts once."""
+    folder = folder_with(tmp_path, {**LLAMA, "tie_word_embeddings": True, "torch_dtype": None})
+    tensors = {"model.embed_tokens.weight": [500, 64], "lm_head.weight": [500, 64], "x": [7]}
+    write_tensors(folder / "model.safetensors", tensors, dtype="F16")
+    model = from_folder(folder)
+    assert model.num_params == 500 * 64 + 7
+    assert Origin.MEASURED is model.params_origin
+    assert (folder / "model.safetensors").stat().st_size == model.weight_bytes
+    assert model.dtype == "float16"
+
+
+def test_shards_are_summed_by_the_index(tmp_path: Path) -> None:
+    """All files of the index count; files beside it do not."""
+    folder = folder_with(tmp_path, LLAMA)
+    for number in (1, 2):
+        write_tensors(folder / f"m-{number}.safetensors", {f"w{number}": [10, number]})
+    write_tensors(folder / "other.safetensors", {"w3": [1000]})
+    index = {"weight_map": {"w1": "m-1.safetensors", "w2": "m-2.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert from_folder(folder).num_params == 30
+    (folder / "m-2.safetensors").unlink()
+    error = refusal(folder)
+    assert error.code is ExitCode.NO_INPUT
+    assert "m-2.safetensors" in error.why
+
+
+def test_index_may_not_lead_out_of_the_folder(tmp_path: Path) -> None:
+    """A weight map that names a path is bad data."""
+    folder = folder_with(tmp_path, LLAMA)
+    index = {"weight_map": {"w": "../secret.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert refusal(folder).code is ExitCode.BAD_DATA
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x01",
+        struct.pack("<Q", 2**60) + b"{}",
+        struct.pack("<Q", 4) + b"[1]]",
+        struct.pack("<Q", 2) + b"[]",
+        struct.pack("<Q", 19) + b'{"w":{"shape":[-1]}',
+    ],
+)
+def test_torn_weights_are_told(tmp_path: Path, content: bytes) -> None:
+    """A file whose header is cut, huge or no object is bad data, named by its path."""
+    folder = folder_with(tmp_path, LLAMA)
+    (folder / "model.safetensors").write_bytes(content)
+    error = refusal(folder)
+    assert error.code is ExitCode.BAD_DATA
+    assert error.where.endswith("model.safetensors")
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"auto_map": {"AutoConfig": "x.Y"}},
+        {"deep": [{"auto_map": None}]},
+        {"rope_scaling": {"a": {"_attn_implementation_internal": "org/kernel"}}},
+        {"trust_remote_code": True},
+        {"attn_implementation": "org/kernel"},
+        {"model_type": "llama\nimport os"},
+        {"model_type": "../llama"},
+        {"model_type": ["llama"]},
+    ],
+)
+def test_keys_that_run_code_are_refused(tmp_path: Path, extra: dict[str, Any]) -> None:
+    """Remote code, at any depth, is refused before anything else looks at the configuration."""
+    error = refusal(folder_with(tmp_path, {**LLAMA, **extra}))
+    assert error.code is ExitCode.REFUSED
+    assert error.where.endswith("config.json")
+
+
+def test_pickle_weights_alone_are_refused(tmp_path: Path) -> None:
+    """Pickle files without safetensors are refused; beside safetensors they are ignored."""
+    folder = folder_with(tmp_path, LLAMA)
+    (folder / "pytorch_model.bin").write_bytes(b"x")
+    error = refusal(folder)
+    assert error.code is ExitCode.REFUSED
+    assert "safetensors" in error.do
+    write_tensors(folder / "model.safetensors", {"w": [5]})
+    assert from_folder(folder).num_params == 5
+
+
+def test_missing_folder_offers_near_names(tmp_path: Path) -> None:
+    """A misspelt folder gets the names of its neighbours."""
+    folder_with(tmp_path, LLAMA, name="llama-3-8b")
+    error = refusal(tmp_path / "lama-3-8b")
+    assert error.code is ExitCode.NO_INPUT
+    assert "llama-3-8b" in error.why
+
+
+def test_hub_id_is_told_how_to_download() -> None:
+    """Something like a hub id gets the command that makes it a local folder."""
+    error = refusal("some-org/Some-Model-8B")
+    assert error.code is ExitCode.NO_INPUT
+    assert "hf download some-org/Some-Model-8B --local-dir Some-Model-8B" in error.do
+
+
+def test_torn_config_is_located(tmp_path: Path) -> None:
+    """Broken JSON is reported with path, line and column."""
+    error = refusal(folder_with(tmp_path, '{\n "model_type": "llama",\n'))
+    assert error.code is ExitCode.BAD_DATA
+    assert error.where.endswith("config.json:3:1")
+
+
+@pytest.mark.parametrize("text", ["[]", "[" * 100_000, '"x"'])
+def test_config_must_be_an_object(tmp_path: Path, text: str) -> None:
+    """Anything but a JSON object is bad data, however deep."""
+    assert refusal(folder_with(tmp_path, text)).code is ExitCode.BAD_DATA
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("hidden_size", None),
+        ("hidden_size", 0),
+        ("hidden_size", "64"),
+        ("num_hidden_layers", 10**6),
+        ("vocab_size", True),
+        ("num_key_value_heads", 3),
+    ],
+)
+def test_absurd_dimensions_are_told(tmp_path: Path, key: str, value: object) -> None:
+    """A missing, wrong or impossible dimension is bad data."""
+    assert refusal(folder_with(tmp_path, {**LLAMA, key: value})).code is ExitCode.BAD_DATA
+
+
+@pytest.mark.parametrize(
+    ("extra", "word"),
+    [
+        ({"model_type": "mixtral", "num_local_experts": 8}, "experts"),
+        ({"model_type": "deepseek_v2", "kv_lora_rank": 512}, "latent"),
+        ({"model_type": "llava", "vision_config": {}}, "images"),
+        ({"model_type": "t5", "is_encoder_decoder": True}, "encoder-decoder"),
+        ({"model_type": "mamba"}, "not a family"),
+        ({"quantization_config": {"bits": 4}}, "quantized"),
+    ],
+)
+def test_other_kinds_are_named(tmp_path: Path, extra: dict[str, Any], word: str) -> None:
+    """A model that the formulas do not describe is refused with what it is."""
+    error = refusal(folder_with(tmp_path, {**LLAMA, **extra}))
+    assert error.code is ExitCode.BAD_DATA
+    assert word in error.what
+    assert "Llama-style" in error.why
+
+
+def test_chat_template_is_found(tmp_path: Path) -> None:
+    """A template counts from its own file or from the tokenizer's configuration."""
+    folder = folder_with(tmp_path, LLAMA)
+    (folder / "tokenizer_config.json").write_text("{}")
+    assert from_folder(folder).has_chat_template is False
+    (folder / "tokenizer_config.json").write_text('{"chat_template": "{{ x }}"}')
+    assert from_folder(folder).has_chat_template is True
+    (folder / "tokenizer_config.json").unlink()
+    (folder / "chat_template.jinja").write_text("{{ x }}")
+    assert from_folder(folder).has_chat_template is True
+
+
+@pytest.mark.parametrize(
+    ("model_type", "extra"),
+    [
+        ("llama", {}),
+        ("llama", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
+        ("mistral", {"head_dim": 24}),
+        ("qwen2", {}),
+        ("qwen2", {"tie_word_embeddings": True}),
+        ("qwen3", {"head_dim": 40}),
+        ("qwen3", {"attention_bias": True}),
+        ("smollm3", {"tie_word_embeddings": None}),
+        ("granite", {}),
+        ("seed_oss", {"head_dim": 24}),
+        ("gemma", {"tie_word_embeddings": None}),
+        ("phi3", {}),
+        ("olmo2", {}),
+    ],
+)
+def test_parameter_count_equals_transformers(
+    tmp_path: Path, model_type: str, extra: dict[str, Any]
+) -> None:
+    """The count from dimensions is exact for every family, on the meta device."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    config = {k: v for k, v in {**LLAMA, **extra}.items() if v is not None}
+    config |= {"model_type": model_type, "pad_token_id": 0, "eos_token_id": 1}
+    config.pop("architectures")
+    real = transformers.AutoConfig.for_model(**config)
+    with torch.device("meta"):
+        built = transformers.AutoModelForCausalLM.from_config(real)
+    model = from_folder(folder_with(tmp_path, config))
+    assert sum(p.numel() for p in built.parameters()) == model.num_params
+
+
+def test_published_counts_are_reproduced(tmp_path: Path) -> None:
+    """Llama-3-8B has 8 030 261 248 parameters."""
+    model = from_folder(folder_with(tmp_path, LLAMA))
+    llama_3_8b: Model = replace(
+        model,
+        hidden_size=4096,
+        num_layers=32,
+        num_heads=32,
+        num_kv_heads=8,
+        head_dim=128,
+        intermediate_size=14336,
+        vocab_size=128256,
+    )
+    assert count_params(llama_3_8b) == 8_030_261_248
+
+
+def test_import_is_light() -> None:
+    """Importing the module loads neither torch nor the hub client."""
+    code = "import sys, profiles.model; print(sorted({'torch','huggingface_hub'} & {*sys.modules}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parent.parent,
+    )
+    assert done.stdout.strip() == "[]"

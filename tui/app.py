@@ -1,0 +1,66 @@
+"""The app: which screen comes first, the one clock, and how it ends. Wiring only."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, ClassVar
+
+from profiles import rundir
+from tui import hangup
+from tui.desk import Desk
+from tui.pace import PacedApp
+from tui.screens.home import Home
+from tui.screens.layer import Layer
+
+if TYPE_CHECKING:
+    from textual.binding import BindingType
+    from textual.screen import Screen
+
+    from tui.terminal import Terminal
+
+
+class TunedeckApp(PacedApp, inherit_bindings=False):
+    """Textual's own keys are left out: ctrl+q and ctrl+p belong to terminals and tmux."""
+
+    CSS_PATH = "app.tcss"
+    ENABLE_COMMAND_PALETTE = False
+    BINDINGS: ClassVar[list[BindingType]] = [("ctrl+c", "explain_leaving", "")]
+
+    def __init__(self, terminal: Terminal, run_id: str | None = None) -> None:
+        super().__init__()
+        self.desk = Desk(terminal=terminal)
+        self._run_id = run_id
+
+    def get_default_screen(self) -> Screen[None]:
+        """Home lies below everything."""
+        return Home(self.desk)
+
+    def on_mount(self) -> None:
+        """Theme, clock, and the run that was asked for."""
+        terminal = self.desk.terminal
+        if self.theme != terminal.theme:
+            self.theme = terminal.theme
+        self.set_class(not terminal.unicode, "-ascii")
+        if not self.is_headless:
+            self._leave_on_hangup(asyncio.get_running_loop())
+        self.start_clock(terminal.ticks_per_second, self._tick)
+        if self._run_id is not None:
+            from tui.screens.live import LiveScreen  # noqa: PLC0415  # screens load when used
+
+            self.push_screen(LiveScreen(self.desk, rundir.find(self._run_id)))
+
+    def _tick(self) -> None:
+        """Only the screen on top draws data; a question on top stops it."""
+        if isinstance(self.screen, Layer):
+            self.screen.tick()
+
+    def _leave_on_hangup(self, loop: asyncio.AbstractEventLoop) -> None:
+        def leave() -> None:
+            loop.call_soon_threadsafe(self.exit, hangup.EXIT_CODE)
+
+        hangup.watch(leave)
+
+    def action_explain_leaving(self) -> None:
+        """What ctrl+c would be asked for."""
+        if isinstance(self.screen, Layer):
+            self.screen.say("esc goes back, q leaves; training goes on either way")

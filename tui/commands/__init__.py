@@ -1,0 +1,1 @@
+"""What each command does; `tui/cli.py` holds their arguments."""

@@ -1,0 +1,58 @@
+"""`advisor doctor`: is everything in place?"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import sys
+
+from profiles import installation, machine, rundir
+from tui import plain
+
+_PACKAGES = {
+    "torch": "2.10",
+    "transformers": "5.3",
+    "peft": "0.21",
+    "trl": "1.16",
+    "accelerate": "1.12",
+    "datasets": "5.2",
+    "safetensors": "0.8",
+    "bitsandbytes": "0.49",
+}
+
+
+def doctor() -> int:
+    """Print one line a check; exit code 1 if one failed."""
+    rows = [_python(), _ours(), _home(), *map(_package, _PACKAGES)]
+    found = machine.probe(rundir.home())
+    gpus = f"{len(found.gpus)} GPUs" if found.gpus else "no GPU: training runs on the CPU"
+    rows.append(("ok", "devices", gpus))
+    rows += [("note", "devices", note) for note in found.notes]
+    plain.show(plain.table(rows))
+    return int(any(verdict == "BAD" for verdict, _, _ in rows))
+
+
+def _python() -> tuple[str, str, str]:
+    return "ok", "python", f"{sys.version.split()[0]} at {sys.prefix}"
+
+
+def _ours() -> tuple[str, str, str]:
+    return "ok", "tunedeck", f"{installation.version()} at {installation.home_of('profiles')}"
+
+
+def _home() -> tuple[str, str, str]:
+    home = rundir.home()
+    place = next(p for p in (home, *home.parents) if p.exists())
+    writable = os.access(place, os.W_OK)
+    return ("ok" if writable else "BAD"), "runs", f"{rundir.run_root()}"
+
+
+def _package(name: str) -> tuple[str, str, str]:
+    if importlib.util.find_spec(name) is None:
+        return "note", name, f"not installed; training needs {name} >= {_PACKAGES[name]}"
+    version = importlib.metadata.version(name)
+    numbers = [[int(n) for n in v.split("+")[0].split(".")[:2]] for v in (version, _PACKAGES[name])]
+    if numbers[0] < numbers[1]:
+        return "BAD", name, f"{version}, needs {_PACKAGES[name]} or newer"
+    return "ok", name, version

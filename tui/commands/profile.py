@@ -1,0 +1,114 @@
+"""`advisor profile`: a run's facts, the rules, and recipes with findings applied."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from advisor import findings, memory, recipe
+from advisor.findings import Report
+from advisor.recipe import Recipe
+from profiles import durable, model, rundir
+from profiles import run as runs
+from profiles.errors import ExitCode, UserError
+from profiles.rundir import RunDir
+from tui import plain
+from tui import report as page
+from tui.terminal import look_at_terminal
+
+JSON_SCHEMA = 1
+
+
+def profile(
+    text: str | None,
+    *,
+    as_json: bool,
+    markdown: Path | None,
+    apply: list[str],
+    out: Path | None,
+) -> int:
+    """Print the report; write it, or a changed recipe, where asked."""
+    run = rundir.find(text)
+    report = load(run)
+    if as_json:
+        plain.show_json({"schema": JSON_SCHEMA, "report": report})
+    else:
+        plain.show(page.lines(report, plain.DEFAULT_WIDTH, look_at_terminal().symbols))
+    if markdown is not None:
+        _write(markdown, page.markdown(report))
+    if apply:
+        _write(_out(out), _applied(run, report, apply).to_toml())
+    return 0
+
+
+def load(run: RunDir) -> Report:
+    """Facts, prediction and findings of a run; UserError if it has no step yet."""
+    facts = runs.from_run_dir(run)
+    if facts is None:
+        raise UserError(
+            "there is nothing to report yet",
+            why="the run has not finished one training step",
+            do="`advisor watch` shows what it does, `advisor logs` what it said",
+            where=str(run.path),
+            code=ExitCode.NO_INPUT,
+        )
+    made = recipe_of(run)
+    base = model.from_folder(_base_dir(run) / made.model.id)
+    backend = "cpu" if facts.device == "cpu" else "cuda"
+    predicted = memory.estimate(base, made.to_plan(facts.longest), backend=backend)
+    return findings.report(facts, made, base, predicted)
+
+
+def recipe_of(run: RunDir) -> Recipe:
+    """The recipe a run was started with."""
+    return recipe.parse(run.recipe.read_text(), where=str(run.recipe))
+
+
+def _base_dir(run: RunDir) -> Path:
+    return Path(str((rundir.read_json(run.manifest) or {}).get("base_dir", run.path)))
+
+
+def _out(out: Path | None) -> Path:
+    if out is None:
+        raise UserError(
+            "--apply needs a place for the new recipe",
+            why="the recipe of a run is never changed",
+            do="add --out R2.toml",
+            where="--apply",
+            code=ExitCode.USAGE,
+        )
+    return out
+
+
+def _applied(run: RunDir, report: Report, ids: list[str]) -> Recipe:
+    known = {f.id: f for f in report.findings if f.change}
+    wrong = [i for i in ids if i not in known]
+    if wrong:
+        raise UserError(
+            f"no finding {', '.join(wrong)} with a change",
+            why=f"the report has {', '.join(known) or 'none'}",
+            do="name one of these",
+            where="--apply",
+            code=ExitCode.USAGE,
+        )
+    content = findings.patched(recipe_of(run), [known[i] for i in ids])
+    base = _base_dir(run)
+    # the new recipe may lie elsewhere than the old one, so its inputs are named in full
+    content["model"]["id"] = str((base / content["model"]["id"]).resolve())
+    content["data"]["train"] = str((base / content["data"]["train"]).resolve())
+    if "eval" in content["data"]:
+        content["data"]["eval"] = str((base / content["data"]["eval"]).resolve())
+    return recipe.validate(content, where=str(run.recipe))
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        durable.write_atomic(path, text.encode())
+    except OSError as error:
+        raise UserError(
+            f"cannot write: {error.strerror}",
+            why="the report is printed above",
+            do="name a place that can be written",
+            where=str(path),
+            code=ExitCode.CANNOT_CREATE,
+        ) from error
+    plain.say(f"wrote {path}")

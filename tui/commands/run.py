@@ -1,0 +1,94 @@
+"""`advisor run`: read, check, start, and follow if asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from advisor import recipe as recipes
+from advisor.recipe import Recipe
+from profiles import rundir
+from profiles.errors import ExitCode, UserError
+from profiles.rundir import RunDir
+from runner import launch, preflight
+from tui import plain
+from tui.follow import follow as follow_run
+from tui.terminal import bytes_text, count_text
+
+
+def run(path: Path, changes: list[str], *, follow: bool, dry_run: bool) -> int:
+    """Start a recipe; the id goes to stdout."""
+    recipe, text = load(path, changes)
+    base_dir = path.resolve().parent
+    ready = preflight.check(recipe, base_dir)
+    for line in _summary(recipe, ready):
+        plain.say(line)
+    if dry_run:
+        plain.say("dry run: nothing was started")
+        return 0
+    started = launch.start(text, name=recipe.name, base_dir=base_dir)
+    plain.show([started.id])
+    if follow:
+        return follow_run(started)
+    plain.say(f"it goes on without this terminal; watch it with: advisor watch {short(started)}")
+    return 0
+
+
+def load(path: Path, changes: list[str]) -> tuple[Recipe, bytes]:
+    """The recipe and the text to keep: byte-exact, unless --set changed it."""
+    try:
+        raw = path.read_bytes()
+        text = raw.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"cannot read the recipe: {getattr(error, 'strerror', None) or 'it is not UTF-8'}",
+            why="a recipe is a TOML file",
+            do="`advisor recommend --save R.toml` writes one; ready ones lie in "
+            f"{_ready_recipes()}",
+            where=str(path),
+            code=ExitCode.NO_INPUT,
+        ) from error
+    recipe = recipes.parse(text, where=str(path))
+    if not changes:
+        return recipe, raw
+    changed = recipes.with_changes(text, _pairs(changes), where=str(path))
+    return changed, changed.to_toml().encode()
+
+
+def _ready_recipes() -> Path:
+    from profiles import installation  # noqa: PLC0415
+
+    return installation.recipes_dir()
+
+
+def _pairs(changes: list[str]) -> dict[str, str]:
+    pairs = {}
+    for change in changes:
+        key, mark, value = change.partition("=")
+        if not mark or not key:
+            raise UserError(
+                f"--set {change!r} is no KEY=VALUE",
+                why="a change names a key of the recipe with its new value",
+                do="write it like --set train.epochs=1",
+                where="--set",
+                code=ExitCode.USAGE,
+            )
+        pairs[key.strip()] = value.strip()
+    return pairs
+
+
+def _summary(recipe: Recipe, ready: preflight.Ready) -> list[str]:
+    predicted, speed = ready.fit.memory, ready.fit.speed
+    rate = f", about {count_text(speed.tokens_per_second)} tokens/s" if speed else ""
+    free = bytes_text(ready.fit.budget_bytes)
+    lines = [
+        f"{recipe.name}: {recipe.method.name} of {ready.model.id}",
+        f"{count_text(ready.dataset.num_rows)} rows of {ready.dataset.format} data",
+        f"predicted peak {bytes_text(predicted.expected_bytes)} of {free} free{rate}",
+    ]
+    return lines + [f"! {warning}" for warning in ready.warnings]
+
+
+def short(run: RunDir) -> str:
+    """The end of an id, which is enough to name a run."""
+    tail = run.id.rsplit("_", maxsplit=1)[-1]
+    return tail if sum(tail in r.id for r in rundir.all_runs()) == 1 else run.id

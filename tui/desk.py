@@ -1,0 +1,38 @@
+"""What the screens of one app share: the terminal, and the draft of the next run.
+
+A draft outlives its screens, so going back and coming again loses nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from profiles import rundir
+from profiles.state import status
+
+if TYPE_CHECKING:
+    from profiles.facts import Dataset, Model
+    from profiles.rundir import RunDir
+    from tui.terminal import Terminal
+
+_MOST_RUNS = 20
+
+
+@dataclass(slots=True, kw_only=True)
+class Desk:
+    """Shared by the screens, changed by their actions only."""
+
+    terminal: Terminal
+    base_dir: Path = field(default_factory=Path.cwd)
+    """Paths of a launched recipe are relative to it."""
+    model_path: str = ""
+    model: Model | None = None
+    data_path: str = ""
+    data: Dataset | None = None
+
+
+def working_runs() -> list[RunDir]:
+    """Runs that still work, among the newest."""
+    return [run for run in rundir.all_runs()[:_MOST_RUNS] if not status(run).state.is_over]

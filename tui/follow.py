@@ -1,0 +1,84 @@
+"""A run as lines, until it ends: what `--follow`, `watch --plain` and logs of CI show."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from profiles.journal import Record, Tail
+from profiles.rundir import RunDir
+from profiles.state import Status, status
+from tui import plain
+from tui.terminal import clean, count_text, duration_text
+
+_POLL_SECONDS = 0.5
+_STEP_LINE_SECONDS = 5.0
+
+
+def follow(run: RunDir) -> int:
+    """Print events as they come; returns the run's exit code. Ctrl-C leaves the run alone."""
+    try:
+        for line in _lines(run):
+            plain.say(line)
+    except KeyboardInterrupt:
+        plain.say(f"\nleft; the run goes on: advisor watch {run.id}")
+        return 0
+    ended = status(run)
+    plain.say(f"{ended.state}: {clean(ended.reason, 300)}")
+    return ended.exit_code or 0
+
+
+def _lines(run: RunDir) -> Iterator[str]:
+    events, metrics = Tail(run.worker_events), Tail(run.metrics)
+    last_line, record, num_steps = 0.0, None, 0
+    while True:
+        now = status(run)
+        for event in events.poll():
+            num_steps = int(event.get("num_steps", num_steps))
+            if text := describe(event):
+                yield text
+        for found in metrics.poll():
+            record = found if found["kind"] == "loss" else record
+        if record and time.monotonic() - last_line > _STEP_LINE_SECONDS:
+            last_line = time.monotonic()
+            yield step_line(record, num_steps)
+            record = None
+        if now.state.is_over:
+            return
+        time.sleep(_POLL_SECONDS)
+
+
+def step_line(record: Record, num_steps: int) -> str:
+    """ "step 40/300  loss 3.412"."""
+    loss = record.get("loss")
+    shown = "not finite" if loss is None else f"{loss:.4f}"
+    return f"step {record['step']}/{num_steps}  loss {shown}"
+
+
+def describe(event: Record) -> str:
+    """One line for an event that a person wants to know of; empty for the others."""
+    kind, step = event["kind"], event.get("step", 0)
+    if kind == "prepared":
+        return (
+            f"ready in {duration_text(event['seconds'])}: {count_text(event['num_train'])} rows, "
+            f"{count_text(event['num_trainable'])} trained weights on {event['device']}"
+        )
+    if kind == "evaluated":
+        when = "base model" if step == 0 else f"step {step}"
+        return f"{when}: evaluation loss {event['loss']:.4f} ({duration_text(event['seconds'])})"
+    if kind == "checkpoint":
+        return f"step {step}: checkpoint saved"
+    texts = {
+        "resumed": f"resumed from step {event.get('from_step')}",
+        "paused": f"paused at step {step}",
+        "unpaused": "going on",
+        "stop_accepted": f"stopping at step {step}",
+        "train_begun": f"training begins, {event.get('num_steps')} steps",
+    }
+    return texts.get(kind, "")
+
+
+def headline(now: Status) -> str:
+    """State and progress in a few words."""
+    of = f" of {now.num_steps}" if now.num_steps else ""
+    return f"{now.state}, step {now.step}{of}"

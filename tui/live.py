@@ -1,0 +1,181 @@
+"""What the live screen knows of a run: series, shares, time left, and how old the news is.
+
+Fed with batches, asked by the panes. Knows neither files nor a screen.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections import Counter, deque
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from profiles.rundir import read_json
+from profiles.state import State
+from tui.store import Series
+from tui.terminal import clean, count_text, duration_text, percent_text
+
+if TYPE_CHECKING:
+    from profiles.journal import Record
+    from profiles.rundir import RunDir
+    from profiles.state import Status
+    from tui.feed import Batch, Event, StepPoint
+
+PHASES = ("data", "forward", "backward", "optimizer", "other")
+_WARMUP_STEPS = 5
+_RECENT_STEPS = 200
+_NUM_EVENTS = 50
+_STALE_SECONDS = 10.0
+_STALE_STEPS = 3
+_WORKING = {State.STARTING, State.RUNNING, State.CHECKPOINTING, State.STOPPING}
+
+
+class LiveRun:
+    """One run, as far as it has been read."""
+
+    def __init__(self, run: RunDir) -> None:
+        manifest = read_json(run.manifest) or {}
+        self.run = run
+        end_of_id = run.id.rsplit("_", maxsplit=1)[-1]
+        self.name = f"{clean(str(manifest.get('name') or 'run'), 34)} {clean(end_of_id, 10)}"
+        self.planned_tokens_per_second = _planned_rate(run)
+        self.status: Status | None = None
+        self.phase = ""
+        self.loss, self.rate, self.memory = Series(), Series(), Series()
+        self.sample: Record | None = None
+        self.events: deque[Event] = deque(maxlen=_NUM_EVENTS)
+        self.num_damaged = 0
+        self._newest = 0.0
+        self._recent: deque[StepPoint] = deque(maxlen=_RECENT_STEPS)
+        self._num_steps_of_attempt = 0
+        self._has_samples = False
+        self._went_on_at = 0.0
+
+    @property
+    def is_over(self) -> bool:
+        """No process works on it any more."""
+        return self.status is not None and self.status.state.is_over
+
+    def apply(self, batch: Batch) -> None:
+        """Take in what is new."""
+        self.status, self.phase = batch.status, batch.phase
+        self.sample = batch.sample or self.sample
+        self.num_damaged = batch.num_damaged
+        self._newest = max(self._newest, batch.newest)
+        self._went_on_at = max(self._went_on_at, batch.went_on_at)
+        self.events.extend(batch.events)
+        for step, loss in batch.losses:
+            self.loss.add(step, loss)
+        if batch.memory and not self._has_samples:
+            # Peaks that the steps told were a stand-in until there are samples.
+            self._has_samples, self.memory = True, Series()
+        for unix_seconds, num_bytes in batch.memory:
+            self.memory.add(unix_seconds, num_bytes / 2**30)
+        for point in batch.steps:
+            self._add_step(point)
+
+    def _add_step(self, point: StepPoint) -> None:
+        if self._recent and self._recent[-1].attempt != point.attempt:
+            self._recent.clear()
+            self._num_steps_of_attempt = 0
+        elif (
+            self._recent and self._recent[-1].unix_seconds < self._went_on_at <= point.unix_seconds
+        ):
+            self._recent.clear()  # a pause is no part of the pace
+        self._num_steps_of_attempt += 1
+        # The first steps allocate and compile: they are shown until there are others.
+        if self._num_steps_of_attempt == _WARMUP_STEPS + 1:
+            self._recent.clear()
+        self._recent.append(point)
+        if point.seconds > 0 and point.tokens:
+            self.rate.add(point.step, point.tokens / point.seconds)
+        if not self._has_samples and point.peak_bytes:
+            self.memory.add(point.unix_seconds, point.peak_bytes / 2**30)
+
+    @property
+    def step(self) -> int:
+        """The newest step anybody wrote of."""
+        known = self._recent[-1].step if self._recent else 0
+        return max(known, self.status.step if self.status else 0)
+
+    @property
+    def step_seconds(self) -> float | None:
+        """Mean of the recent steps alone."""
+        if not self._recent:
+            return None
+        return sum(point.seconds for point in self._recent) / len(self._recent)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the recent pace, evaluations and checkpoints included."""
+        if self.status is None or not self.status.num_steps or not self._recent:
+            return None
+        first, last = self._recent[0], self._recent[-1]
+        num_steps = last.step - first.step
+        took = last.unix_seconds - first.unix_seconds
+        pace = took / num_steps if num_steps > 0 and took > 0 else last.seconds
+        return max(0, self.status.num_steps - self.step) * pace
+
+    def shares(self) -> list[tuple[str, float]]:
+        """Share of each phase in the recent steps; empty before the first step."""
+        totals: Counter[str] = Counter()
+        for point in self._recent:
+            totals.update(point.phases)
+        whole = sum(totals.values())
+        return [(name, totals[name] / whole) for name in PHASES] if whole > 0 else []
+
+    @property
+    def num_recent(self) -> int:
+        """Steps that shares and time left are taken from."""
+        return len(self._recent)
+
+    def silent_seconds(self, now: float) -> float | None:
+        """Since the newest record, if that is longer than it should be."""
+        if self.status is None or self.status.state not in _WORKING or not self._newest:
+            return None
+        silent = now - self._newest
+        usual = max(_STALE_SECONDS, _STALE_STEPS * (self.step_seconds or 0.0))
+        return silent if silent > usual else None
+
+    def headline(self, width: int) -> str:
+        """Name, state, progress, time left; the name gives way first."""
+        rest = "  ".join(self._progress())
+        name = clean(self.name, max(0, width - len(rest) - 2))
+        return f"{name}  {rest}" if name else rest
+
+    def _progress(self) -> list[str]:
+        if self.status is None:
+            return ["READING"]
+        now, parts = self.status, [self._state_word(self.status)]
+        if now.num_steps:
+            parts.append(f"step {count_text(self.step)} of {count_text(now.num_steps)}")
+            parts.append(percent_text(self.step / now.num_steps))
+        elif self.step:
+            parts.append(f"step {count_text(self.step)}")
+        if now.state in {State.RUNNING, State.CHECKPOINTING} and self.seconds_left is not None:
+            parts.append(f"eta {duration_text(self.seconds_left)}")
+        if now.attempt > 1:
+            parts.append(f"attempt {now.attempt}")
+        return parts
+
+    def _state_word(self, now: Status) -> str:
+        # The heartbeat's phase tells what a long start or end is busy with.
+        says_more = now.state is State.STARTING or self.phase in {"evaluating", "finishing"}
+        phase = f" ({clean(self.phase, 20)})" if self.phase and says_more else ""
+        return now.state.upper() + ("" if now.state.is_over else phase)
+
+    def evaluation(self) -> str:
+        """Tell the newest evaluation loss and the base model's."""
+        if self.status is None or self.status.eval_loss is None:
+            return "not evaluated yet"
+        base = self.status.base_loss
+        before = f" (base {base:.3f})" if base is not None else ""
+        return f"eval {self.status.eval_loss:.3f}{before}"
+
+
+def _planned_rate(run: RunDir) -> float | None:
+    """Tokens per second that the recipe was recommended with."""
+    with suppress(OSError, ValueError, TypeError, AttributeError):
+        plan = tomllib.loads(run.recipe.read_text()).get("plan", {})
+        return float(plan["tokens_per_second"]) if plan.get("tokens_per_second") else None
+    return None

@@ -1,0 +1,1 @@
+"""Facts as lines of text: the same pages for the command line and for the screens."""

@@ -1,0 +1,33 @@
+"""Runs and their states as lines."""
+
+from __future__ import annotations
+
+import time
+
+from profiles.rundir import RunDir
+from profiles.state import Status
+from tui.plain import table
+from tui.terminal import duration_text
+
+
+def runs(found: list[tuple[RunDir, Status]]) -> list[str]:
+    """One row a run, newest first."""
+    header = ("run", "state", "step", "eval loss", "last sign")
+    rows = [(r.id, s.state, progress(s), losses(s), f"{_ago(s)} ago") for r, s in found]
+    return table(rows, header=header)
+
+
+def progress(status: Status) -> str:
+    """ "431/1000"."""
+    return f"{status.step}/{status.num_steps}" if status.num_steps else str(status.step)
+
+
+def losses(status: Status) -> str:
+    """ "3.83 -> 3.61", the base model's and the newest."""
+    if status.base_loss is None or status.eval_loss is None:
+        return "-"
+    return f"{status.base_loss:.3f} -> {status.eval_loss:.3f}"
+
+
+def _ago(status: Status) -> str:
+    return duration_text(max(0.0, time.time() - status.since))

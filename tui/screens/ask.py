@@ -1,0 +1,78 @@
+"""A question over the bottom rows of a screen, answered by one key or one line of text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Input
+
+from tui.keys import WRITE, Action
+from tui.screens.parts import Rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textual import events
+    from textual.app import ComposeResult
+
+_MOST_ROWS = 8
+
+
+class Ask(ModalScreen[str]):
+    """Gives the name of the chosen action, or an empty text."""
+
+    def __init__(self, question: Sequence[str], choices: Sequence[Action]) -> None:
+        super().__init__()
+        self.question = tuple(question)
+        self._choices = {choice.key: choice for choice in choices}
+
+    def compose(self) -> ComposeResult:
+        """The question, and one row of keys."""
+        with Vertical(id="ask"):
+            yield Rows("question", most=_MOST_ROWS)
+            yield from self.extra()
+            yield Rows("choices")
+
+    def extra(self) -> list[Input]:
+        """What stands between question and keys."""
+        return []
+
+    def on_mount(self) -> None:
+        """Write."""
+        self.query_one("#question", Rows).show(*self.question)
+        words = [f"{choice.shown} {choice.label}" for choice in self._choices.values()]
+        self.query_one("#choices", Rows).show("   ".join(words))
+
+    def on_key(self, event: events.Key) -> None:
+        """Take a choice; other keys do nothing, those below stay out of reach."""
+        event.stop()
+        if event.key in self._choices:
+            self.choose(event.key)
+
+    def choose(self, key: str) -> None:
+        """Answer with the choice of this key."""
+        self.dismiss(self._choices[key].name)
+
+
+class AskText(Ask):
+    """Gives a line of text, or an empty one."""
+
+    def __init__(self, question: Sequence[str], value: str) -> None:
+        super().__init__(question, WRITE)
+        self._value = value
+
+    def extra(self) -> list[Input]:
+        """The line."""
+        return [Input(self._value, compact=True, select_on_focus=False)]
+
+    def choose(self, key: str) -> None:
+        """Escape alone is ours; enter is the input's."""
+        if key == "escape":
+            self.dismiss("")
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Take the text."""
+        event.stop()
+        self.dismiss(event.value.strip())

@@ -1,0 +1,85 @@
+"""The end of a run's console log, made harmless for the terminal."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from tui import keys
+from tui.screens.layer import Layer
+from tui.screens.parts import Page, Rows
+from tui.terminal import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from textual.widget import Widget
+
+    from profiles.rundir import RunDir
+    from tui.desk import Desk
+
+_END_BYTES = 128 << 10
+_MOST_LINES = 400
+_LINE_CELLS = 400
+
+
+class ConsoleScreen(Layer):
+    """Follows the log while its end is in sight."""
+
+    ACTIONS = keys.PAGER
+
+    def __init__(self, desk: Desk, run: RunDir) -> None:
+        super().__init__(desk)
+        self._run_dir = run
+        self._size_read = -1
+
+    def content(self) -> Iterable[Widget]:
+        """Title and page."""
+        yield Rows("title")
+        yield Page("page")
+
+    def on_mount(self) -> None:
+        """Read, and show the end."""
+        self.query_one("#title", Rows).show(f"console log of {self._run_dir.id}")
+        self.query_one(Page).focus()
+        self.call_after_refresh(self.tick)
+
+    def tick(self) -> None:
+        """Read anew when the log has grown."""
+        size = _size(self._run_dir.console)
+        if size == self._size_read:
+            return
+        page = self.query_one(Page)
+        follows = self._size_read < 0 or page.scroll_offset.y >= page.max_scroll_y
+        self._size_read = size
+        lines = tail(self._run_dir.console)
+        page.show(lambda width: [part for line in lines for part in folded(line, width)])
+        if follows:
+            self.call_after_refresh(page.scroll_end, animate=False)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def tail(path: Path) -> list[str]:
+    """The last lines; of a bar that redraws itself only its last state."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _END_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError as error:
+        return [f"cannot read the log: {error.strerror}"]
+    lines = [line.rstrip("\r").rsplit("\r", maxsplit=1)[-1] for line in text.split("\n")]
+    shown = [clean(line, _LINE_CELLS) for line in lines[-_MOST_LINES:]]
+    return [line for line in shown if line] or ["the log is empty"]
+
+
+def folded(line: str, width: int) -> list[str]:
+    """Cut into rows: a log is read for its details."""
+    return [line[start : start + width] for start in range(0, len(line), max(1, width))]

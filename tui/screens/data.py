@@ -1,0 +1,44 @@
+"""Which data: a file, validated row by row."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from profiles.facts import Dataset
+from tui.pages import data as page
+from tui.screens.path_form import PathForm
+
+if TYPE_CHECKING:
+    from tui.desk import Desk
+
+
+class DataScreen(PathForm[Dataset]):
+    """The second question of a new run."""
+
+    TITLE_TEXT = "new run, 2 of 3: the data"
+    PLACEHOLDER = "file: JSON or JSONL (alpaca, sharegpt, messages, prompt and completion, text)"
+    NEXT = "the recommendation"
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk, desk.data_path)
+
+    def look(self, path: str) -> Dataset:
+        """Validate every row and count its tokens; seconds for a large file."""
+        from profiles import dataset  # noqa: PLC0415  # the tokenizer library loads with it
+
+        assert self.desk.model is not None
+        return dataset.check(path, tokenizer_path=self.desk.model.path)
+
+    def lines(self, found: Dataset, width: int) -> list[str]:
+        """The data's page."""
+        return page.lines(found, width)
+
+    def keep(self, path: str, found: Dataset) -> None:
+        """Onto the desk."""
+        self.desk.data_path, self.desk.data = path, found
+
+    def go_on(self) -> None:
+        """To the recommendation."""
+        from tui.screens.recommendation import RecommendationScreen  # noqa: PLC0415
+
+        self.app.push_screen(RecommendationScreen(self.desk))

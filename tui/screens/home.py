@@ -1,0 +1,160 @@
+"""The first screen: this machine, and the runs on it."""
+
+from __future__ import annotations
+
+import time
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from textual.widgets import OptionList
+from textual.widgets.option_list import Option
+
+from profiles import installation, machine, rundir
+from profiles.state import Status, status
+from tui import keys
+from tui.pages import machine as machine_page
+from tui.pages import status as status_page
+from tui.screens.layer import Layer
+from tui.screens.parts import Page, Rows, harmless
+from tui.terminal import duration_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from textual.widget import Widget
+
+    from profiles.facts import Machine
+    from profiles.rundir import RunDir
+    from tui.desk import Desk
+
+_LOOK_SECONDS = 3.0
+_MOST_RUNS = 200
+_NO_RUNS = "no runs yet; n makes one"
+Found = list[tuple["RunDir", Status]]
+
+
+class Home(Layer):
+    """Where everything starts."""
+
+    ACTIONS = keys.HOME
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk)
+        self._machine: Machine | None = None
+        self._rows: dict[str, str] = {}
+        self._looked_at = -_LOOK_SECONDS
+
+    def content(self) -> Iterable[Widget]:
+        """The machine above the runs."""
+        yield Rows("title")
+        yield Page("machine")
+        yield Rows("runs-title")
+        yield OptionList(id="runs", markup=False, compact=True)
+
+    def on_mount(self) -> None:
+        """Look at the machine, which may take seconds."""
+        self.query_one("#title", Rows).show(f"tunedeck {installation.version()}")
+        self.query_one("#runs-title", Rows).show("runs, newest first")
+        self.query_one("#machine", Page).show(lambda _width: ["looking at the machine"])
+        self.work("machine", lambda: machine.probe(rundir.home()), self._show_machine)
+        self.query_one(OptionList).focus()
+
+    def tick(self) -> None:
+        """Look at the runs every few seconds."""
+        if monotonic() - self._looked_at >= _LOOK_SECONDS and "runs" not in self.busy:
+            self._looked_at = monotonic()
+            self.work("runs", look_at_runs, self._show_runs)
+
+    def on_screen_resume(self) -> None:
+        """Look at once when this screen comes back."""
+        self._looked_at = -_LOOK_SECONDS
+
+    def _show_machine(self, found: Machine) -> None:
+        self._machine = found
+        self.query_one("#machine", Page).show(lambda width: machine_page.lines(found, width))
+
+    def _show_runs(self, found: Found) -> None:
+        rows = {run.id: row(run, now) for run, now in found}
+        if rows == self._rows and rows:
+            return
+        runs = self.query_one(OptionList)
+        if list(rows) == list(self._rows) and rows:
+            for run_id in rows:
+                if rows[run_id] != self._rows[run_id]:
+                    runs.replace_option_prompt(run_id, rows[run_id])
+        elif rows or not runs.option_count:
+            chosen = self._chosen()
+            options = [Option(text, id=run_id) for run_id, text in rows.items()]
+            runs.set_options(options or [Option(_NO_RUNS, disabled=True)])
+            if rows:
+                runs.highlighted = list(rows).index(chosen) if chosen in rows else 0
+        self._rows = rows
+
+    def _chosen(self) -> str | None:
+        option = self.query_one(OptionList).highlighted_option
+        return option.id if option is not None else None
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        """Open a run: live while it works, else its report."""
+        event.stop()
+        if event.option_id is None:
+            return
+        run = rundir.RunDir(rundir.run_root() / event.option_id)
+        if status(run).state.is_over:
+            from tui.screens.report import ReportScreen  # noqa: PLC0415  # screens load when used
+
+            self.app.push_screen(ReportScreen(self.desk, run))
+        else:
+            self._watch(run)
+
+    def action_watch(self) -> None:
+        """The live screen of the highlighted run, in whatever state."""
+        chosen = self._chosen()
+        if chosen is None:
+            self.say("there is no run to watch; n makes one")
+        else:
+            self._watch(rundir.RunDir(rundir.run_root() / chosen))
+
+    def _watch(self, run: RunDir) -> None:
+        from tui.screens.live import LiveScreen  # noqa: PLC0415
+
+        self.app.push_screen(LiveScreen(self.desk, run))
+
+    def action_new(self) -> None:
+        """Begin with the model."""
+        from tui.screens.model import ModelScreen  # noqa: PLC0415
+
+        self.app.push_screen(ModelScreen(self.desk))
+
+    def action_machine(self) -> None:
+        """The machine's page, all of it."""
+        from tui.screens.pager import Pager  # noqa: PLC0415
+
+        found = self._machine
+        if found is None:
+            self.say("still looking at the machine")
+            return
+        self.app.push_screen(
+            Pager(self.desk, "this machine", lambda width: machine_page.lines(found, width))
+        )
+
+    def action_back(self) -> None:
+        """There is nothing behind the first screen."""
+        self.say("this is the first screen; q leaves")
+
+
+def look_at_runs() -> Found:
+    """The newest runs with their states."""
+    return [(run, status(run)) for run in rundir.all_runs()[:_MOST_RUNS]]
+
+
+def row(run: RunDir, now: Status) -> str:
+    """State, progress, age of the newest sign, then the end of the id: it names the run."""
+    # Whole units only: a list that changes every second would be sent every second.
+    parts = duration_text(max(0.0, time.time() - now.since)).split()[:2]
+    age = "now" if parts[1] == "s" else " ".join(parts)
+    date, *middle, end = run.id.split("_")
+    progress = status_page.progress(now)
+    return harmless(
+        f"{now.state.upper():<13} {progress:>11}  {age:>6}  {end:<5}  {'_'.join(middle[1:])}  {date}"
+    )

@@ -1,0 +1,199 @@
+"""What every screen is: a body, a row of words, a footer of keys, and work off the event loop.
+
+Decides how slow work is done: on daemon threads, so that leaving never waits for a hanging disk,
+one piece of work a name; starting another or cancelling makes the older one's result unwanted.
+"""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from rich.text import Text
+from textual.containers import Vertical
+from textual.message import Message
+from textual.screen import Screen
+from textual.widgets import Static
+
+from profiles.errors import ExitCode, UserError
+from tui import keys
+from tui.desk import Desk, working_runs
+from tui.plain import error_lines
+from tui.screens.parts import Rows
+from tui.terminal import clean
+
+if TYPE_CHECKING:
+    from textual import events
+    from textual.app import ComposeResult
+
+T = TypeVar("T")
+LEAST_WIDTH, LEAST_HEIGHT = 60, 16
+_MOST_WORDS = 4
+
+
+class WorkDone(Message):
+    """A piece of work has ended, on its thread."""
+
+    bubble = False
+
+    def __init__(
+        self, name: str, number: int, outcome: Any, done: Callable[[Any], None] | None
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.number = number
+        self.outcome = outcome
+        self.done = done
+
+
+class Layer(Screen[None]):
+    """A full screen of the app."""
+
+    ACTIONS: ClassVar[tuple[keys.Action, ...]] = ()
+    HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012  # Textual declares it
+        (0, "-too-narrow"),
+        (LEAST_WIDTH, "-narrow"),
+        (80, "-normal"),
+        (120, "-wide"),
+    ]
+    VERTICAL_BREAKPOINTS = [  # noqa: RUF012
+        (0, "-too-low"),
+        (LEAST_HEIGHT, "-low"),
+        (24, "-tall"),
+        (36, "-very-tall"),
+    ]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Bind the keys of the registry."""
+        cls.BINDINGS = [*keys.bindings(cls.ACTIONS)]
+        super().__init_subclass__(**kwargs)
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self.desk = desk
+        self._numbers: dict[str, int] = {}
+        self._busy: dict[str, int] = {}
+
+    def compose(self) -> ComposeResult:
+        """The body between the edge cases and the footer."""
+        yield Static("", id="too-small", markup=False)
+        with Vertical(id="body"):
+            yield from self.content()
+            yield Rows("words", most=_MOST_WORDS)
+            yield Rows("footer")
+
+    def content(self) -> Iterable[Any]:
+        """The widgets of this screen."""
+        raise NotImplementedError
+
+    def tick(self) -> None:
+        """Draw new data; called by the app's clock while this screen is on top."""
+
+    def footer_actions(self) -> tuple[keys.Action, ...]:
+        """What the footer offers now."""
+        return self.ACTIONS
+
+    def write_footer(self) -> None:
+        """Write the footer for the width there is."""
+        self.query_one("#footer", Rows).show(keys.footer(self.footer_actions(), self.size.width))
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Footer and the sentence for a terminal that is too small follow the size."""
+        size = event.size
+        self.query_one("#too-small", Static).update(
+            f"This terminal is {size.width}x{size.height}; "
+            f"tunedeck needs {LEAST_WIDTH}x{LEAST_HEIGHT}. q leaves."
+        )
+        self.write_footer()
+
+    def say(self, *texts: str) -> None:
+        """Tell something in the row above the footer."""
+        self.query_one("#words", Rows).show(*texts)
+
+    def tell(self, error: UserError) -> None:
+        """Tell an error in place; nothing else on the screen changes."""
+        self.say(*[line for line in error_lines(error, self.size.width) if line])
+
+    @property
+    def busy(self) -> frozenset[str]:
+        """Names of the work that is being done."""
+        return frozenset(self._busy)
+
+    def work(self, name: str, job: Callable[[], T], done: Callable[[T], None]) -> None:
+        """Do `job` on a thread, then `done` with its result here."""
+        number = self._numbers.get(name, 0) + 1
+        self._numbers[name] = self._busy[name] = number
+
+        def run() -> None:
+            try:
+                outcome: Any = job()
+            except UserError as error:
+                outcome = error
+            except Exception as error:  # noqa: BLE001  # a form that is filled in is not thrown away
+                outcome = _unexpected(error)
+            self.post_message(WorkDone(name, number, outcome, done))
+
+        threading.Thread(target=run, daemon=True, name=f"work {name}").start()
+
+    def cancel(self) -> bool:
+        """Want no result any more; say whether something was being done."""
+        was_busy = bool(self._busy)
+        self._busy.clear()
+        return was_busy
+
+    def on_work_done(self, event: WorkDone) -> None:
+        """Take a result that is still wanted."""
+        event.stop()
+        if self._busy.get(event.name) != event.number:
+            return
+        del self._busy[event.name]
+        if isinstance(event.outcome, UserError):
+            self.tell(event.outcome)
+        elif event.done is not None:
+            event.done(event.outcome)
+
+    def action_help(self) -> None:
+        """Show the keys of this screen."""
+        from tui.screens.pager import Pager  # noqa: PLC0415  # a pager is a layer
+
+        self.app.push_screen(Pager(self.desk, "keys", help_lines(self.ACTIONS)))
+
+    def action_back(self) -> None:
+        """Cancel what is being done, or go one layer back."""
+        if self.cancel():
+            self.say("cancelled; nothing was changed")
+        elif len(self.app.screen_stack) > 1:
+            self.app.pop_screen()
+        else:
+            self.say("this is the first screen; q leaves")
+
+    def action_leave(self) -> None:
+        """Leave, and say that training goes on."""
+        going = [run.id.rsplit("_", maxsplit=1)[-1] for run in working_runs()]
+        rows = [f"training goes on; watch it with: advisor watch {name}" for name in going]
+        self.app.exit(0, message=Text("\n".join(rows)) if rows else None)
+
+
+def _unexpected(error: Exception) -> UserError:
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return UserError(
+        clean(f"this should not happen: {type(error).__name__}: {error}"),
+        why="it is our mistake, not yours",
+        do="please report it with the place below; what you entered is kept",
+        where=f"{place.filename}:{place.lineno}",
+        code=ExitCode.INTERNAL,
+    )
+
+
+def help_lines(actions: tuple[keys.Action, ...]) -> Callable[[int], list[str]]:
+    """The help page."""
+    from tui.plain import table  # noqa: PLC0415
+
+    return lambda width: [
+        *table(keys.help_rows(actions), indent="  ", width=width),
+        "",
+        "Training never depends on this screen: leaving it, or losing the",
+        "connection, stops nothing.",
+    ]

@@ -1,0 +1,223 @@
+"""The live screen of one run: four panes, the last events, and what can be asked of the run."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from textual.containers import Grid
+from textual.widget import Widget
+
+from profiles.rundir import read_json
+from profiles.state import State
+from tui import keys
+from tui.feed import Feed
+from tui.live import LiveRun
+from tui.screens import panes
+from tui.screens.ask import Ask
+from tui.screens.layer import Layer
+from tui.screens.parts import Panel, Rows
+from tui.terminal import clean, duration_text
+from tui.widgets.chart import Chart
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from profiles.rundir import RunDir
+    from tui.desk import Desk
+
+_PANES = ("loss", "rate", "memory", "time")
+_EVENT_ROWS = 1
+_EVENT_ROWS_TALL = 6
+_TALL = 36
+_SAID = {
+    "stop": "asked to save and stop at the next step",
+    "stop_now": "asked to stop at the next step, without saving",
+    "pause": "asked to pause at the next step; p lets it go on",
+    "unpause": "asked to go on",
+    "checkpoint": "asked for a checkpoint at the next step",
+}
+
+
+class LiveScreen(Layer):
+    """Watches; leaving it never touches the run."""
+
+    ACTIONS = keys.LIVE
+
+    def __init__(self, desk: Desk, run: RunDir) -> None:
+        super().__init__(desk)
+        self.run_dir = run
+        self.live = LiveRun(run)
+        self.feed = Feed(run)
+        self._pane = 0
+        self._state: State | None = None
+        self._told = ""
+
+    def content(self) -> Iterable[Widget]:
+        """Header, panes, events."""
+        symbols = self.desk.terminal.symbols
+        yield Rows("header")
+        with Grid(id="panes"):
+            yield Chart("loss", symbols=symbols, id="loss", classes="pane")
+            yield Chart("tokens/s", symbols=symbols, id="rate", classes="pane")
+            with Widget(id="memory", classes="pane"):
+                yield Chart("process memory, GiB", symbols=symbols, id="ram")
+                yield Panel("GPU memory", symbols, id="vram")
+            yield Panel("where the time goes", symbols, id="time")
+        yield Rows("events", most=_EVENT_ROWS_TALL)
+
+    def on_mount(self) -> None:
+        """Begin to read."""
+        self.query_one("#time").add_class("pane")
+        self._show_pane()
+        self.feed.start()
+        self.draw()
+
+    def on_unmount(self) -> None:
+        """Read no more."""
+        self.feed.close()
+
+    def footer_actions(self) -> tuple[keys.Action, ...]:
+        """Other keys matter when the run is over."""
+        actions = keys.LIVE_OVER if self.live.is_over else self.ACTIONS
+        one_pane = self.has_class("-narrow") or self.has_class("-low")
+        return actions if one_pane else tuple(a for a in actions if a.key != "tab")
+
+    def tick(self) -> None:
+        """Take what the feed has, draw."""
+        if (batch := self.feed.take()) is not None:
+            self.live.apply(batch)
+        self.draw()
+
+    def draw(self) -> None:
+        """Everything; widgets send only what differs."""
+        live, symbols = self.live, self.desk.terminal.symbols
+        self.query_one("#header", Rows).show(live.headline(self.size.width))
+        self.query_one("#loss", Chart).show(live.loss, panes.loss_caption(live))
+        self.query_one("#rate", Chart).show(live.rate, panes.rate_caption(live))
+        on_gpu = bool(panes.gpus_of(live))
+        chart, panel = self.query_one("#ram", Chart), self.query_one("#vram", Panel)
+        chart.display, panel.display = not on_gpu, on_gpu
+        if on_gpu:
+            panel.show(lambda width, height: panes.gpu_rows(live, width, height, symbols))
+        else:
+            chart.show(live.memory, panes.memory_caption(live))
+        self.query_one("#time", Panel).show(
+            lambda width, height: panes.time_rows(live, width, height, symbols)
+        )
+        self._draw_events()
+        self._draw_words()
+
+    def _draw_events(self) -> None:
+        num_rows = _EVENT_ROWS_TALL if self.size.height >= _TALL else _EVENT_ROWS
+        newest = list(self.live.events)[-num_rows:]
+        rows = [
+            f"{time.strftime('%H:%M:%S', time.localtime(event.unix_seconds))} {event.text}"
+            for event in newest
+        ]
+        rows = rows or ["no event yet"]
+        # Always as many rows: panes that change their height are sent whole.
+        self.query_one("#events", Rows).show(*rows, *[""] * (num_rows - len(rows)))
+
+    def _draw_words(self) -> None:
+        """Silence and the end are told without being asked."""
+        now = self.live.status
+        if now is not None and now.state is not self._state:
+            was_known, self._state, self._told = self._state is not None, now.state, ""
+            self.write_footer()
+            if now.state.is_over:
+                self.say(*self._ending())
+            elif was_known:  # what was asked for has happened, or no longer matters
+                self.say("")
+        silent = self.live.silent_seconds(time.time())
+        text = f"no event for {duration_text(silent)}" if silent is not None else ""
+        if self.feed.fault:
+            text = f"cannot read the run: {clean(self.feed.fault)}"
+        if text != self._told:
+            self._told = text
+            self.say(text)
+
+    def _ending(self) -> list[str]:
+        """How it ended and what can be done."""
+        now = self.live.status
+        assert now is not None
+        if now.state is State.FINISHED:
+            return [f"FINISHED: {self.live.evaluation()}; enter opens the report"]
+        ended = read_json(self.run_dir.exit) or {}
+        rows = [f"{now.state.upper()}: {clean(now.reason)}"]
+        rows += [f"{part}: {clean(str(ended[part]))}" for part in ("why", "do") if ended.get(part)]
+        saved = now.resumable_from
+        resume = f"r resumes from step {saved}" if saved else "no checkpoint: r starts from step 0"
+        return [*rows, f"{resume}; enter opens the report"]
+
+    def _ask_run(self, verb: str) -> None:
+        """Leave a request for the run."""
+
+        def send() -> None:
+            from runner import control  # noqa: PLC0415  # only when something is asked for
+
+            control.send(self.run_dir, verb)
+
+        self.work("request", send, lambda _: self.say(_SAID[verb]))
+
+    def action_pause(self) -> None:
+        """Pause, or go on."""
+        now = self.live.status
+        paused = now is not None and now.state is State.PAUSED
+        self._ask_run("unpause" if paused else "pause")
+
+    def action_checkpoint(self) -> None:
+        """Save at the next step."""
+        self._ask_run("checkpoint")
+
+    def action_stop(self) -> None:
+        """Ask how."""
+        if self.live.is_over:
+            self.say("the run is over already")
+            return
+
+        def answered(verb: str | None) -> None:
+            if verb:
+                self._ask_run(verb)
+
+        self.app.push_screen(Ask([f"Stop {self.live.name}?"], keys.STOP), answered)
+
+    def action_resume(self) -> None:
+        """Start the next attempt."""
+        if not self.live.is_over:
+            self.say("the run is not over; p lets a paused run go on")
+            return
+
+        def resume() -> int:
+            from runner import launch  # noqa: PLC0415
+
+            return launch.resume(self.run_dir)
+
+        self.say("starting the next attempt")
+        self.work("request", resume, lambda step: self.say(f"goes on from step {step}"))
+
+    def action_report(self) -> None:
+        """Where memory and time went."""
+        from tui.screens.report import ReportScreen  # noqa: PLC0415  # screens load when used
+
+        self.app.push_screen(ReportScreen(self.desk, self.run_dir))
+
+    def action_console(self) -> None:
+        """The end of the console log."""
+        from tui.screens.console import ConsoleScreen  # noqa: PLC0415
+
+        self.app.push_screen(ConsoleScreen(self.desk, self.run_dir))
+
+    def action_copy(self) -> None:
+        """The id, to the clipboard and to the eye."""
+        self.app.copy_to_clipboard(self.run_dir.id)
+        self.say(f"copied {self.run_dir.id}")
+
+    def action_next_pane(self) -> None:
+        """On a narrow terminal one pane is seen at a time."""
+        self._pane = (self._pane + 1) % len(_PANES)
+        self._show_pane()
+
+    def _show_pane(self) -> None:
+        for name in _PANES:
+            self.query_one(f"#{name}").set_class(name == _PANES[self._pane], "-chosen")

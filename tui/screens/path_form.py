@@ -1,0 +1,173 @@
+"""A question for a path: typed, completed, checked on a thread, and what was found below it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from textual.suggester import Suggester
+from textual.widgets import Input
+
+from profiles.errors import UserError
+from tui import keys
+from tui.plain import error_lines
+from tui.screens.layer import Layer
+from tui.screens.parts import Page, Rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from textual.widget import Widget
+
+    from tui.desk import Desk
+
+T = TypeVar("T")
+_MOST_ENTRIES = 10_000
+
+
+class PathForm(Layer, Generic[T]):
+    """Enter checks the path; enter again goes on with what was found."""
+
+    ACTIONS = keys.FORM
+    TITLE_TEXT = ""
+    PLACEHOLDER = ""
+    NEXT = ""
+
+    def __init__(self, desk: Desk, path: str) -> None:
+        super().__init__(desk)
+        self._path = path
+        self._checked: str | None = None
+        self.found: T | None = None
+
+    def content(self) -> Iterable[Widget]:
+        """Title, input, what was found."""
+        yield Rows("title")
+        yield Input(
+            self._path,
+            placeholder=self.PLACEHOLDER,
+            suggester=PathSuggester(),
+            select_on_focus=False,
+            compact=True,
+            id="path",
+        )
+        page = Page("found")
+        page.can_focus = False
+        yield page
+
+    def on_mount(self) -> None:
+        """Ready to type."""
+        self.query_one("#title", Rows).show(self.TITLE_TEXT)
+        self.query_one(Input).focus()
+
+    def look(self, path: str) -> T:
+        """Check the path; runs on a thread."""
+        raise NotImplementedError
+
+    def lines(self, found: T, width: int) -> list[str]:
+        """What was found, for people."""
+        raise NotImplementedError
+
+    def keep(self, path: str, found: T) -> None:
+        """Put what was found on the desk."""
+        raise NotImplementedError
+
+    def go_on(self) -> None:
+        """Open the next screen."""
+        raise NotImplementedError
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Check, or go on if this very path was found sound."""
+        event.stop()
+        typed = event.value.strip()
+        if not typed:
+            self.say(self.PLACEHOLDER)
+        elif self.found is not None and typed == self._checked:
+            self.go_on()
+        else:
+            self._check(typed)
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Another path is another question."""
+        event.stop()
+        if self.found is not None and event.value.strip() != self._checked:
+            self.found = None
+            self.say("enter checks it")
+
+    def _check(self, typed: str) -> None:
+        self._checked, self.found = typed, None
+        self.query_one("#found", Page).show(lambda _width: [f"checking {typed}"])
+        self.say("esc cancels")
+        self.work("check", lambda: self.look(expanded(typed)), self._take)
+
+    def _take(self, found: T) -> None:
+        self.found = found
+        assert self._checked is not None
+        self.keep(expanded(self._checked), found)
+        self.query_one("#found", Page).show(lambda width: self.lines(found, width))
+        self.say(f"enter goes on: {self.NEXT}")
+
+    def tell(self, error: UserError) -> None:
+        """The four parts where the facts would be; the input keeps its text."""
+        self.query_one("#found", Page).show(lambda width: error_lines(error, width))
+        self.say("correct the path, then enter")
+
+    def cancel(self) -> bool:
+        """Forget the check too."""
+        was_busy = super().cancel()
+        if was_busy:
+            self.query_one("#found", Page).show(lambda _width: [])
+        return was_busy
+
+    def action_page_down(self) -> None:
+        """Read on."""
+        self.query_one("#found", Page).scroll_page_down(animate=False)
+
+    def action_page_up(self) -> None:
+        """Read back."""
+        self.query_one("#found", Page).scroll_page_up(animate=False)
+
+    def action_line_down(self) -> None:
+        """Read on by a line."""
+        self.query_one("#found", Page).scroll_down(animate=False)
+
+    def action_line_up(self) -> None:
+        """Read back by a line."""
+        self.query_one("#found", Page).scroll_up(animate=False)
+
+
+def expanded(typed: str) -> str:
+    """With ~ as a shell would read it."""
+    return str(Path(typed).expanduser()) if typed.startswith("~") else typed
+
+
+class PathSuggester(Suggester):
+    """Completes the last part of a path from its folder."""
+
+    def __init__(self) -> None:
+        super().__init__(use_cache=False, case_sensitive=True)
+
+    async def get_suggestion(self, value: str) -> str | None:
+        """The first entry that begins so; a folder ends in a slash."""
+        return await asyncio.to_thread(complete, value) if value else None
+
+
+def complete(value: str) -> str | None:
+    """The path with its first fitting entry, or None."""
+    folder, begun = os.path.split(value)
+    if not begun:
+        return None
+    try:
+        with os.scandir(expanded(folder) or ".") as entries:
+            fitting = [
+                entry
+                for _, entry in zip(range(_MOST_ENTRIES), entries, strict=False)
+                if entry.name.startswith(begun) and entry.name.isprintable()
+            ]
+    except OSError:
+        return None
+    if not fitting:
+        return None
+    first = min(fitting, key=lambda entry: entry.name)
+    return str(Path(folder) / first.name if folder else first.name) + "/" * first.is_dir()

@@ -1,0 +1,86 @@
+"""The bottleneck report of a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tui import keys
+from tui.plain import error_lines
+from tui.screens.layer import Layer
+from tui.screens.parts import Page, Rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from textual.widget import Widget
+
+    from advisor.findings import Report
+    from profiles.errors import UserError
+    from profiles.rundir import RunDir
+    from tui.desk import Desk
+
+
+class ReportScreen(Layer):
+    """Lines to scroll; the same as `advisor profile` prints."""
+
+    ACTIONS = keys.REPORT
+
+    def __init__(self, desk: Desk, run: RunDir) -> None:
+        super().__init__(desk)
+        self.run_dir = run
+
+    def content(self) -> Iterable[Widget]:
+        """Title and page."""
+        yield Rows("title")
+        yield Page("page")
+
+    def on_mount(self) -> None:
+        """Reading a long run may take seconds."""
+        self.query_one("#title", Rows).show(f"report of {self.run_dir.id}")
+        page = self.query_one(Page)
+        page.focus()
+        page.show(lambda _width: ["reading the run; esc cancels"])
+
+        def load() -> Report:
+            from tui.commands import profile  # noqa: PLC0415  # the rules, when a report is read
+
+            return profile.load(self.run_dir)
+
+        self.work("report", load, self._show)
+
+    def _show(self, report: Report) -> None:
+        from tui import report as report_page  # noqa: PLC0415
+
+        symbols = self.desk.terminal.symbols
+        self.query_one(Page).show(lambda width: report_page.lines(report, width, symbols))
+        self.say(f"to a file: advisor profile {self.run_dir.id} --md report.md")
+
+    def tell(self, error: UserError) -> None:
+        """The four parts where the report would be."""
+        self.query_one(Page).show(lambda width: error_lines(error, width))
+
+    def cancel(self) -> bool:
+        """An unread report is left, not kept empty."""
+        super().cancel()
+        return False
+
+    def action_watch(self) -> None:
+        """The curves of this run."""
+        from tui.screens.live import LiveScreen  # noqa: PLC0415  # screens load when used
+
+        below = self.app.screen_stack[-2]
+        if isinstance(below, LiveScreen):
+            self.app.pop_screen()
+        else:
+            self.app.push_screen(LiveScreen(self.desk, self.run_dir))
+
+    def action_console(self) -> None:
+        """The end of the console log."""
+        from tui.screens.console import ConsoleScreen  # noqa: PLC0415
+
+        self.app.push_screen(ConsoleScreen(self.desk, self.run_dir))
+
+    def action_copy(self) -> None:
+        """The id, to the clipboard and to the eye."""
+        self.app.copy_to_clipboard(self.run_dir.id)
+        self.say(f"copied {self.run_dir.id}")
