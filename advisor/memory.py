@@ -518,7 +518,7 @@ def _layer_backward(sizes: _Sizes) -> dict[str, float]:
 
 
 def _layer_work(sizes: _Sizes) -> int:
-    """Gradients in flight inside a layer, at its largest stage. [lab: live bytes, Llama block]
+    """Gradients in flight inside a layer, at its largest stage; from live bytes of a Llama block.
 
     MLP stage: 4f (16-bit), 8f (fp32), 6f where down's input is not shared, with the gradient of
     the stream; fp32 adapters add their fp32 gradients (8h). Norm stage: 22h (16h in an fp32

@@ -83,7 +83,9 @@ class FullMethod(Section):
 
 
 Method = Annotated[LoraMethod | QloraMethod | FullMethod, Field(discriminator="name")]
-METHOD_NAMES = tuple(get_args(m.model_fields["name"].annotation)[0] for m in get_args(get_args(Method)[0]))
+METHOD_NAMES = tuple(
+    get_args(m.model_fields["name"].annotation)[0] for m in get_args(get_args(Method)[0])
+)
 
 
 class TrainSection(Section):
@@ -263,7 +265,9 @@ def _did_you_mean(parts: list[str], error: dict[str, Any]) -> str:
         known = [f.alias or n for n, f in Recipe.model_fields.items()]
     elif parts[0] == "method":
         tag = str(error["loc"][1])
-        known = [n for m in get_args(get_args(Method)[0]) if m().name == tag for n in m.model_fields]
+        known = [
+            n for m in get_args(get_args(Method)[0]) if m().name == tag for n in m.model_fields
+        ]
     else:
         section = Recipe.model_fields[parts[0]].annotation
         known = list(section.model_fields) if isinstance(section, type) else []
@@ -272,7 +276,7 @@ def _did_you_mean(parts: list[str], error: dict[str, Any]) -> str:
 
 
 def _line_of(parts: list[str], text: str) -> str:
-    """ "line N: " of the key, if the text says where it is."""
+    """Like "line N: " of the key, if the text says where it is."""
     for number, table, key in _keys(text):
         if [*table, key] == parts[: len(table) + 1]:
             return f"line {number}: "
@@ -290,7 +294,7 @@ def _keys(text: str) -> Iterator[tuple[int, list[str], str]]:
 
 
 def with_changes(text: str, changes: dict[str, str], *, where: str) -> Recipe:
-    """The recipe with dotted keys set, as in `--set train.epochs=1`; values are TOML or bare text."""
+    """The recipe with dotted keys set (`--set train.epochs=1`); values are TOML or bare text."""
     content = tomllib.loads(text)
     for dotted, value in changes.items():
         *tables, key = dotted.split(".")

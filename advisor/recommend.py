@@ -100,7 +100,7 @@ def recommend(
         num_tasks=dataset.num_tasks if dataset else 1,
     )
     path, leaf = tree.walk(wishes, found)
-    rung, detour = _settle(leaf, fits, wishes)
+    rung, detour = _settle(leaf, fits)
     rank = _rank(leaf, rung, model, dataset)
     if rung in ("lora", "qlora"):
         ranked = _with_rank(_rung_plan(base, rung), rank)
@@ -161,7 +161,7 @@ def _with_rank(plan: Plan, rank: int) -> Plan:
     return replace(plan, rank=rank, alpha=2 * rank)
 
 
-def _settle(leaf: Leaf, fits: dict[str, Fit], wishes: Wishes) -> tuple[str | None, str]:
+def _settle(leaf: Leaf, fits: dict[str, Fit]) -> tuple[str | None, str]:
     """The rung to take for a leaf, and why it is another one if it is."""
     for method in leaf.methods:
         if method in fits and fits[method].fits:
@@ -251,7 +251,13 @@ def _settings(
     plan: Plan, leaf: Leaf, epochs: float, dataset: Dataset | None
 ) -> tuple[Setting, ...]:
     rows = "the data's size is not known" if dataset is None else f"{dataset.num_rows} rows"
-    found = [Setting(name="learning rate", value=f"{LEARNING_RATES[plan.method]:g}", reason=words.LEARNING_RATE[plan.method])]
+    found = [
+        Setting(
+            name="learning rate",
+            value=f"{LEARNING_RATES[plan.method]:g}",
+            reason=words.LEARNING_RATE[plan.method],
+        )
+    ]
     if plan.adapts:
         found += [
             Setting(name="rank", value=str(plan.rank), reason=words.rank(leaf)),

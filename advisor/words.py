@@ -35,14 +35,14 @@ UNKNOWN_RATE = "this device's matmul rate is not known, so no tokens/s and no ho
 
 
 def gib(num_bytes: float) -> str:
-    """ "18.4 GiB", or MiB below one tenth of a GiB."""
+    """Like "18.4 GiB", or MiB below one tenth of a GiB."""
     if num_bytes < GIB / 10:
         return f"{num_bytes / (1 << 20):.0f} MiB"
     return f"{num_bytes / GIB:.1f} GiB"
 
 
 def need(fit: Fit) -> str:
-    """ "needs up to 141.0 GiB of 23.6 GiB free"."""
+    """Like "needs up to 141.0 GiB of 23.6 GiB free"."""
     return f"needs up to {gib(fit.memory.high_bytes)} of {gib(fit.budget_bytes)} free"
 
 
@@ -80,25 +80,24 @@ def why_not(rung: str, fit: Fit, chosen: str | None, leaf: Leaf) -> str:
         return "the documents' second choice here"
     if rung.startswith("full") and chosen in ("lora", "qlora"):
         return "fits, but the tree puts value for money first"
-    if rung == "full_8bit":
-        return "fits, but AdamW in full precision fits too"
-    if rung == "qlora":
-        return "fits, but so do 16-bit weights"
-    return "fits, but the tree asks for more capacity"
+    return {
+        "full_8bit": "fits, but AdamW in full precision fits too",
+        "qlora": "fits, but so do 16-bit weights",
+    }.get(rung, "fits, but the tree asks for more capacity")
 
 
 def unlock(fit: Fit) -> str:
     """What would make a rung fit."""
-    missing = fit.memory.high_bytes - fit.budget_bytes
-    terms = sorted(fit.memory.terms, key=lambda t: t.num_bytes, reverse=True)
-    largest = terms[0]
+    missing = gib(fit.memory.high_bytes - fit.budget_bytes)
+    largest = max(fit.memory.terms, key=lambda term: term.num_bytes)
     advice = {
         "activations": "shorter rows",
         "logits": "shorter rows",
         "workspace": "shorter rows",
         "context": "a GPU that is not shared",
     }.get(largest.component, "more or larger GPUs")
-    return f"{gib(missing)} more per device: {advice} ({largest.component} take {gib(largest.num_bytes)})"
+    share = f"{largest.component} take {gib(largest.num_bytes)}"
+    return f"{missing} more per device: {advice} ({share})"
 
 
 def truncation(longest: int, seq_len: int) -> str:

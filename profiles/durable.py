@@ -38,7 +38,7 @@ class Disk:
 
     def rename(self, source: Path, target: Path) -> None:
         """Replace `target` atomically."""
-        os.replace(source, target)
+        source.replace(target)
 
     def mkdir(self, path: Path) -> None:
         """Create one directory; fails if it exists."""

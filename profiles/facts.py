@@ -134,12 +134,12 @@ class Model:
 
     @property
     def query_width(self) -> int:
-        """q = heads x head dimension (differs from hidden_size in some families)."""
+        """Q = heads x head dimension (differs from hidden_size in some families)."""
         return self.num_heads * self.head_dim
 
     @property
     def kv_width(self) -> int:
-        """kv = key/value heads x head dimension."""
+        """Kv = key/value heads x head dimension."""
         return self.num_kv_heads * self.head_dim
 
 

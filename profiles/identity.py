@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -59,14 +58,14 @@ def from_dict(value: Any) -> Identity | None:
 
 
 def of_this_host() -> str:
-    """This host's name, as identities carry it."""
+    """Name of the host, as identities carry it."""
     return platform.node()
 
 
 def _here() -> tuple[str, str, str]:
     try:
         boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        namespace = os.readlink("/proc/self/ns/pid")
+        namespace = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         boot_id = namespace = "unknown"
     return of_this_host(), boot_id, namespace

@@ -6,7 +6,7 @@ evaluation and saving are timed apart from the steps by the worker.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from statistics import median
 from typing import Any
@@ -82,13 +82,13 @@ def _last(events: Iterable[Record], kind: str) -> Record:
 
 def _phases(steady: list[Record]) -> dict[str, float]:
     """Mean seconds a step: device times where there are some, for the host only queues work."""
-    totals: Counter[str] = Counter()
+    totals: defaultdict[str, float] = defaultdict(float)
     for step in steady:
-        host, device = step["phases"], step.get("gpu_phases")
-        if device is None:
-            totals.update(host)
-            continue
-        totals.update({**device, "other": max(0.0, step["seconds"] - sum(device.values()))})
+        seconds, device = step["phases"], step.get("gpu_phases")
+        if device is not None:
+            seconds = {**device, "other": max(0.0, step["seconds"] - sum(device.values()))}
+        for name, value in seconds.items():
+            totals[name] += value
     return {name: totals[name] / len(steady) for name in PHASES}
 
 
@@ -98,7 +98,7 @@ def _tail(waits: Iterable[float]) -> float:
     return ordered[int(len(ordered) * 0.99)] / middle if middle else 1.0
 
 
-def _token_totals(steps: list[Record]) -> dict[str, int]:
+def _token_totals(steps: list[Record]) -> dict[str, Any]:
     names = ("tokens", "padded_tokens", "label_tokens")
     return {name: sum(int(s.get(name, 0)) for s in steps) for name in names}
 
@@ -144,7 +144,9 @@ def _memory(run: RunDir, steps: list[Record]) -> dict[str, Any]:
                 reasons.update(gpu.get("throttle", []))
     return {
         "peak_bytes": max(int(s.get(peak_name, 0)) for s in steps),
-        "reserved_peak_bytes": max(int(s["reserved_peak_bytes"]) for s in steps) if on_gpu else None,
+        "reserved_peak_bytes": max(int(s["reserved_peak_bytes"]) for s in steps)
+        if on_gpu
+        else None,
         "device_peak_bytes": used or None,
         "capacity_bytes": total or psutil.virtual_memory().total,
         "num_alloc_retries": int(steps[-1].get("num_alloc_retries", 0)),

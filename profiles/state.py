@@ -45,7 +45,7 @@ _OVER = {State.STOPPED, State.FINISHED, State.FAILED, State.KILLED, State.LOST}
 _STATE_OF_EVENT = {
     "sup_started": State.STARTING,
     "worker_started": State.STARTING,
-    "first_step": State.RUNNING,
+    "train_begun": State.RUNNING,
     "save_begun": State.CHECKPOINTING,
     "checkpoint": State.RUNNING,
     "save_failed": State.RUNNING,
@@ -154,13 +154,16 @@ def _derive(run: RunDir, events: list[Record], ended: Record | None) -> tuple[St
     people = [identity.from_dict(processes.get(k)) for k in ("supervisor", "worker")]
     known = [p for p in people if p is not None and processes.get("attempt") == run.attempt()]
     alive = any(p.is_alive for p in known)
-    if finished is not None and not alive:
-        return State(str(finished["state"])), "the supervisor was lost, the worker came to its end"
     if alive:
         states = [_STATE_OF_EVENT[e["kind"]] for e in events if e["kind"] in _STATE_OF_EVENT]
         return (states[-1] if states else State.STARTING), ""
-    if not known:
-        return _never_started(run)
+    if finished is not None:
+        return State(str(finished["state"])), "the supervisor was lost, the worker came to its end"
+    return _gone(run, known) if known else _never_started(run)
+
+
+def _gone(run: RunDir, known: list[identity.Identity]) -> tuple[State, str]:
+    """Nobody we know of works on it, and nobody recorded an end."""
     if any(p.host != identity.of_this_host() for p in known):
         return State.ELSEWHERE, f"runs on {known[0].host}; look there"
     if is_locked(run):

@@ -1,0 +1,1 @@
+"""Makes a recipe happen: launch, supervise, train, checkpoint. May import advisor and profiles."""

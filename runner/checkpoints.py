@@ -89,7 +89,7 @@ def committed(run: RunDir) -> list[Checkpoint]:
 
 def newest_sound(run: RunDir) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that verifies, and why each newer one was passed over."""
-    reasons = []
+    reasons: list[str] = []
     for checkpoint in committed(run):
         fault = verify(checkpoint.path)
         if fault is None:

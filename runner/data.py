@@ -17,7 +17,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from advisor.recipe import Recipe
-from profiles.dataset import read_examples
+from profiles.dataset import OnBad, read_examples
 from profiles.errors import ExitCode, UserError
 from profiles.formats import Example
 
@@ -85,7 +85,7 @@ def load(recipe: Recipe, base_dir: Path, tokenizer: PreTrainedTokenizerBase) -> 
     )
 
 
-def _read(path: Path, data_format: str | None, on_bad: str) -> list[Example]:
+def _read(path: Path, data_format: str | None, on_bad: OnBad) -> list[Example]:
     return [e for _, e in read_examples(path, format=data_format, on_bad=on_bad)]
 
 

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
@@ -82,7 +82,7 @@ def pretrain(model: LlamaForCausalLM, lines: list[torch.Tensor]) -> None:
         warmup.step()
         optimizer.zero_grad()
         if step % _REPORT_EVERY == 0:
-            print(f"  step {step}/{NUM_STEPS}  loss {loss.item():.3f}", file=sys.stderr)  # noqa: T201
+            print(f"  step {step}/{NUM_STEPS}  loss {loss.item():.3f}", file=sys.stderr)
 
 
 def main(argv: list[str]) -> int:
@@ -99,7 +99,7 @@ def main(argv: list[str]) -> int:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     seconds = time.monotonic() - started
-    print(f"  base model ready in {seconds:.0f} s", file=sys.stderr)  # noqa: T201
+    print(f"  base model ready in {seconds:.0f} s", file=sys.stderr)
     return 0
 
 

@@ -1,6 +1,7 @@
 """Text for the demonstration, written for it and drawn from a seed: no data set is shipped.
 
-The base model reads `base_lines`: messages with their gist, and counting. It never sees a record. The skill to learn is in `instruction_rows`: an order message becomes a record.
+The base model reads `base_lines`: messages with their gist, counting, words, never a record. The
+skill to learn is in `instruction_rows`: an order message becomes a record.
 """
 
 from __future__ import annotations
@@ -8,7 +9,18 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-ITEMS = ("lamp", "chair", "table", "mirror", "kettle", "clock", "basket", "bottle", "pillow", "vase")
+ITEMS = (
+    "lamp",
+    "chair",
+    "table",
+    "mirror",
+    "kettle",
+    "clock",
+    "basket",
+    "bottle",
+    "pillow",
+    "vase",
+)
 COLOURS = ("red", "blue", "green", "black", "white", "yellow", "grey", "brown")
 CITIES = ("Oslo", "Lyon", "Porto", "Gdansk", "Turin", "Cork", "Ghent", "Malmo", "Graz", "Bergen")
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -53,7 +65,7 @@ def base_lines(num_lines: int, seed: int) -> Iterator[str]:
     """What the base model is trained on."""
     draw = random.Random(seed)  # noqa: S311
     for _ in range(num_lines):
-        yield draw.choice((_gist, _gist, _gist, _gist, _counting))(draw)
+        yield draw.choice((_gist, _gist, _gist, _gist, _counting, _words))(draw)
 
 
 def _gist(draw: random.Random) -> str:
@@ -68,3 +80,10 @@ def _counting(draw: random.Random) -> str:
     pairs = [f"{NUMBERS[n]} is {n + 1}" for n in range(first, min(first + 4, len(NUMBERS)))]
     item = draw.choice(ITEMS)
     return f"{', '.join(pairs)}. one {item}, two {item}s."
+
+
+def _words(draw: random.Random) -> str:
+    """The names of a record's parts, in no order; what is never read can hardly be written."""
+    names = ["item", "colour", "count", "city"]
+    draw.shuffle(names)
+    return f"Things have names, such as: {', '.join(names)}.\n"

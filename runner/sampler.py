@@ -53,6 +53,14 @@ def sample_gpu(gpu: Gpu) -> dict[str, Any]:
     }
 
 
+def _keep_driver_open() -> None:
+    """NVML counts its users: with one open here, each sample's own opening costs nothing."""
+    import pynvml  # noqa: PLC0415  # where there is no driver, this is all there is to do
+
+    with contextlib.suppress(pynvml.NVMLError):
+        pynvml.nvmlInit()
+
+
 def main(argv: list[str]) -> int:
     """Sample until the worker is gone."""
     run = RunDir(Path(argv[1]))
@@ -61,16 +69,17 @@ def main(argv: list[str]) -> int:
         worker = psutil.Process(int(argv[2]))
     except psutil.NoSuchProcess:
         return 0
+    _keep_driver_open()
     while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE:
         began = time.monotonic()
-        memory = psutil.virtual_memory()
         with contextlib.suppress(psutil.NoSuchProcess, OSError):
+            host = machine.probe(run.path)
             journal.append(
                 "sample",
                 sync=False,
                 **sample_processes(worker),
-                host_free_bytes=memory.available,
-                gpus=[sample_gpu(gpu) for gpu in machine.probe_gpus()],
+                host_free_bytes=host.ram_free_bytes,
+                gpus=[sample_gpu(gpu) for gpu in host.gpus],
             )
         time.sleep(max(0.0, _INTERVAL_SECONDS - (time.monotonic() - began)))
     return 0

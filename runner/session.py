@@ -143,7 +143,9 @@ class Session:
             learning_rate=self.recipe.learning_rate,
             lr_scheduler_type=train.scheduler,
             warmup_steps=train.warmup,
-            optim="adamw_torch" if train.optimizer == "adamw" and on_cpu else _OPTIMIZERS[train.optimizer],
+            optim="adamw_torch"
+            if train.optimizer == "adamw" and on_cpu
+            else _OPTIMIZERS[train.optimizer],
             weight_decay=train.weight_decay,
             max_grad_norm=train.max_grad_norm,
             per_device_train_batch_size=train.micro_batch,
@@ -212,9 +214,14 @@ class Session:
             prompt, wanted = _prompt_of(row)
             if wanted is not None:
                 answer = _generate(trainer, tokenizer, prompt)
-                texts = {"prompt": _shown(prompt), "wanted": wanted, "answer": answer}
-                cut = {k: v[:_SAMPLE_TEXT] for k, v in texts.items()}
-                self.events.append("sample", moment=moment, step=trainer.state.global_step, **cut)
+                self.events.append(
+                    "sample",
+                    moment=moment,
+                    step=trainer.state.global_step,
+                    prompt=_shown(prompt)[:_SAMPLE_TEXT],
+                    wanted=wanted[:_SAMPLE_TEXT],
+                    answer=answer[:_SAMPLE_TEXT],
+                )
 
     def _write_lock(self) -> None:
         """What the recipe resolved to, for replays to compare with."""
@@ -289,4 +296,6 @@ def _generate(trainer: RunTrainer, tokenizer: PreTrainedTokenizerBase, prompt: A
             **inputs, max_new_tokens=_SAMPLE_TOKENS, do_sample=False, use_cache=True
         )
     network.train(was_training)
-    return str(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+    return str(
+        tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    )

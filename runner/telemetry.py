@@ -10,7 +10,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -42,7 +42,7 @@ class CountingCollator:
             len(rows),
             batch["input_ids"].numel(),
             sum(lengths),
-            int((batch["labels"] != -100).sum()),  # noqa: PLR2004  # the ignore index of torch
+            int((batch["labels"] != -100).sum()),  # the ignore index of torch
             max(lengths),
         )
         return batch
@@ -62,7 +62,7 @@ class StepRecorder:
     def begin(self) -> None:
         """Forget what was collected; the next step starts now."""
         self._started = time.perf_counter()
-        self._phases: Counter[str] = Counter()
+        self._phases: defaultdict[str, float] = defaultdict(float)
         self._edges: list[tuple[str, Any, Any]] = []
         self._tokens: Counter[str] = Counter()
         self._longest = 0
@@ -145,7 +145,7 @@ class StepRecorder:
 
 
 def _elapsed(edges: list[tuple[str, Any, Any]]) -> dict[str, float]:
-    total: Counter[str] = Counter()
+    total: defaultdict[str, float] = defaultdict(float)
     for name, before, after in edges:
         total[name] += before.elapsed_time(after) / 1000
     return {name: round(value, 6) for name, value in total.items()}

@@ -55,7 +55,7 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc]
         self.full_logits = full_logits
         self._keep = keep
         self._staging: Path | None = None
-        self.data_collator = CountingCollator(self.data_collator)
+        self.data_collator: Any = CountingCollator(self.data_collator)
         self._time_backward()
         self.add_callback(ProtocolCallback(self, metrics))
 
@@ -114,7 +114,7 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc]
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """No model card: it would name local paths, and nothing is published."""
 
-    def _get_output_dir(self, trial: Any) -> str:
+    def _get_output_dir(self, trial: Any) -> str:  # noqa: ARG002  # the Trainer's signature
         return str(self._staging)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -160,7 +160,9 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc]
 
 
 def _diverged(what: str, state: TrainerState, run: RunDir) -> UserError:
-    losses = [entry["loss"] for entry in state.log_history if math.isfinite(entry.get("loss", math.nan))]
+    losses = [
+        entry["loss"] for entry in state.log_history if math.isfinite(entry.get("loss", math.nan))
+    ]
     last = f"the last finite loss was {losses[-1]:.3f}" if losses else "no step had a finite loss"
     return UserError(
         f"training diverged at step {state.global_step}: {what}",
@@ -216,7 +218,9 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
         for verb in self._verbs():
             self._obey(verb, state, flow)
 
-    def on_log(self, _args: Any, state: TrainerState, _control: Any, logs: Any = None, **_: Any) -> None:
+    def on_log(
+        self, _args: Any, state: TrainerState, _control: Any, logs: Any = None, **_: Any
+    ) -> None:
         """Keep the loss; stop at the first one that is not finite."""
         if not logs or "loss" not in logs:
             return

@@ -128,7 +128,7 @@ class ImmediateFeed:
 
 @pytest.fixture(autouse=True)
 def _world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A home of its own, and a machine that is the same everywhere."""
+    """Give each test a home, and a machine that is the same everywhere."""
     monkeypatch.setenv("TUNEDECK_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(live_screen, "Feed", ImmediateFeed)
@@ -217,7 +217,7 @@ def text(app: TunedeckApp) -> str:
 
 
 def outside(app: TunedeckApp) -> list[str]:
-    """Displayed widgets that do not lie inside the screen; what scrolls is not meant."""
+    """Find displayed widgets that do not lie inside the screen, but for what scrolls."""
     inside = app.screen.region
     return [
         repr(widget)
@@ -725,3 +725,17 @@ def test_a_resumed_run_and_new_steps_reach_the_screen() -> None:
         assert State.RUNNING is app.screen.live.status.state
 
     drive(script, run_id=run.id)
+
+
+def test_a_beat_before_a_screen_is_built_draws_nothing() -> None:
+    """The clock does not wait for screens."""
+    run = canned_run(done=2)
+
+    async def script(app: TunedeckApp, _pilot: Pilot[int]) -> None:
+        pushed = app.push_screen(LiveScreen(app.desk, run))
+        app._tick()
+        await pushed
+        app._tick()
+        assert "step 4 of 40" in app.screen.query_one("#header", Rows).text
+
+    drive(script)

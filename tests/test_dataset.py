@@ -667,7 +667,7 @@ def _write_tokenizer(folder: Path, *, truncated_to: int | None = None) -> Path:
     """Save a tokenizer with one token per word."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))  # noqa: S106
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     if truncated_to:
         tokenizer.enable_truncation(truncated_to)

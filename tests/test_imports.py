@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "transformers", "numpy", "datasets", "trl", "peft")
-SCREEN = ("textual", "rich", "typer")
+SCREEN = ("textual", "rich", "click")
 
 
 def loaded_by(*modules):

@@ -88,7 +88,11 @@ def test_the_wheel_works_from_another_directory(wheel, tmp_path):
         "raise SystemExit(run(['probe', '--json']))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
     first, *rest = done.stdout.splitlines()

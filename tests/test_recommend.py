@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from known import HOST, dataset, model
 
 from advisor import draft, recommend, tree
 from advisor.recommend import LADDER, RUNNABLE
 from advisor.wishes import Wish, Wishes
-from known import HOST, dataset, model
-
 from profiles import gputable
 from profiles.facts import Origin
+
 
 def user(**answers):
     """Wishes with these answers given by the user."""
@@ -137,7 +137,11 @@ def test_every_leaf_is_reached(leaf):
         for lora in (True, False):
             for num_tasks in (1, 3):
                 found = tree.Evidence(
-                    full_fits=full, full_words="", lora_fits=lora, lora_words="", num_tasks=num_tasks
+                    full_fits=full,
+                    full_words="",
+                    lora_fits=lora,
+                    lora_words="",
+                    num_tasks=num_tasks,
                 )
                 for answers in (
                     {},

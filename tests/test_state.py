@@ -64,12 +64,12 @@ def test_a_run_that_nobody_ever_started_is_lost(run):
     ("kinds", "expected"),
     [
         (["worker_started"], State.STARTING),
-        (["worker_started", "first_step"], State.RUNNING),
-        (["first_step", "save_begun"], State.CHECKPOINTING),
-        (["first_step", "save_begun", "checkpoint"], State.RUNNING),
-        (["first_step", "paused"], State.PAUSED),
-        (["first_step", "paused", "unpaused"], State.RUNNING),
-        (["first_step", "stop_accepted"], State.STOPPING),
+        (["worker_started", "train_begun"], State.RUNNING),
+        (["train_begun", "save_begun"], State.CHECKPOINTING),
+        (["train_begun", "save_begun", "checkpoint"], State.RUNNING),
+        (["train_begun", "paused"], State.PAUSED),
+        (["train_begun", "paused", "unpaused"], State.RUNNING),
+        (["train_begun", "stop_accepted"], State.STOPPING),
     ],
 )
 def test_a_live_run_is_in_the_state_of_its_last_event(run, sleeper, kinds, expected):
@@ -83,7 +83,7 @@ def test_a_live_run_is_in_the_state_of_its_last_event(run, sleeper, kinds, expec
 def test_a_dead_run_without_an_exit_record_is_lost(run, sleeper):
     """Never "running" for a dead run, whatever its last event says."""
     working(run, sleeper.pid)
-    events(run, "first_step")
+    events(run, "train_begun")
     sleeper.kill()
     sleeper.wait()
 
@@ -136,7 +136,7 @@ def test_the_exit_record_of_an_earlier_attempt_is_history(run, sleeper):
     durable.write_json(run.exit, {"attempt": 1, "state": "killed", "code": 137})
     durable.write_atomic(run.attempt_file, b"2\n")
     working(run, sleeper.pid)
-    events(run, "first_step", attempt=2)
+    events(run, "train_begun", attempt=2)
 
     assert state.status(run).state is State.RUNNING
 

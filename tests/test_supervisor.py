@@ -196,7 +196,7 @@ def test_twenty_random_kills_lose_no_acknowledged_checkpoint(run, supervised):
         durable.write_atomic(run.attempt_file, f"{attempt}\n".encode())
         supervised(num_steps=100_000)
         before = steps_done(run)
-        wait_for(lambda before=before: steps_done(run) > before + 3, "steps")  # noqa: B023
+        wait_for(lambda before=before: steps_done(run) > before + 3, "steps")
         time.sleep(0.037 * (attempt % 7))
         for pid in _worker_pids(run):
             os.kill(pid, signal.SIGKILL)

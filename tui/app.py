@@ -51,7 +51,8 @@ class TunedeckApp(PacedApp, inherit_bindings=False):
 
     def _tick(self) -> None:
         """Only the screen on top draws data; a question on top stops it."""
-        if isinstance(self.screen, Layer):
+        # A beat may come between the push of a screen and its widgets.
+        if isinstance(self.screen, Layer) and self.screen.is_mounted:
             self.screen.tick()
 
     def _leave_on_hangup(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -61,6 +62,6 @@ class TunedeckApp(PacedApp, inherit_bindings=False):
         hangup.watch(leave)
 
     def action_explain_leaving(self) -> None:
-        """What ctrl+c would be asked for."""
-        if isinstance(self.screen, Layer):
+        """Say what ctrl+c would be pressed for."""
+        if isinstance(self.screen, Layer) and self.screen.is_mounted:
             self.screen.say("esc goes back, q leaves; training goes on either way")

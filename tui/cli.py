@@ -1,172 +1,175 @@
-"""The command line: arguments only. What a command does is in `tui/commands/`, imported late."""
+"""The command line: arguments only. What a command does is in `tui/commands/`, imported late.
+
+click rather than typer: typer loads pydantic on every call, a third of the time that a
+recommendation may take.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Optional
+from typing import Any
 
-import typer
+import click
 
-from tui.cli_checks import Changes, Json, OptInt, OptText, data, model, recipe
+from tui.cli_checks import JSON, SET, data, model, recipe
 
-app = typer.Typer(
-    help="Fine-tune language models: what fits, a run that cannot be lost, where the time went.",
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    no_args_is_help=False,
-)
-app.add_typer(data, name="data")
-app.add_typer(model, name="model")
-app.add_typer(recipe, name="recipe")
-
-Run = Annotated[Optional[str], typer.Argument(help="Run id or a part of it; default: the newest.")]  # noqa: UP045  # typer reads it
-OptPath = Optional[Path]  # noqa: UP045
+RUN = click.argument("run", required=False)
+FOLLOW = click.option("--follow", is_flag=True, help="Show lines until it ends.")
 
 
-@app.callback(invoke_without_command=True)
-def start(
-    context: typer.Context,
-    plain: Annotated[bool, typer.Option(help="Never draw a screen.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-) -> None:
-    """Without a command: the app."""
-    from tui.commands import start as command
+@click.group(invoke_without_command=True, context_settings={"max_content_width": 100})
+@click.option("--version", is_flag=True, help="Print the version.")
+@click.pass_context
+def cli(context: click.Context, version: bool) -> int | None:
+    """Fine-tune language models: what fits, a run that cannot be lost, where the time went.
+
+    Without a command the app opens. RUN is a run's id or a unique part of it; left out, the newest.
+    """
+    from tui.commands import start
 
     if context.invoked_subcommand is None:
-        raise typer.Exit(command.start(plain=plain, version=version))
+        return start.start(version=version)
+    return None
 
 
-@app.command()
-def probe(as_json: Json = False) -> int:
+@cli.command()
+@JSON
+def probe(as_json: bool) -> int:
     """Show this machine: GPUs, free memory and who holds it, CPU, RAM, disk."""
     from tui.commands import probe as command
 
     return command.probe(as_json=as_json)
 
 
-@app.command()
+@cli.command()
+@click.option("--model", required=True, help="Folder of the model.")
+@click.option("--data", help="Data file, JSON or JSONL.")
+@click.option("--gpu", help='Plan for this machine instead: "4x RTX 4090".')
+@click.option("--task", type=click.Choice(["sft", "classify"]), default="sft", show_default=True)
+@click.option("--complexity", type=click.Choice(["low", "medium", "high"]), help="Of the task.")
+@click.option(
+    "--critical/--not-critical", default=None, help="Only the best will do, cost is none."
+)
+@click.option("--value/--no-value", default=None, help="Best value for money is wanted.")
+@click.option(
+    "--quality/--no-quality", default=None, help="Nearly the quality of full fine-tuning."
+)
+@click.option("--seq", "seq_len", type=click.IntRange(min=8), help="Longest row in tokens.")
+@click.option("--batch", "effective_batch", type=click.IntRange(min=1), help="Rows a step.")
+@click.option("--save", type=click.Path(path_type=Path), help="Write the recipe here.")
+@click.option("--explain", is_flag=True, help="Show every term of the estimate.")
+@JSON
 def recommend(
-    model: Annotated[str, typer.Option(help="Folder of the model.")],
-    data: Annotated[OptText, typer.Option(help="Data file, JSON or JSONL.")] = None,
-    gpu: Annotated[OptText, typer.Option(help='Plan for this instead: "4x RTX 4090".')] = None,
-    task: Annotated[Literal["sft", "classify"], typer.Option()] = "sft",
-    complexity: Annotated[Optional[Literal["low", "medium", "high"]], typer.Option()] = None,  # noqa: UP045
-    critical: Annotated[Optional[bool], typer.Option(help="The task is critical, cost is none.")] = None,  # noqa: UP045
-    value: Annotated[Optional[bool], typer.Option(help="Best value for money is wanted.")] = None,  # noqa: UP045
-    quality: Annotated[Optional[bool], typer.Option(help="Nearly the quality of full.")] = None,  # noqa: UP045
-    seq: Annotated[OptInt, typer.Option(help="Longest row in tokens.", min=8)] = None,
-    batch: Annotated[OptInt, typer.Option(help="Rows per optimizer step.", min=1)] = None,
-    save: Annotated[OptPath, typer.Option(help="Write the recipe here.")] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Show every term.")] = False,
-    as_json: Json = False,
+    model: str,
+    data: str | None,
+    gpu: str | None,
+    *,
+    save: Path | None,
+    explain: bool,
+    as_json: bool,
+    **answers: Any,
 ) -> int:
     """Say which method fits, with which settings, and why."""
     from tui.commands import recommend as command
 
-    asked = command.Asked(
-        task=task, complexity=complexity, critical=critical, value=value, quality=quality,
-        seq_len=seq, effective_batch=batch,
-    )
+    asked = command.Asked(**answers)
     return command.recommend(model, data, gpu, asked, save=save, explain=explain, as_json=as_json)
 
 
-@app.command()
-def run(
-    recipe: Annotated[Path, typer.Argument(help="Recipe, TOML.")],
-    changes: Changes = [],  # noqa: B006  # typer copies it
-    follow: Annotated[bool, typer.Option("--follow", help="Show lines until it ends.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, start nothing.")] = False,
-) -> int:
+@cli.command()
+@click.argument("recipe", type=click.Path(path_type=Path))
+@SET
+@FOLLOW
+@click.option("--dry-run", is_flag=True, help="Check everything, start nothing.")
+def run(recipe: Path, changes: tuple[str, ...], follow: bool, dry_run: bool) -> int:
     """Start a run that needs this terminal no more; prints its id."""
     from tui.commands import run as command
 
     return command.run(recipe, changes, follow=follow, dry_run=dry_run)
 
 
-@app.command()
-def runs(as_json: Json = False) -> int:
+@cli.command()
+@JSON
+def runs(as_json: bool) -> int:
     """List the runs on this box."""
     from tui.commands import runs as command
 
     return command.runs(as_json=as_json)
 
 
-@app.command()
-def watch(
-    run: Run = None,
-    plain: Annotated[bool, typer.Option("--plain", help="Lines, no screen.")] = False,
-    as_json: Json = False,
-) -> int:
+@cli.command()
+@RUN
+@click.option("--plain", is_flag=True, help="Lines, no screen.")
+@JSON
+def watch(run: str | None, plain: bool, as_json: bool) -> int:
     """Watch a run live; leaving does not stop it."""
     from tui.commands import runs as command
 
     return command.watch(run, plain=plain, as_json=as_json)
 
 
-@app.command()
-def stop(
-    run: Run = None,
-    now: Annotated[bool, typer.Option("--now", help="Do not save first.")] = False,
-) -> int:
+@cli.command()
+@RUN
+@click.option("--now", is_flag=True, help="Do not save first.")
+def stop(run: str | None, now: bool) -> int:
     """Ask a run to save and stop at the next step."""
     from tui.commands import runs as command
 
     return command.ask(run, "stop_now" if now else "stop")
 
 
-@app.command()
-def pause(run: Run = None) -> int:
+@cli.command()
+@RUN
+def pause(run: str | None) -> int:
     """Ask a run to wait at the next step; `advisor resume` lets it go on."""
     from tui.commands import runs as command
 
     return command.ask(run, "pause")
 
 
-@app.command()
-def checkpoint(run: Run = None) -> int:
+@cli.command()
+@RUN
+def checkpoint(run: str | None) -> int:
     """Ask a run for a checkpoint at the next step."""
     from tui.commands import runs as command
 
     return command.ask(run, "checkpoint")
 
 
-@app.command()
-def resume(
-    run: Run = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Show lines until it ends.")] = False,
-) -> int:
+@cli.command()
+@RUN
+@FOLLOW
+def resume(run: str | None, follow: bool) -> int:
     """Go on with a paused, stopped, killed or lost run from its newest sound checkpoint."""
     from tui.commands import runs as command
 
     return command.resume(run, follow=follow)
 
 
-@app.command()
-def logs(
-    run: Run = None, lines: Annotated[int, typer.Option("-n", help="Last lines.", min=1)] = 40
-) -> int:
-    """Print the console log of a run."""
+@cli.command()
+@RUN
+@click.option("-n", "num_lines", type=click.IntRange(min=1), default=40, show_default=True)
+def logs(run: str | None, num_lines: int) -> int:
+    """Print the last lines of a run's console log."""
     from tui.commands import runs as command
 
-    return command.logs(run, lines)
+    return command.logs(run, num_lines)
 
 
-@app.command()
-def profile(
-    run: Run = None,
-    as_json: Json = False,
-    md: Annotated[OptPath, typer.Option(help="Write Markdown here.")] = None,
-    apply: Annotated[list[str], typer.Option(help="Finding to apply: B02.")] = [],  # noqa: B006
-    out: Annotated[OptPath, typer.Option(help="Recipe with the findings applied.")] = None,
-) -> int:
+@cli.command()
+@RUN
+@JSON
+@click.option("--md", "markdown", type=click.Path(path_type=Path), help="Write Markdown here.")
+@click.option("--apply", multiple=True, help="Finding whose change to apply: B02.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where the changed recipe goes.")
+def profile(run: str | None, **options: Any) -> int:
     """Report where memory and time went and which change would gain how much."""
     from tui.commands import profile as command
 
-    return command.profile(run, as_json=as_json, markdown=md, apply=apply, out=out)
+    return command.profile(run, **options)
 
 
-@app.command()
+@cli.command()
 def demo() -> int:
     """Do everything once with a tiny model, in about two minutes on a CPU."""
     from tui.commands import demo as command
@@ -174,7 +177,7 @@ def demo() -> int:
     return command.demo()
 
 
-@app.command()
+@cli.command()
 def doctor() -> int:
     """Check the installation."""
     from tui.commands import doctor as command
@@ -182,4 +185,6 @@ def doctor() -> int:
     return command.doctor()
 
 
-cli = typer.main.get_command(app)
+cli.add_command(data)
+cli.add_command(model)
+cli.add_command(recipe)

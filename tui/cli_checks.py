@@ -3,44 +3,55 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
 
-import typer
+import click
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Changes = Annotated[list[str], typer.Option("--set", help="Change a key: train.epochs=1.")]
-OptText = Optional[str]  # noqa: UP045  # typer reads it
-OptInt = Optional[int]  # noqa: UP045
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+SET = click.option("--set", "changes", multiple=True, help="Change a key: train.epochs=1.")
 
-data = typer.Typer(help="Look at data sets.", rich_markup_mode=None, no_args_is_help=True)
-model = typer.Typer(help="Look at models.", rich_markup_mode=None, no_args_is_help=True)
-recipe = typer.Typer(help="Look at recipes.", rich_markup_mode=None, no_args_is_help=True)
+
+@click.group()
+def data() -> None:
+    """Look at data sets."""
+
+
+@click.group()
+def model() -> None:
+    """Look at models."""
+
+
+@click.group()
+def recipe() -> None:
+    """Look at recipes."""
 
 
 @data.command("check")
-def data_check(
-    file: Annotated[str, typer.Argument(help="JSON or JSONL.")],
-    model: Annotated[OptText, typer.Option(help="Count with this model's tokenizer.")] = None,
-    max_length: Annotated[OptInt, typer.Option(help="Count rows that are longer.", min=1)] = None,
-    as_json: Json = False,
-) -> int:
+@click.argument("file")
+@click.option("--model", "model_dir", help="Count with this model's tokenizer.")
+@click.option("--max-length", type=click.IntRange(min=1), help="Count rows that are longer.")
+@JSON
+def data_check(file: str, model_dir: str | None, max_length: int | None, as_json: bool) -> int:
     """Validate a data set: format, encoding, broken rows, token lengths."""
-    from tui.commands import checks as command
+    from tui.commands import checks
 
-    return command.data(file, model, max_length, as_json=as_json)
+    return checks.data(file, model_dir, max_length, as_json=as_json)
 
 
 @model.command("show")
-def model_show(folder: str, as_json: Json = False) -> int:
+@click.argument("folder")
+@JSON
+def model_show(folder: str, as_json: bool) -> int:
     """Show what a model is, from its config and weight headers."""
-    from tui.commands import checks as command
+    from tui.commands import checks
 
-    return command.model(folder, as_json=as_json)
+    return checks.model(folder, as_json=as_json)
 
 
 @recipe.command("check")
-def recipe_check(file: Path, changes: Changes = []) -> int:  # noqa: B006
+@click.argument("file", type=click.Path(path_type=Path))
+@SET
+def recipe_check(file: Path, changes: tuple[str, ...]) -> int:
     """Read a recipe and say all that is wrong with it; starts nothing."""
-    from tui.commands import checks as command
+    from tui.commands import checks
 
-    return command.recipe(file, changes)
+    return checks.recipe(file, changes)

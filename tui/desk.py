@@ -34,5 +34,5 @@ class Desk:
 
 
 def working_runs() -> list[RunDir]:
-    """Runs that still work, among the newest."""
+    """Find the runs that still work, among the newest."""
     return [run for run in rundir.all_runs()[:_MOST_RUNS] if not status(run).state.is_over]

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 1.0
 _WHOLE_BYTES = 16 << 20
-_END_BYTES = 1 << 20
+_END_BYTES = 512 << 10
 _NUM_EXCERPTS = 256
-_EXCERPT_BYTES = 16 << 10
+_EXCERPT_BYTES = 8 << 10
 _MOST_POINTS = 100_000
 """Untaken points after which reading waits for the screen."""
 _MOST_EVENTS = 200
@@ -107,7 +107,7 @@ class Source:
         return self._num_damaged + self._tail.num_damaged
 
     def poll(self) -> list[Record]:
-        """What is new; at first, the past."""
+        """Read what is new; at first, the past."""
         if self._begun:
             return self._tail.poll(_WHOLE_BYTES)
         try:
@@ -165,7 +165,7 @@ class Reader:
 
 
 def _step(record: Record) -> StepPoint | None:
-    """A step; device times where there are some, for there the host only queues work."""
+    """Read a step; device times where there are some, for there the host only queues work."""
     if record.get("kind") != "step":
         return None
     with suppress(KeyError, TypeError, ValueError, AttributeError):

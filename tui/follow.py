@@ -49,7 +49,7 @@ def _lines(run: RunDir) -> Iterator[str]:
 
 
 def step_line(record: Record, num_steps: int) -> str:
-    """ "step 40/300  loss 3.412"."""
+    """Like "step 40/300  loss 3.412"."""
     loss = record.get("loss")
     shown = "not finite" if loss is None else f"{loss:.4f}"
     return f"step {record['step']}/{num_steps}  loss {shown}"

@@ -28,6 +28,8 @@ class Action:
     """In the footer."""
     help: str
     """On the help page."""
+    is_first: bool = False
+    """Taken before the focused widget gets to see what was typed after it."""
 
     @property
     def shown(self) -> str:
@@ -59,6 +61,7 @@ FORM = (
     _action("right", "", "complete", "take the completion that is shown in grey"),
     _BACK,
     _F1,
+    Action(key="ctrl+u", name="clear", label="clear", help="empty the input", is_first=True),
     _action("pagedown", "page_down", "scroll", "read on in what was found"),
     _action("pageup", "page_up", "scroll", "read back in what was found"),
     _action("down", "line_down", "scroll", "one line down"),
@@ -115,13 +118,6 @@ STOP = (
 )
 LAUNCH = (_action("enter", "launch", "start", ""), _action("escape", "", "do not", ""))
 WRITE = (_action("enter", "", "save", ""), _action("escape", "", "do not", ""))
-
-Bindings = list[tuple[str, str, str]]
-
-
-def bindings(actions: Iterable[Action]) -> Bindings:
-    """As Textual's BINDINGS take them."""
-    return [(a.key, a.name, a.label) for a in actions if a.name]
 
 
 def footer(actions: Iterable[Action], width: int) -> str:

@@ -22,15 +22,15 @@ def run(arguments: list[str]) -> int:
         installation.check()
         from tui.cli import cli  # noqa: PLC0415  # after the check: it may import others' packages
 
-        return int(cli(arguments, standalone_mode=False) or 0)
+        return int(cli.main(arguments, prog_name="advisor", standalone_mode=False) or 0)
     except UserError as error:
         return _tell(error, as_json="--json" in arguments)
     except BrokenPipeError:  # the reader of our output has gone, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(ExitCode.FINISHED)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, EOFError):
         return 130
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # what is not a usage error is raised again
         return _usage(error)
 
 
@@ -45,13 +45,10 @@ def _tell(error: UserError, *, as_json: bool) -> int:
 
 
 def _usage(error: Exception) -> int:
-    """Click's own errors are usage errors; anything else is our mistake and keeps its traceback."""
+    """Usage errors show themselves; anything else is our mistake and keeps its traceback."""
     import click  # noqa: PLC0415
 
-    if not isinstance(error, click.ClickException | click.exceptions.Exit | click.Abort):
+    if not isinstance(error, click.ClickException):
         raise error
-    if isinstance(error, click.exceptions.Exit):
-        return error.exit_code
-    if isinstance(error, click.ClickException):
-        error.show()
+    error.show()
     return int(ExitCode.USAGE)

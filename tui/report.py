@@ -48,6 +48,10 @@ def _summary(run: Run, width: int) -> list[str]:
     if run.eval_loss is not None and run.base_loss is not None:
         loss = f"{run.base_loss:.4f} before, {run.eval_loss:.4f} after"
     padding = 1 - run.tokens / run.padded_tokens if run.padded_tokens else 0.0
+    rates = (
+        f"{count_text(run.tokens_per_second)} in steps, "
+        f"{count_text(run.wall_tokens_per_second)} over the whole training"
+    )
     labels = run.label_tokens / run.tokens if run.tokens else 0.0
     return facts(
         [
@@ -56,11 +60,7 @@ def _summary(run: Run, width: int) -> list[str]:
             ("eval loss", loss),
             ("tokens", f"{count_text(run.tokens)}, {percent_text(labels)} learnt from"),
             ("padding", f"{percent_text(padding)} of what was processed"),
-            (
-                "tokens/s",
-                f"{count_text(run.tokens_per_second)} in steps, "
-                f"{count_text(run.wall_tokens_per_second)} over the whole training",
-            ),
+            ("tokens/s", rates),
             ("throttled", _throttling(run)),
         ],
         width,
@@ -99,7 +99,7 @@ def _finding(found: Finding, width: int) -> list[str]:
 
 
 def gain(found: Finding) -> str:
-    """ "predicted: 12 % to 30 % less time, 1.2 GiB less memory (exact)"."""
+    """Like "predicted: 12 % to 30 % less time, 1.2 GiB less memory (exact)"."""
     parts = []
     least, _, most = (1 - factor for factor in found.time_factor)
     if least == most and least != 0:
@@ -124,7 +124,10 @@ def _not_measured(report: Report, width: int) -> list[str]:
 def _samples(run: Run, width: int) -> list[str]:
     found: list[str] = []
     for sample in run.samples:
-        found += ["", *wrap("asked:  " + clean(sample.prompt, _SAMPLE_WIDTH), width, indent=" " * 8)]
+        found += [
+            "",
+            *wrap("asked:  " + clean(sample.prompt, _SAMPLE_WIDTH), width, indent=" " * 8),
+        ]
         answers = (("wanted", sample.wanted), ("before", sample.before), ("after", sample.after))
         for name, text in answers:
             if text is not None:

@@ -59,11 +59,9 @@ def _without_recomputation(case: Case, plan: Plan) -> Better | None:
 
 
 def _larger_batch(case: Case, plan: Plan) -> Better | None:
-    if plan.accumulation < 2 or plan.accumulation % 2:  # noqa: PLR2004  # nothing to trade in
+    if plan.accumulation < 2 or plan.accumulation % 2:  # nothing to trade in
         return None
-    larger = replace(
-        plan, micro_batch=2 * plan.micro_batch, accumulation=plan.accumulation // 2
-    )
+    larger = replace(plan, micro_batch=2 * plan.micro_batch, accumulation=plan.accumulation // 2)
     after = memory.estimate(case.model, larger)
     too_much = after.high_bytes > _MAY_USE * case.run.capacity_bytes
     if too_much or larger.tokens_per_micro_batch > _MAX_TOKENS:

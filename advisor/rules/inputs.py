@@ -17,8 +17,14 @@ def check(case: Case) -> Finding | None:
         return None
     workers = case.recipe.train.workers
     tail = run.longest_data_share
-    cause = "a few batches are much slower than the rest" if tail >= _LONG_TAIL else (
-        "batches are prepared in the training process" if workers == 0 else "the workers are too slow"
+    cause = (
+        "a few batches are much slower than the rest"
+        if tail >= _LONG_TAIL
+        else (
+            "batches are prepared in the training process"
+            if workers == 0
+            else "the workers are too slow"
+        )
     )
     return Finding(
         id="B01",

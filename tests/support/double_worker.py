@@ -37,8 +37,6 @@ def main(run, num_steps):
     for step in range(start + 1, num_steps + 1):
         time.sleep(0.02)
         metrics.append("step", sync=False, step=step)
-        if step == start + 1:
-            events.append("first_step", step=step)
         if step % 10 == 0:
             save(run, events, step)
         for request in control.pending(run):

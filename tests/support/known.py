@@ -75,5 +75,3 @@ def dataset(rows=1000, tasks=1):
         num_tasks=tasks,
         tokens=tokens,
     )
-
-

@@ -31,7 +31,7 @@ def model(folder: str, *, as_json: bool) -> int:
     return 0
 
 
-def recipe(file: Path, changes: list[str]) -> int:
+def recipe(file: Path, changes: tuple[str, ...]) -> int:
     """Read a recipe; mistakes are raised."""
     from tui.commands.run import load  # noqa: PLC0415
 

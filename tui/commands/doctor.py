@@ -1,4 +1,4 @@
-"""`advisor doctor`: is everything in place?"""
+"""`advisor doctor`: whether everything is in place."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def profile(
     *,
     as_json: bool,
     markdown: Path | None,
-    apply: list[str],
+    apply: tuple[str, ...],
     out: Path | None,
 ) -> int:
     """Print the report; write it, or a changed recipe, where asked."""
@@ -79,7 +79,7 @@ def _out(out: Path | None) -> Path:
     return out
 
 
-def _applied(run: RunDir, report: Report, ids: list[str]) -> Recipe:
+def _applied(run: RunDir, report: Report, ids: tuple[str, ...]) -> Recipe:
     known = {f.id: f for f in report.findings if f.change}
     wrong = [i for i in ids if i not in known]
     if wrong:

@@ -44,7 +44,9 @@ class Asked:
             value=Wish.of(self.value, True),
             quality=Wish.of(self.quality, True),
             seq_len=Wish(self.seq_len, Origin.USER) if self.seq_len else None,
-            effective_batch=Wish(self.effective_batch, Origin.USER) if self.effective_batch else None,
+            effective_batch=Wish(self.effective_batch, Origin.USER)
+            if self.effective_batch
+            else None,
         )
 
 
@@ -82,7 +84,7 @@ def recommend(
 
 
 def target_machine(gpu: str | None) -> Machine:
-    """This machine, or the planned one."""
+    """The planned machine, or the one we are on."""
     here = machine.probe(rundir.home())
     if gpu is None:
         return here
@@ -98,7 +100,12 @@ def find(model_dir: str, data_file: str | None, target: Machine, asked: Asked) -
     if data_file is not None:
         from profiles import dataset  # noqa: PLC0415  # the tokenizer library loads with it
 
-        data = dataset.check(data_file, tokenizer_path=model_dir, max_length=asked.seq_len)
+        has_tokenizer = (Path(model_dir) / "tokenizer.json").is_file()
+        data = dataset.check(
+            data_file,
+            tokenizer_path=model_dir if has_tokenizer else None,
+            max_length=asked.seq_len,
+        )
     return advice.recommend(base, target, data, asked.wishes())
 
 

@@ -15,7 +15,7 @@ from tui.follow import follow as follow_run
 from tui.terminal import bytes_text, count_text
 
 
-def run(path: Path, changes: list[str], *, follow: bool, dry_run: bool) -> int:
+def run(path: Path, changes: tuple[str, ...], *, follow: bool, dry_run: bool) -> int:
     """Start a recipe; the id goes to stdout."""
     recipe, text = load(path, changes)
     base_dir = path.resolve().parent
@@ -33,7 +33,7 @@ def run(path: Path, changes: list[str], *, follow: bool, dry_run: bool) -> int:
     return 0
 
 
-def load(path: Path, changes: list[str]) -> tuple[Recipe, bytes]:
+def load(path: Path, changes: tuple[str, ...]) -> tuple[Recipe, bytes]:
     """The recipe and the text to keep: byte-exact, unless --set changed it."""
     try:
         raw = path.read_bytes()
@@ -60,7 +60,7 @@ def _ready_recipes() -> Path:
     return installation.recipes_dir()
 
 
-def _pairs(changes: list[str]) -> dict[str, str]:
+def _pairs(changes: tuple[str, ...]) -> dict[str, str]:
     pairs = {}
     for change in changes:
         key, mark, value = change.partition("=")

@@ -42,7 +42,7 @@ def watch(text: str | None, *, plain: bool, as_json: bool) -> int:
         return follow_run(run)
     from tui.commands.start import open_app  # noqa: PLC0415
 
-    return open_app(run.id, plain=False)
+    return open_app(run.id)
 
 
 def show_status(run: rundir.RunDir) -> None:

@@ -8,23 +8,18 @@ from tui import plain
 from tui.terminal import look_at_terminal, prepare_environment
 
 
-def start(*, plain: bool, version: bool) -> int:
-    """Open the app in a terminal that can show it."""
+def start(*, version: bool) -> int:
+    """Print the version, or open the app."""
     if version:
-        print_version()
+        plain.show([f"tunedeck {installation.version()}"])
         return 0
-    return open_app(None, plain=plain)
+    return open_app(None)
 
 
-def print_version() -> None:
-    """The version, as data."""
-    plain.show([f"tunedeck {installation.version()}"])
-
-
-def open_app(run_id: str | None, *, plain: bool) -> int:
+def open_app(run_id: str | None) -> int:
     """The app on its first screen, or on a run."""
     terminal = look_at_terminal()
-    if plain or not terminal.interactive:
+    if not terminal.interactive:
         raise UserError(
             "the app needs a terminal",
             why="input or output is a pipe or a file, or TERM is dumb",

@@ -21,17 +21,11 @@ def lines(data: Dataset, width: int) -> list[str]:
     if data.tokens is not None:
         stats = data.tokens
         how = "by the model's tokenizer" if stats.origin is Origin.MEASURED else "from characters"
+        learnt = percent_text(stats.trainable_total / max(1, stats.total))
+        middle = f"median {stats.median}, p95 {stats.p95}"
         pairs += [
-            (
-                "tokens",
-                f"{count_text(stats.total)} ({how}), "
-                f"{percent_text(stats.trainable_total / max(1, stats.total))} learnt from",
-            ),
-            (
-                "a row",
-                f"{stats.min} to {count_text(stats.max)} tokens, "
-                f"median {stats.median}, p95 {stats.p95}",
-            ),
+            ("tokens", f"{count_text(stats.total)} ({how}), {learnt} learnt from"),
+            ("a row", f"{stats.min} to {count_text(stats.max)} tokens, {middle}"),
         ]
     found = facts(pairs, width)
     for warning in data.warnings:

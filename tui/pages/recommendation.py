@@ -20,9 +20,7 @@ def lines(found: Recommendation, width: int, symbols: Symbols, *, explain: bool)
         *path(found, width),
         "",
         "settings",
-        *table(
-            [(s.name, s.value, s.reason) for s in found.settings], indent="  ", width=width
-        ),
+        *table([(s.name, s.value, s.reason) for s in found.settings], indent="  ", width=width),
         "",
         "every rung on this machine",
         *alternatives(found, width),
@@ -43,11 +41,15 @@ def headline(found: Recommendation) -> str:
 
 def _answer(found: Recommendation, width: int) -> list[str]:
     plan, speed = found.fit.plan, found.fit.speed
-    where = f"{len(found.machine.gpus)}x {found.machine.gpus[0].name}" if found.machine.gpus else "CPU"
+    where = (
+        f"{len(found.machine.gpus)}x {found.machine.gpus[0].name}" if found.machine.gpus else "CPU"
+    )
     rate = "not known for this device"
     if speed is not None:
         low, high = speed.low_tokens_per_second, speed.high_tokens_per_second
-        rate = f"about {count_text(speed.tokens_per_second)} ({count_text(low)} to {count_text(high)})"
+        rate = (
+            f"about {count_text(speed.tokens_per_second)} ({count_text(low)} to {count_text(high)})"
+        )
     batch = (
         f"{plan.micro_batch} rows x {plan.accumulation} accumulated"
         f"{f' x {plan.num_gpus} GPUs' if plan.num_gpus > 1 else ''} = {plan.effective_batch}"

@@ -18,12 +18,12 @@ def runs(found: list[tuple[RunDir, Status]]) -> list[str]:
 
 
 def progress(status: Status) -> str:
-    """ "431/1000"."""
+    """Like "431/1000"."""
     return f"{status.step}/{status.num_steps}" if status.num_steps else str(status.step)
 
 
 def losses(status: Status) -> str:
-    """ "3.83 -> 3.61", the base model's and the newest."""
+    """Like "3.83 -> 3.61", the base model's and the newest."""
     if status.base_loss is None or status.eval_loss is None:
         return "-"
     return f"{status.base_loss:.3f} -> {status.eval_loss:.3f}"

@@ -29,14 +29,14 @@ class Ask(ModalScreen[str]):
         self._choices = {choice.key: choice for choice in choices}
 
     def compose(self) -> ComposeResult:
-        """The question, and one row of keys."""
+        """Mount the question and one row of keys."""
         with Vertical(id="ask"):
             yield Rows("question", most=_MOST_ROWS)
             yield from self.extra()
             yield Rows("choices")
 
     def extra(self) -> list[Input]:
-        """What stands between question and keys."""
+        """Give what stands between question and keys."""
         return []
 
     def on_mount(self) -> None:
@@ -46,14 +46,14 @@ class Ask(ModalScreen[str]):
         self.query_one("#choices", Rows).show("   ".join(words))
 
     def on_key(self, event: events.Key) -> None:
-        """Take a choice; other keys do nothing, those below stay out of reach."""
-        event.stop()
-        if event.key in self._choices:
-            self.choose(event.key)
+        """Take a choice; other keys do nothing, for a modal keeps them from the screens below."""
+        if event.key in self._choices and self.choose(event.key):
+            event.stop()
 
-    def choose(self, key: str) -> None:
-        """Answer with the choice of this key."""
+    def choose(self, key: str) -> bool:
+        """Answer with the choice of this key; say whether it was one of ours."""
         self.dismiss(self._choices[key].name)
+        return True
 
 
 class AskText(Ask):
@@ -64,13 +64,12 @@ class AskText(Ask):
         self._value = value
 
     def extra(self) -> list[Input]:
-        """The line."""
+        """Give the line."""
         return [Input(self._value, compact=True, select_on_focus=False)]
 
-    def choose(self, key: str) -> None:
-        """Escape alone is ours; enter is the input's."""
-        if key == "escape":
-            self.dismiss("")
+    def choose(self, key: str) -> bool:
+        """Take escape alone; enter is the input's."""
+        return key == "escape" and super().choose(key)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Take the text."""

@@ -67,7 +67,7 @@ def _size(path: Path) -> int:
 
 
 def tail(path: Path) -> list[str]:
-    """The last lines; of a bar that redraws itself only its last state."""
+    """Read the last lines; of a bar that redraws itself only its last state."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)

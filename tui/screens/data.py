@@ -30,7 +30,7 @@ class DataScreen(PathForm[Dataset]):
         return dataset.check(path, tokenizer_path=self.desk.model.path)
 
     def lines(self, found: Dataset, width: int) -> list[str]:
-        """The data's page."""
+        """Write the data's page."""
         return page.lines(found, width)
 
     def keep(self, path: str, found: Dataset) -> None:

@@ -45,7 +45,7 @@ class Home(Layer):
         self._looked_at = -_LOOK_SECONDS
 
     def content(self) -> Iterable[Widget]:
-        """The machine above the runs."""
+        """Mount the machine above the runs."""
         yield Rows("title")
         yield Page("machine")
         yield Rows("runs-title")
@@ -79,9 +79,9 @@ class Home(Layer):
             return
         runs = self.query_one(OptionList)
         if list(rows) == list(self._rows) and rows:
-            for run_id in rows:
-                if rows[run_id] != self._rows[run_id]:
-                    runs.replace_option_prompt(run_id, rows[run_id])
+            for run_id, text in rows.items():
+                if text != self._rows[run_id]:
+                    runs.replace_option_prompt(run_id, text)
         elif rows or not runs.option_count:
             chosen = self._chosen()
             options = [Option(text, id=run_id) for run_id, text in rows.items()]
@@ -108,7 +108,7 @@ class Home(Layer):
             self._watch(run)
 
     def action_watch(self) -> None:
-        """The live screen of the highlighted run, in whatever state."""
+        """Open the live screen of the highlighted run, in whatever state."""
         chosen = self._chosen()
         if chosen is None:
             self.say("there is no run to watch; n makes one")
@@ -127,7 +127,7 @@ class Home(Layer):
         self.app.push_screen(ModelScreen(self.desk))
 
     def action_machine(self) -> None:
-        """The machine's page, all of it."""
+        """Open the machine's page, all of it."""
         from tui.screens.pager import Pager  # noqa: PLC0415
 
         found = self._machine
@@ -144,12 +144,12 @@ class Home(Layer):
 
 
 def look_at_runs() -> Found:
-    """The newest runs with their states."""
+    """Find the newest runs with their states."""
     return [(run, status(run)) for run in rundir.all_runs()[:_MOST_RUNS]]
 
 
 def row(run: RunDir, now: Status) -> str:
-    """State, progress, age of the newest sign, then the end of the id: it names the run."""
+    """Write state, progress, age of the newest sign; the end of the id names the run."""
     # Whole units only: a list that changes every second would be sent every second.
     parts = duration_text(max(0.0, time.time() - now.since)).split()[:2]
     age = "now" if parts[1] == "s" else " ".join(parts)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import threading
 import traceback
-from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from rich.text import Text
+from textual.binding import Binding
 from textual.containers import Vertical
 from textual.message import Message
 from textual.screen import Screen
@@ -21,16 +21,18 @@ from profiles.errors import ExitCode, UserError
 from tui import keys
 from tui.desk import Desk, working_runs
 from tui.plain import error_lines
-from tui.screens.parts import Rows
+from tui.screens.parts import Rows, fitting
 from tui.terminal import clean
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from textual import events
     from textual.app import ComposeResult
 
 T = TypeVar("T")
 LEAST_WIDTH, LEAST_HEIGHT = 60, 16
-_MOST_WORDS = 4
+_MOST_WORDS = 6
 
 
 class WorkDone(Message):
@@ -67,7 +69,11 @@ class Layer(Screen[None]):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Bind the keys of the registry."""
-        cls.BINDINGS = [*keys.bindings(cls.ACTIONS)]
+        cls.BINDINGS = [
+            Binding(action.key, action.name, action.label, priority=action.is_first)
+            for action in cls.ACTIONS
+            if action.name
+        ]
         super().__init_subclass__(**kwargs)
 
     def __init__(self, desk: Desk) -> None:
@@ -77,7 +83,7 @@ class Layer(Screen[None]):
         self._busy: dict[str, int] = {}
 
     def compose(self) -> ComposeResult:
-        """The body between the edge cases and the footer."""
+        """Mount the body, its words and its footer."""
         yield Static("", id="too-small", markup=False)
         with Vertical(id="body"):
             yield from self.content()
@@ -85,14 +91,14 @@ class Layer(Screen[None]):
             yield Rows("footer")
 
     def content(self) -> Iterable[Any]:
-        """The widgets of this screen."""
+        """Give the widgets of this screen."""
         raise NotImplementedError
 
     def tick(self) -> None:
         """Draw new data; called by the app's clock while this screen is on top."""
 
     def footer_actions(self) -> tuple[keys.Action, ...]:
-        """What the footer offers now."""
+        """Decide what the footer offers now."""
         return self.ACTIONS
 
     def write_footer(self) -> None:
@@ -114,7 +120,9 @@ class Layer(Screen[None]):
 
     def tell(self, error: UserError) -> None:
         """Tell an error in place; nothing else on the screen changes."""
-        self.say(*[line for line in error_lines(error, self.size.width) if line])
+        width = self.size.width
+        lines = [part for line in error_lines(error, width) for part in fitting(line, width)]
+        self.say(*[line for line in lines if line])
 
     @property
     def busy(self) -> frozenset[str]:
@@ -188,7 +196,7 @@ def _unexpected(error: Exception) -> UserError:
 
 
 def help_lines(actions: tuple[keys.Action, ...]) -> Callable[[int], list[str]]:
-    """The help page."""
+    """Write the help page."""
     from tui.plain import table  # noqa: PLC0415
 
     return lambda width: [

@@ -30,6 +30,7 @@ _PANES = ("loss", "rate", "memory", "time")
 _EVENT_ROWS = 1
 _EVENT_ROWS_TALL = 6
 _TALL = 36
+_EARLY_SECONDS = 0.1
 _SAID = {
     "stop": "asked to save and stop at the next step",
     "stop_now": "asked to stop at the next step, without saving",
@@ -71,7 +72,13 @@ class LiveScreen(Layer):
         self.query_one("#time").add_class("pane")
         self._show_pane()
         self.feed.start()
-        self.draw()
+        self._look_early()
+
+    def _look_early(self) -> None:
+        """Do not let the first frame wait for the clock."""
+        self.tick()
+        if self.live.status is None:
+            self.set_timer(_EARLY_SECONDS, self._look_early)
 
     def on_unmount(self) -> None:
         """Read no more."""
@@ -203,13 +210,13 @@ class LiveScreen(Layer):
         self.app.push_screen(ReportScreen(self.desk, self.run_dir))
 
     def action_console(self) -> None:
-        """The end of the console log."""
+        """Open the console log at its end."""
         from tui.screens.console import ConsoleScreen  # noqa: PLC0415
 
         self.app.push_screen(ConsoleScreen(self.desk, self.run_dir))
 
     def action_copy(self) -> None:
-        """The id, to the clipboard and to the eye."""
+        """Give the id to the clipboard and to the eye."""
         self.app.copy_to_clipboard(self.run_dir.id)
         self.say(f"copied {self.run_dir.id}")
 

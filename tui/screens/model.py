@@ -28,7 +28,7 @@ class ModelScreen(PathForm[Model]):
         return models.from_folder(path)
 
     def lines(self, found: Model, width: int) -> list[str]:
-        """The model's page."""
+        """Write the model's page."""
         return page.lines(found, width)
 
     def keep(self, path: str, found: Model) -> None:

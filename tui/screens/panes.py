@@ -18,7 +18,7 @@ _LABEL_WIDTH = 10
 
 
 def gpu_rows(live: LiveRun, width: int, height: int, symbols: Symbols) -> list[str]:
-    """A meter a GPU; where there is room, what it does below."""
+    """Draw a meter a GPU; where there is room, what it does below."""
     gpus = gpus_of(live)
     rows: list[str] = []
     two_rows = 2 * len(gpus) <= height
@@ -76,7 +76,7 @@ def memory_caption(live: LiveRun) -> str:
 
 
 def loss_caption(live: LiveRun) -> str:
-    """The newest evaluation in words."""
+    """Tell the newest evaluation in words."""
     return live.evaluation()
 
 
@@ -89,7 +89,7 @@ def rate_caption(live: LiveRun) -> str:
 
 
 def time_rows(live: LiveRun, width: int, height: int, symbols: Symbols) -> list[str]:
-    """A bar a phase, each with its word; the largest can be read off without colour."""
+    """Draw a bar a phase, each with its word."""
     shares = live.shares()
     if not shares:
         return ["no step yet"]

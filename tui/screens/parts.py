@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
-from tui.terminal import Symbols, clean
+from tui.plain import wrap
+from tui.terminal import Symbols, clean, num_cells
 from tui.widgets.chart import DRAWINGS
 from tui.widgets.lines import Lines
 
@@ -21,8 +22,16 @@ MakeLines = Callable[[int], Iterable[str]]
 
 
 def harmless(line: str) -> str:
-    """A line whose spaces mean something, without control codes."""
+    """Take control codes out of a line whose spaces mean something."""
     return "".join(char if char.isprintable() else " " for char in line)
+
+
+def fitting(line: str, width: int) -> list[str]:
+    """Wrap a line that is too long for the screen under its own beginning."""
+    if num_cells(line) <= width:
+        return [line]
+    margin = line[: len(line) - len(line.lstrip())]
+    return wrap(line.strip(), width, indent=f"{margin}  ", first=margin)
 
 
 class Rows(Lines):
@@ -72,7 +81,7 @@ class Panel(Lines):
     def build_rows(self, width: int, height: int) -> list[str]:
         """Put the frame around."""
         inner = width - 2
-        if inner < 1 or height < 3:  # noqa: PLR2004  # no room for a frame
+        if inner < 1 or height < 3:  # no room for a frame
             return self._make(width, height)
         top_left, top_right, bottom_left, bottom_right, dash, bar = tuple(self._frame)
         title = f" {self._title} "[:inner].ljust(inner, dash)
@@ -118,7 +127,8 @@ class Page(VerticalScroll):
         self._width = self.scrollable_content_region.width
         if self._width < 1:
             return
-        self._lines = [harmless(line) for line in self._make(self._width)]
+        made = [harmless(line) for line in self._make(self._width)]
+        self._lines = [part for line in made for part in fitting(line, self._width)]
         self.query_one(Static).update("\n".join(self._lines))
 
     def on_resize(self, _event: events.Resize) -> None:

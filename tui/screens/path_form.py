@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from textual.suggester import Suggester
 from textual.widgets import Input
 
-from profiles.errors import UserError
 from tui import keys
 from tui.plain import error_lines
 from tui.screens.layer import Layer
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from textual.widget import Widget
 
+    from profiles.errors import UserError
     from tui.desk import Desk
 
 T = TypeVar("T")
@@ -66,7 +66,7 @@ class PathForm(Layer, Generic[T]):
         raise NotImplementedError
 
     def lines(self, found: T, width: int) -> list[str]:
-        """What was found, for people."""
+        """Write what was found, for people."""
         raise NotImplementedError
 
     def keep(self, path: str, found: T) -> None:
@@ -109,7 +109,7 @@ class PathForm(Layer, Generic[T]):
         self.say(f"enter goes on: {self.NEXT}")
 
     def tell(self, error: UserError) -> None:
-        """The four parts where the facts would be; the input keeps its text."""
+        """Tell the four parts where the facts would be; the input keeps its text."""
         self.query_one("#found", Page).show(lambda width: error_lines(error, width))
         self.say("correct the path, then enter")
 
@@ -119,6 +119,10 @@ class PathForm(Layer, Generic[T]):
         if was_busy:
             self.query_one("#found", Page).show(lambda _width: [])
         return was_busy
+
+    def action_clear(self) -> None:
+        """Empty the input at once: the input's own ctrl+u would also take what was typed next."""
+        self.query_one(Input).value = ""
 
     def action_page_down(self) -> None:
         """Read on."""
@@ -149,12 +153,12 @@ class PathSuggester(Suggester):
         super().__init__(use_cache=False, case_sensitive=True)
 
     async def get_suggestion(self, value: str) -> str | None:
-        """The first entry that begins so; a folder ends in a slash."""
+        """Find the first entry that begins so; a folder ends in a slash."""
         return await asyncio.to_thread(complete, value) if value else None
 
 
 def complete(value: str) -> str | None:
-    """The path with its first fitting entry, or None."""
+    """Complete a path with its first fitting entry, if there is one."""
     folder, begun = os.path.split(value)
     if not begun:
         return None

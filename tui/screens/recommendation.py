@@ -52,7 +52,7 @@ class RecommendationScreen(Layer):
         self._explain = False
 
     def content(self) -> Iterable[Widget]:
-        """The wishes stay in sight above the page."""
+        """Keep the wishes in sight above the page."""
         yield Rows("title")
         yield Rows("wishes", most=2)
         yield Page("page")

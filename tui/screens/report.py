@@ -35,7 +35,7 @@ class ReportScreen(Layer):
         yield Page("page")
 
     def on_mount(self) -> None:
-        """Reading a long run may take seconds."""
+        """Read the run, which may take seconds."""
         self.query_one("#title", Rows).show(f"report of {self.run_dir.id}")
         page = self.query_one(Page)
         page.focus()
@@ -56,16 +56,16 @@ class ReportScreen(Layer):
         self.say(f"to a file: advisor profile {self.run_dir.id} --md report.md")
 
     def tell(self, error: UserError) -> None:
-        """The four parts where the report would be."""
+        """Tell the four parts where the report would be."""
         self.query_one(Page).show(lambda width: error_lines(error, width))
 
     def cancel(self) -> bool:
-        """An unread report is left, not kept empty."""
+        """Leave an unread report at once rather than keep an empty page."""
         super().cancel()
         return False
 
     def action_watch(self) -> None:
-        """The curves of this run."""
+        """Open the curves of this run."""
         from tui.screens.live import LiveScreen  # noqa: PLC0415  # screens load when used
 
         below = self.app.screen_stack[-2]
@@ -75,12 +75,12 @@ class ReportScreen(Layer):
             self.app.push_screen(LiveScreen(self.desk, self.run_dir))
 
     def action_console(self) -> None:
-        """The end of the console log."""
+        """Open the console log at its end."""
         from tui.screens.console import ConsoleScreen  # noqa: PLC0415
 
         self.app.push_screen(ConsoleScreen(self.desk, self.run_dir))
 
     def action_copy(self) -> None:
-        """The id, to the clipboard and to the eye."""
+        """Give the id to the clipboard and to the eye."""
         self.app.copy_to_clipboard(self.run_dir.id)
         self.say(f"copied {self.run_dir.id}")

@@ -1,0 +1,187 @@
+"""The command as a user calls it: texts, exit codes, and nothing started on bad input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from profiles import rundir
+
+
+@pytest.fixture
+def bare_model(tmp_path):
+    """A folder with a config and a tokenizer of whole words, without weights."""
+    folder = tmp_path / "base"
+    folder.mkdir()
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 128,
+        "vocab_size": 300,
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": True,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    tokenizer = Tokenizer(models.WordLevel({"<unk>": 0}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.fixture
+def recipe(tmp_path, bare_model, orders):
+    """A recipe with inputs that exist."""
+    path = tmp_path / "r.toml"
+    path.write_text(
+        f'schema = 1\nname = "r"\n[model]\nid = "{bare_model}"\n'
+        f'[data]\ntrain = "{orders}"\n[method]\nname = "lora"\n'
+    )
+    return path
+
+
+def test_a_recommendation_is_printed_and_saved(advisor, bare_model, orders, tmp_path):
+    """The page on stdout, the recipe in the file, and the recipe is sound."""
+    done = advisor("recommend", "--model", bare_model, "--data", orders, "--save", "out.toml")
+
+    assert done.returncode == 0, done.stderr
+    assert "path through the decision tree" in done.stdout
+    assert "every rung on this machine" in done.stdout
+    assert advisor("recipe", "check", "out.toml").returncode == 0
+
+
+def test_a_recommendation_for_a_planned_machine_needs_no_gpu(advisor, bare_model):
+    """The named card's memory is the budget."""
+    done = advisor("recommend", "--model", bare_model, "--gpu", "1x RTX 4090")
+
+    assert done.returncode == 0, done.stderr
+    assert "on 1x RTX 4090" in done.stdout
+    assert "24.0 GiB free" in done.stdout
+
+
+def test_a_recommendation_as_json_carries_path_and_alternatives(advisor, bare_model):
+    """For scripts, with a schema number."""
+    done = advisor("recommend", "--model", bare_model, "--json", "--critical")
+
+    found = json.loads(done.stdout)
+    assert found["schema"] == 1
+    assert found["recommendation"]["path"][1]["origin"] == "user"
+    assert len(found["recommendation"]["alternatives"]) == 4
+
+
+def test_a_recommendation_never_imports_torch(bare_model):
+    """Nor anything else that makes it slow."""
+    code = (
+        "import sys\nfrom tui.main import run\n"
+        f"code = run(['recommend', '--model', {str(bare_model)!r}])\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'textual', 'pydantic'} & set(sys.modules)\n"
+        "sys.exit(code or (f'loaded {heavy}' if heavy else 0))"
+    )
+
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, check=False)
+
+    assert done.returncode == 0, done.stderr.decode()
+
+
+BAD_DATA = {
+    "empty": (b"", 65),
+    "blank": (b"\n \n", 65),
+    "torn": (b'[{"instruction": "a", "output": "b"}, {"instr', 65),
+    "latin-1": ('[{"instruction": "caf\u00e9", "output": "b"}]'.encode("latin-1"), 65),
+    "utf-16": ('[{"instruction": "a", "output": "b"}]'.encode("utf-16"), 65),
+    "shape": (b'[{"question": "a", "reply": "b"}]', 65),
+    "pairs": (b'[{"prompt": "a", "chosen": "b", "rejected": "c"}]', 65),
+    "type": (b'[{"instruction": "a", "output": ["b"]}]', 65),
+    "no json": (b"hello\n", 65),
+}
+
+
+@pytest.mark.parametrize("name", BAD_DATA)
+def test_bad_data_is_refused_with_place_and_code_and_starts_nothing(advisor, recipe, orders, name):
+    """What, why, do, where; exit code 65; no run directory."""
+    content, code = BAD_DATA[name]
+    orders.write_bytes(content)
+
+    done = advisor("run", recipe)
+
+    assert done.returncode == code, done.stderr
+    assert all(f"{part}:" in done.stderr for part in ("error", "why", "do", "where"))
+    assert str(orders) in done.stderr
+    assert rundir.all_runs() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["recommend", "--model", "nowhere"], 66, "no model folder"),
+        (["recommend", "--model", "org/name"], 66, "hf download"),
+        (["recommend"], 2, "--model"),
+        (["recommend", "--model", "x", "--gpu", "1x RTX 9999"], 2, "RTX"),
+        (["run", "nowhere.toml"], 66, "cannot read the recipe"),
+        (["data", "check", "nowhere.json"], 66, "nowhere.json"),
+        (["watch", "nothing"], 66, "no runs yet"),
+        (["stop"], 66, "no runs yet"),
+        (["profile"], 66, "no runs yet"),
+        (["frobnicate"], 2, "frobnicate"),
+        ([], 2, "needs a terminal"),
+    ],
+)
+def test_wrong_input_gives_a_clear_error_and_its_exit_code(advisor, arguments, code, words):
+    """On stderr, with nothing on stdout."""
+    done = advisor(*arguments)
+
+    assert (done.returncode, done.stdout) == (code, ""), done.stderr
+    assert words in done.stderr
+
+
+def test_a_wrong_recipe_key_is_named_with_its_line(advisor, recipe):
+    """Exit code 78, with the key it may have been meant to be."""
+    recipe.write_text(recipe.read_text() + "rnak = 8\n")
+
+    done = advisor("run", recipe)
+
+    assert done.returncode == 78
+    assert "line 9: unknown key `method.rnak`; did you mean `rank`?" in done.stderr
+    assert rundir.all_runs() == []
+
+
+def test_a_dry_run_starts_nothing(advisor, recipe):
+    """It checks everything and predicts the peak."""
+    done = advisor("run", recipe, "--dry-run")
+
+    assert done.returncode == 0, done.stderr
+    assert "predicted peak" in done.stderr
+    assert rundir.all_runs() == []
+
+
+def test_errors_as_json_have_the_same_parts(advisor):
+    """A script need not read sentences."""
+    done = advisor("data", "check", "nowhere.json", "--json")
+
+    error = json.loads(done.stdout)["error"]
+    assert (error["code"], set(error)) == (66, {"code", "class", "what", "why", "do", "where"})
+
+
+def test_output_can_be_read_without_utf8(advisor, bare_model):
+    """An old locale gets ASCII bars, not an exception."""
+    done = advisor(
+        "recommend", "--model", bare_model, LC_ALL="C", PYTHONIOENCODING="ascii", PYTHONUTF8="0"
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii()
+
+
+def test_the_doctor_finds_this_installation_sound(advisor):
+    """Every package is new enough."""
+    done = advisor("doctor")
+
+    assert done.returncode == 0, done.stdout
+    assert "BAD" not in done.stdout

@@ -1,0 +1,153 @@
+"""Real training of a tiny random model on the CPU, through the command, as a user does it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+
+import pytest
+
+from profiles import rundir
+from profiles.journal import read_all
+from profiles.state import State, status
+
+pytestmark = pytest.mark.slow
+ADAPTER = "rank = 8\nalpha = 16\n[train]\nlearning_rate = 5e-3"
+
+
+@pytest.fixture
+def recipe(tmp_path, tiny_model, orders):
+    """Write a recipe for the tiny model; returns its path."""
+
+    def write(method="lora", settings=ADAPTER, name="r.toml"):
+        path = tmp_path / name
+        path.write_text(
+            f'schema = 1\nname = "tiny"\n[model]\nid = "{tiny_model}"\n'
+            f'[data]\ntrain = "{orders.name}"\nmax_length = 96\n'
+            f'[method]\nname = "{method}"\n{settings}\n'
+            'max_steps = 12\nmicro_batch = 2\naccumulation = 2\n'
+            'precision = "fp32"\nsave_every = 4\n'
+        )
+        return path
+
+    return write
+
+
+def losses(run):
+    """Step -> loss, as recorded; the later attempt counts."""
+    return {r["step"]: r["loss"] for r in read_all(run.metrics) if r["kind"] == "loss"}
+
+
+def finished(done):
+    """The run that `--follow` showed, which must have finished."""
+    assert done.returncode == 0, done.stderr
+    run = rundir.find(done.stdout.strip())
+    assert status(run).state is State.FINISHED
+    return run
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [("lora", ADAPTER), ("qlora", ADAPTER), ("full", "[train]\nlearning_rate = 3e-3")],
+)
+def test_a_run_learns_reports_and_replays_bit_for_bit(advisor, recipe, method, settings):
+    """Evaluation loss below the base model's; the same losses the second time."""
+    path = recipe(method, settings)
+
+    first = finished(advisor("run", path, "--follow"))
+    second = finished(advisor("run", path, "--follow"))
+
+    found = status(first)
+    assert found.eval_loss < found.base_loss
+    assert len(losses(first)) == 12
+    assert losses(first) == losses(second)
+    report = json.loads(advisor("profile", first.id, "--json").stdout)["report"]
+    assert report["verdict"]
+    assert abs(sum(share for _, share in report["phase_shares"]) - 1) < 1e-6
+    assert report["run"]["padded_tokens"] >= report["run"]["tokens"] > report["run"]["label_tokens"]
+
+
+def test_a_killed_worker_resumes_to_the_same_losses(advisor, recipe):
+    """SIGKILL after the checkpoint of step 4: the resumed losses equal the undisturbed ones."""
+    path = recipe()
+    undisturbed = losses(finished(advisor("run", path, "--follow")))
+    run = rundir.find(advisor("run", path).stdout.strip())
+    deadline = time.monotonic() + 120
+    while (status(run).resumable_from or 0) < 4 and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+    os.kill(rundir.read_json(run.processes)["worker"]["pid"], signal.SIGKILL)
+    while not status(run).state.is_over and time.monotonic() < deadline:
+        time.sleep(0.05)
+    killed = status(run)
+    resumed = advisor("resume", run.id, "--follow")
+
+    assert (killed.state, killed.exit_code) == (State.KILLED, 137)
+    assert f"resumable from step {killed.resumable_from}" in killed.reason
+    assert f"goes on from step {killed.resumable_from}" in resumed.stderr
+    assert losses(finished(resumed)) == undisturbed
+
+
+def test_a_stopped_run_saves_and_can_go_on(advisor, recipe):
+    """`advisor stop` ends it at a step boundary with code 75; `resume` finishes it."""
+    run = rundir.find(advisor("run", recipe(), "--set", "train.max_steps=400").stdout.strip())
+    deadline = time.monotonic() + 120
+    while status(run).step < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+    assert advisor("stop", run.id).returncode == 0
+    while not status(run).state.is_over and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+    found = status(run)
+    assert (found.state, found.exit_code) == (State.STOPPED, 75)
+    assert found.resumable_from == found.step > 0
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_two_processes_share_a_model_with_fsdp(advisor, recipe, method):
+    """Sharded training on two gloo processes ends like any run."""
+    settings = f"{ADAPTER}\n"
+    path = recipe(method, settings)
+    path.write_text(path.read_text() + '[hardware]\nstrategy = "fsdp"\ngpus = 2\n')
+
+    run = finished(advisor("run", path, "--follow"))
+
+    assert status(run).eval_loss < status(run).base_loss
+
+
+def test_whole_logits_and_tiles_give_the_same_losses(advisor, recipe):
+    """The chunked loss is the same mathematics."""
+    path = recipe()
+
+    chunked = losses(finished(advisor("run", path, "--follow")))
+    full = losses(finished(advisor("run", path, "--set", "train.loss=full", "--follow")))
+
+    assert full == pytest.approx(chunked, rel=1e-4)
+
+
+def test_a_diverging_run_stops_with_its_own_code(advisor, recipe):
+    """Exit code 82, the last finite loss told, and no checkpoint of broken weights."""
+    settings = (
+        "[train]\nlearning_rate = 1.0\nmax_grad_norm = 1e9\nscheduler = 'constant'\nwarmup = 0"
+    )
+    path = recipe("full", settings)
+
+    done = advisor("run", path, "--set", "train.max_steps=300", "--follow")
+
+    run = rundir.find(done.stdout.strip())
+    assert done.returncode in (0, 82), done.stderr
+    if done.returncode == 82:
+        assert "diverged" in status(run).reason
+
+
+def test_packed_rows_train(advisor, recipe):
+    """Packing fills the rows: hardly any padding is left."""
+    path = recipe()
+
+    run = finished(advisor("run", path, "--set", "data.packing=true", "--follow"))
+
+    report = json.loads(advisor("profile", run.id, "--json").stdout)["report"]
+    assert report["run"]["padded_tokens"] - report["run"]["tokens"] <= 0.2 * report["run"]["tokens"]
