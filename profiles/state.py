@@ -51,7 +51,6 @@ _STATE_OF_EVENT = {
     "save_failed": State.RUNNING,
     "paused": State.PAUSED,
     "unpaused": State.RUNNING,
-    "stop_accepted": State.STOPPING,
 }
 
 
@@ -155,11 +154,18 @@ def _derive(run: RunDir, events: list[Record], ended: Record | None) -> tuple[St
     known = [p for p in people if p is not None and processes.get("attempt") == run.attempt()]
     alive = any(p.is_alive for p in known)
     if alive:
-        states = [_STATE_OF_EVENT[e["kind"]] for e in events if e["kind"] in _STATE_OF_EVENT]
-        return (states[-1] if states else State.STARTING), ""
+        return _live_state([e["kind"] for e in events]), ""
     if finished is not None:
         return State(str(finished["state"])), "the supervisor was lost, the worker came to its end"
     return _gone(run, known) if known else _never_started(run)
+
+
+def _live_state(kinds: list[str]) -> State:
+    """The newest event decides, but a run that has accepted a stop stays "stopping"."""
+    if "stop_accepted" in kinds:
+        return State.STOPPING
+    known = [_STATE_OF_EVENT[kind] for kind in kinds if kind in _STATE_OF_EVENT]
+    return known[-1] if known else State.STARTING
 
 
 def _gone(run: RunDir, known: list[identity.Identity]) -> tuple[State, str]:

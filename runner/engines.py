@@ -48,6 +48,9 @@ def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "HF_HUB_OFFLINE": "1",  # models are local folders; nothing may be fetched behind the back
         "HF_HUB_DISABLE_TELEMETRY": "1",
+        # Waiting threads that spin stop each other on a machine that does anything else: measured
+        # 2.7 to 20 times slower training on two shared cores
+        "OMP_WAIT_POLICY": environment.get("OMP_WAIT_POLICY", "PASSIVE"),
         "TOKENIZERS_PARALLELISM": "false",  # forked data loader workers would deadlock
         "PYTORCH_CUDA_ALLOC_CONF": environment.get(
             "PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True"

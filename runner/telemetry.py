@@ -20,6 +20,7 @@ import torch
 from profiles.journal import Journal
 
 TOKEN_STATS = "token_stats"  # noqa: S105  # a batch key
+COUNTS = ("rows", "padded_tokens", "tokens", "label_tokens")
 _SYNC_SECONDS = 5.0
 _MAX_UNREAD = 8
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
@@ -85,8 +86,13 @@ class StepRecorder:
         self._tokens.update(rows=rows, padded_tokens=padded, tokens=real, label_tokens=labels)
         self._longest = max(self._longest, longest)
 
-    def finish(self, step: int) -> None:
-        """Close the step; it is written when the device has passed it."""
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows and tokens of this step so far, on this rank."""
+        return {name: self._tokens[name] for name in COUNTS}
+
+    def finish(self, step: int, counts: dict[str, int]) -> None:
+        """Close the step with the counts of all ranks; written when the device has passed it."""
         seconds = time.perf_counter() - self._started
         phases = {name: round(value, 6) for name, value in self._phases.items()}
         phases["other"] = round(max(0.0, seconds - sum(self._phases.values())), 6)
@@ -94,7 +100,7 @@ class StepRecorder:
             "step": step,
             "seconds": round(seconds, 6),
             "phases": phases,
-            **self._tokens,
+            **counts,
             "longest": self._longest,
             **self._memory(),
         }

@@ -185,7 +185,7 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
         self._group: Any = None
         self._optimizer_phase: contextlib.AbstractContextManager[None] | None = None
         if trainer.args.world_size > 1:
-            self._group = dist.new_group(backend="gloo")  # a CPU vote: no device is waited for
+            self._group = dist.new_group(backend="gloo")  # on the CPU: no device is waited for
         signal.signal(signal.SIGTERM, self._on_signal)
 
     def _on_signal(self, _number: int, _frame: object) -> None:
@@ -213,8 +213,9 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, _args: Any, state: TrainerState, flow: TrainerControl, **_: Any) -> None:
         """Close the step's record, then look at what people ask for."""
         self.trainer.progress.step = state.global_step
+        counts = self._agree()
         if self.trainer.is_world_process_zero():
-            self.trainer.recorder.finish(state.global_step)
+            self.trainer.recorder.finish(state.global_step, counts)
         for verb in self._verbs():
             self._obey(verb, state, flow)
 
@@ -231,15 +232,23 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
         if not math.isfinite(float(logs["loss"])):
             raise _diverged(f"the loss became {logs['loss']}", state, self.trainer.run)
 
+    def _agree(self) -> dict[str, int]:
+        """One sum over the ranks, on the CPU: token counts, and whether any rank got a signal."""
+        counts = self.trainer.recorder.counts
+        if self._group is not None:
+            mine = torch.tensor([int(self._asked_by_signal), *counts.values()])
+            dist.all_reduce(mine, group=self._group)
+            signals, *sums = (int(value) for value in mine)
+            self._asked_by_signal = signals > 0
+            counts = dict(zip(counts, sums, strict=True))
+        return counts
+
     def _verbs(self) -> Iterator[str]:
         """What is asked for now, the same on every rank."""
         verbs = [""]
         if self.trainer.is_world_process_zero():
             verbs = self._take_requests()
         if self._group is not None:
-            asked = torch.tensor([int(self._asked_by_signal)])
-            dist.all_reduce(asked, op=dist.ReduceOp.MAX, group=self._group)
-            self._asked_by_signal = bool(asked.item())
             dist.broadcast_object_list(verbs, src=0, group=self._group)
         if self._asked_by_signal:
             yield "stop"
@@ -274,6 +283,7 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
         asked: list[str] = []
         while not asked:
             time.sleep(_PAUSE_POLL_SECONDS)
+            self._agree()
             asked = [v for v in self._verbs() if v != "pause"]
         if main:
             events.append("unpaused", step=state.global_step)

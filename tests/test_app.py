@@ -400,13 +400,13 @@ def test_the_live_screen_says_it_all_in_words() -> None:
             "eval 3.610 (base 3.830)",
             "800 now",
             "100 % of planned 800",
-            "of 2",  # of so many GiB RAM
+            "GiB RAM",
             "0.5 s a step",
             "backward",
             "step 4: evaluation loss 3.6100",
             "q leave (run goes on)",
         ):
-            assert words in shown or words == "of 2", words
+            assert words in shown, words
 
     drive(script, run_id=run.id)
 
@@ -535,7 +535,9 @@ def test_enter_on_home_watches_or_reports() -> None:
     assert over.exit.exists()
 
 
-def test_escape_goes_back_and_q_says_that_training_goes_on() -> None:
+def test_escape_goes_back_and_q_says_that_training_goes_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Help, console and machine are one layer each."""
     run = canned_run(done=20)
     run.console.write_text("first\n\x1b[31mred\rbar 100%\n")
@@ -558,7 +560,7 @@ def test_escape_goes_back_and_q_says_that_training_goes_on() -> None:
 
     assert 0 == app.return_value
     message = f"training goes on; watch it with: advisor watch {end}"
-    assert message in [str(told) for told in app._exit_renderables] or app.return_code == 0
+    assert message in capsys.readouterr().err
 
 
 def test_the_id_is_copied_and_shown() -> None:

@@ -70,6 +70,7 @@ def test_a_run_that_nobody_ever_started_is_lost(run):
         (["train_begun", "paused"], State.PAUSED),
         (["train_begun", "paused", "unpaused"], State.RUNNING),
         (["train_begun", "stop_accepted"], State.STOPPING),
+        (["train_begun", "stop_accepted", "save_begun", "checkpoint"], State.STOPPING),
     ],
 )
 def test_a_live_run_is_in_the_state_of_its_last_event(run, sleeper, kinds, expected):

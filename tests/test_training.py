@@ -27,7 +27,7 @@ def recipe(tmp_path, tiny_model, orders):
             f'schema = 1\nname = "tiny"\n[model]\nid = "{tiny_model}"\n'
             f'[data]\ntrain = "{orders.name}"\nmax_length = 96\n'
             f'[method]\nname = "{method}"\n{settings}\n'
-            'max_steps = 12\nmicro_batch = 2\naccumulation = 2\n'
+            "max_steps = 12\nmicro_batch = 2\naccumulation = 2\n"
             'precision = "fp32"\nsave_every = 4\n'
         )
         return path

@@ -126,7 +126,7 @@ def _samples(run: Run, width: int) -> list[str]:
     for sample in run.samples:
         found += [
             "",
-            *wrap("asked:  " + clean(sample.prompt, _SAMPLE_WIDTH), width, indent=" " * 8),
+            *wrap(clean(sample.prompt, _SAMPLE_WIDTH), width, indent=" " * 8, first="asked:  "),
         ]
         answers = (("wanted", sample.wanted), ("before", sample.before), ("after", sample.after))
         for name, text in answers:

@@ -13,7 +13,7 @@ from pathlib import Path
 from advisor import recipe as recipes
 from profiles import durable, installation, machine, rundir
 from profiles.errors import ExitCode, UserError
-from runner import launch, preflight
+from runner import engines, launch, preflight
 from runner.demo_text import instruction_rows
 from tui import plain, report
 from tui.commands import profile
@@ -84,7 +84,7 @@ def _base_model(folder: Path) -> Path:
         shutil.rmtree(old, ignore_errors=True)
     done = subprocess.run(  # noqa: S603  # argv list of our own, no shell
         [sys.executable, "-P", "-m", "runner.demo_base", str(staging)],
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONSAFEPATH": "1"},
+        env=engines.worker_environment(os.environ),
         check=False,
     )
     if done.returncode != 0:

@@ -155,6 +155,5 @@ def row(run: RunDir, now: Status) -> str:
     age = "now" if parts[1] == "s" else " ".join(parts)
     date, *middle, end = run.id.split("_")
     progress = status_page.progress(now)
-    return harmless(
-        f"{now.state.upper():<13} {progress:>11}  {age:>6}  {end:<5}  {'_'.join(middle[1:])}  {date}"
-    )
+    state, slug = now.state.upper(), "_".join(middle[1:])
+    return harmless(f"{state:<13} {progress:>11}  {age:>6}  {end:<5}  {slug}  {date}")
