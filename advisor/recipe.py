@@ -83,9 +83,8 @@ class FullMethod(Section):
 
 
 Method = Annotated[LoraMethod | QloraMethod | FullMethod, Field(discriminator="name")]
-METHOD_NAMES = tuple(
-    get_args(m.model_fields["name"].annotation)[0] for m in get_args(get_args(Method)[0])
-)
+_METHODS: dict[str, Any] = {m().name: m for m in get_args(get_args(Method)[0])}
+METHOD_NAMES = tuple(_METHODS)
 
 
 class TrainSection(Section):
@@ -264,10 +263,7 @@ def _did_you_mean(parts: list[str], error: dict[str, Any]) -> str:
     if len(parts) == 1:
         known = [f.alias or n for n, f in Recipe.model_fields.items()]
     elif parts[0] == "method":
-        tag = str(error["loc"][1])
-        known = [
-            n for m in get_args(get_args(Method)[0]) if m().name == tag for n in m.model_fields
-        ]
+        known = list(_METHODS[str(error["loc"][1])].model_fields)
     else:
         section = Recipe.model_fields[parts[0]].annotation
         known = list(section.model_fields) if isinstance(section, type) else []
@@ -304,7 +300,21 @@ def with_changes(text: str, changes: dict[str, str], *, where: str) -> Recipe:
             if not isinstance(table, dict):
                 raise _bad([f"--set {dotted}: `{name}` is no table"], where)
         table[key] = _toml_value(value)
+    if "method.name" in changes:
+        _leave_method(content, old=tomllib.loads(text))
     return validate(content, where=f"{where} with --set", text="")
+
+
+def _leave_method(content: dict[str, Any], *, old: dict[str, Any]) -> None:
+    """A changed method takes the old one's own keys and default learning rate with it."""
+    method, before = content["method"], old.get("method", {})
+    if (chosen := _METHODS.get(str(method.get("name")))) is not None:
+        for key in set(before) - set(chosen.model_fields):
+            method.pop(key, None)
+    train = content.get("train", {})
+    default = LEARNING_RATES.get(str(before.get("name")))
+    if default is not None and train.get("learning_rate") == default:
+        del train["learning_rate"]
 
 
 def _toml_value(text: str) -> Any:

@@ -39,6 +39,7 @@ def check(recipe: Recipe, base_dir: Path) -> Ready:
             tokenizer_path=base.path,
             max_length=recipe.data.max_length,
             on_bad=recipe.data.on_bad,
+            count_up_to_bytes=dataset.COUNTED_WHILE_WAITING_BYTES,
         )
         for name in files
     ]

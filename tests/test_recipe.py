@@ -107,3 +107,21 @@ def test_the_plan_carries_what_memory_depends_on():
 
     assert (plan.method, plan.rank, plan.base_bits, plan.seq_len) == ("qlora", 8, 4, 300)
     assert len(plan.targets) == 7
+
+
+def test_changing_the_method_leaves_the_old_ones_settings_behind():
+    """`--set method.name=full` on a LoRA recipe: no rank, and the full method's learning rate."""
+    text = SOUND.replace("epochs = 2", "epochs = 2\nlearning_rate = 2e-4")
+
+    changed = recipe.with_changes(text, {"method.name": "full"}, where="r")
+
+    assert (changed.method.name, changed.learning_rate) == ("full", 1e-5)
+
+
+def test_a_learning_rate_that_was_chosen_stays_when_the_method_changes():
+    """Only the old method's default goes."""
+    text = SOUND.replace("epochs = 2", "epochs = 2\nlearning_rate = 3e-5")
+
+    changed = recipe.with_changes(text, {"method.name": "full"}, where="r")
+
+    assert changed.learning_rate == 3e-5

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import select
 import signal
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -151,3 +155,29 @@ def test_packed_rows_train(advisor, recipe):
 
     report = json.loads(advisor("profile", run.id, "--json").stdout)["report"]
     assert report["run"]["padded_tokens"] - report["run"]["tokens"] <= 0.2 * report["run"]["tokens"]
+
+
+def test_a_closed_terminal_does_not_end_a_run(recipe, tmp_path):
+    """Started and followed in a terminal that hangs up, in a directory with hostile packages."""
+    path = recipe()
+    for name in ("tui", "advisor", "runner", "profiles"):
+        canary = f"open({str(tmp_path / 'fired')!r}, 'a').write(__file__)"
+        (tmp_path / f"{name}.py").write_text(canary)
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(tmp_path)
+        advisor = str(Path(sys.executable).parent / "advisor")
+        os.execv(advisor, [advisor, "run", str(path), "--follow"])  # noqa: S606
+    deadline = time.monotonic() + 120
+    while not any(status(r).step for r in rundir.all_runs()) and time.monotonic() < deadline:
+        if select.select([terminal], [], [], 0.1)[0]:
+            os.read(terminal, 65536)
+
+    os.close(terminal)
+    os.waitpid(pid, 0)
+
+    (run,) = rundir.all_runs()
+    while not status(run).state.is_over and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert status(run).state is State.FINISHED
+    assert not (tmp_path / "fired").exists()

@@ -105,6 +105,7 @@ def find(model_dir: str, data_file: str | None, target: Machine, asked: Asked) -
             data_file,
             tokenizer_path=model_dir if has_tokenizer else None,
             max_length=asked.seq_len,
+            count_up_to_bytes=dataset.COUNTED_WHILE_WAITING_BYTES,
         )
     return advice.recommend(base, target, data, asked.wishes())
 

@@ -72,6 +72,12 @@ def resume(text: str | None, *, follow: bool) -> int:
     return follow_run(run) if follow else 0
 
 
+def _harmless(line: str) -> str:
+    """Cleaned, with the indentation that a traceback needs."""
+    indent = len(line) - len(line.lstrip(" "))
+    return " " * min(indent, 40) + clean(line, 400)
+
+
 def logs(text: str | None, num_lines: int) -> int:
     """The last lines of the console log, made harmless for the terminal."""
     run = rundir.find(text)
@@ -79,5 +85,5 @@ def logs(text: str | None, num_lines: int) -> int:
         content = run.console.read_text(errors="replace")
     except OSError:
         content = ""
-    plain.show(clean(line, 400) for line in content.splitlines()[-num_lines:])
+    plain.show(_harmless(line) for line in content.splitlines()[-num_lines:])
     return 0
