@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 from advisor import fit, tree, words
 from advisor.fit import Fit
-from advisor.memory import adapter_params
 from advisor.plan import ALL_TARGETS, LEARNING_RATES, Plan
 from advisor.tree import Leaf, Step
+from advisor.weights import adapter_params
 from advisor.wishes import Wishes
 from profiles.facts import Dataset, Machine, Model
 

@@ -12,15 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from advisor.memory import (
-    activation_bytes,
-    adapter_params,
-    adapter_shapes,
-    has_mask,
-    is_fused,
-    linear_params,
-    row_tokens,
-)
+from advisor.activations import activation_bytes, has_mask, row_tokens
+from advisor.weights import adapter_params, adapter_shapes, is_fused, linear_params
 
 if TYPE_CHECKING:
     from advisor.plan import Plan

@@ -1,7 +1,8 @@
-"""What a GPU can do, found by its driver's name, and machines that exist only as text.
+"""What a GPU can do, found by its driver's name.
 
 This file decides which block of gpus.toml a name means. A name that no block fits has no numbers:
-another part's are never borrowed, neither for a laptop part nor for a share of a card.
+another part's are never borrowed, neither for a laptop part nor for a share of a card. Names as
+people write them are planned.py's business.
 """
 
 from __future__ import annotations
@@ -10,29 +11,20 @@ import re
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from profiles.errors import ExitCode, UserError
-from profiles.facts import GIB, Gpu, Machine, Origin
+from profiles.facts import GIB, Gpu, Origin
 
 MIB = 1024**2
-MAX_GPUS = 64
 
 _TABLE = Path(__file__).with_name("gpus.toml")
 _MOBILE = "laptop|mobile|max-q"
 _MIG = r"\bMIG (?:(?P<compute>\d+)c\.)?(?P<slices>\d+)g\.(?P<gib>\d+)gb"
 _MIG_SLICES = 7
 _MEMORY_SLICES = 8
-_BRIDGED = 2
 # Drivers reserve a little and ECC takes a sixteenth; less than this share is another part, or a
 # virtual GPU that has only a piece of this one.
 _LEAST_MEMORY_SHARE = 0.9
-# People round: B200 is sold as 192 GB and reports 179 GiB.
-_MEMORY_TOLERANCE = 0.1
-_NOISE = (
-    r"\b(NVIDIA|GEFORCE|AMD|INSTINCT|TESLA|RADEON|GENERATION|BLACKWELL|WORKSTATION|SERVER|EDITION"
-    r"|GPUS?|HBM\d?E?)\b"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +33,8 @@ class Spec:
 
     id: str
     name: str
+    aka: str
+    """Another name that people use, or nothing."""
     vendor: str
     memory_gib: float | None
     nvml_total_mib: int | None
@@ -92,6 +86,13 @@ def spec_by_id(spec_id: str) -> Spec | None:
     return None if row is None else _spec(spec_id, row)
 
 
+@cache
+def sized_specs() -> tuple[Spec, ...]:
+    """Every whole card whose memory is known, in the table's order; catch-all blocks have none."""
+    specs = [_spec(spec_id, row) for spec_id, row in _rows().items()]
+    return tuple(spec for spec in specs if spec.memory_gib is not None)
+
+
 def gpu_of(
     spec: Spec | None,
     *,
@@ -126,40 +127,6 @@ def gpu_of(
     )
 
 
-def plan_machine(text: str, *, host: Machine) -> Machine:
-    """Turn "2x A100 40GB" or "8xA100-80G:nvlink" into a machine with those GPUs, all idle."""
-    gpu_text, link = _split_link(text)
-    notes: list[str] = []
-    specs: list[Spec] = []
-    for part in re.split(r"[+,]", gpu_text):
-        count, name = _split_count(part.strip(), text)
-        spec, note = _resolve(name, link, text)
-        specs += [spec] * count
-        if note and note not in notes:
-            notes.append(note)
-    if len(specs) > MAX_GPUS:
-        _refuse(text, f"it asks for {len(specs)} GPUs; up to {MAX_GPUS} in one machine are planned")
-    vendors = {spec.vendor for spec in specs}
-    if len(vendors) > 1:
-        _refuse(text, "GPUs of two vendors cannot train together")
-    interconnect, link_note = _interconnect(specs, link, text)
-    notes += [link_note] if link_note else []
-    notes.append(
-        f"Processor, RAM and disk are those of {host.host}; the planned machine may differ."
-    )
-    return replace(
-        host,
-        host="planned",
-        backend="rocm" if vendors == {"amd"} else "cuda",
-        gpus=tuple(_planned_gpu(index, spec) for index, spec in enumerate(specs)),
-        origin=Origin.USER,
-        interconnect=interconnect,
-        driver=None,
-        cuda_version=None,
-        notes=tuple(notes),
-    )
-
-
 @cache
 def _rows() -> dict[str, dict[str, Any]]:
     import tomllib  # noqa: PLC0415 - most commands need no table
@@ -188,6 +155,7 @@ def _spec(spec_id: str, row: dict[str, Any]) -> Spec:
     return Spec(
         id=spec_id,
         name=row["name"],
+        aka=row.get("aka", ""),
         vendor=row.get("vendor", "nvidia"),
         memory_gib=memory.get("gib"),
         nvml_total_mib=memory.get("nvml_mib"),
@@ -236,165 +204,3 @@ def _mig_slice(spec: Spec, mig: re.Match[str], slices: int, total_mib: int | Non
 
 def _scaled(number: float | None, factor: float) -> float | None:
     return None if number is None else number * factor
-
-
-def _planned_gpu(index: int, spec: Spec) -> Gpu:
-    vram_bytes = spec.vram_bytes
-    assert vram_bytes is not None  # _resolve offers only parts with known memory
-    gpu = gpu_of(
-        spec,
-        index=index,
-        name=spec.name,
-        vendor=spec.vendor,
-        vram_bytes=vram_bytes,
-        vram_free_bytes=vram_bytes,
-        origin=Origin.TABLE,
-    )
-    return replace(
-        gpu,
-        power_limit_watts=spec.tdp_watts,
-        pcie_generation=spec.pcie_generation,
-        pcie_lanes=spec.pcie_lanes,
-    )
-
-
-def _split_link(text: str) -> tuple[str, str | None]:
-    found = re.fullmatch(r"(.*?)\s*:\s*(nvlink|pcie)\s*", text, re.IGNORECASE | re.DOTALL)
-    return (found[1], found[2].lower()) if found else (text, None)
-
-
-def _split_count(part: str, text: str) -> tuple[int, str]:
-    """Read "4x NAME", "4 NAME" and "NAME x4"; four digits and a space are a name ("3090 Ti")."""
-    found = re.fullmatch(r"(?P<n>\d+)\s*[x\u00d7*]\s*(?P<name>.+)", part, re.IGNORECASE)
-    found = found or re.fullmatch(r"(?P<n>\d{1,3})\s+(?P<name>.+)", part)
-    found = found or re.fullmatch(r"(?P<name>.+?)\s+[x\u00d7*]\s*(?P<n>\d+)", part, re.IGNORECASE)
-    if not found:
-        return 1, part
-    count = int(found["n"])
-    if not 1 <= count <= MAX_GPUS:
-        _refuse(text, f"the number of GPUs must be between 1 and {MAX_GPUS}, not {count}")
-    return count, found["name"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Wording:
-    """A name as people write it, taken apart: "A100-SXM4-80GB" is A100, SXM, 80."""
-
-    family: str
-    form: str | None
-    memory_gib: int | None
-
-
-def _take_apart(name: str) -> _Wording:
-    words = name.upper()
-    memory = re.search(r"(?<![A-Z0-9])(\d+)\s*GI?B?(?![A-Z0-9])", words)
-    words = words.replace(memory[0], " ") if memory else words
-    form = re.search(r"(SXM|PCI-?E|NVL)\d*", words)
-    words = words.replace(form[0], " ") if form else words
-    letters = re.sub(r"[^A-Z0-9]", "", re.sub(_NOISE, " ", words))
-    return _Wording(
-        family=re.sub(r"^(RTX|GTX|RX)(?=.)", "", letters),
-        form=form[1].replace("-", "") if form else None,
-        memory_gib=int(memory[1]) if memory else None,
-    )
-
-
-def _resolve(name: str, link: str | None, text: str) -> tuple[Spec, str | None]:
-    """Pick the part that a person means, and say so where the name leaves a choice."""
-    wanted = _take_apart(name)
-    if not wanted.family:
-        _refuse(text, "a GPU's name is missing")
-    choices = [spec for spec in _plannable(wanted.family) if _agrees(wanted, spec)]
-    if not choices:
-        _refuse_name(name, wanted, text)
-    if wanted.form is None and link:
-        linked = [
-            spec for spec in choices if (_take_apart(spec.name).form == "PCIE") == (link == "pcie")
-        ]
-        choices = linked or choices
-    # An unstated size never promises memory that the card may lack.
-    smallest = min(spec.vram_bytes or 0 for spec in choices)
-    small = [spec for spec in choices if spec.vram_bytes == smallest]
-    usual = look_up(wanted.family)
-    spec = next((spec for spec in small if usual and spec.id == usual.id), small[0])
-    others = [other.name for other in choices if not _same_facts(other, spec)]
-    if not others:
-        return spec, None
-    return spec, f'"{name}" is read as {spec.name}; there is also {", ".join(others)}.'
-
-
-def _plannable(family: str) -> list[Spec]:
-    """Parts of a family whose memory is known; the table's catch-all blocks have none."""
-    return [
-        _spec(spec_id, row)
-        for spec_id, row in _rows().items()
-        if "gib" in row.get("memory", {})
-        and family in {_take_apart(row["name"]).family, _take_apart(row.get("aka", "")).family}
-    ]
-
-
-def _agrees(wanted: _Wording, spec: Spec) -> bool:
-    form = _take_apart(spec.name).form
-    if wanted.form and form and wanted.form != form:
-        return False
-    if wanted.memory_gib is None or spec.memory_gib is None:
-        return True
-    return abs(spec.memory_gib - wanted.memory_gib) <= _MEMORY_TOLERANCE * spec.memory_gib
-
-
-def _same_facts(one: Spec, other: Spec) -> bool:
-    return (one.vram_bytes, one.fp16_flops, one.memory_bytes_per_second) == (
-        other.vram_bytes,
-        other.fp16_flops,
-        other.memory_bytes_per_second,
-    )
-
-
-def _interconnect(specs: list[Spec], link: str | None, text: str) -> tuple[str | None, str | None]:
-    """Say how the GPUs talk to each other, and what was assumed for it."""
-    without = next((spec.name for spec in specs if not spec.nvlink_bytes_per_second), None)
-    if link == "nvlink" and without:
-        _refuse(text, f"the {without} has no NVLink")
-    if len(specs) == 1 or link:
-        return (link if len(specs) > 1 else None), None
-    if without:
-        # On AMD a missing number means unknown: Infinity Fabric may be there.
-        return (None if specs[0].vendor == "amd" else "pcie"), None
-    if len(set(specs)) > 1:
-        return "pcie", None
-    if not specs[0].nvlink_bridge:
-        return "nvlink", None
-    if len(specs) == _BRIDGED:
-        return "nvlink", 'An NVLink bridge is assumed; add ":pcie" if there is none.'
-    note = f"NVLink bridges join two {specs[0].name} cards, not {len(specs)}: PCIe is assumed."
-    return "pcie", note
-
-
-def _refuse_name(name: str, wanted: _Wording, text: str) -> NoReturn:
-    import difflib  # noqa: PLC0415 - only errors need it
-
-    variants = [spec.name for spec in _plannable(wanted.family)]
-    if variants:
-        _refuse(text, f'"{name}" is not a known variant; known: {", ".join(variants)}')
-    names = {
-        _take_apart(row["name"]).family: row["name"]
-        for row in _rows().values()
-        if "gib" in row.get("memory", {})
-    }
-    near = [known for known in names if wanted.family[2:] and wanted.family in known]
-    near += difflib.get_close_matches(
-        wanted.family, [key for key in names if key not in near], 4, 0.5
-    )
-    known = ", ".join(names[key] for key in near[:4])
-    hint = f"; the nearest known: {known}" if near else ""
-    _refuse(text, f'no GPU called "{name}" is in the table{hint}')
-
-
-def _refuse(text: str, why: str) -> NoReturn:
-    raise UserError(
-        f'cannot plan a machine from "{text}"',
-        why=why,
-        do='write it like "RTX 4090", "4x RTX 4090", "2x A100 40GB" or "8x H100:nvlink"',
-        where="--gpu",
-        code=ExitCode.USAGE,
-    )

@@ -22,8 +22,12 @@ _SIGN_OF_LIFE_SECONDS = 15.0
 _POLL_SECONDS = 0.05
 
 
-def start(recipe_text: bytes, *, name: str, base_dir: Path) -> RunDir:
-    """Create a run of the recipe and start it; paths in the recipe are relative to `base_dir`."""
+def start(recipe_text: bytes, *, name: str, base_dir: Path, devices: tuple[str, ...]) -> RunDir:
+    """Create a run of the recipe and start it.
+
+    Paths in the recipe are relative to `base_dir`; `devices` are the GPUs it may use, by UUID or
+    number, none on a CPU.
+    """
     run = rundir.create(name)
     durable.write_atomic(run.recipe, recipe_text)
     durable.write_json(
@@ -35,6 +39,7 @@ def start(recipe_text: bytes, *, name: str, base_dir: Path) -> RunDir:
             "created": time.time(),
             "host": os.uname().nodename,
             "base_dir": str(base_dir),
+            "devices": devices,
             "tool_version": installation.version(),
             "python": sys.executable,
         },

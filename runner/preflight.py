@@ -24,6 +24,8 @@ class Ready:
     machine: Machine
     dataset: Dataset
     fit: Fit
+    devices: tuple[str, ...]
+    """GPUs to use, the emptiest first: the ones whose free memory was judged."""
     warnings: tuple[str, ...]
 
 
@@ -61,8 +63,18 @@ def check(recipe: Recipe, base_dir: Path) -> Ready:
             f"{predicted.budget_bytes / 2**30:.1f} GiB free: it may run out of memory"
         )
     return Ready(
-        model=base, machine=here, dataset=checked[0], fit=predicted, warnings=tuple(warnings)
+        model=base,
+        machine=here,
+        dataset=checked[0],
+        fit=predicted,
+        devices=_emptiest(here, recipe.hardware.gpus),
+        warnings=tuple(warnings),
     )
+
+
+def _emptiest(here: Machine, num_gpus: int) -> tuple[str, ...]:
+    gpus = sorted(here.gpus, key=lambda gpu: gpu.vram_free_bytes, reverse=True)
+    return tuple(gpu.uuid or str(gpu.index) for gpu in gpus[:num_gpus])
 
 
 def _packages(recipe: Recipe) -> None:

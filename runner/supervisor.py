@@ -70,10 +70,13 @@ class Supervisor:
                 stdout=console,
                 stderr=console,
                 cwd=self.run.path,
-                env=engines.worker_environment(os.environ),
+                env=engines.worker_environment(os.environ, self._devices()),
                 start_new_session=True,
                 pass_fds=(self._lock_fd,),
             )
+
+    def _devices(self) -> list[str]:
+        return list((read_json(self.run.manifest) or {}).get("devices", []))
 
     def _start_sampler(self, worker_pid: int) -> subprocess.Popen[bytes]:
         with self.run.console.open("ab") as console:

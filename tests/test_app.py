@@ -262,14 +262,19 @@ def test_the_whole_way_by_keys(size: tuple[int, int], monkeypatch: pytest.Monkey
     """Home, model, data, recommendation, launch, live."""
     started: dict[str, Any] = {}
 
-    def start(text: bytes, *, name: str, base_dir: Path) -> RunDir:
+    def start(text: bytes, *, name: str, base_dir: Path, devices: tuple[str, ...]) -> RunDir:
         started.update(text=text, name=name, base_dir=base_dir)
         return canned_run(name=name, done=7)
 
     def check(recipe: Any, base_dir: Path) -> preflight.Ready:
         found = app_state[0].screen.found
         return preflight.Ready(
-            model=MODEL, machine=HERE, dataset=DATA, fit=found.fit, warnings=("look out",)
+            model=MODEL,
+            machine=HERE,
+            dataset=DATA,
+            fit=found.fit,
+            devices=(),
+            warnings=("look out",),
         )
 
     monkeypatch.setattr(launch, "start", start)

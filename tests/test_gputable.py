@@ -11,7 +11,8 @@ import pytest
 from profiles import gputable
 from profiles.errors import ExitCode, UserError
 from profiles.facts import GIB, Machine, Origin
-from profiles.gputable import look_up, plan_machine, spec_by_id
+from profiles.gputable import look_up, spec_by_id
+from profiles.planned import plan_machine
 
 HOST = Machine(
     host="laptop",

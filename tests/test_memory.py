@@ -10,42 +10,21 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from llama import LLAMA_3_8B, model
 
-from advisor import memory
-from advisor.memory import MOMENTS, activation_bytes, adapter_params, estimate, linear_params
+from advisor import memory, moments
+from advisor.activations import activation_bytes
+from advisor.memory import estimate
+from advisor.moments import MOMENTS
 from advisor.plan import ALL_TARGETS, MLP_TARGETS, Plan
-from profiles.facts import GIB, Model, Origin
+from advisor.weights import adapter_params, linear_params
+from profiles.facts import GIB, Model
 from profiles.model import count_params
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
 QV = ("q_proj", "v_proj")
 
-
-def model(**changes: Any) -> Model:
-    """Llama-3-8B, or a variation of it."""
-    dims: dict[str, Any] = {
-        "id": "x",
-        "path": None,
-        "architecture": "LlamaForCausalLM",
-        "model_type": "llama",
-        "hidden_size": 4096,
-        "num_layers": 32,
-        "num_heads": 32,
-        "num_kv_heads": 8,
-        "head_dim": 128,
-        "intermediate_size": 14336,
-        "vocab_size": 128256,
-        "max_positions": 8192,
-        "tied_embeddings": False,
-        "num_params": 0,
-        "params_origin": Origin.TABLE,
-    }
-    made = Model(**(dims | changes))
-    return replace(made, num_params=count_params(made))
-
-
-LLAMA_3_8B = model()
 LLAMA_2_7B = model(num_kv_heads=32, intermediate_size=11008, vocab_size=32000)
 LLAMA_32_1B = model(
     hidden_size=2048, num_layers=16, head_dim=64, intermediate_size=8192, tied_embeddings=True
@@ -341,7 +320,7 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """TRL's fused head with tiles 64 wide, so that layers decide the peak of a small model."""
     utils = pytest.importorskip("trl.trainer.utils")
     monkeypatch.setattr(utils, "_CHUNKED_LOGPROB_CHUNK_SIZE", 64)
-    monkeypatch.setattr(memory, "TILE_VOCABULARY", 64)
+    monkeypatch.setattr(moments, "TILE_VOCABULARY", 64)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from known import HOST, model
 
 from advisor import fit, recipe
-from profiles import gputable, installation
+from profiles import installation, planned
 
 PLACES = {
     "lora-small-gpu": ("1x RTX 3070", "qwen2.5-1.5b"),
@@ -29,7 +29,7 @@ def test_a_ready_recipe_fits_where_it_says(name):
     path = installation.recipes_dir() / f"{name}.toml"
     found = recipe.parse(path.read_text(), where=str(path))
     gpus, base = PLACES[name]
-    machine = gputable.plan_machine(gpus, host=HOST) if gpus else HOST
+    machine = planned.plan_machine(gpus, host=HOST) if gpus else HOST
 
     judged = fit.judge(model(base), machine, found.to_plan())
 

@@ -10,7 +10,7 @@ from known import HOST, dataset, model
 from advisor import draft, recommend, tree
 from advisor.recommend import LADDER, RUNNABLE
 from advisor.wishes import Wish, Wishes
-from profiles import gputable
+from profiles import planned
 from profiles.facts import Origin
 
 
@@ -38,7 +38,7 @@ CASES = [
 @pytest.mark.parametrize(("name", "gpus", "answers", "leaf", "rung"), CASES)
 def test_the_walk_ends_where_the_documents_say(name, gpus, answers, leaf, rung):
     """Leaf by the tree, rung by what fits and runs."""
-    machine = gputable.plan_machine(gpus, host=HOST)
+    machine = planned.plan_machine(gpus, host=HOST)
 
     found = recommend.recommend(model(name), machine, None, user(**answers))
 
@@ -48,7 +48,7 @@ def test_the_walk_ends_where_the_documents_say(name, gpus, answers, leaf, rung):
 
 def test_several_tasks_take_the_mixture_branch():
     """Sparse upcycling where compute is plentiful; LoRA is what this version runs."""
-    machine = gputable.plan_machine("8x H100", host=HOST)
+    machine = planned.plan_machine("8x H100", host=HOST)
 
     found = recommend.recommend(model(), machine, dataset(tasks=4), Wishes())
 
@@ -58,7 +58,7 @@ def test_several_tasks_take_the_mixture_branch():
 
 def test_several_tasks_with_little_memory_mix_adapters():
     """The poor branch of the mixture."""
-    machine = gputable.plan_machine("1x RTX 4090", host=HOST)
+    machine = planned.plan_machine("1x RTX 4090", host=HOST)
 
     found = recommend.recommend(model(), machine, dataset(tasks=4), Wishes())
 
@@ -67,7 +67,7 @@ def test_several_tasks_with_little_memory_mix_adapters():
 
 def test_nothing_is_recommended_where_nothing_fits():
     """Not even the smallest rung, and the page says what is missing."""
-    machine = gputable.plan_machine("1x T4", host=HOST)
+    machine = planned.plan_machine("1x T4", host=HOST)
 
     found = recommend.recommend(model("llama-3.1-70b"), machine, None, Wishes())
 
@@ -77,7 +77,7 @@ def test_nothing_is_recommended_where_nothing_fits():
 
 def test_a_leaf_that_does_not_fit_gives_way_to_the_next_rung():
     """With the reason: 16-bit LoRA fits at rank 16, full fine-tuning does not."""
-    machine = gputable.plan_machine("1x RTX 4090", host=HOST)
+    machine = planned.plan_machine("1x RTX 4090", host=HOST)
     found = recommend.recommend(model(), machine, None, Wishes())
 
     full = next(a for a in found.alternatives if a.rung == "full")
@@ -89,7 +89,7 @@ def test_a_leaf_that_does_not_fit_gives_way_to_the_next_rung():
 
 def test_memory_that_somebody_else_holds_is_not_planned_with():
     """Half the card is taken: LoRA that would fit an empty 4090 does not fit this one."""
-    machine = gputable.plan_machine("1x RTX 4090", host=HOST)
+    machine = planned.plan_machine("1x RTX 4090", host=HOST)
     half = replace(machine.gpus[0], vram_free_bytes=machine.gpus[0].vram_bytes // 2)
 
     found = recommend.recommend(model(), replace(machine, gpus=(half,)), None, Wishes())
@@ -99,7 +99,7 @@ def test_memory_that_somebody_else_holds_is_not_planned_with():
 
 def test_a_card_without_bf16_gets_fp16():
     """V100: bf16 would be emulated."""
-    machine = gputable.plan_machine("V100-SXM2-32GB", host=HOST)
+    machine = planned.plan_machine("V100-SXM2-32GB", host=HOST)
 
     found = recommend.recommend(model("qwen2.5-0.5b"), machine, None, Wishes())
 
@@ -115,7 +115,7 @@ def test_without_a_gpu_the_plan_is_fp32_in_host_memory():
 
 def test_the_wanted_effective_batch_is_kept():
     """Whatever the split into micro-batches."""
-    machine = gputable.plan_machine("2x RTX 4090", host=HOST)
+    machine = planned.plan_machine("2x RTX 4090", host=HOST)
 
     found = recommend.recommend(model(), machine, dataset(), user(effective_batch=32))
 
@@ -159,7 +159,7 @@ def test_every_leaf_is_reached(leaf):
 
 def test_every_step_says_where_its_answer_came_from():
     """Predicted by the estimate, or the user's word, or our default."""
-    machine = gputable.plan_machine("8x H100", host=HOST)
+    machine = planned.plan_machine("8x H100", host=HOST)
 
     path = recommend.recommend(model(), machine, None, user(critical=False)).path
 
@@ -178,7 +178,7 @@ def test_the_runner_has_every_method_that_is_called_runnable():
 @pytest.mark.parametrize("gpus", ["1x RTX 4090", "4x RTX 4090", "8x H100", None])
 def test_the_recipe_says_what_was_recommended(gpus):
     """The plan of the written recipe is the plan that was judged."""
-    machine = gputable.plan_machine(gpus, host=HOST) if gpus else HOST
+    machine = planned.plan_machine(gpus, host=HOST) if gpus else HOST
     found = recommend.recommend(model(), machine, dataset(), Wishes())
 
     written = draft.recipe_of(found, model="m", data="d", version="1")

@@ -7,39 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from llama import LLAMA_3_8B, model
 
 from advisor.plan import ALL_TARGETS, Plan
 from advisor.speed import Flops, estimate, flops_per_token
 from profiles.facts import GIB, Gpu, Machine, Model, Origin
-from profiles.model import count_params
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
-
-def model(**changes: Any) -> Model:
-    """Llama-3-8B, or a variation of it."""
-    dims: dict[str, Any] = {
-        "id": "x",
-        "path": None,
-        "architecture": "LlamaForCausalLM",
-        "model_type": "llama",
-        "hidden_size": 4096,
-        "num_layers": 32,
-        "num_heads": 32,
-        "num_kv_heads": 8,
-        "head_dim": 128,
-        "intermediate_size": 14336,
-        "vocab_size": 128256,
-        "max_positions": 8192,
-        "tied_embeddings": False,
-        "num_params": 0,
-        "params_origin": Origin.TABLE,
-    }
-    made = Model(**(dims | changes))
-    return replace(made, num_params=count_params(made))
-
-
-LLAMA_3_8B = model()
 FULL = Plan(method="full", seq_len=2048, loss="full")
 LORA = Plan(method="lora", seq_len=2048, rank=16, targets=ALL_TARGETS, loss="full")
 A100 = Gpu(

@@ -52,8 +52,8 @@ def demo() -> int:
     recipe_path = folder / "demo.toml"
     durable.write_atomic(recipe_path, text)
     recipe = recipes.parse(text.decode(), where=str(recipe_path))
-    preflight.check(recipe, folder)
-    run = launch.start(text, name=recipe.name, base_dir=folder)
+    ready = preflight.check(recipe, folder)
+    run = launch.start(text, name=recipe.name, base_dir=folder, devices=ready.devices)
     plain.show([f"run {run.id}"])
     code = follow(run)
     if code != ExitCode.FINISHED:

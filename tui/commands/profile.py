@@ -7,11 +7,11 @@ from pathlib import Path
 from advisor import findings, memory, recipe
 from advisor.findings import Report
 from advisor.recipe import Recipe
-from profiles import durable, model, rundir
+from profiles import model, rundir
 from profiles import run as runs
 from profiles.errors import ExitCode, UserError
 from profiles.rundir import RunDir
-from tui import plain
+from tui import output, plain
 from tui import report as page
 from tui.terminal import look_at_terminal
 
@@ -34,9 +34,12 @@ def profile(
     else:
         plain.show(page.lines(report, plain.DEFAULT_WIDTH, look_at_terminal().symbols))
     if markdown is not None:
-        _write(markdown, page.markdown(report))
+        output.write(markdown, page.markdown(report))
+        plain.say(f"wrote {markdown}")
     if apply:
-        _write(_out(out), _applied(run, report, apply).to_toml())
+        target = _out(out)
+        output.write(target, _applied(run, report, apply).to_toml())
+        plain.say(f"wrote {target}; start it with: advisor run {target}")
     return 0
 
 
@@ -98,17 +101,3 @@ def _applied(run: RunDir, report: Report, ids: tuple[str, ...]) -> Recipe:
     if "eval" in content["data"]:
         content["data"]["eval"] = str((base / content["data"]["eval"]).resolve())
     return recipe.validate(content, where=str(run.recipe))
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        durable.write_atomic(path, text.encode())
-    except OSError as error:
-        raise UserError(
-            f"cannot write: {error.strerror}",
-            why="the report is printed above",
-            do="name a place that can be written",
-            where=str(path),
-            code=ExitCode.CANNOT_CREATE,
-        ) from error
-    plain.say(f"wrote {path}")

@@ -79,7 +79,7 @@ def recommend(
         return int(ExitCode.DRIVER)
     if save is not None:
         write(found, save)
-        plain.say(f"\nwrote {save}; start it with: advisor run {save}")
+        plain.say(f"wrote {save}; start it with: advisor run {save}")
     return 0
 
 
@@ -88,9 +88,9 @@ def target_machine(gpu: str | None) -> Machine:
     here = machine.probe(rundir.home())
     if gpu is None:
         return here
-    from profiles import gputable  # noqa: PLC0415  # reads the table only if it is asked for
+    from profiles import planned  # noqa: PLC0415  # reads the table only if it is asked for
 
-    return gputable.plan_machine(gpu, host=here)
+    return planned.plan_machine(gpu, host=here)
 
 
 def find(model_dir: str, data_file: str | None, target: Machine, asked: Asked) -> Recommendation:
@@ -124,20 +124,10 @@ def draft(found: Recommendation, folder: Path) -> Recipe:
 
 
 def write(found: Recommendation, path: Path) -> None:
-    """Save the recommended recipe; an existing file is replaced at once or not at all."""
-    from profiles import durable  # noqa: PLC0415
+    """Save the recommended recipe."""
+    from tui import output  # noqa: PLC0415
 
-    text = draft(found, path.resolve().parent).to_toml()
-    try:
-        durable.write_atomic(path, text.encode())
-    except OSError as error:
-        raise UserError(
-            f"cannot write the recipe: {error.strerror}",
-            why="the recommendation is printed above, nothing was saved",
-            do="name a place that can be written",
-            where=str(path),
-            code=ExitCode.CANNOT_CREATE,
-        ) from error
+    output.write(path, draft(found, path.resolve().parent).to_toml())
 
 
 def _relative(target: str, folder: Path) -> str:

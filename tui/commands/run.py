@@ -25,7 +25,7 @@ def run(path: Path, changes: tuple[str, ...], *, follow: bool, dry_run: bool) ->
     if dry_run:
         plain.say("dry run: nothing was started")
         return 0
-    started = launch.start(text, name=recipe.name, base_dir=base_dir)
+    started = launch.start(text, name=recipe.name, base_dir=base_dir, devices=ready.devices)
     plain.show([started.id])
     if follow:
         return follow_run(started)

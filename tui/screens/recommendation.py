@@ -167,17 +167,18 @@ class RecommendationScreen(Layer):
 
         def answered(answer: str | None) -> None:
             if answer:
-                self._start(recipe)
+                self._start(recipe, ready.devices)
 
         self.app.push_screen(Ask(question, keys.LAUNCH), answered)
 
-    def _start(self, recipe: Recipe) -> None:
+    def _start(self, recipe: Recipe, devices: tuple[str, ...]) -> None:
         base_dir = self.desk.base_dir
 
         def start() -> RunDir:
             from runner import launch  # noqa: PLC0415
 
-            return launch.start(recipe.to_toml().encode(), name=recipe.name, base_dir=base_dir)
+            text = recipe.to_toml().encode()
+            return launch.start(text, name=recipe.name, base_dir=base_dir, devices=devices)
 
         self.say("starting")
         self.work("launch", start, self._watch)
