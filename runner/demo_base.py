@@ -21,7 +21,7 @@ from runner.demo_text import base_lines
 
 SEED = 7
 VOCABULARY = 512
-NUM_STEPS = 420
+NUM_STEPS = 440
 BATCH = 32
 LEARNING_RATE = 3e-3
 _REPORT_EVERY = 60
