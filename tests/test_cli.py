@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from profiles import rundir
+from profiles.errors import UserError
+
+ADVISOR = Path(sys.executable).parent / "advisor"
 
 
 @pytest.fixture
@@ -185,3 +190,28 @@ def test_the_doctor_finds_this_installation_sound(advisor):
 
     assert done.returncode == 0, done.stdout
     assert "BAD" not in done.stdout
+
+
+def test_the_recipe_is_saved_even_if_nobody_reads_the_page(bare_model, orders, tmp_path):
+    """`advisor recommend --save r.toml | head -1` must not lose the recipe."""
+    command = f"{ADVISOR} recommend --model {bare_model} --data {orders} --save r.toml | head -c 1"
+
+    subprocess.run(["/bin/sh", "-c", command], cwd=tmp_path, check=True, capture_output=True)
+
+    assert (tmp_path / "r.toml").is_file()
+
+
+def test_training_packages_that_are_missing_are_named(monkeypatch, recipe):
+    """With the exit code for this and nothing started."""
+    from runner import preflight
+
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "trl" else find_spec(name)
+    )
+    from advisor import recipe as recipes
+
+    with pytest.raises(UserError, match="trl") as caught:
+        preflight.check(recipes.parse(recipe.read_text(), where="r"), recipe.parent)
+
+    assert caught.value.code == 71

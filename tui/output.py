@@ -19,7 +19,7 @@ def write(path: Path, text: str) -> None:
     except OSError as error:
         raise UserError(
             f"cannot write {path.name}: {error.strerror}",
-            why="what it would hold is printed above, nothing was saved",
+            why="nothing was saved",
             do="name a place that can be written",
             where=str(path),
             code=ExitCode.CANNOT_CREATE,

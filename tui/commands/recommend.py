@@ -70,17 +70,15 @@ def recommend(
             code=ExitCode.USAGE,
         )
     found = find(model_dir, data_file, target_machine(gpu), asked)
+    if save is not None and found.rung is not None:
+        write(found, save)  # before the page: its reader may leave early, as in `| head`
+        plain.say(f"wrote {save}; start it with: advisor run {save}")
     if as_json:
         plain.show_json({"schema": JSON_SCHEMA, "recommendation": found})
     else:
         symbols = look_at_terminal().symbols
         plain.show(page.lines(found, plain.DEFAULT_WIDTH, symbols, explain=explain))
-    if found.rung is None:
-        return int(ExitCode.DRIVER)
-    if save is not None:
-        write(found, save)
-        plain.say(f"wrote {save}; start it with: advisor run {save}")
-    return 0
+    return 0 if found.rung is not None else int(ExitCode.DRIVER)
 
 
 def target_machine(gpu: str | None) -> Machine:
