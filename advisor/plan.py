@@ -57,13 +57,6 @@ class Plan:
         return self.method in ADAPTER_METHODS
 
     @property
-    def base_bits(self) -> int:
-        """Bits of a frozen linear weight: 4 for QLoRA, else 16 or 32 by precision."""
-        if self.method == "qlora":
-            return 4
-        return 32 if self.precision == "fp32" else 16
-
-    @property
     def tokens_per_micro_batch(self) -> int:
         """Tokens one device holds activations for, padding included (M = B x T)."""
         return self.micro_batch * self.seq_len

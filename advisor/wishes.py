@@ -9,7 +9,6 @@ from profiles.facts import Origin
 
 T = TypeVar("T")
 Complexity = Literal["low", "medium", "high"]
-Preference = Literal["balanced", "speed", "quality", "memory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +37,5 @@ class Wishes:
     """Best value for money is wanted."""
     quality: Wish[bool] = field(default_factory=lambda: Wish(True))
     """Quality near full fine-tuning is needed."""
-    prefer: Wish[Preference] = field(default_factory=lambda: Wish("balanced"))
     seq_len: Wish[int] | None = None
     effective_batch: Wish[int] | None = None

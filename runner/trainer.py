@@ -22,6 +22,7 @@ from runner import checkpoints, control
 from runner.telemetry import TOKEN_STATS, CountingCollator, StepRecorder
 
 _PAUSE_POLL_SECONDS = 0.5
+_ENDS_PAUSE = frozenset({"unpause", "stop", "stop_now"})
 _UNTRUSTED = "training_args.bin"
 """A pickle that the Trainer leaves in checkpoints and nobody needs."""
 
@@ -281,10 +282,10 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
         if main:
             events.append("paused", step=state.global_step)
         asked: list[str] = []
-        while not asked:
+        while not _ENDS_PAUSE.intersection(asked):
             time.sleep(_PAUSE_POLL_SECONDS)
             self._agree()
-            asked = [v for v in self._verbs() if v != "pause"]
+            asked += [verb for verb in self._verbs() if verb != "pause"]
         if main:
             events.append("unpaused", step=state.global_step)
         self.trainer.recorder.begin()

@@ -105,7 +105,7 @@ def test_the_plan_carries_what_memory_depends_on():
     """Method, adapters, batch and the cap on rows."""
     plan = recipe.parse(SOUND, where="r").to_plan(seq_len=300)
 
-    assert (plan.method, plan.rank, plan.base_bits, plan.seq_len) == ("qlora", 8, 4, 300)
+    assert (plan.method, plan.rank, plan.alpha, plan.seq_len) == ("qlora", 8, 32, 300)
     assert len(plan.targets) == 7
 
 

@@ -65,7 +65,7 @@ def facts(pairs: Iterable[tuple[str, str]], width: int) -> list[str]:
 
 def error_lines(error: UserError, width: int = DEFAULT_WIDTH) -> list[str]:
     """The four parts of an error: what, why, do, where."""
-    lines = [*wrap(f"error: {clean(error.what, 400)}", width, indent=" " * 7), ""]
+    lines = [*wrap(clean(error.what, 400), width, indent=" " * 7, first="error: "), ""]
     for name, text in (("why", error.why), ("do", error.do), ("where", error.where)):
         for number, part in enumerate(text.splitlines()):
             label = f"{name}:" if number == 0 else ""
