@@ -301,18 +301,20 @@ def with_changes(text: str, changes: dict[str, str], *, where: str) -> Recipe:
                 raise _bad([f"--set {dotted}: `{name}` is no table"], where)
         table[key] = _toml_value(value)
     if "method.name" in changes:
-        _leave_method(content, old=tomllib.loads(text))
+        _leave_method(content, changes, old=tomllib.loads(text))
     return validate(content, where=f"{where} with --set", text="")
 
 
-def _leave_method(content: dict[str, Any], *, old: dict[str, Any]) -> None:
+def _leave_method(content: dict[str, Any], changes: dict[str, str], *, old: dict[str, Any]) -> None:
     """A changed method takes the old one's own keys and default learning rate with it."""
     method, before = content["method"], old.get("method", {})
     if (chosen := _METHODS.get(str(method.get("name")))) is not None:
         for key in set(before) - set(chosen.model_fields):
             method.pop(key, None)
-    train = content.get("train", {})
+    train = content.get("train")
     default = LEARNING_RATES.get(str(before.get("name")))
+    if not isinstance(train, dict) or "train.learning_rate" in changes:
+        return
     if default is not None and train.get("learning_rate") == default:
         del train["learning_rate"]
 

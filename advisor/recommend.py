@@ -101,10 +101,9 @@ def recommend(
     )
     path, leaf = tree.walk(wishes, found)
     rung, detour = _settle(leaf, fits)
-    rank = _rank(leaf, rung, model, dataset)
     if rung in ("lora", "qlora"):
-        ranked = _with_rank(_rung_plan(base, rung), rank)
-        fits[rung] = fit.best(model, machine, ranked, batch)
+        wanted = _rank(leaf, rung, model, dataset)
+        fits[rung] = _best_rank(model, machine, _rung_plan(base, rung), wanted, batch)
     chosen = fits[rung] if rung else _nearest(fits)
     epochs = _epochs(dataset)
     method = chosen.plan.method
@@ -155,6 +154,16 @@ def _rung_plan(base: Plan, rung: str) -> Plan:
         plan = replace(base, method="full", rank=0, alpha=0, targets=())
         return replace(plan, optimizer="adamw_8bit")
     return replace(base, method=rung)
+
+
+def _best_rank(model: Model, machine: Machine, plan: Plan, wanted: int, batch: int) -> Fit:
+    """The wanted rank, halved down to the one that was judged until it fits."""
+    rank = wanted
+    while True:
+        found = fit.best(model, machine, _with_rank(plan, rank), batch)
+        if found.fits or rank <= plan.rank:
+            return found
+        rank = max(plan.rank, rank // 2)
 
 
 def _with_rank(plan: Plan, rank: int) -> Plan:

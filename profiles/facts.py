@@ -232,7 +232,7 @@ class Run:
     device_peak_bytes: int | None
     """Used memory of the fullest GPU as the driver saw it, other processes included."""
     capacity_bytes: int
-    """Memory of that GPU, or of the host."""
+    """Memory of that GPU, or of the host; 0 if the driver gave no sample."""
     num_alloc_retries: int
     throttle_shares: dict[str, float]
     """Share of busy samples with each throttle reason."""

@@ -148,7 +148,7 @@ def _memory(run: RunDir, steps: list[Record]) -> dict[str, Any]:
         if on_gpu
         else None,
         "device_peak_bytes": used or None,
-        "capacity_bytes": total or psutil.virtual_memory().total,
+        "capacity_bytes": total or (0 if on_gpu else psutil.virtual_memory().total),
         "num_alloc_retries": int(steps[-1].get("num_alloc_retries", 0)),
         "throttle_shares": {name: count / busy for name, count in reasons.items()},
     }

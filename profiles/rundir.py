@@ -60,6 +60,11 @@ class RunDir:
         return self.path / "lock"
 
     @property
+    def worker_lock(self) -> Path:
+        """Held by every training process: torchrun's ranks inherit no open file."""
+        return self.path / "lock.worker"
+
+    @property
     def processes(self) -> Path:
         """proc.json: identities of supervisor and worker (supervisor)."""
         return self.path / "proc.json"

@@ -12,6 +12,7 @@ import re
 import time
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from profiles import identity
 from profiles.journal import Record, read_all
@@ -91,13 +92,18 @@ def newest_checkpoint(run: RunDir) -> int | None:
 
 
 def is_locked(run: RunDir) -> bool:
-    """Some process of the run holds its lock (on this host)."""
+    """Some process of the run still lives on this host: the supervisor, a worker or a rank."""
+    return is_held(run.lock) or is_held(run.worker_lock)
+
+
+def is_held(lock: Path) -> bool:
+    """Somebody holds this lock, shared or alone."""
     try:
-        fd = os.open(run.lock, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return True
     finally:
@@ -147,7 +153,7 @@ def _last_step(run: RunDir, events: list[Record], ended: Record | None) -> int:
 
 def _derive(run: RunDir, events: list[Record], ended: Record | None) -> tuple[State, str]:
     if ended is not None:
-        return State(str(ended["state"])), str(ended.get("what", ""))
+        return _state_named(ended.get("state")), str(ended.get("what", ""))
     finished = next((e for e in events if e["kind"] == "end"), None)
     processes = read_json(run.processes) or {}
     people = [identity.from_dict(processes.get(k)) for k in ("supervisor", "worker")]
@@ -156,8 +162,15 @@ def _derive(run: RunDir, events: list[Record], ended: Record | None) -> tuple[St
     if alive:
         return _live_state([e["kind"] for e in events]), ""
     if finished is not None:
-        return State(str(finished["state"])), "the supervisor was lost, the worker came to its end"
+        why = "the supervisor was lost, the worker came to its end"
+        return _state_named(finished.get("state")), why
     return _gone(run, known) if known else _never_started(run)
+
+
+def _state_named(name: object) -> State:
+    """A record of an unknown state, by another version perhaps, counts as a failure."""
+    known = {str(state): state for state in State}
+    return known.get(str(name), State.FAILED)
 
 
 def _live_state(kinds: list[str]) -> State:

@@ -87,26 +87,33 @@ def committed(run: RunDir) -> list[Checkpoint]:
     return sorted(found, key=lambda c: c.step, reverse=True)
 
 
-def newest_sound(run: RunDir) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that verifies, and why each newer one was passed over."""
-    reasons: list[str] = []
+def newest_sound(run: RunDir) -> tuple[Checkpoint | None, dict[Checkpoint, str]]:
+    """The newest checkpoint that verifies, and what is wrong with each newer one."""
+    faults: dict[Checkpoint, str] = {}
     for checkpoint in committed(run):
         fault = verify(checkpoint.path)
         if fault is None:
-            return checkpoint, reasons
-        reasons.append(f"step {checkpoint.step}: {fault}")
-    return None, reasons
+            return checkpoint, faults
+        faults[checkpoint] = fault
+    return None, faults
+
+
+def set_aside(checkpoint: Checkpoint) -> None:
+    """Keep a damaged checkpoint for a person to look at, but count it no longer."""
+    aside = checkpoint.path.with_name(f"bad-{checkpoint.path.name}-{secrets.token_hex(3)}")
+    durable.disk.rename(checkpoint.path, aside)
+    durable.sync_dir(aside.parent)
 
 
 def rotate(run: RunDir, keep: int) -> list[int]:
-    """Remove all but the newest `keep` sound checkpoints, by step; returns the removed steps.
+    """Remove all but the newest `keep` checkpoints, by step; returns the removed steps.
 
-    An unsound one does not count, and is left for a person to look at.
+    Damaged ones were set aside when the attempt began.
     """
-    sound = [c for c in committed(run) if (c.path / MANIFEST).is_file()]
-    for checkpoint in sound[keep:]:
+    doomed = committed(run)[keep:]
+    for checkpoint in doomed:
         _remove(checkpoint.path)
-    return [c.step for c in sound[keep:]]
+    return [c.step for c in doomed]
 
 
 def clear_staging(run: RunDir) -> int:
@@ -117,6 +124,12 @@ def clear_staging(run: RunDir) -> int:
             reclaimed += sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
             shutil.rmtree(path)
     return reclaimed
+
+
+def discard(path: Path) -> None:
+    """Remove a directory that may carry a final name."""
+    if path.exists():
+        _remove(path)
 
 
 def _remove(path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,16 @@ def send(run: RunDir, verb: str) -> None:
         "t": time.time(),
     }
     name = f"{time.time_ns():020d}-{secrets.token_hex(4)}.json"
-    durable.write_json(run.requests / name, request)
+    try:
+        durable.write_json(run.requests / name, request)
+    except OSError as error:
+        raise UserError(
+            f"the request could not be left: {error.strerror}",
+            why="a request is a file in the run's directory",
+            do="make room there, or ask as the user who started the run",
+            where=str(run.requests),
+            code=ExitCode.IO_ERROR,
+        ) from error
 
 
 def pending(run: RunDir) -> list[Request]:
@@ -61,8 +71,9 @@ def pending(run: RunDir) -> list[Request]:
         content = read_json(path)
         if content is None or content.get("run") != run.id or content.get("verb") not in VERBS:
             continue
-        attempt = int(content.get("attempt") or 0)
-        found.append(Request(path=path, verb=str(content["verb"]), attempt=attempt))
+        attempt = content.get("attempt")
+        if isinstance(attempt, int):
+            found.append(Request(path=path, verb=str(content["verb"]), attempt=attempt))
     return found
 
 
@@ -71,14 +82,17 @@ def _request_files(run: RunDir) -> list[Path]:
         entries = list(os.scandir(run.requests))
     except OSError:
         return []
-    return [
-        Path(e.path)
-        for e in entries
-        if e.name.endswith(".json")
-        and not e.name.startswith(".")
-        and e.is_file(follow_symlinks=False)
-        and e.stat(follow_symlinks=False).st_uid == os.getuid()
-    ]
+    return [Path(e.path) for e in entries if _is_request(e)]
+
+
+def _is_request(entry: os.DirEntry[str]) -> bool:
+    if not entry.name.endswith(".json") or entry.name.startswith("."):
+        return False
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except OSError:  # answered and taken away a moment ago
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid()
 
 
 def answer(run: RunDir, request: Request, result: str) -> None:

@@ -13,6 +13,10 @@ from pathlib import Path
 from typing import Any
 
 _WORKER = ["-m", "runner.worker"]
+_LAUNCHERS_OWN = frozenset(
+    {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+)
+"""Left in the environment by a cluster's launcher, they would make one worker wait for others."""
 
 
 def worker_argv(run_path: Path) -> list[str]:
@@ -48,24 +52,20 @@ def worker_environment(
 
     With `devices` it sees those GPUs alone: the Trainer would take every one that it sees.
     """
-    seen = {"CUDA_VISIBLE_DEVICES": ",".join(devices), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-    return (
-        dict(environment)
-        | (seen if devices else {})
-        | {
-            "PYTHONSAFEPATH": "1",
-            "PYTHONUNBUFFERED": "1",
-            "HF_HUB_OFFLINE": "1",  # models are local folders: nothing is fetched unasked
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            # Waiting threads that spin stop each other on a machine that does anything else:
-            # measured 2.7 to 20 times slower training on two shared cores
-            "OMP_WAIT_POLICY": environment.get("OMP_WAIT_POLICY", "PASSIVE"),
-            "TOKENIZERS_PARALLELISM": "false",  # forked data loader workers would deadlock
-            "PYTORCH_CUDA_ALLOC_CONF": environment.get(
-                "PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True"
-            ),
-        }
-    )
+    kept = {name: v for name, v in environment.items() if name not in _LAUNCHERS_OWN}
+    if devices:
+        kept |= {"CUDA_VISIBLE_DEVICES": ",".join(devices), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    # Waiting threads that spin stop each other on a machine that does anything else: measured
+    # 2.7 to 20 times slower training on two shared cores
+    kept.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    kept.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    return kept | {
+        "PYTHONSAFEPATH": "1",
+        "PYTHONUNBUFFERED": "1",
+        "HF_HUB_OFFLINE": "1",  # models are local folders: nothing is fetched unasked
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",  # forked data loader workers would deadlock
+    }
 
 
 def sharding_arguments(strategy: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,7 @@ class Ready:
 
 def check(recipe: Recipe, base_dir: Path) -> Ready:
     """Model, data, packages, devices and memory of a recipe; UserError on the first that fails."""
+    _platform()
     _packages(recipe)
     base = model.from_folder(base_dir / recipe.model.id)
     files = [recipe.data.train] + ([recipe.data.eval] if recipe.data.eval else [])
@@ -75,6 +77,17 @@ def check(recipe: Recipe, base_dir: Path) -> Ready:
 def _emptiest(here: Machine, num_gpus: int) -> tuple[str, ...]:
     gpus = sorted(here.gpus, key=lambda gpu: gpu.vram_free_bytes, reverse=True)
     return tuple(gpu.uuid or str(gpu.index) for gpu in gpus[:num_gpus])
+
+
+def _platform() -> None:
+    if sys.platform != "linux":
+        raise UserError(
+            "training runs on Linux only",
+            why="a run is watched through /proc and Linux's process signals",
+            do="plan here with `advisor recommend --gpu`, run the recipe on the GPU box",
+            where="advisor run",
+            code=ExitCode.DRIVER,
+        )
 
 
 def _packages(recipe: Recipe) -> None:

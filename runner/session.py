@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, TrainerState
 from transformers.utils import logging as transformers_logging
 from trl import SFTConfig
 
@@ -29,7 +29,8 @@ from profiles.state import State
 from runner import checkpoints, data, engines, methods
 from runner.trainer import Progress, RunTrainer
 
-_EVALUATIONS_A_RUN = 5
+_PERIODS = 5
+"""Evaluations and checkpoints in a run, unless the recipe says otherwise."""
 _NUM_SAMPLES = 3
 _SAMPLE_TOKENS = 64
 _SAMPLE_TEXT = 1000
@@ -74,19 +75,30 @@ class Session:
         )
         if resume_from is None:
             self._base_evaluation(trainer, splits)
-        self.progress.phase = "training"
-        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
-        trainer.recorder.flush()
+        self._train(trainer, resume_from)
         if trainer.state.global_step < trainer.state.max_steps:
             self.events.append("end", state=State.STOPPED, step=trainer.state.global_step)
             return int(ExitCode.STOPPED)
         return self._finish(trainer, splits)
 
+    def _train(self, trainer: RunTrainer, resume_from: Path | None) -> None:
+        self.progress.phase = "training"
+        if resume_from is not None and trainer.args.world_size == 1:
+            saved = TrainerState.load_from_json(str(resume_from / "trainer_state.json"))
+            if saved.global_step >= saved.max_steps > 0:
+                # Killed after the last step: the Trainer would make one step more
+                trainer._load_from_checkpoint(str(resume_from))  # noqa: SLF001  # no public way
+                trainer.state = saved
+                return
+        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        trainer.recorder.flush()
+
     def _checkpoint_to_resume(self) -> Path | None:
         if self.run.attempt() == 1:
             return None
-        sound, reasons = checkpoints.newest_sound(self.run)
-        if sound is None and reasons:
+        sound, faults = checkpoints.newest_sound(self.run)
+        reasons = [f"step {checkpoint.step}: {fault}" for checkpoint, fault in faults.items()]
+        if sound is None and faults:
             raise UserError(
                 "no checkpoint can be resumed from",
                 why="; ".join(reasons),
@@ -94,6 +106,9 @@ class Session:
                 where=str(self.run.checkpoints),
                 code=ExitCode.NO_CHECKPOINT,
             )
+        if self.is_main:
+            for checkpoint in faults:
+                checkpoints.set_aside(checkpoint)
         step = 0 if sound is None else sound.step
         self.events.append("resumed", from_step=step, passed_over=reasons)
         return None if sound is None else sound.path
@@ -106,6 +121,8 @@ class Session:
             model_dir, trust_remote_code=False, local_files_only=True
         )
         splits = data.load(self.recipe, self.base_dir, tokenizer)
+        arguments = self._arguments(splits)
+        assert arguments.device  # chooses this rank's GPU, before anything is loaded onto one
         torch.manual_seed(self.recipe.train.seed)
         prepared = methods.prepare(self.recipe, model_dir)
         self.progress.phase = "tokenising"
@@ -119,18 +136,24 @@ class Session:
             model=prepared.model,
             peft_config=prepared.peft_config,
             processing_class=tokenizer,
-            args=self._arguments(splits),
+            args=arguments,
             train_dataset=splits.train,
             eval_dataset=splits.eval,
         )
         if len(trainer.train_dataset) == 0:
             raise _nothing_to_learn(self.recipe, self.base_dir)
+        self._space_evaluations(trainer)
         return trainer, splits
+
+    def _space_evaluations(self, trainer: RunTrainer) -> None:
+        """Once it is known how many rows are left: packing and dropped rows make fewer steps."""
+        train = self.recipe.train
+        every = max(1, _planned_steps(self.recipe, len(trainer.train_dataset)) // _PERIODS)
+        trainer.args.eval_steps = train.eval_every or every
+        trainer.args.save_steps = train.save_every or every
 
     def _arguments(self, splits: data.Splits) -> SFTConfig:
         train, hardware = self.recipe.train, self.recipe.hardware
-        steps = _planned_steps(self.recipe, len(splits.train))
-        every = max(1, steps // _EVALUATIONS_A_RUN)
         on_cpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
         return SFTConfig(
             output_dir=str(self.run.path / ".trainer"),
@@ -159,10 +182,9 @@ class Session:
             dataloader_num_workers=train.workers,
             dataloader_pin_memory=not on_cpu,
             eval_strategy="steps" if splits.eval is not None else "no",
-            eval_steps=train.eval_every or every,
+            eval_steps=1,  # spaced when the number of rows is known
             prediction_loss_only=True,
             save_strategy="steps",
-            save_steps=train.save_every or every,
             logging_steps=train.log_every,
             logging_nan_inf_filter=False,  # it would show a diverged run as converged, and sync
             seed=train.seed,
@@ -186,8 +208,8 @@ class Session:
         evaluated = {e["step"] for e in trainer.state.log_history if "eval_loss" in e}
         if splits.eval is not None and step not in evaluated:
             trainer.evaluate()
-        self._sample(trainer, splits, "after")
         self._publish(trainer)
+        self._sample(trainer, splits, "after")
         self.events.append("end", state=State.FINISHED, step=step)
         return int(ExitCode.FINISHED)
 
@@ -201,6 +223,7 @@ class Session:
             return
         (staging / "training_args.bin").unlink(missing_ok=True)
         checkpoints.seal(staging, step=trainer.state.global_step)
+        checkpoints.discard(self.run.model)  # of an attempt that was killed after publishing
         durable.publish_dir(staging, self.run.model)
         shutil.rmtree(self.run.path / ".trainer", ignore_errors=True)
 
@@ -209,19 +232,26 @@ class Session:
         rows = splits.test if splits.test is not None else splits.eval
         if rows is None or trainer.args.world_size > 1:
             return
-        tokenizer: PreTrainedTokenizerBase = trainer.processing_class
-        for row in rows.select(range(min(_NUM_SAMPLES, len(rows)))):
-            prompt, wanted = _prompt_of(row)
-            if wanted is not None:
-                answer = _generate(trainer, tokenizer, prompt)
-                self.events.append(
-                    "sample",
-                    moment=moment,
-                    step=trainer.state.global_step,
-                    prompt=_shown(prompt)[:_SAMPLE_TEXT],
-                    wanted=wanted[:_SAMPLE_TEXT],
-                    answer=answer[:_SAMPLE_TEXT],
-                )
+        try:
+            for row in rows.select(range(min(_NUM_SAMPLES, len(rows)))):
+                self._sample_row(trainer, row, moment)
+        except (RuntimeError, IndexError, ValueError) as error:
+            # an example is no reason to lose a run
+            self.events.append("sample_failed", moment=moment, error=str(error)[:_SAMPLE_TEXT])
+
+    def _sample_row(self, trainer: RunTrainer, row: dict[str, Any], moment: str) -> None:
+        prompt, wanted = _prompt_of(row)
+        if wanted is None:
+            return
+        answer = _generate(trainer, prompt, self.recipe.data.max_length)
+        self.events.append(
+            "sample",
+            moment=moment,
+            step=trainer.state.global_step,
+            prompt=_shown(prompt)[:_SAMPLE_TEXT],
+            wanted=wanted[:_SAMPLE_TEXT],
+            answer=answer[:_SAMPLE_TEXT],
+        )
 
     def _write_lock(self) -> None:
         """What the recipe resolved to, for replays to compare with."""
@@ -281,14 +311,17 @@ def _shown(prompt: Any) -> str:
     return str(prompt) if isinstance(prompt, str) else str(prompt[-1]["content"])
 
 
-def _generate(trainer: RunTrainer, tokenizer: PreTrainedTokenizerBase, prompt: Any) -> str:
+def _generate(trainer: RunTrainer, prompt: Any, max_length: int) -> str:
+    """The greedy answer to a prompt; of a long one the end is kept, as much as training sees."""
+    tokenizer: PreTrainedTokenizerBase = trainer.processing_class
     if isinstance(prompt, str):
         inputs = tokenizer(prompt, return_tensors="pt")
     else:
         inputs = tokenizer.apply_chat_template(
             prompt, add_generation_prompt=True, return_tensors="pt", return_dict=True
         )
-    inputs = inputs.to(trainer.args.device)
+    room = max(1, max_length - _SAMPLE_TOKENS)
+    inputs = {k: v[:, -room:].to(trainer.args.device) for k, v in inputs.items()}
     network, was_training = trainer.model, trainer.model.training
     network.eval()
     with torch.no_grad():

@@ -20,15 +20,18 @@ from typing import Any
 
 from profiles import durable, identity
 from profiles.errors import ExitCode
-from profiles.journal import Journal
+from profiles.journal import Journal, read_all
 from profiles.rundir import RunDir, read_json
-from profiles.state import State, newest_checkpoint, status
+from profiles.state import State, is_held, newest_checkpoint, status
 from runner import control, engines
 
 _TICK_SECONDS = 0.25
 _HEARTBEAT_SECONDS = 2.0
 _FORCE_AFTER_SECONDS = 10.0
 _REAP_SECONDS = 10.0
+_PARTS = ("what", "why", "do", "where")
+_EXIT_TRIES = 60
+_EXIT_RETRY_SECONDS = 10.0
 _CONSOLE_LIMIT_BYTES = 16 << 20
 _PR_SET_CHILD_SUBREAPER = 36
 _LOCK_TRIES = 20
@@ -41,6 +44,9 @@ class Supervisor:
         self.run = run
         self.attempt = run.attempt()
         self._lock_fd = _take_lock(run)
+        if is_held(run.worker_lock):  # ranks of an earlier attempt outlived their supervisor
+            raise SystemExit(ExitCode.CANNOT_CREATE)
+        run.worker_heartbeat.unlink(missing_ok=True)
         self.events = Journal(run.supervisor_events, attempt=self.attempt)
         self._sampler: subprocess.Popen[bytes] | None = None
         self._unanswered_since = time.monotonic()
@@ -59,8 +65,19 @@ class Supervisor:
         return_code = worker.wait()
         self._reap_leftovers()
         outcome = self._outcome(return_code)
-        durable.write_json(self.run.exit, outcome)
+        self._write_exit(outcome)
         self.events.append("exit", **{k: outcome[k] for k in ("state", "code", "what")})
+
+    def _write_exit(self, outcome: dict[str, Any]) -> None:
+        """Wait for room if the disk is full: this record is what people will look for."""
+        for _ in range(_EXIT_TRIES - 1):
+            try:
+                durable.write_json(self.run.exit, outcome)
+            except OSError:
+                time.sleep(_EXIT_RETRY_SECONDS)
+            else:
+                return
+        durable.write_json(self.run.exit, outcome)
 
     def _start_worker(self) -> subprocess.Popen[bytes]:
         with self.run.console.open("ab") as console:
@@ -85,7 +102,7 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
-                env=os.environ | {"PYTHONSAFEPATH": "1"},
+                env=engines.worker_environment(os.environ, self._devices()),
                 start_new_session=True,
             )
 
@@ -175,22 +192,32 @@ class Supervisor:
             "do": "`advisor resume` goes on from the last checkpoint" if resumable else "",
             "where": str(self.run.console),
         }
+        ended = self._end_event()
+        if ended == State.FINISHED and self.run.model.is_dir():
+            # whatever happened after that, in a library's teardown for example, the result is there
+            what = f"all {now.step} steps are done, the result is in {self.run.model}"
+            done = {"state": State.FINISHED, "code": 0, "what": what, "do": ""}
+            return outcome | done
         if self._forced:
             what = f"stopped by force at step {now.step}: it did not answer for 10 s"
             return outcome | {"state": State.STOPPED, "code": int(ExitCode.STOPPED), "what": what}
-        if return_code < 0:
-            return outcome | self._killed(-return_code, now.step, resumable)
-        if return_code == ExitCode.FINISHED and self.run.model.is_dir():
-            what = f"all {now.step} steps are done, the result is in {self.run.model}"
-            return outcome | {"state": State.FINISHED, "what": what, "do": ""}
-        if return_code == ExitCode.STOPPED:
+        # torchrun reports every failing rank as 1, so the worker's own word counts first
+        if ended == State.STOPPED or return_code == ExitCode.STOPPED:
             saved = f"resumable from step {resumable}" if resumable else "nothing was saved"
             what = f"stopped on request at step {now.step}, {saved}"
-            return outcome | {"state": State.STOPPED, "what": what}
+            return outcome | {"state": State.STOPPED, "code": int(ExitCode.STOPPED), "what": what}
         if error is not None:
-            return outcome | {k: error[k] for k in ("what", "why", "do", "where") if k in error}
+            return outcome | {k: error[k] for k in ("code", *_PARTS) if k in error}
+        if return_code < 0:
+            return outcome | self._killed(-return_code, now.step, resumable)
         what = f"the worker ended with exit code {return_code} and gave no reason"
         return outcome | {"code": return_code or int(ExitCode.INTERNAL), "what": what}
+
+    def _end_event(self) -> str | None:
+        """The end that the worker wrote down in this attempt, if it came to one."""
+        events = read_all(self.run.worker_events)
+        ends = [e["state"] for e in events if e["kind"] == "end" and e["a"] == self.attempt]
+        return str(ends[-1]) if ends else None
 
     def _killed(self, number: int, step: int, resumable: int | None) -> dict[str, Any]:
         saved = f"resumable from step {resumable}" if resumable else "no checkpoint yet"

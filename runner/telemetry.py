@@ -56,7 +56,7 @@ class StepRecorder:
         self._metrics = metrics
         self._on_cuda = device.type == "cuda"
         self._device = device
-        self._unread: deque[tuple[dict[str, Any], list[tuple[str, Any, Any]]]] = deque()
+        self._unread: deque[tuple[dict[str, Any], list[tuple[str, Any, Any]], Any, Any]] = deque()
         self._last_sync = time.monotonic()
         self.begin()
 
@@ -67,6 +67,7 @@ class StepRecorder:
         self._edges: list[tuple[str, Any, Any]] = []
         self._tokens: Counter[str] = Counter()
         self._longest = 0
+        self._first_mark = self._mark()
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -104,7 +105,7 @@ class StepRecorder:
             "longest": self._longest,
             **self._memory(),
         }
-        self._unread.append((record, self._edges))
+        self._unread.append((record, self._edges, self._first_mark, self._mark()))
         self._write_passed(wait=len(self._unread) > _MAX_UNREAD)
         self.begin()
 
@@ -116,15 +117,17 @@ class StepRecorder:
 
     def _write_passed(self, *, wait: bool) -> None:
         while self._unread:
-            record, edges = self._unread[0]
-            if edges and not edges[-1][2].query():
+            record, edges, first, last = self._unread[0]
+            if last is not None and not last.query():
                 if not wait:
                     return
-                edges[-1][2].synchronize()
+                last.synchronize()
             self._unread.popleft()
             wait = False
-            if edges:
-                record["gpu_phases"] = _elapsed(edges)
+            if last is not None:
+                # The host is done with a step while the device still works on it
+                seconds = max(record["seconds"], first.elapsed_time(last) / 1000)
+                record |= {"seconds": round(seconds, 6), "gpu_phases": _elapsed(edges)}
             self._metrics.append("step", sync=False, **record)
         if time.monotonic() - self._last_sync > _SYNC_SECONDS:
             self._last_sync = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -126,10 +127,14 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc]
             self.events.append("save_begun", step=step)
             self._staging = checkpoints.stage(self.run, step)
         self._staging = Path(self._from_rank_zero(str(self._staging)))
-        Trainer._save_checkpoint(self, model, trial)  # noqa: SLF001  # SFTTrainer's adds a model card
-        self.accelerator.wait_for_everyone()
-        if self.is_world_process_zero():
-            self._commit(self._staging, step, started)
+        try:
+            Trainer._save_checkpoint(self, model, trial)  # noqa: SLF001  # ours adds no model card
+            self.accelerator.wait_for_everyone()
+            if self.is_world_process_zero():
+                self._commit(self._staging, step, started)
+        except OSError:
+            shutil.rmtree(self._staging, ignore_errors=True)  # half a checkpoint fills the disk
+            raise
         self.accelerator.wait_for_everyone()
         self.recorder.begin()
 

@@ -6,6 +6,8 @@ to the run directory; its exit code says how it ended.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import sys
 import threading
@@ -25,6 +27,8 @@ _BEAT_SECONDS = 2.0
 def main(argv: list[str]) -> int:
     """Train; returns the exit code."""
     run = RunDir(Path(argv[1]))
+    lock = os.open(run.worker_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, durable.PRIVATE_FILE)
+    fcntl.flock(lock, fcntl.LOCK_SH)  # until this process ends, however it ends
     try:
         installation.check()
         return _train(run)
@@ -55,9 +59,8 @@ def _train(run: RunDir) -> int:
 
 def _explain(run: RunDir, error: Exception) -> UserError:
     """Our own words for what a library raised."""
-    import torch  # noqa: PLC0415  # loaded already, or the error was raised before it could be
-
-    if isinstance(error, torch.OutOfMemoryError):
+    torch = sys.modules.get("torch")  # what failed may be its import
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return UserError(
             "the GPU ran out of memory",
             why=str(error).split(". ", maxsplit=1)[0],
@@ -85,8 +88,12 @@ def _explain(run: RunDir, error: Exception) -> UserError:
 
 def _record(run: RunDir, error: UserError) -> None:
     print(f"error: {error.what}\n{error.why}", file=sys.stderr)  # noqa: T201  # the console log
-    if int(os.environ.get("RANK", "0")) == 0:
-        durable.write_json(run.error, {"attempt": run.attempt(), **error.as_dict()})
+    attempt = run.attempt()
+    known = read_json(run.error)
+    if known is not None and known.get("attempt") == attempt:
+        return  # another rank failed first; what this one says is the consequence
+    with contextlib.suppress(OSError):  # a full disk must not cost the exit code
+        durable.write_json(run.error, {"attempt": attempt, **error.as_dict()})
 
 
 class Heart(threading.Thread):

@@ -44,11 +44,11 @@ def test_a_harmed_checkpoint_is_passed_over_with_its_reason(run, harm, words):
     save(run, 10)
     harm(save(run, 20).path)
 
-    sound, reasons = checkpoints.newest_sound(run)
+    sound, faults = checkpoints.newest_sound(run)
 
     assert sound is not None
     assert sound.step == 10
-    assert words in reasons[0]
+    assert words in next(iter(faults.values()))
 
 
 def test_staging_is_never_taken_for_a_checkpoint(run):
@@ -56,9 +56,9 @@ def test_staging_is_never_taken_for_a_checkpoint(run):
     save(run, 10)
     (checkpoints.stage(run, 20) / "weights").write_text("half")
 
-    sound, reasons = checkpoints.newest_sound(run)
+    sound, faults = checkpoints.newest_sound(run)
 
-    assert (sound.step if sound else None, reasons) == (10, [])
+    assert (sound.step if sound else None, faults) == (10, {})
 
 
 def test_leftover_staging_is_reclaimed(run):
@@ -88,3 +88,18 @@ def test_saving_a_step_again_replaces_it(run):
 
     (only,) = checkpoints.committed(run)
     assert (only.path / "deep" / "weights").read_text() == "second"
+
+
+def test_damaged_checkpoints_that_were_set_aside_do_not_push_out_good_ones(run):
+    """Two damaged newer ones and a limit of two: the good one and the next one stay."""
+    save(run, 60)
+    for step in (80, 100):
+        (save(run, step).path / "deep" / "weights").write_text("broken")
+    _, faults = checkpoints.newest_sound(run)
+
+    for checkpoint in faults:
+        checkpoints.set_aside(checkpoint)
+    save(run, 70)
+
+    assert checkpoints.rotate(run, keep=2) == []
+    assert [c.step for c in checkpoints.committed(run)] == [70, 60]

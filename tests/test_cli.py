@@ -216,3 +216,25 @@ def test_training_packages_that_are_missing_are_named(monkeypatch, recipe):
         preflight.check(recipes.parse(recipe.read_text(), where="r"), recipe.parent)
 
     assert caught.value.code == 71
+
+
+def test_an_interrupt_is_no_traceback(monkeypatch):
+    """Ctrl-C in any command: exit code 130."""
+    from tui import main
+    from tui.commands import probe
+
+    def interrupt(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(probe, "probe", interrupt)
+
+    assert main.run(["probe"]) == 130
+
+
+def test_a_reader_that_leaves_early_is_no_error(bare_model):
+    """`advisor model show M --json | head -c 1` ends quietly."""
+    command = f"{ADVISOR} model show {bare_model} --json | head -c 1; exit ${{PIPESTATUS[0]}}"
+
+    done = subprocess.run(["/bin/bash", "-c", command], capture_output=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -125,3 +125,16 @@ def test_a_learning_rate_that_was_chosen_stays_when_the_method_changes():
     changed = recipe.with_changes(text, {"method.name": "full"}, where="r")
 
     assert changed.learning_rate == 3e-5
+
+
+def test_a_learning_rate_that_is_set_together_with_the_method_stays():
+    """Even if it equals the old method's default."""
+    changes = {"method.name": "full", "train.learning_rate": "2e-4"}
+
+    assert recipe.with_changes(SOUND, changes, where="r").learning_rate == 2e-4
+
+
+def test_a_change_that_replaces_a_table_is_an_error_and_no_crash():
+    """`--set train=3 --set method.name=full`."""
+    with pytest.raises(UserError, match="mistake"):
+        recipe.with_changes(SOUND, {"train": "3", "method.name": "full"}, where="r")

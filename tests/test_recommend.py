@@ -184,3 +184,16 @@ def test_the_recipe_says_what_was_recommended(gpus):
     written = draft.recipe_of(found, model="m", data="d", version="1")
 
     assert written.to_plan() == found.fit.plan
+
+
+def test_the_rank_is_lowered_until_it_fits():
+    """Much data asks for rank 64; on a nearly full card a smaller one is taken."""
+    machine = planned.plan_machine("1x T4", host=HOST)
+    for free_mib in range(8000, 9200, 50):
+        gpu = replace(machine.gpus[0], vram_free_bytes=free_mib << 20)
+
+        found = recommend.recommend(
+            model(), replace(machine, gpus=(gpu,)), dataset(rows=20_000), Wishes()
+        )
+
+        assert found.rung is None or found.fit.fits, free_mib

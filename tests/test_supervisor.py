@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import pytest
 
 from profiles import durable, rundir
 from profiles.errors import UserError
-from profiles.journal import read_all
+from profiles.journal import Journal, read_all
 from profiles.state import State, status
 from runner import checkpoints, control, engines, launch, supervisor
 
@@ -211,6 +212,47 @@ def test_twenty_random_kills_lose_no_acknowledged_checkpoint(run, supervised):
     assert acknowledged > 0
 
 
+@pytest.mark.parametrize(
+    ("ending", "return_code", "state", "code"),
+    [
+        ("finished", -11, State.FINISHED, 0),
+        ("finished", 1, State.FINISHED, 0),
+        ("stopped", 1, State.STOPPED, 75),
+        ("stopped", 75, State.STOPPED, 75),
+    ],
+)
+def test_the_workers_own_word_counts_before_its_exit_code(run, ending, return_code, state, code):
+    """A crash after the end, and torchrun's 1 for every failing rank, change no outcome."""
+    one = supervisor.Supervisor(run)
+    Journal(run.worker_events, attempt=1).append("end", state=ending, step=9)
+    if ending == "finished":
+        run.model.mkdir()
+
+    outcome = one._outcome(return_code)
+
+    assert (outcome["state"], outcome["code"]) == (state, code)
+
+
+def test_the_error_of_a_rank_keeps_its_own_code(run):
+    """Torchrun says 1; the worker wrote why, and 82."""
+    one = supervisor.Supervisor(run)
+    error = {"attempt": 1, "code": 82, "what": "diverged", "why": "", "do": "", "where": ""}
+    durable.write_json(run.error, error)
+
+    outcome = one._outcome(1)
+
+    assert (outcome["state"], outcome["code"], outcome["what"]) == (State.FAILED, 82, "diverged")
+
+
+def test_ranks_that_outlived_their_supervisor_keep_the_run_to_themselves(run):
+    """Torchrun's ranks inherit no lock, so they hold one of their own."""
+    with run.worker_lock.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+
+        with pytest.raises(SystemExit):
+            supervisor.Supervisor(run)
+
+
 def test_a_request_to_a_run_that_is_over_is_refused(run, supervised):
     """With what to do instead."""
     supervised(num_steps=2)
@@ -233,6 +275,9 @@ def test_requests_of_damaged_files_are_passed_over(run):
     """Readers never raise on content."""
     (run.requests / "a.json").write_text("{")
     (run.requests / "b.json").write_text(json.dumps({"run": "other", "verb": "stop"}))
+    (run.requests / "d.json").write_text(
+        json.dumps({"run": run.id, "verb": "stop", "attempt": "soon"})
+    )
     (run.requests / ".c.json").write_text(json.dumps({"run": run.id, "verb": "stop"}))
 
     assert control.pending(run) == []

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import sys
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from profiles import rundir
+from profiles import durable, rundir
 from profiles.journal import read_all
 from profiles.state import State, status
 
@@ -94,9 +95,12 @@ def test_a_killed_worker_resumes_to_the_same_losses(advisor, recipe):
     assert losses(finished(resumed)) == undisturbed
 
 
-def test_a_stopped_run_saves_and_can_go_on(advisor, recipe):
-    """`advisor stop` ends it at a step boundary with code 75; `resume` finishes it."""
-    run = rundir.find(advisor("run", recipe(), "--set", "train.max_steps=400").stdout.strip())
+@pytest.mark.parametrize("hardware", ["", 'strategy = "ddp"\ngpus = 2\n'])
+def test_a_stopped_run_saves_and_can_go_on(advisor, recipe, hardware):
+    """`advisor stop` ends it at a step boundary with code 75, with one process and with two."""
+    path = recipe()
+    path.write_text(path.read_text() + f"[hardware]\n{hardware}")
+    run = rundir.find(advisor("run", path, "--set", "train.max_steps=400").stdout.strip())
     deadline = time.monotonic() + 120
     while status(run).step < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -106,8 +110,24 @@ def test_a_stopped_run_saves_and_can_go_on(advisor, recipe):
         time.sleep(0.05)
 
     found = status(run)
-    assert (found.state, found.exit_code) == (State.STOPPED, 75)
+    assert (found.state, found.exit_code) == (State.STOPPED, 75), found.reason
     assert found.resumable_from == found.step > 0
+
+
+def test_a_run_killed_after_its_last_step_is_finished_without_another_step(advisor, recipe):
+    """Resumed from the checkpoint of the last step, it only evaluates and publishes."""
+    path = recipe()
+    run = finished(advisor("run", path, "--follow"))
+    undisturbed = losses(run)
+    shutil.rmtree(run.model)  # as if it had been killed before publishing
+    ended = json.loads(run.exit.read_text())
+    durable.write_json(run.exit, ended | {"state": "killed", "code": 137})
+
+    resumed = finished(advisor("resume", run.id, "--follow"))
+
+    assert losses(resumed) == undisturbed
+    assert resumed.model.is_dir()
+    assert status(resumed).resumable_from == 12
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora"])
@@ -155,6 +175,21 @@ def test_packed_rows_train(advisor, recipe):
 
     report = json.loads(advisor("profile", run.id, "--json").stdout)["report"]
     assert report["run"]["padded_tokens"] - report["run"]["tokens"] <= 0.2 * report["run"]["tokens"]
+
+
+def test_a_packed_run_has_checkpoints_on_its_way(advisor, recipe):
+    """Packing makes fewer steps than rows suggest: periods are counted in what is left."""
+    path = recipe()
+    text = (
+        path.read_text().replace("max_steps = 12\n", "epochs = 6\n").replace("save_every = 4\n", "")
+    )
+    path.write_text(text)
+
+    run = finished(advisor("run", path, "--set", "data.packing=true", "--follow"))
+
+    saved = [e["step"] for e in read_all(run.worker_events) if e["kind"] == "checkpoint"]
+    assert len(saved) >= 4
+    assert saved[0] < saved[-1]
 
 
 def test_a_closed_terminal_does_not_end_a_run(recipe, tmp_path):

@@ -50,9 +50,12 @@ def _lines(run: RunDir) -> Iterator[str]:
 
 def step_line(record: Record, num_steps: int) -> str:
     """Like "step 40/300  loss 3.412"."""
+    return f"step {record['step']}/{num_steps}  loss {_loss(record)}"
+
+
+def _loss(record: Record) -> str:
     loss = record.get("loss")
-    shown = "not finite" if loss is None else f"{loss:.4f}"
-    return f"step {record['step']}/{num_steps}  loss {shown}"
+    return "not finite" if loss is None else f"{loss:.4f}"
 
 
 def describe(event: Record) -> str:
@@ -65,7 +68,7 @@ def describe(event: Record) -> str:
         )
     if kind == "evaluated":
         when = "base model" if step == 0 else f"step {step}"
-        return f"{when}: evaluation loss {event['loss']:.4f} ({duration_text(event['seconds'])})"
+        return f"{when}: evaluation loss {_loss(event)} ({duration_text(event['seconds'])})"
     if kind == "checkpoint":
         return f"step {step}: checkpoint saved"
     texts = {

@@ -22,7 +22,9 @@ def run(arguments: list[str]) -> int:
         installation.check()
         from tui.cli import cli  # noqa: PLC0415  # after the check: it may import others' packages
 
-        return int(cli.main(arguments, prog_name="advisor", standalone_mode=False) or 0)
+        # not cli.main(), which answers for interrupts and closed pipes in its own way
+        with cli.make_context("advisor", arguments) as context:
+            return int(cli.invoke(context) or 0)
     except UserError as error:
         return _tell(error, as_json="--json" in arguments)
     except BrokenPipeError:  # the reader of our output has gone, as in `| head`
@@ -48,6 +50,8 @@ def _usage(error: Exception) -> int:
     """Usage errors show themselves; anything else is our mistake and keeps its traceback."""
     import click  # noqa: PLC0415
 
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
     if not isinstance(error, click.ClickException):
         raise error
     error.show()

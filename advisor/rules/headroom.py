@@ -20,6 +20,8 @@ def check(case: Case) -> Finding | NotMeasured | None:
     run = case.run
     if run.device == "cpu":
         return NotMeasured("B27 headroom: on a CPU more memory buys no speed")
+    if run.capacity_bytes == 0:
+        return NotMeasured("B27 headroom: the driver gave no sample of the GPU's memory")
     used = run.device_peak_bytes or run.reserved_peak_bytes or run.peak_bytes
     if used > _UNUSED * run.capacity_bytes:
         return None
