@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from profiles import durable, rundir
 from profiles.journal import read_all
@@ -152,19 +153,19 @@ def test_whole_logits_and_tiles_give_the_same_losses(advisor, recipe):
     assert full == pytest.approx(chunked, rel=1e-4)
 
 
-def test_a_diverging_run_stops_with_its_own_code(advisor, recipe):
-    """Exit code 82, the last finite loss told, and no checkpoint of broken weights."""
-    settings = (
-        "[train]\nlearning_rate = 1.0\nmax_grad_norm = 1e9\nscheduler = 'constant'\nwarmup = 0"
-    )
-    path = recipe("full", settings)
+def test_a_loss_that_is_not_finite_stops_the_run(advisor, recipe, tiny_model, tmp_path):
+    """Exit code 82 and no checkpoint: a NaN must not pass for perfect convergence."""
+    broken = shutil.copytree(tiny_model, tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    weights["model.norm.weight"][0] = float("nan")
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
 
-    done = advisor("run", path, "--set", "train.max_steps=300", "--follow")
+    done = advisor("run", recipe(), "--set", f"model.id={broken}", "--follow")
 
-    run = rundir.find(done.stdout.strip())
-    assert done.returncode in (0, 82), done.stderr
-    if done.returncode == 82:
-        assert "diverged" in status(run).reason
+    found = status(rundir.find(done.stdout.strip()))
+    assert (done.returncode, found.state, found.resumable_from) == (82, State.FAILED, None)
+    assert "the loss became nan" in found.reason
+    assert "evaluation loss not finite" in done.stderr
 
 
 def test_packed_rows_train(advisor, recipe):
