@@ -382,7 +382,7 @@ def test_the_recipe_is_saved_where_asked(tmp_path: Path) -> None:
         await press(app, pilot, "s")
         app.screen.query_one(Input).value = "no/such/folder.toml"
         await press(app, pilot, "enter")
-        assert "error: cannot write the recipe" in text(app)
+        assert "error: cannot write folder.toml" in text(app)
         await press(app, pilot, "s", "escape")
         assert isinstance(app.screen, RecommendationScreen)
 
