@@ -23,6 +23,8 @@ RUNNABLE = ("full", "lora", "qlora")
 LADDER = ("full", "full_8bit", "lora", "qlora")
 """Rungs from the most to the least memory."""
 _LENGTH_STEP = 64
+_TEMPLATE_MARGIN = 1.1
+_TEMPLATE_TOKENS = 32
 _DEFAULT_SEQ_LEN = 2048
 _DEFAULT_BATCH = 16
 _MIN_STEPS_AN_EPOCH = 20
@@ -213,8 +215,10 @@ def _seq_len(model: Model, dataset: Dataset | None, wishes: Wishes) -> int:
         return min(wishes.seq_len.value, model.max_positions)
     if dataset is None or dataset.tokens is None:
         return min(_DEFAULT_SEQ_LEN, model.max_positions)
-    longest = math.ceil(dataset.tokens.max / _LENGTH_STEP) * _LENGTH_STEP
-    return min(longest, model.max_positions)
+    # The marks of the chat template are only estimated in the counts, and a cap that cuts the
+    # replies costs far more than one that is too high
+    longest = _TEMPLATE_MARGIN * dataset.tokens.max + _TEMPLATE_TOKENS
+    return min(math.ceil(longest / _LENGTH_STEP) * _LENGTH_STEP, model.max_positions)
 
 
 def _effective_batch(dataset: Dataset | None, wishes: Wishes) -> int:

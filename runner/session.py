@@ -69,6 +69,7 @@ class Session:
             num_dropped=len(splits.train) - len(trainer.train_dataset)
             if not self.recipe.data.packing
             else 0,
+            num_at_max_length=self._num_at_max_length(trainer),
             num_trainable=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
             reclaimed_bytes=reclaimed,
             device=str(trainer.args.device),
@@ -144,6 +145,13 @@ class Session:
             raise _nothing_to_learn(self.recipe, self.base_dir)
         self._space_evaluations(trainer)
         return trainer, splits
+
+    def _num_at_max_length(self, trainer: RunTrainer) -> int:
+        """Rows that fill max_length, so were probably cut; packing fills every row."""
+        if self.recipe.data.packing:
+            return 0
+        rows = trainer.train_dataset["input_ids"]
+        return sum(len(ids) >= self.recipe.data.max_length for ids in rows)
 
     def _space_evaluations(self, trainer: RunTrainer) -> None:
         """Once it is known how many rows are left: packing and dropped rows make fewer steps."""

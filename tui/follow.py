@@ -62,9 +62,11 @@ def describe(event: Record) -> str:
     """One line for an event that a person wants to know of; empty for the others."""
     kind, step = event["kind"], event.get("step", 0)
     if kind == "prepared":
+        cut = event.get("num_at_max_length", 0)
         return (
             f"ready in {duration_text(event['seconds'])}: {count_text(event['num_train'])} rows, "
             f"{count_text(event['num_trainable'])} trained weights on {event['device']}"
+            + (f"\n! {count_text(cut)} rows reach data.max_length and are cut there" if cut else "")
         )
     if kind == "evaluated":
         when = "base model" if step == 0 else f"step {step}"
