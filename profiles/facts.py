@@ -65,6 +65,8 @@ class Gpu:
     pcie_generation: int | None = None
     pcie_lanes: int | None = None
     num_nvlinks: int = 0
+    nvlink_bytes_per_second: float | None = None
+    """Of all links together, one direction, by the table."""
     holders: tuple[GpuProcess, ...] = ()
 
     @property
@@ -91,7 +93,9 @@ class Machine:
     disk_free_bytes: int
     origin: Origin
     interconnect: str | None = None
-    """Between the GPUs: "nvlink", "pcie", or None for one GPU or unknown."""
+    """Between the GPUs of a node: "nvlink", "pcie", or None for one GPU or unknown."""
+    num_nodes: int = 1
+    """Equal hosts that work together; everything else here is of one of them."""
     driver: str | None = None
     cuda_version: str | None = None
     notes: tuple[str, ...] = ()
@@ -104,6 +108,39 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Experts:
+    """The mixture that stands in place of the MLP in some or all layers."""
+
+    num_experts: int
+    """Routed experts of one layer."""
+    top_k: int
+    """Routed experts that a token visits."""
+    width: int
+    """Intermediate size of one routed expert."""
+    num_layers: int
+    """Layers that have experts; the others have a dense MLP."""
+    shared_width: int = 0
+    """Summed intermediate size of the experts that every token visits."""
+    shared_gate: bool = False
+    """A linear of one output weighs the shared experts (Qwen2-MoE)."""
+    router_bias: bool = False
+    expert_bias: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latent:
+    """Multi-head latent attention (DeepSeek-V2): queries, keys and values through low ranks."""
+
+    query_rank: int | None
+    """None: one linear makes the queries."""
+    kv_rank: int
+    nope_dim: int
+    """Per head, the part of queries and keys without rotary positions."""
+    rope_dim: int
+    value_dim: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """A decoder-only language model, by the dimensions that memory and speed depend on."""
 
@@ -112,25 +149,56 @@ class Model:
     """Local folder with config.json and weights, or None."""
     architecture: str
     model_type: str
+    """Of the text model, where it is wrapped."""
     hidden_size: int
     num_layers: int
     num_heads: int
     num_kv_heads: int
     head_dim: int
     intermediate_size: int
+    """Of the dense MLP; 0 where every layer has experts."""
     vocab_size: int
     max_positions: int
     tied_embeddings: bool
     attention_bias: bool = False
+    """On q, k and v."""
     output_bias: bool = False
     mlp_bias: bool = False
-    qk_norm: bool = False
+    head_bias: bool = False
+    qk_norm: str = ""
+    """"head": each head's q and k, shared weights; "full": the whole projections; or none."""
+    norm: str = "rms"
+    """"rms", "layer" (weight and bias), "layer_no_bias", or "layer_bare" (neither)."""
+    norms_per_layer: int = 2
+    parallel: bool = False
+    """Attention and MLP read the same input and are added together."""
+    gated_mlp: bool = True
+    """Gate, up and down; else up and down only."""
+    fused_qkv: bool = False
+    """One linear makes q, k and v."""
+    fused_gate_up: bool = False
+    sliding_window: int | None = None
+    """Tokens that a sliding layer attends to."""
+    num_sliding_layers: int = 0
+    num_positions: int = 0
+    """Rows of a learned position embedding, 0 with rotary positions or ALiBi."""
+    experts: Experts | None = None
+    latent: Latent | None = None
+    vision_params: int = 0
+    """Weights of towers for images and sound, part of `num_params`; frozen in text training."""
+    other_params: int = 0
+    """Weights of parts that these dimensions do not describe, part of `num_params`; below 0 where
+    the dimensions describe more than there is (a layer without attention)."""
+    unmodelled: str = ""
+    """Why the formulas do not hold ("36 of 48 layers use linear attention"); empty if they do."""
     dtype: str = "bfloat16"
     num_params: int
     params_origin: Origin
     weight_bytes: int | None = None
     """Size of the weight files on disk."""
     has_chat_template: bool | None = None
+    gated: bool | None = None
+    """The hub gives the weights only to those who accepted a licence; None if unknown."""
 
     @property
     def query_width(self) -> int:

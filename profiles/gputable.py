@@ -124,6 +124,7 @@ def gpu_of(
         fp32_flops=spec.fp32_flops,
         achievable_share=spec.achievable_share,
         memory_bytes_per_second=spec.memory_bytes_per_second,
+        nvlink_bytes_per_second=_scaled(spec.nvlink_bytes_per_second, 0.5),
     )
 
 
@@ -143,10 +144,9 @@ def _fits(row: dict[str, Any], name: str, total_mib: int | None) -> bool:
     if "mib_range" in row:
         low, high = row["mib_range"]
         return total_mib is not None and low <= total_mib <= high
-    expected_mib = row["memory"].get("nvml_mib") if "memory" in row else None
-    if total_mib is None or expected_mib is None:
-        return True
-    return bool(total_mib >= _LEAST_MEMORY_SHARE * expected_mib)
+    memory = row.get("memory", {})
+    expected_mib = memory.get("nvml_mib", memory.get("gib", 0) * 1024)
+    return total_mib is None or bool(total_mib >= _LEAST_MEMORY_SHARE * expected_mib)
 
 
 def _spec(spec_id: str, row: dict[str, Any]) -> Spec:

@@ -1,4 +1,4 @@
-"""Machines that exist only as text: "2x A100 40GB" or "8x H100:nvlink".
+"""Machines that exist only as text: "2x A100 40GB", "8x H100:nvlink" or "2 nodes of 8x H100".
 
 Decides which parts of the GPU table a person means, how the GPUs are linked, and says so in a note
 wherever the text left a choice. Everything that is no GPU is taken from the machine at hand.
@@ -15,6 +15,7 @@ from profiles.facts import Gpu, Machine, Origin
 from profiles.gputable import Spec, gpu_of, look_up, sized_specs
 
 MAX_GPUS = 64
+MAX_NODES = 64
 
 _BRIDGED = 2
 # People round: B200 is sold as 192 GB and reports 179 GiB.
@@ -26,11 +27,15 @@ _NOISE = (
 
 
 def plan_machine(text: str, *, host: Machine) -> Machine:
-    """Turn "2x A100 40GB" or "8xA100-80G:nvlink" into a machine with those GPUs, all idle."""
-    gpu_text, link = _split_link(text)
+    """Turn "2x A100 40GB" or "8xA100-80G:nvlink" into a machine with those GPUs, all idle.
+
+    With several nodes ("2 nodes of 8x H100", "2x 8x H100") the GPUs are those of one of them.
+    """
+    linked_text, link = _split_link(text)
+    num_nodes, gpu_text = _split_nodes(linked_text, text)
     notes: list[str] = []
     specs: list[Spec] = []
-    for part in re.split(r"[+,]", gpu_text):
+    for part in re.split(r"[+,]|\band\b", gpu_text):
         count, name = _split_count(part.strip(), text)
         spec, note = _resolve(name, link, text)
         specs += [spec] * count
@@ -43,6 +48,8 @@ def plan_machine(text: str, *, host: Machine) -> Machine:
         _refuse(text, "GPUs of two vendors cannot train together")
     interconnect, link_note = _interconnect(specs, link, text)
     notes += [link_note] if link_note else []
+    if num_nodes > 1:
+        notes.append(f"The network between the {num_nodes} nodes is not part of the plan.")
     notes.append(
         f"Processor, RAM and disk are those of {host.host}; the planned machine may differ."
     )
@@ -53,6 +60,7 @@ def plan_machine(text: str, *, host: Machine) -> Machine:
         gpus=tuple(_planned_gpu(index, spec) for index, spec in enumerate(specs)),
         origin=Origin.USER,
         interconnect=interconnect,
+        num_nodes=num_nodes,
         driver=None,
         cuda_version=None,
         notes=tuple(notes),
@@ -80,13 +88,34 @@ def _planned_gpu(index: int, spec: Spec) -> Gpu:
 
 
 def _split_link(text: str) -> tuple[str, str | None]:
-    found = re.fullmatch(r"(.*?)\s*:\s*(nvlink|pcie)\s*", text, re.IGNORECASE | re.DOTALL)
-    return (found[1], found[2].lower()) if found else (text, None)
+    """Read ":nvlink" and ":pcie" at the end; PCIe without a colon is a kind of card."""
+    found = re.fullmatch(
+        r"(.*?)(?:\s*:\s*(nvlink|pcie)|\s+(nvlink))\s*", text, re.IGNORECASE | re.DOTALL
+    )
+    return (found[1], (found[2] or found[3]).lower()) if found else (text, None)
+
+
+def _split_nodes(gpu_text: str, text: str) -> tuple[int, str]:
+    """Read "2 nodes of 8x NAME", "2x 8x NAME", "8x NAME on 2 nodes"; else one node."""
+    times, nodes = r"[x\u00d7*]", r"(?:nodes?|machines?|hosts?)\b"
+    found = re.fullmatch(
+        rf"\s*(?P<n>\d+)\s*{times}?\s*{nodes}\s*(?:of|with|{times}|:)?\s*(?P<gpus>.+)"
+        rf"|\s*(?P<n2>\d+)\s*{times}\s*\(?(?P<gpus2>\d+\s*{times}[^()]+)\)?"
+        rf"|(?P<gpus3>.+?)\s*(?:on|{times}|,)\s*(?P<n3>\d+)\s*{nodes}\s*",
+        gpu_text,
+        re.IGNORECASE,
+    )
+    if not found:
+        return 1, gpu_text
+    count = int(found["n"] or found["n2"] or found["n3"])
+    if not 1 <= count <= MAX_NODES:
+        _refuse(text, f"the number of nodes must be between 1 and {MAX_NODES}, not {count}")
+    return count, found["gpus"] or found["gpus2"] or found["gpus3"]
 
 
 def _split_count(part: str, text: str) -> tuple[int, str]:
     """Read "4x NAME", "4 NAME" and "NAME x4"; four digits and a space are a name ("3090 Ti")."""
-    found = re.fullmatch(r"(?P<n>\d+)\s*[x\u00d7*]\s*(?P<name>.+)", part, re.IGNORECASE)
+    found = re.fullmatch(r"(?P<n>\d{1,3})\s*[x\u00d7*]\s*(?P<name>.+)", part, re.IGNORECASE)
     found = found or re.fullmatch(r"(?P<n>\d{1,3})\s+(?P<name>.+)", part)
     found = found or re.fullmatch(r"(?P<name>.+?)\s+[x\u00d7*]\s*(?P<n>\d+)", part, re.IGNORECASE)
     if not found:
@@ -122,6 +151,8 @@ def _take_apart(name: str) -> _Wording:
 
 def _resolve(name: str, link: str | None, text: str) -> tuple[Spec, str | None]:
     """Pick the part that a person means, and say so where the name leaves a choice."""
+    if ":" in name:
+        _refuse(text, f'after the colon stands "nvlink" or "pcie", not "{name.partition(":")[2]}"')
     wanted = _take_apart(name)
     if not wanted.family:
         _refuse(text, "a GPU's name is missing")
@@ -175,8 +206,10 @@ def _interconnect(specs: list[Spec], link: str | None, text: str) -> tuple[str |
     without = next((spec.name for spec in specs if not spec.nvlink_bytes_per_second), None)
     if link == "nvlink" and without:
         _refuse(text, f"the {without} has no NVLink")
+    bridged = len(specs) > _BRIDGED and specs[0].nvlink_bridge
     if len(specs) == 1 or link:
-        return (link if len(specs) > 1 else None), None
+        pairs = f"NVLink bridges join two {specs[0].name} cards; between pairs there is PCIe."
+        return (link if len(specs) > 1 else None), pairs if link == "nvlink" and bridged else None
     if without:
         # On AMD a missing number means unknown: Infinity Fabric may be there.
         return (None if specs[0].vendor == "amd" else "pcie"), None
@@ -210,7 +243,7 @@ def _refuse(text: str, why: str) -> NoReturn:
     raise UserError(
         f'cannot plan a machine from "{text}"',
         why=why,
-        do='write it like "RTX 4090", "4x RTX 4090", "2x A100 40GB" or "8x H100:nvlink"',
+        do='write it like "4x RTX 4090", "2x A100 40GB", "8x H100:nvlink" or "2 nodes of 8x H100"',
         where="--gpu",
         code=ExitCode.USAGE,
     )

@@ -35,7 +35,7 @@ def read_config(path: Path) -> dict[str, Any]:
             code=ExitCode.NO_INPUT,
         )
     config = read_json(path)
-    _refuse_code(config, path)
+    refuse_code(config, path)
     return config
 
 
@@ -76,7 +76,7 @@ def bad_file(what: str, where: Path | str, *, why: str, do: str) -> UserError:
     return UserError(what, why=why, do=do, where=str(where), code=ExitCode.BAD_DATA)
 
 
-def _refuse_code(config: dict[str, Any], path: Path) -> None:
+def refuse_code(config: dict[str, Any], path: Path | str) -> None:
     """Reject keys by which a library could be made to fetch or run foreign code."""
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or not MODEL_TYPE.fullmatch(model_type):

@@ -80,7 +80,42 @@ NAMES = [
     ("AMD Instinct MI250X", 65520, "mi250x"),
     ("Apple M3 Pro", None, "apple-m3-pro"),
     ("Apple M3", None, "apple-m3"),
+    ("NVIDIA H800", 81559, "h800-sxm"),
+    ("NVIDIA H800 PCIe", 81559, "h800-pcie"),
+    ("NVIDIA L20", 46068, "l20"),
+    ("NVIDIA A40", 46068, "a40"),
+    ("NVIDIA A16", 15356, "a16"),
+    ("NVIDIA GB300", 284208, "gb300"),
+    ("NVIDIA GeForce RTX 3080", 12288, "rtx-3080-12"),
+    ("NVIDIA GeForce RTX 3080", 10240, "rtx-3080-10"),
+    ("NVIDIA GeForce RTX 5090 D", 32607, "rtx-5090-d"),
+    ("NVIDIA RTX 4000 SFF Ada Generation", 20475, "rtx-4000-ada-sff"),
+    ("NVIDIA T4G", 15109, "t4g"),
+    ("Tesla V100-PCIE-32GB", 32510, "v100-pcie-32"),
+    ("AMD Instinct MI210", 65520, "mi210"),
+    ("Apple M4 Max", None, "apple-m4-max"),
 ]
+
+RATES = [
+    ("NVIDIA GeForce RTX 4090", 24564, 165.2, 1008),
+    ("NVIDIA GeForce RTX 3090", 24576, 71.2, 936),
+    ("NVIDIA GeForce RTX 3080", 10240, 59.6, 760),
+    ("NVIDIA RTX A6000", 46068, 154.8, 768),
+    ("NVIDIA A10G", 23028, 70.0, 600),
+    ("NVIDIA A10", 23028, 125.0, 600),
+    ("NVIDIA GeForce RTX 2080 Ti", 11264, 53.8, 616),
+    ("NVIDIA L40S", 46068, 362.1, 864),
+    ("NVIDIA L4", 23034, 121.0, 300),
+    ("NVIDIA H200", 143771, 989.5, 4800),
+    ("NVIDIA H100 80GB HBM3", 81559, 989.5, 3350),
+    ("NVIDIA H100 PCIe", 81559, 756.5, 2039),
+    ("NVIDIA H100 NVL", 95830, 835.5, 3917),
+    ("NVIDIA H800", 81559, 989.5, 3350),
+    ("NVIDIA H800 PCIe", 81559, 756.5, 2039),
+    ("NVIDIA A100-SXM4-80GB", 81920, 312.0, 2039),
+    ("NVIDIA A100-SXM4-40GB", 40960, 312.0, 1555),
+]
+"""Parts that public tables have wrong: 16-bit dense rate with FP32 sums, and memory bandwidth."""
 
 STRANGERS = [
     ("NVIDIA GeForce RTX 4090 Laptop GPU", 16376),
@@ -93,6 +128,17 @@ STRANGERS = [
     ("Orin", None),
     ("NVIDIA GeForce RTX 9090", 65536),
     ("NVIDIA A100X", 81920),
+    ("NVIDIA GeForce RTX 4060 Laptop GPU", 8188),
+    ("NVIDIA H100 64GB", 65000),
+    ("NVIDIA H20Z", 143771),
+    ("NVIDIA RTX 6000D", 86016),
+    ("NVIDIA L40G", 24576),
+    ("NVIDIA DGX Display", 4096),
+    ("Orin NX", 15656),
+    ("Quadro GV100", 32510),
+    ("GRID A100-10C", 10240),
+    ("GRID A16-4Q", 4096),
+    ("GRID A100D-20C", 20480),
     ("", None),
 ]
 
@@ -108,6 +154,17 @@ def test_a_driver_name_finds_its_part(name: str, total_mib: int | None, spec_id:
 def test_a_part_not_in_the_table_has_no_numbers(name: str, total_mib: int | None) -> None:
     """Laptop parts, shares of a card and unknown parts never borrow another part's speed."""
     assert look_up(name, total_mib) is None
+
+
+@pytest.mark.parametrize(("name", "total_mib", "tflops", "gb_per_second"), RATES)
+def test_rates_that_others_have_wrong_are_right(
+    name: str, total_mib: int, tflops: float, gb_per_second: float
+) -> None:
+    """Neither sparse numbers, nor FP16 sums, nor those of a namesake."""
+    spec = look_up(name, total_mib)
+    assert spec is not None
+    assert spec.fp16_flops == pytest.approx(tflops * 1e12, rel=0.01)
+    assert spec.memory_bytes_per_second == pytest.approx(gb_per_second * 1e9, rel=0.01)
 
 
 def test_rates_come_in_base_units() -> None:
@@ -197,6 +254,13 @@ def test_every_block_is_whole() -> None:
         ("2x RTX 3090 + 1x RTX 4090", ["rtx-3090", "rtx-3090", "rtx-4090"], "pcie"),
         ("2x RTX 3090", ["rtx-3090"] * 2, "nvlink"),
         ("4x RTX 3090", ["rtx-3090"] * 4, "pcie"),
+        ("3090 x2", ["rtx-3090"] * 2, "nvlink"),
+        ("2x A100-80G + 2x A100-40G", ["a100-sxm-80"] * 2 + ["a100-sxm-40"] * 2, "pcie"),
+        ("2x A100-80G + 2x A100-40G:nvlink", ["a100-sxm-80"] * 2 + ["a100-sxm-40"] * 2, "nvlink"),
+        ("1x H100, 1x 4090", ["h100-sxm", "rtx-4090"], "pcie"),
+        ("2x 4090 and 1x 3090", ["rtx-4090", "rtx-4090", "rtx-3090"], "pcie"),
+        ("8xH100:pcie", ["h100-pcie"] * 8, "pcie"),
+        ("8x A100 80GB NVLink", ["a100-sxm-80"] * 8, "nvlink"),
     ],
 )
 def test_text_becomes_gpus(text: str, spec_ids: list[str], interconnect: str | None) -> None:
@@ -205,6 +269,35 @@ def test_text_becomes_gpus(text: str, spec_ids: list[str], interconnect: str | N
     assert spec_ids == [gpu.spec_id for gpu in machine.gpus]
     assert interconnect == machine.interconnect
     assert list(range(len(spec_ids))) == [gpu.index for gpu in machine.gpus]
+
+
+@pytest.mark.parametrize(
+    ("text", "num_nodes", "num_gpus"),
+    [
+        ("2 nodes of 8x H100", 2, 8),
+        ("2 nodes with 8x H100:nvlink", 2, 8),
+        ("2x8xH100", 2, 8),
+        ("4 x 8x A100 80GB", 4, 8),
+        ("2x (8x H100)", 2, 8),
+        ("8x H100 on 2 nodes", 2, 8),
+        ("8x H100, 2 nodes", 2, 8),
+        ("1 node of 8x H100", 1, 8),
+        ("2 nodes of 2x A100 40GB + 1x T4", 2, 3),
+        ("8x H100", 1, 8),
+    ],
+)
+def test_several_nodes_are_planned(text: str, num_nodes: int, num_gpus: int) -> None:
+    """The GPUs are those of one node; that the network is not known is said."""
+    machine = plan_machine(text, host=HOST)
+    assert (num_nodes, num_gpus) == (machine.num_nodes, len(machine.gpus))
+    assert any("network between" in note for note in machine.notes) == (num_nodes > 1)
+
+
+def test_bridges_join_two_cards() -> None:
+    """NVLink that a person asks for is believed, and its limit said."""
+    machine = plan_machine("4x RTX 3090:nvlink", host=HOST)
+    assert machine.interconnect == "nvlink"
+    assert "NVLink bridges join two RTX 3090 cards" in machine.notes[0]
 
 
 def test_a_planned_machine_says_what_it_does_not_know() -> None:
@@ -261,6 +354,10 @@ def test_amd_is_planned_as_rocm() -> None:
         ("2x RTX 4090 +", "name is missing"),
         ("", "name is missing"),
         ("GPU", "name is missing"),
+        ("2x H100:infiniband", 'not "infiniband"'),
+        ("65 nodes of 8x H100", "must be between 1 and 64, not 65"),
+        ("2 nodes", 'no GPU called "nodes"'),
+        ("1x H100, 1x 4090:nvlink", "the RTX 4090 has no NVLink"),
     ],
 )
 def test_text_that_names_no_machine_is_refused(text: str, why: str) -> None:

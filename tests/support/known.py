@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from profiles.facts import Dataset, Machine, Model, Origin, TokenStats
+from profiles.facts import Dataset, Experts, Machine, Model, Origin, TokenStats
 
 HOST = Machine(
     host="here",
@@ -21,15 +21,55 @@ HOST = Machine(
 )
 
 
+SHAPES = {
+    "llama-3.1-8b": (4096, 32, 32, 8, 128, 14336, 128256, False, 8_030_261_248),
+    "llama-3.1-70b": (8192, 80, 64, 8, 128, 28672, 128256, False, 70_553_706_496),
+    "llama-3.2-1b": (2048, 16, 32, 8, 64, 8192, 128256, True, 1_235_814_400),
+    "qwen2.5-0.5b": (896, 24, 14, 2, 64, 4864, 151936, True, 494_032_768),
+    "qwen2.5-1.5b": (1536, 28, 12, 2, 128, 8960, 151936, True, 1_543_714_304),
+    "qwen2.5-7b": (3584, 28, 28, 4, 128, 18944, 152064, False, 7_615_616_512),
+    "qwen3-30b-a3b": (2048, 48, 32, 4, 128, 0, 151936, False, 30_532_122_624),
+    "mixtral-8x7b": (4096, 32, 32, 8, 128, 0, 32000, False, 46_702_792_704),
+    "olmoe-1b-7b": (2048, 16, 16, 16, 128, 0, 50304, False, 6_919_161_856),
+    "gpt2": (768, 12, 12, 12, 64, 3072, 50257, True, 124_439_808),
+}
+"""Hidden size, layers, heads, key/value heads, head size, MLP width, vocabulary, tied embeddings,
+parameters; from the models' config.json."""
+MORE = {
+    "qwen2.5-0.5b": {"model_type": "qwen2", "attention_bias": True},
+    "qwen2.5-1.5b": {"model_type": "qwen2", "attention_bias": True},
+    "qwen2.5-7b": {"model_type": "qwen2", "attention_bias": True},
+    "qwen3-30b-a3b": {
+        "model_type": "qwen3_moe",
+        "qk_norm": "head",
+        "experts": Experts(num_experts=128, top_k=8, width=768, num_layers=48),
+    },
+    "mixtral-8x7b": {
+        "model_type": "mixtral",
+        "experts": Experts(num_experts=8, top_k=2, width=14336, num_layers=32),
+    },
+    "olmoe-1b-7b": {
+        "model_type": "olmoe",
+        "qk_norm": "full",
+        "experts": Experts(num_experts=64, top_k=8, width=1024, num_layers=16),
+    },
+    "gpt2": {
+        "model_type": "gpt2",
+        "norm": "layer",
+        "attention_bias": True,
+        "output_bias": True,
+        "mlp_bias": True,
+        "gated_mlp": False,
+        "fused_qkv": True,
+        "num_positions": 1024,
+        "max_positions": 1024,
+    },
+}
+
+
 def model(name="llama-3.1-8b", **changes):
     """A known model; dimensions from its config.json."""
-    shapes = {
-        "llama-3.1-8b": (4096, 32, 32, 8, 128, 14336, 128256, False, 8_030_261_248),
-        "llama-3.1-70b": (8192, 80, 64, 8, 128, 28672, 128256, False, 70_553_706_496),
-        "qwen2.5-1.5b": (1536, 28, 12, 2, 128, 8960, 151936, True, 1_543_714_304),
-        "qwen2.5-0.5b": (896, 24, 14, 2, 64, 4864, 151936, True, 494_032_768),
-    }
-    h, layers, heads, kv_heads, head_dim, f, vocab, tied, params = shapes[name]
+    h, layers, heads, kv_heads, head_dim, f, vocab, tied, params = SHAPES[name]
     found = Model(
         id=name,
         path=f"/models/{name}",
@@ -48,7 +88,7 @@ def model(name="llama-3.1-8b", **changes):
         params_origin=Origin.TABLE,
         has_chat_template=True,
     )
-    return replace(found, **changes)
+    return replace(found, **(MORE.get(name, {}) | changes))
 
 
 def dataset(rows=1000, tasks=1):
