@@ -73,6 +73,8 @@ def sharding_arguments(strategy: str) -> dict[str, Any]:
     if strategy != "fsdp":
         return {}
     return {
+        # Else the gradients of all layers stay whole on every GPU between micro-batches
+        "accelerator_config": {"gradient_accumulation_kwargs": {"sync_each_batch": True}},
         "fsdp": True,
         "fsdp_config": {
             "version": 2,

@@ -141,6 +141,8 @@ class Session:
             train_dataset=splits.train,
             eval_dataset=splits.eval,
         )
+        if self.recipe.train.precision == "bf16_pure":
+            _narrow_trained(trainer.model)
         if len(trainer.train_dataset) == 0:
             raise _nothing_to_learn(self.recipe, self.base_dir)
         self._space_evaluations(trainer)
@@ -287,6 +289,13 @@ class Session:
                 "seed": self.recipe.train.seed,
             },
         )
+
+
+def _narrow_trained(model: torch.nn.Module) -> None:
+    """Adapters in bf16 too: PEFT makes those of a 16-bit base fp32."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.bfloat16)
 
 
 def _planned_steps(recipe: Recipe, num_rows: int) -> int:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
+from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 from trl import SFTTrainer
 
@@ -33,6 +34,15 @@ class Progress(Protocol):
 
     step: int
     phase: str
+
+
+def shard_by_layer(plugin: Any) -> None:
+    """Make each layer an FSDP unit of its own, under PEFT too.
+
+    transformers gives PEFT's models a policy that Accelerate's FSDP2 does not know; it then leaves
+    all layers in one unit, which gathers the whole model at once.
+    """
+    plugin.auto_wrap_policy = transformer_auto_wrap_policy
 
 
 class RunTrainer(SFTTrainer):  # type: ignore[misc]
@@ -59,6 +69,8 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc]
         self._staging: Path | None = None
         self.data_collator: Any = CountingCollator(self.data_collator)
         self._time_backward()
+        if self.is_fsdp_enabled:
+            self._shard_by_layer()
         self.add_callback(ProtocolCallback(self, metrics))
 
     def _time_backward(self) -> None:
@@ -69,6 +81,16 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc]
                 backward(*args, **kwargs)
 
         self.accelerator.backward = timed
+
+    def _shard_by_layer(self) -> None:
+        """Just before Accelerate wraps the model, after the Trainer has chosen for PEFT."""
+        prepare, plugin = self.accelerator.prepare, self.accelerator.state.fsdp_plugin
+
+        def prepared(*args: Any, **kwargs: Any) -> Any:
+            shard_by_layer(plugin)
+            return prepare(*args, **kwargs)
+
+        self.accelerator.prepare = prepared
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """All micro-batches of a step are fetched here: the data wait of the step."""

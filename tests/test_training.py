@@ -12,12 +12,17 @@ import sys
 import time
 from pathlib import Path
 
+import peft
 import pytest
+from accelerate.utils import FullyShardedDataParallelPlugin
+from accelerate.utils.fsdp_utils import fsdp2_prepare_auto_wrap_policy
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from profiles import durable, rundir
 from profiles.journal import read_all
 from profiles.state import State, status
+from runner.trainer import shard_by_layer
 
 pytestmark = pytest.mark.slow
 ADAPTER = "rank = 8\nalpha = 16\n[train]\nlearning_rate = 5e-3"
@@ -132,8 +137,8 @@ def test_a_run_killed_after_its_last_step_is_finished_without_another_step(advis
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora"])
-def test_two_processes_share_a_model_with_fsdp(advisor, recipe, method):
-    """Sharded training on two gloo processes ends like any run."""
+def test_two_processes_train_together(advisor, recipe, method):
+    """Two gloo processes end like any run; on CPUs Accelerate takes DDP where FSDP is asked for."""
     settings = f"{ADAPTER}\n"
     path = recipe(method, settings)
     path.write_text(path.read_text() + '[hardware]\nstrategy = "fsdp"\ngpus = 2\n')
@@ -141,6 +146,20 @@ def test_two_processes_share_a_model_with_fsdp(advisor, recipe, method):
     run = finished(advisor("run", path, "--follow"))
 
     assert status(run).eval_loss < status(run).base_loss
+
+
+def test_fsdp_takes_peft_models_layer_by_layer(tiny_model):
+    """PEFT's own policy is none that Accelerate's FSDP2 knows: it would gather all at once."""
+    base = AutoModelForCausalLM.from_pretrained(tiny_model)
+    model = peft.get_peft_model(base, peft.LoraConfig(target_modules="all-linear"))
+    plugin = FullyShardedDataParallelPlugin(fsdp_version=2)
+    plugin.auto_wrap_policy = peft.utils.other.fsdp_auto_wrap_policy(model)
+    assert fsdp2_prepare_auto_wrap_policy(plugin, model) is None
+
+    shard_by_layer(plugin)
+
+    policy = fsdp2_prepare_auto_wrap_policy(plugin, model)
+    assert sum(map(policy, model.modules())) == base.config.num_hidden_layers
 
 
 def test_whole_logits_and_tiles_give_the_same_losses(advisor, recipe):

@@ -10,6 +10,12 @@ from transformers import BitsAndBytesConfig
 from advisor.recipe import LoraMethod, QloraMethod, Recipe
 from runner.methods.prepared import COMPUTE_DTYPES, Prepared, load_base
 
+ATTENTION_LINEARS = (
+    r".*\.(self_attn|self_attention|attention|attn)\."
+    r"(\w*_proj|\w*_proj_with_mqa|query_key_value|dense|Wqkv|c_attn)"
+)
+"""The linears of attention by the names that transformers' families give them."""
+
 
 def prepare(recipe: Recipe, model_dir: Path) -> Prepared:
     """Load the base in 16 bits, or quantized for QLoRA, and describe the adapter."""
@@ -32,7 +38,7 @@ def prepare(recipe: Recipe, model_dir: Path) -> Prepared:
         lora_dropout=method.dropout,
         target_modules="all-linear"
         if method.targets == "all"
-        else ["q_proj", "k_proj", "v_proj", "o_proj"],
+        else ATTENTION_LINEARS,
         bias="none",
         task_type=TaskType.CAUSAL_LM,
     )

@@ -27,11 +27,13 @@ class Prepared:
 
 
 def load_base(model_dir: Path, dtype: torch.dtype, **options: Any) -> PreTrainedModel:
-    """Load from local safetensors only, never running code that came with the model."""
+    """Load from local safetensors only, never running code that came with the model.
+
+    transformers takes SDPA for attention, or eager attention where a family has no other.
+    """
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         model_dir,
         dtype=dtype,
-        attn_implementation="sdpa",
         trust_remote_code=False,
         use_safetensors=True,
         local_files_only=True,
