@@ -16,10 +16,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from advisor.moments import shares_at_moments
+from advisor.allocator import counted, fragments
+from advisor.head import tile_bytes
+from advisor.moments import Candidate, candidates
 from profiles.facts import GIB
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from advisor.plan import Plan
     from profiles.facts import Model
 
@@ -28,6 +32,7 @@ COMPONENTS: Final = (
     "adapters",
     "gradients",
     "optimizer",
+    "paged_states",
     "activations",
     "logits",
     "workspace",
@@ -52,13 +57,33 @@ class Term:
     num_bytes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Moment:
     """What is alive, in torch's own count, at one candidate for the peak."""
 
-    name: str
-    terms: tuple[Term, ...]
+    candidate: Candidate
+    tokens: int
+    row: int
+    tile_bytes: int
     total_bytes: int
+
+    @property
+    def name(self) -> str:
+        """Which instant it is."""
+        return self.candidate.name
+
+    @property
+    def place(self) -> str:
+        """The operation at work there."""
+        return self.candidate.place
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """The bytes by component."""
+        shares = {k: v.at(self.tokens, self.row) for k, v in self.candidate.shares.items()}
+        if self.candidate.has_tile:
+            shares["logits"] += self.tile_bytes
+        return tuple([Term(component=k, num_bytes=int(v)) for k, v in shares.items() if v >= 1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +95,13 @@ class MemoryEstimate:
     """Name of the moment with the most bytes."""
     allocated_bytes: int
     """Peak of torch allocations: the winner's total."""
+    counted_bytes: tuple[int, int, int]
+    """Low, expected and high of torch's own count on a GPU: with cuBLAS's workspaces, and without
+    states in managed memory."""
     fragmentation_bytes: int
     reserved_bytes: int
     """What torch's allocator must take from the device: allocated and fragmentation."""
+    reserved_high_bytes: int
     context_bytes: int
     communication_bytes: int
     """NCCL's own buffers, outside torch's count; gathered layers are in the moments."""
@@ -110,15 +139,23 @@ def estimate(model: Model, plan: Plan, *, backend: str = "cuda") -> MemoryEstima
     on_cpu = backend == "cpu"
     if on_cpu and plan.precision != "fp32":
         plan = replace(plan, precision="fp32")
-    found = shares_at_moments(model, plan, on_cpu=on_cpu)
-    moments = tuple(_moment(name, shares) for name, shares in found)
+    tile = tile_bytes(model, plan, plan.tokens_per_micro_batch, on_cpu=on_cpu)
+    moments = _moments(candidates(model, plan), plan, tile)
     peak = max(moments, key=lambda moment: moment.total_bytes)
     return _with_interval(plan, moments, peak, on_cpu=on_cpu)
 
 
-def _moment(name: str, shares: dict[str, float]) -> Moment:
-    terms = tuple([Term(component=k, num_bytes=int(v)) for k, v in shares.items() if v > 0])
-    return Moment(name=name, terms=terms, total_bytes=sum([t.num_bytes for t in terms]))
+def _moments(found: Iterable[Candidate], plan: Plan, tile: int) -> tuple[Moment, ...]:
+    """The largest candidate of each name."""
+    tokens = plan.tokens_per_micro_batch
+    row = tokens if plan.packing else plan.seq_len  # TRL flattens a packed micro-batch to one row
+    best: dict[str, tuple[float, Candidate]] = {}
+    for candidate in found:
+        once, per_token, per_pair = candidate.total
+        total = once + (per_token + per_pair * row) * tokens + tile * candidate.has_tile
+        if candidate.name not in best or total > best[candidate.name][0]:
+            best[candidate.name] = (total, candidate)
+    return tuple([Moment(won, tokens, row, tile, int(total)) for total, won in best.values()])
 
 
 def _with_interval(
@@ -126,13 +163,13 @@ def _with_interval(
 ) -> MemoryEstimate:
     """Add what lies outside torch's count, as (low, expected, high).
 
-    Fragmentation (§3.6): 5 % with rows of one length, 10 % where every batch has another, up to
-    10 % and 15 %. A CPU process has no caching allocator; malloc keeps a little.
+    A CPU process has no caching allocator; malloc keeps a little.
     """
     variable = plan.micro_batch > 1 and not plan.packing
-    shares = (0.02, 0.05) if on_cpu else ((0.10, 0.15) if variable else (0.05, 0.10))
     allocated = peak.total_bytes
-    fragmentation, worst = int(shares[0] * allocated), int(shares[1] * allocated)
+    fragmentation, worst = int(0.02 * allocated), int(0.05 * allocated)
+    if not on_cpu:
+        fragmentation, worst = fragments(plan, moments)
     context = PROCESS_BYTES if on_cpu else CONTEXT_BYTES
     nccl = NCCL_BYTES if plan.num_gpus > 1 and not on_cpu else (0, 0, 0)
     return MemoryEstimate(
@@ -140,7 +177,9 @@ def _with_interval(
         winner=peak.name,
         allocated_bytes=allocated,
         fragmentation_bytes=fragmentation,
+        counted_bytes=counted(moments),
         reserved_bytes=allocated + fragmentation,
+        reserved_high_bytes=allocated + worst,
         context_bytes=context[1],
         communication_bytes=nccl[1],
         low_bytes=allocated + context[0] + nccl[0],

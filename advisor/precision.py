@@ -1,41 +1,55 @@
-"""What a plan's precision makes of each kind of tensor: bytes an element, and what is cast.
+"""Bytes an element of each kind of tensor, after a plan's precision and a framework's casts.
 
-Mirrors Trainer's autocast, PEFT's adapter types and TRL's for a quantized base. It counts nothing.
+Mirrors Trainer's autocast, PEFT's adapter types, TRL's for a quantized base, and PEFT's preparation
+for k-bit training. It counts nothing.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from advisor.plan import WHOLE_METHODS
+
 if TYPE_CHECKING:
     from advisor.plan import Plan
 
 
-def element_bytes(plan: Plan) -> int:
-    """Of the tensors that flow between linears: the autocast type, or fp32."""
-    return 4 if plan.precision == "fp32" else 2
+def autocasts(plan: Plan) -> bool:
+    """Linears cast their inputs and weights to 16 bits."""
+    return plan.stack.autocast and plan.precision in {"bf16", "fp16"}
 
 
-def stream_bytes(plan: Plan) -> int:
-    """Of the residual stream: fp32 weights make it fp32 under autocast too."""
-    return 4 if autocasts_weights(plan) or plan.precision == "fp32" else 2
+def base_width(plan: Plan) -> int:
+    """Of the linears of the base, where they are not quantized."""
+    if plan.precision == "fp32" or (plan.method in WHOLE_METHODS and trained_width(plan) == 4):
+        return 4
+    return 4 if plan.stack.fp32_base and plan.base_bits == 16 else 2
 
 
-def base_element_bytes(plan: Plan) -> int:
-    """Per parameter that is never quantized."""
-    return 4 if autocasts_weights(plan) or plan.precision == "fp32" else 2
+def leftover_width(plan: Plan) -> int:
+    """Of embeddings, head and biases."""
+    return 4 if plan.stack.fp32_leftovers and plan.base_bits < 16 else base_width(plan)
 
 
-def adapter_element_bytes(plan: Plan) -> int:
-    """Per adapter weight: fp32, or 16 bits for a quantized or a purely 16-bit base."""
-    return 4 if autocasts_adapters(plan) or plan.precision == "fp32" else 2
+def outer_width(plan: Plan) -> int:
+    """Of embeddings and head as the network sees them: FSDP gathers in the computation's type."""
+    return flow_width(plan) if plan.shards_weights else leftover_width(plan)
 
 
-def autocasts_weights(plan: Plan) -> bool:
-    """Trained weights are kept in fp32 and cast at use."""
-    return plan.method == "full" and plan.precision in {"bf16", "fp16"}
+def norm_width(plan: Plan) -> int:
+    """The same of norms, and of the residual stream that quantized linears return to."""
+    return 4 if plan.stack.fp32_norms and plan.base_bits < 16 else outer_width(plan)
 
 
-def autocasts_adapters(plan: Plan) -> bool:
-    """PEFT keeps adapters of a 16-bit base in fp32; TRL makes those of a quantized base bf16."""
-    return plan.method == "lora" and plan.precision in {"bf16", "fp16"}
+def trained_width(plan: Plan) -> int:
+    """Of weights that train."""
+    if plan.precision == "fp32":
+        return 4
+    if plan.precision == "bf16_pure" or not plan.stack.trained_fp32:
+        return 2
+    return 2 if plan.base_bits < 16 and plan.stack.quantized_adapters_16bit else 4
+
+
+def flow_width(plan: Plan) -> int:
+    """Of what 16-bit linears return: the autocast type, or the base's own."""
+    return 2 if autocasts(plan) else base_width(plan)
