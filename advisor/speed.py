@@ -1,59 +1,33 @@
-"""How long one optimizer step takes, and the FLOPs behind it.
+"""How long one optimizer step takes on a machine.
 
-Decides FLOPs per token exactly and seconds by a simple roofline. A GPU whose rates are unknown gets
-no time at all: another GPU's numbers are never used. It does not know about input pipelines,
-evaluation, saving or throttling, nor the true lengths of rows: tokens count padding.
-
-Symbols as in reference/bottlenecks.md §3.
+Adds up what a micro-batch needs (traffic.py) at the rates that the device reaches (rates.py), and
+what a step costs beside its micro-batches (links.py). A GPU whose rates are unknown gets no time at
+all: another GPU's numbers are never used. It does not know about input pipelines, evaluation,
+saving or throttling, nor the true lengths of rows: tokens count padding.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from advisor.activations import activation_bytes, has_mask, row_tokens
-from advisor.weights import adapter_params, adapter_shapes, is_fused, linear_params
+from advisor.flops import Flops, flops_per_token, row_tokens
+from advisor.links import Beside, beside, optimizer_seconds
+from advisor.rates import BANDWIDTH_SHARE, Rates, Seconds, rates_of, seconds_of
+from advisor.traffic import work
 
 if TYPE_CHECKING:
     from advisor.plan import Plan
     from profiles.facts import Gpu, Machine, Model
 
-DEFAULT_SHARES: Final = {"nvidia": 0.78, "amd": 0.60, "apple": 0.70}
-"""Best matmul rate over the data sheet, where not measured on the part: middle of 70-87 % and
-51-68 % (§0.5); Apple's is an assumption."""
-STEP_SHARE: Final = 0.85
-"""Of the best matmul rate, reached by the shapes of a training step (§3.1, not yet calibrated)."""
-SLOW_SHARE: Final = 0.60
-"""Small and narrow matmuls; also the rank-r ones of adapters."""
-ELEMENTWISE_PASSES: Final = 4
-"""A saved tensor is written, read on, read again in the backward pass, its gradient written."""
-LOGIT_PASSES: Final = {"chunked": 8, "full": 20}
-"""Bytes moved per token and vocabulary entry: two tiles of two bytes, written and read; or the
-fp32 copies of §3.5."""
-KERNELS_PER_LAYER: Final = 35
-KERNELS_PER_ADAPTER: Final = 6
-LAUNCH_SECONDS: Final = 5e-6
-"""Per kernel, from Python; only the floor where a GPU waits for its host."""
-NVLINK_BYTES_PER_SECOND: Final = 20e9
-"""One link, one direction, of 25 GB/s nominal (NVLink 3 and 4)."""
-PCIE_LANE_BYTES_PER_SECOND: Final = {3: 0.8e9, 4: 1.6e9, 5: 3.2e9, 6: 6.4e9}
-"""Practical, one direction; about four fifths of nominal."""
-UNKNOWN_LINK: Final = {"nvlink": 100e9, "pcie": 12e9}
-"""Where links or lanes were not reported: a small NVLink bridge; PCIe 3 x16."""
+__all__ = ["Flops", "SpeedEstimate", "cost", "estimate", "flops_per_token"]
+
+STEP_SECONDS: Final = 0.01
+"""Of the trainer itself, once a step: data, logging, the schedule."""
 CPU_CORE_FLOPS: Final = (6e9, 25e9, 80e9)
 """A rough guide: fp32 FLOP/s of one core in matmuls, old laptop to server with AVX-512."""
 CPU_BYTES_PER_SECOND: Final = 20e9
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Flops:
-    """Per token of a micro-batch, forward and backward."""
-
-    model_flops: int
-    """What training needs: counts attention over the full square, without recomputation."""
-    hardware_flops: int
-    """What is executed: with recomputed layers and loss tiles."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,213 +49,105 @@ class SpeedEstimate:
     """Only a guide: no rate of this part is known."""
 
 
-def flops_per_token(model: Model, plan: Plan) -> Flops:
-    """FLOPs per token, forward and backward (§3.1).
-
-    Full: 6(N_l + N_head) + 3A. Adapters: 4(N_l + N_head) + 3A + 6P, less what the first layer need
-    not pass on to its input. Equal to torch's FlopCounterMode with eager attention.
-    """
-    linears = linear_params(model)
-    head = model.vocab_size * model.hidden_size
-    attention = _attention_flops(model, plan)
-    adapters = adapter_params(model, plan)
-    if plan.method == "full":
-        needed = 6 * (linears + head) + 3 * attention
-    else:
-        needed = 4 * (linears + head) + 3 * attention + 6 * adapters
-        # With checkpointing TRL makes the embedding's output require a gradient.
-        needed -= 0 if plan.checkpointing else _first_layer_saving(model, plan)
-    extra = _recomputed_layer_flops(model, plan, adapters) if plan.checkpointing else 0
-    if plan.loss == "chunked":
-        extra += 2 * head
-    return Flops(model_flops=needed, hardware_flops=needed + extra)
-
-
 def estimate(model: Model, plan: Plan, machine: Machine) -> SpeedEstimate | None:
     """Seconds per optimizer step on `machine`, or None where its rates are not known."""
     if not machine.gpus:
         return _on_cpu(model, plan, machine)
-    timed = [(gpu, _peak_rate(gpu, plan)) for gpu in machine.gpus[: plan.num_gpus]]
-    known = [(rate, gpu) for gpu, rate in timed if rate and gpu.memory_bytes_per_second]
-    if len(known) < len(timed):
-        return None
-    # All devices wait for the slowest.
-    rate, gpu = min(known, key=lambda pair: pair[0])
-    return _on_gpu(model, plan, machine, gpu, rate)
+    # All devices wait for the slowest; equal ones need one look.
+    gpus = {_rating(gpu): gpu for gpu in machine.gpus[: plan.num_gpus]}.values()
+    slowest: tuple[Rates, Gpu] | None = None
+    for gpu in gpus:
+        rates = rates_of(gpu, plan)
+        if rates is None:
+            return None
+        if slowest is None or rates.narrow < slowest[0].narrow:
+            slowest = rates, gpu
+    assert slowest is not None  # a plan has at least one device
+    return _on_gpu(model, plan, machine, slowest[1], slowest[0])
 
 
-def _attention_flops(model: Model, plan: Plan) -> int:
-    """A = 4 L q T: scores and their product with v, per token, over the full square."""
-    return 4 * model.num_layers * model.query_width * row_tokens(plan)
+_rating = attrgetter(
+    *("spec_id", "vendor", "bf16_flops", "fp16_flops", "fp32_flops"),
+    *("memory_bytes_per_second", "achievable_share", "has_bf16"),
+)
+"""What tells devices of different speed apart."""
 
 
-def _recomputed_layer_flops(model: Model, plan: Plan, adapters: int) -> int:
-    """Second forward pass of all layers; it stops once the last saved tensor is back (§3.1)."""
-    h, f, layers = model.hidden_size, model.intermediate_size, model.num_layers
-    whole = 2 * linear_params(model) + _attention_flops(model, plan) + 2 * adapters
-    if plan.method != "full" and "down_proj" in plan.targets:
-        return whole - 2 * plan.rank * h * layers
-    return whole - 2 * layers * h * f
+def cost(hours: float, price: float) -> float:
+    """Money for `hours` of a machine at `price` an hour."""
+    return hours * price
 
 
-def _first_layer_saving(model: Model, plan: Plan) -> int:
-    """Backward FLOPs per token that layer 0 skips, as its input needs no gradient.
+class _Case(NamedTuple):
+    """How far the parts of a step may lie from what is expected of them."""
 
-    Follows, linear by linear, which inputs need a gradient. `2 q T` is one of the four matmuls of
-    the attention's backward: dV, dP, dQ, dK.
-    """
-    targets, rank = set(plan.targets), plan.rank
-    if is_fused(model):
-        # One adapter serves q, k and v, another gate and up.
-        for group in ({"q_proj", "k_proj", "v_proj"}, {"gate_proj", "up_proj"}):
-            targets |= group if targets & group else set()
-    h, q, kv, f = model.hidden_size, model.query_width, model.kv_width, model.intermediate_size
-    adapted = len(targets & {"q_proj", "k_proj", "v_proj"})
-    saved = 2 * h * (q + 2 * kv) + 2 * rank * h * (min(adapted, 1) if is_fused(model) else adapted)
-    needs_q, needs_k, needs_v = (name in targets for name in ("q_proj", "k_proj", "v_proj"))
-    done = needs_v + (needs_q or needs_k) + needs_q + needs_k
-    saved += (4 - done) * 2 * q * row_tokens(plan)
-    flows = adapted > 0
-    if not flows:
-        saved += 2 * q * h + (2 * rank * q if "o_proj" in targets else 0)
-    flows = flows or "o_proj" in targets
-    if not flows:
-        pair = len(targets & {"gate_proj", "up_proj"})
-        saved += 4 * h * f + 2 * rank * h * (min(pair, 1) if is_fused(model) else pair)
-        if not pair:
-            saved += 2 * h * f + (2 * rank * f if "down_proj" in targets else 0)
-    return saved
+    device: float
+    unmeasured: float
+    """The same for a part whose best matmul rate was not measured."""
+    launch: float
+    """Hosts differ most: by their core's speed, and by the version of the libraries."""
+    network: float
+    between_nodes: float
+    exposed: float
+    """Share of the communication that computing does not hide, though it could."""
 
 
-def _peak_rate(gpu: Gpu, plan: Plan) -> float | None:
-    """Data-sheet FLOP/s of the precision that the matmuls run in."""
-    if plan.precision == "fp32":
-        return gpu.fp32_flops
-    if plan.precision == "fp16":
-        return gpu.fp16_flops
-    return None if gpu.has_bf16 is False else gpu.bf16_flops
+_LOW: Final = _Case(0.88, 0.75, 0.4, 0.8, 0.25, 0.2)
+_EXPECTED: Final = _Case(1.0, 1.0, 1.0, 1.0, 1.0, 0.5)
+_HIGH: Final = _Case(1.2, 1.4, 3.0, 2.0, 4.0, 1.0)
+"""More than nine of ten published runs lie between the two (tests/bench/speed_accuracy.py)."""
 
 
-def _executed_flops(model: Model, plan: Plan) -> float:
-    """Per token, as kernels run them: flash attention skips half the square of a causal mask.
-
-    Its backward pass is 2.5 forward passes (§3.1); with an explicit mask nothing is skipped.
-    """
-    flops = float(flops_per_token(model, plan).hardware_flops)
-    if plan.attention == "eager":
-        return flops
-    attention = _attention_flops(model, plan)
-    passes = 2 if plan.checkpointing else 1
-    square = 1.0 if has_mask(plan) else 0.5
-    return flops + attention * (square * (passes + 2.5) - (passes + 2))
-
-
-def _on_gpu(model: Model, plan: Plan, machine: Machine, gpu: Gpu, rate: float) -> SpeedEstimate:
-    tokens = plan.tokens_per_micro_batch
-    bandwidth = gpu.memory_bytes_per_second or 1.0
-    best = rate * (gpu.achievable_share or DEFAULT_SHARES.get(gpu.vendor, SLOW_SHARE))
-    matmul = _executed_flops(model, plan) * tokens * plan.accumulation / best
-    memory = _moved_bytes(model, plan) * plan.accumulation / bandwidth
-    update = _optimizer_traffic(model, plan) / bandwidth
-    launch = _launch_seconds(model, plan) * plan.accumulation
-    network = _network_seconds(model, plan, machine, gpu)
-    # Low: matmuls at their best, all communication hidden. High: narrow shapes, nothing hidden.
-    low = max(matmul + memory, launch) + update
-    busy = max(matmul / STEP_SHARE + memory, launch)
-    high = max(matmul / SLOW_SHARE + 1.5 * memory, 2 * launch) + update + network
-    # Half the network's time can hide behind computing the neighbouring layer.
-    expected = busy + update + max(network / 2, network - busy)
+def _on_gpu(model: Model, plan: Plan, machine: Machine, gpu: Gpu, rates: Rates) -> SpeedEstimate:
+    tokens, times = plan.tokens_per_micro_batch, plan.accumulation
+    row = row_tokens(plan)
+    # A soft prompt lengthens every row.
+    longer = 1 + plan.virtual_tokens / row
+    needed = work(model, plan)
+    parts = seconds_of(needed, rates, model, round(tokens * longer), round(row * longer))
+    outside = beside(model, plan, machine, gpu, BANDWIDTH_SHARE * rates.bandwidth)
+    far, measured = machine.num_nodes > 1, rates.is_measured
+    low, expected, high = [
+        _step_seconds(parts, outside, times, case, far=far, measured=measured)
+        for case in (_LOW, _EXPECTED, _HIGH)
+    ]
     terms = (
-        ("matmul", matmul / STEP_SHARE),
-        ("memory", memory),
-        ("optimizer", update),
-        ("launch", launch),
-        ("communication", network),
+        ("matmul", times * parts.matmul),
+        ("attention", times * parts.attention),
+        ("memory", times * parts.memory),
+        ("dequantize", times * parts.dequantize),
+        ("optimizer", outside.optimizer),
+        ("launch", times * (parts.launch + outside.waiting)),
+        ("communication", times * outside.per_micro_batch + outside.per_step),
     )
-    flops = flops_per_token(model, plan).model_flops * tokens * plan.accumulation
-    return _speed(plan, (low, expected, high), terms, share=flops / expected / rate, rough=False)
+    flops = flops_per_token(model, plan).model_flops * tokens * times
+    share = flops / expected / rates.sheet
+    return _speed(plan, (low, expected, high), terms, share=share, rough=False)
 
 
-def _moved_bytes(model: Model, plan: Plan) -> float:
-    """Bytes through device memory in one micro-batch, outside the matmuls' own operands.
-
-    Elementwise work, logits, and for QLoRA each weight's 4 bits read, 16 bits written and read.
-    """
-    layers, tokens = model.num_layers, plan.tokens_per_micro_batch
-    passes = ELEMENTWISE_PASSES + (2 if plan.checkpointing else 0)
-    moved = float(passes * activation_bytes(model, plan) * layers * tokens)
-    moved += LOGIT_PASSES[plan.loss] * model.vocab_size * tokens
-    if plan.method == "qlora":
-        uses = 3 if plan.checkpointing else 2
-        moved += uses * linear_params(model) * (0.516 + 2 + 2)
-    return moved
-
-
-def _optimizer_traffic(model: Model, plan: Plan) -> float:
-    """Bytes that AdamW reads and writes per step: 28 per fp32 parameter (§3.1), 14 in bf16.
-
-    With 8-bit moments: weights and gradients as before, moments read and written at one byte.
-    """
-    full = plan.method == "full"
-    trained = float(model.num_params if full else adapter_params(model, plan))
-    if plan.strategy == "fsdp":
-        trained /= plan.num_gpus
-    narrow = plan.precision == "bf16_pure" or plan.method == "qlora"
-    if plan.optimizer == "adamw":
-        return trained * (14 if narrow else 28)
-    return trained * (10 if narrow else 16)
-
-
-def _launch_seconds(model: Model, plan: Plan) -> float:
-    """Host time to start the kernels of one micro-batch: the backward pass has two a forward."""
-    adapted = len(adapter_shapes(model, plan.targets)) if plan.adapts else 0
-    kernels = model.num_layers * (KERNELS_PER_LAYER + KERNELS_PER_ADAPTER * adapted)
-    return LAUNCH_SECONDS * kernels * (4 if plan.checkpointing else 3)
-
-
-def _network_seconds(model: Model, plan: Plan, machine: Machine, gpu: Gpu) -> float:
-    """Ring collectives of one step: (n - 1)/n of the bytes leave each device, per pass.
-
-    DDP reduces the gradients once (two passes); FSDP gathers the weights twice and scatters the
-    gradients in every micro-batch.
-    """
-    count = plan.num_gpus
-    if count < 2:
-        return 0.0
-    narrow = 2 if plan.precision != "fp32" else 4
-    if plan.method == "full":
-        gradients = float(model.num_params * (2 if plan.precision == "bf16_pure" else 4))
-    else:
-        gradients = float(adapter_params(model, plan) * (2 if plan.method == "qlora" else 4))
-    if plan.strategy == "fsdp":
-        linears = linear_params(model)
-        per_linear = 0.516 if plan.method == "qlora" else narrow
-        weights = linears * per_linear + max(0, model.num_params - linears) * narrow
-        moved = (2 * weights + gradients) * plan.accumulation
-    else:
-        moved = 2 * gradients
-    return moved * (count - 1) / count / _link_rate(machine, gpu)
-
-
-def _link_rate(machine: Machine, gpu: Gpu) -> float:
-    """Bytes per second, one direction, between two of the machine's GPUs."""
-    if machine.interconnect == "nvlink":
-        links = gpu.num_nvlinks * NVLINK_BYTES_PER_SECOND
-        return links or UNKNOWN_LINK["nvlink"]
-    lane = PCIE_LANE_BYTES_PER_SECOND.get(gpu.pcie_generation or 0, 0.0)
-    return lane * (gpu.pcie_lanes or 0) or UNKNOWN_LINK["pcie"]
+def _step_seconds(
+    parts: Seconds, outside: Beside, times: int, case: _Case, *, far: bool, measured: bool
+) -> float:
+    """The device computes while the host launches; communication hides behind both in part."""
+    device = case.device if measured else case.unmeasured
+    busy = max(device * parts.device, case.launch * parts.launch)
+    busy = times * (busy + case.launch * outside.waiting)
+    network = times * outside.per_micro_batch + outside.per_step
+    network *= case.between_nodes if far else case.network
+    exposed = max(network - busy, case.exposed * network)
+    return busy + exposed + device * outside.optimizer + STEP_SECONDS
 
 
 def _on_cpu(model: Model, plan: Plan, machine: Machine) -> SpeedEstimate:
     """A rough guide from the number of cores, with a wide interval; always in fp32."""
     plan = replace(plan, precision="fp32")
-    flops = flops_per_token(model, plan).hardware_flops
-    work = flops * plan.tokens_per_micro_batch * plan.accumulation
-    memory = _moved_bytes(model, plan) * plan.accumulation / CPU_BYTES_PER_SECOND
-    memory += _optimizer_traffic(model, plan) / CPU_BYTES_PER_SECOND
+    tokens, times = plan.tokens_per_micro_batch, plan.accumulation
+    flops = flops_per_token(model, plan).hardware_flops * tokens * times
+    moved = work(model, plan).moved.at(tokens, row_tokens(plan)) * times
+    memory = moved / CPU_BYTES_PER_SECOND + optimizer_seconds(model, plan, CPU_BYTES_PER_SECOND)
     slow, usual, fast = (max(1, machine.num_cores) * rate for rate in CPU_CORE_FLOPS)
-    seconds = (work / fast, work / usual + memory, work / slow + 2 * memory)
-    terms = (("matmul", work / usual), ("memory", memory))
+    seconds = (flops / fast, flops / usual + memory, flops / slow + 2 * memory)
+    terms = (("matmul", flops / usual), ("memory", memory))
     return _speed(plan, seconds, terms, share=None, rough=True)
 
 
