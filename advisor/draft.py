@@ -1,25 +1,38 @@
-"""A Recommendation written down as a recipe."""
+"""A Recommendation written down as a recipe: of what is recommended, or the nearest that runs."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from advisor.memory import MemoryEstimate
+from advisor.compare import machine_name
+from advisor.picks import Pick
+from advisor.plan import ATTENTION_TARGETS, Plan
 from advisor.recipe import SCHEMA, Recipe
 from advisor.recommend import Recommendation
+from advisor.settings import MAX_GRAD_NORM, SCHEDULER, WEIGHT_DECAY
+from profiles.errors import ExitCode, UserError
 
 _MAX_NAME = 60
 
 
 def recipe_of(found: Recommendation, *, model: str, data: str, version: str) -> Recipe:
-    """The recipe that runs the recommended plan; `model` and `data` are the paths to write."""
-    plan, memory = found.fit.plan, found.fit.memory
-    method: dict[str, Any] = {"name": plan.method}
-    if plan.adapts:
-        method |= {"rank": plan.rank, "alpha": plan.alpha, "dropout": plan.dropout}
+    """The recipe that runs; `model` and `data` are the paths to write.
+
+    UserError (REFUSED) if nothing that our runner can run fits the machine.
+    """
+    pick = found.runnable
+    if pick is None:
+        raise UserError(
+            "there is no recipe to write",
+            why=found.detour or "this version cannot run what fits this machine",
+            do="look at what would make a method fit: `advisor recommend` shows it",
+            where=found.model.id,
+            code=ExitCode.REFUSED,
+        )
+    plan = pick.fit.plan
     content = {
         "schema": SCHEMA,
-        "name": _name(found),
+        "name": _name(found, plan),
         "model": {"id": model},
         "data": {
             "train": data,
@@ -27,39 +40,56 @@ def recipe_of(found: Recommendation, *, model: str, data: str, version: str) -> 
             "max_length": plan.seq_len,
             "chat_template": "plain" if found.model.has_chat_template is False else "model",
         },
-        "method": method,
-        "train": {
-            "epochs": found.epochs,
-            "learning_rate": found.learning_rate,
-            "optimizer": plan.optimizer,
-            "micro_batch": plan.micro_batch,
-            "accumulation": plan.accumulation,
-            "precision": plan.precision,
-            "checkpointing": plan.checkpointing,
-            "loss": plan.loss,
-        },
+        "method": _method(plan),
+        "train": _train(found, pick),
         "hardware": {"strategy": plan.strategy, "gpus": plan.num_gpus},
-        "plan": _prediction(found, memory, version),
+        "plan": _prediction(found, pick, version),
     }
     return Recipe.model_validate(content)
 
 
-def _name(found: Recommendation) -> str:
+def _name(found: Recommendation, plan: Plan) -> str:
     base = "".join(c if c.isalnum() or c in "._+-" else "-" for c in found.model.id.split("/")[-1])
-    return f"{base[:_MAX_NAME]} {found.fit.plan.method}"
+    return f"{base[:_MAX_NAME]} {plan.method}"
 
 
-def _prediction(found: Recommendation, memory: MemoryEstimate, version: str) -> dict[str, Any]:
-    speed = found.fit.speed
-    gpus = found.machine.gpus
-    machine = f"{len(gpus)}x {gpus[0].name}" if gpus else found.machine.cpu_name
+def _method(plan: Plan) -> dict[str, Any]:
+    method: dict[str, Any] = {"name": plan.method}
+    if plan.adapts:
+        method |= {"rank": plan.rank, "alpha": plan.alpha, "dropout": plan.dropout}
+        method["targets"] = "attention" if plan.targets == ATTENTION_TARGETS else "all"
+    return method
+
+
+def _train(found: Recommendation, pick: Pick) -> dict[str, Any]:
+    plan = pick.fit.plan
     return {
-        "machine": machine,
+        "epochs": found.epochs,
+        "learning_rate": pick.learning_rate,
+        "scheduler": SCHEDULER,
+        "warmup": pick.warmup,
+        "optimizer": plan.optimizer,
+        "weight_decay": WEIGHT_DECAY,
+        "max_grad_norm": MAX_GRAD_NORM,
+        "micro_batch": plan.micro_batch,
+        "accumulation": plan.accumulation,
+        "precision": plan.precision,
+        "checkpointing": plan.checkpointing,
+        "loss": plan.loss,
+        "keep_checkpoints": pick.kept_checkpoints,
+    }
+
+
+def _prediction(found: Recommendation, pick: Pick, version: str) -> dict[str, Any]:
+    memory, speed = pick.fit.memory, pick.fit.speed
+    path = [str(step) for step in found.path]
+    return {
+        "machine": machine_name(found.machine),
         "peak_bytes": memory.expected_bytes,
         "peak_low_bytes": memory.low_bytes,
         "peak_high_bytes": memory.high_bytes,
         "tokens_per_second": round(speed.tokens_per_second, 1) if speed else None,
-        "hours": round(found.hours, 3) if found.hours is not None else None,
+        "hours": round(pick.hours, 3) if pick.hours is not None else None,
         "advisor_version": version,
-        "path": [str(step) for step in found.path],
+        "path": [*path, *([pick.why] if pick.why else [])],
     }

@@ -31,6 +31,8 @@ class Wishes:
     task: Wish[str] = field(default_factory=lambda: Wish("sft"))
     """"sft" or "classify"."""
     complexity: Wish[Complexity] = field(default_factory=lambda: Wish("medium"))
+    complexity_words: str = ""
+    """The evidence for a complexity that the data proposed; empty for anybody's word."""
     critical: Wish[bool] = field(default_factory=lambda: Wish(False))
     """The task is critical and resources are no concern."""
     value: Wish[bool] = field(default_factory=lambda: Wish(True))

@@ -1,0 +1,169 @@
+"""From leaf to rung: the ladder goes down where a rung does not fit, and each rung can be taken."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from known import HOST, model
+
+from advisor import recommend, tree
+from advisor.devices import Batch
+from advisor.ladder import LADDER, plans, senseless
+from advisor.options import Options
+from advisor.plan import ALL_TARGETS, Plan
+from advisor.settle import nearest_that_runs, settle, why_not_above
+from advisor.wishes import Wish, Wishes
+from profiles import planned
+from profiles.facts import GIB, Origin
+
+CRITICAL = Wishes(critical=Wish(True, Origin.USER))
+LABELS = Wishes(quality=Wish(False, Origin.USER), task=Wish("classify", Origin.USER))
+NARROW = {"hidden_size": 96, "num_heads": 3, "num_kv_heads": 3, "head_dim": 32, "num_layers": 200}
+"""Where the shorter side of every matrix is below GaLore's rank, APOLLO keeps less."""
+
+
+def card(free_bytes):
+    """One GPU with this much free, and much RAM."""
+    box = planned.plan_machine("H200", host=replace(HOST, ram_free_bytes=2048 * GIB))
+    return replace(box, gpus=(replace(box.gpus[0], vram_free_bytes=int(free_bytes)),))
+
+
+def options(base, free_bytes, rank=8):
+    """The rungs on such a card."""
+    plan = Plan(method="lora", seq_len=2048, rank=rank, alpha=2 * rank, targets=ALL_TARGETS)
+    return Options(base, card(free_bytes), plan, Batch(rows=16))
+
+
+def least(base, rung):
+    """The bytes that a rung cannot do without."""
+    found = options(base, 0)
+    return found.fit(rung).memory.high_bytes
+
+
+@pytest.mark.parametrize(
+    ("base", "leaf", "below", "expected"),
+    [
+        (model(), tree.FULL, "full", "full_8bit"),
+        (model(), tree.LIGHT_FULL, "full_8bit", "galore"),
+        (model(), tree.LIGHT_FULL, "galore", "freeze"),
+        (model(), tree.LORA_MEDIUM, "lora", "qlora_8bit"),
+        (model(), tree.QLORA, "qlora_8bit", "qlora"),
+        (model(), tree.QLORA, "qlora", "offload"),
+    ],
+)
+def test_a_byte_less_than_a_rung_needs_takes_the_next(base, leaf, below, expected):
+    """With the reason; what was lacking is in it."""
+    found = options(base, least(base, below) - 1)
+
+    rung, why = settle(leaf, found)
+
+    assert rung == expected
+    assert why == "" if leaf.methods[0] == expected else "GiB free" in why
+
+
+def test_apollo_is_taken_where_galore_needs_more():
+    """GaLore keeps its projections beside the moments; APOLLO makes them again from a seed."""
+    base = model("qwen2.5-0.5b", **NARROW, intermediate_size=256, num_params=60_000_000)
+    galore, apollo = (least(base, rung) for rung in ("galore", "apollo"))
+    assert apollo < galore
+
+    found = options(base, (galore + apollo) / 2)
+
+    assert not found.obstacle("apollo")
+    assert found.obstacle("galore")
+    assert settle(replace(tree.LIGHT_FULL, methods=("galore", "apollo")), found)[0] == "apollo"
+
+
+def test_galore_is_recommended_where_8_bit_moments_do_not_fit():
+    """Critical task, 8B: 10 bytes a parameter are too many, 8 and a little are not."""
+    box = card((least(model(), "full_8bit") + least(model(), "galore")) / 2)
+
+    found = recommend.recommend(model(), box, None, CRITICAL)
+
+    assert (found.leaf, found.rung) == (tree.LIGHT_FULL, "galore")
+    assert found.runnable.rung == "lora"
+    assert "8-bit" in found.above
+
+
+def test_bitfit_is_recommended_in_the_narrow_band_below_lora():
+    """A classification whose model just fits in 16 bits, but not with adapters."""
+    base = model("qwen2.5-7b")
+    lora, bitfit = least(base, "lora"), least(base, "bitfit")
+    assert bitfit < lora
+
+    found = recommend.recommend(base, card((lora + bitfit) / 2), None, LABELS)
+
+    assert (found.leaf, found.rung) == (tree.BITFIT, "bitfit")
+    assert found.runnable.rung == "qlora"
+
+
+def test_the_ladder_goes_from_more_to_less_memory():
+    """Down to QLoRA; APOLLO's default rank is twice GaLore's, which costs a little more."""
+    sizes = [least(model(), rung) for rung in LADDER if rung != "apollo"]
+
+    assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("rung", "runs"),
+    [
+        ("lora", "lora"),
+        ("galore", "lora"),
+        ("adapter", "lora"),
+        ("qlora_8bit", "qlora"),
+        ("prompt_tuning", "lora"),
+        ("lora_experts", "lora"),
+        ("full", "full"),
+    ],
+)
+def test_the_nearest_that_runs(rung, runs):
+    """Down the ladder first; what is not on it stands beside LoRA."""
+    found = options(model("qwen2.5-1.5b"), 60 * GIB)
+
+    assert nearest_that_runs(rung, found)[0] == runs
+
+
+def test_the_rung_above_is_told_with_what_would_unlock_it():
+    """Each in one line."""
+    found = options(model(), least(model(), "lora") - 1)
+
+    line = why_not_above("qlora_8bit", found)
+
+    assert line.startswith("not LoRA: it needs up to")
+    assert "it would fit with rows of at most" in line
+    assert why_not_above("full", found) == ""
+
+
+def test_no_rung_is_told_above_one_that_was_chosen_though_more_fits():
+    """The tree wanted it so."""
+    assert why_not_above("lora", options(model("qwen2.5-0.5b"), 60 * GIB)) == ""
+
+
+@pytest.mark.parametrize(
+    ("rung", "name", "gpus", "word"),
+    [
+        ("bitfit", "llama-3.1-8b", "RTX 4090", "biases"),
+        ("bitfit", "qwen2.5-7b", "RTX 4090", ""),
+        ("moe_upcycling", "gpt2", "RTX 4090", "gpt2"),
+        ("moe_upcycling", "qwen2.5-7b", "RTX 4090", ""),
+        ("full_8bit", "gpt2", None, "need a GPU"),
+        ("offload", "gpt2", "MI300X", "NVIDIA"),
+        ("qlora", "gpt2", "MI300X", ""),
+    ],
+)
+def test_what_makes_no_sense_is_left_out(rung, name, gpus, word):
+    """For the model or the machine."""
+    box = planned.plan_machine(gpus, host=HOST) if gpus else HOST
+
+    reason = senseless(rung, model(name), box)
+
+    assert word in reason
+    assert bool(reason) == bool(word)
+
+
+def test_freezing_leaves_as_few_layers_alone_as_fit():
+    """Half of them first, then three quarters."""
+    base = Plan(method="lora", seq_len=2048, rank=8, alpha=16, targets=ALL_TARGETS)
+
+    assert [plan.frozen_layers for plan in plans("freeze", model(), base)] == [16, 24]
