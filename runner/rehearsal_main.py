@@ -1,0 +1,112 @@
+"""A rehearsal in a process of its own: a plan comes in as JSON, what was alive goes out as JSON.
+
+For programs that must not load torch themselves: `python -P -m runner.rehearsal_main`. Input, on
+stdin: {"model": folder or id, "plan": fields of advisor.plan.Plan, "device": "cuda" or "cpu",
+"capability": [major, minor]}. Output, the only line on stdout: {"rehearsal": fields of
+runner.rehearse.Rehearsal}, or {"error": the four parts of a UserError} with its exit code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Final
+
+from advisor.plan import ALL_TARGETS, Plan
+from profiles import catalog
+from profiles.errors import ExitCode, UserError
+
+_MOST_MICRO_BATCHES: Final = 2
+"""Gradients are there from the first on; further ones change nothing."""
+
+
+def main() -> int:
+    """Answer one request; returns the exit code."""
+    answer, code = {}, 0
+    try:
+        request = json.load(sys.stdin)
+        with contextlib.redirect_stdout(sys.stderr):  # libraries print as they load
+            answer["rehearsal"] = rehearsed(request)
+    except UserError as error:
+        answer, code = {"error": error.as_dict()}, int(error.code)
+    print(json.dumps(answer))  # noqa: T201  # the answer
+    return code
+
+
+def rehearsed(request: dict[str, Any]) -> dict[str, Any]:
+    """Run the plan of a request; UserError if the libraries cannot build it."""
+    from runner.rehearse import rehearse  # noqa: PLC0415  # torch, after the request was read
+
+    name, plan = str(request["model"]), plan_of(request["plan"])
+    try:
+        found = rehearse(
+            config_of(name),
+            settings_of(plan),
+            seq_len=plan.seq_len,
+            micro_batch=plan.micro_batch,
+            device=request["device"],
+            capability=tuple(request["capability"]),
+        )
+    except (ValueError, TypeError, KeyError, RuntimeError, OSError, ImportError) as error:
+        raise _refused(name, plan, error) from error
+    return asdict(found)
+
+
+def plan_of(content: dict[str, Any]) -> Plan:
+    """A plan from its fields; those that a process of another version does not know are left."""
+    known = {field.name for field in fields(Plan)} - {"stack"}
+    values = {name: value for name, value in content.items() if name in known}
+    return Plan(**values | {"targets": tuple(values.get("targets", ()))})
+
+
+def settings_of(plan: Plan) -> Any:
+    """The plan on one device, as a rehearsal takes it."""
+    from runner.rehearsal.settings import Settings  # noqa: PLC0415  # torch
+
+    every = set(plan.targets) >= set(ALL_TARGETS)
+    return Settings(
+        method=plan.method,
+        rank=plan.rank,
+        dropout=plan.dropout,
+        targets="all-linear" if every else plan.targets,
+        num_virtual_tokens=plan.virtual_tokens,
+        precision=plan.precision,
+        bits=plan.base_bits,
+        double_quant=plan.double_quant,
+        checkpointing=plan.checkpointing,
+        loss=plan.loss,
+        attention=plan.attention,
+        optimizer=plan.optimizer,
+        accumulation=min(plan.accumulation, _MOST_MICRO_BATCHES),
+        packing=plan.packing,
+    )
+
+
+def config_of(name: str) -> Any:
+    """What transformers builds it from: of a folder, the catalog, or the hub."""
+    from transformers import AutoConfig  # noqa: PLC0415
+
+    if not Path(name).is_dir():
+        known = catalog.config_of(name)
+        if known is not None:
+            return known
+    return AutoConfig.from_pretrained(name, trust_remote_code=False)
+
+
+def _refused(name: str, plan: Plan, error: Exception) -> UserError:
+    """What transformers or PEFT said, on one line."""
+    said = " ".join(str(error).split())
+    return UserError(
+        f"{name} cannot be rehearsed with {plan.method}",
+        why=f"{type(error).__name__}: {said[:400]}",
+        do="a newer transformers or peft may know it; the formula needs neither",
+        where=name,
+        code=ExitCode.DRIVER,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
