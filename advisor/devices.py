@@ -13,8 +13,10 @@ from typing import Final
 from advisor.ladder import strategies
 from advisor.lengths import Lengths
 from advisor.plan import Plan
+from advisor.stack import BEFORE_AMPERE, OURS, Stack
 from profiles.facts import Gpu, Machine
 
+_AMPERE: Final = 8.0
 _NOTABLY_FULLER: Final = 0.05
 """Of a GPU's memory: a smaller difference is a driver's reserve, not a reason to idle a GPU."""
 
@@ -54,6 +56,13 @@ def budget_bytes(machine: Machine, num_gpus: int) -> int:
     """Free bytes on the fullest of the `num_gpus` emptiest GPUs, or of RAM without a GPU."""
     gpus = emptiest(machine)
     return gpus[min(num_gpus, len(gpus)) - 1].vram_free_bytes if gpus else machine.ram_free_bytes
+
+
+def stack_on(machine: Machine) -> Stack:
+    """How our runner computes there: flash attention needs compute capability 8.0."""
+    nvidia = [gpu for gpu in machine.gpus if gpu.vendor == "nvidia" and gpu.compute_capability]
+    old = any(float(gpu.compute_capability or 0) < _AMPERE for gpu in nvidia)
+    return BEFORE_AMPERE if old else OURS
 
 
 def layouts(machine: Machine, plan: Plan, batch: Batch) -> Iterator[Plan]:

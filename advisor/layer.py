@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from advisor.experts import mixture
 from advisor.pieces import Pieces, attention_of
@@ -103,9 +103,25 @@ def _attention(pieces: Pieces, x: Value, kind: Kind) -> Value:
     heads = model.num_heads
     masked = is_masked(model, pieces.plan, kind)
     out = pieces.prompted(q, pieces.attention(q, k, v, heads=heads, masked=masked))
-    if pieces.plan.stack.heads_first and not pieces.plan.stack.efficient_attention:
+    if _keeps_heads_first(model, pieces.plan, masked=masked):
         out = pieces.value("contiguous", (out,), out.elements, out.width)
     return pieces.linear(out, "o_proj", round(out.elements), model.hidden_size)
+
+
+PARTLY_ROTARY: Final = frozenset(
+    {
+        *("phi", "phi3", "gpt_neox", "gptj", "glm", "glm4", "glm4_moe", "stablelm", "persimmon"),
+        *("nemotron", "minimax_m2"),
+    }
+)
+"""Families that rotate a part of each head and join it to the rest: a new, heads-first tensor."""
+
+
+def _keeps_heads_first(model: Model, plan: Plan, *, masked: bool) -> bool:
+    """Flash attention's result is laid out like its queries; heads first, the linear copies it."""
+    if plan.stack.heads_first:
+        return not plan.stack.efficient_attention
+    return attention_of(model, plan) == "sdpa" and not masked and model.model_type in PARTLY_ROTARY
 
 
 def is_masked(model: Model, plan: Plan, kind: Kind) -> bool:

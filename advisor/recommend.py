@@ -13,6 +13,7 @@ from advisor import settings, tree, wants
 from advisor.alternatives import Alternative, alternatives
 from advisor.cautions import cautions
 from advisor.checks import check
+from advisor.devices import stack_on
 from advisor.evidence import gather
 from advisor.fit import Fit
 from advisor.ladder import LADDER, RUNNABLE
@@ -109,6 +110,7 @@ def _options(model: Model, machine: Machine, dataset: Dataset | None, wishes: Wi
         rank=1,
         targets=ALL_TARGETS,
         precision=precision(machine),
+        stack=stack_on(machine),
     )
     batch = wants.batch(dataset, wishes, base.seq_len)
     options = Options(model, machine, base, batch, num_tasks=dataset.num_tasks if dataset else 1)

@@ -125,3 +125,7 @@ class Stack:
 
 
 OURS: Final = Stack()
+
+BEFORE_AMPERE: Final = Stack(expanded_kv=True, efficient_attention=True)
+"""Ours on GPUs that have no flash attention: the memory-efficient kernel, which wants keys and
+values for every query head."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from advisor import fit
+from advisor.devices import stack_on
 from advisor.fit import Fit
 from advisor.recipe import Recipe
 from profiles import dataset, machine, model, rundir
@@ -57,9 +58,12 @@ def check(recipe: Recipe, base_dir: Path) -> Ready:
             code=ExitCode.DRIVER,
         )
     longest = checked[0].tokens.max if checked[0].tokens else None
-    predicted = fit.judge(base, here, recipe.to_plan(longest))
+    plan = replace(recipe.to_plan(longest), stack=stack_on(here))
+    predicted = fit.judge(base, here, plan)
     warnings = [w for data in checked for w in data.warnings]
-    if not predicted.fits:
+    if base.unmodelled:
+        warnings.append(f"no estimate holds for this model: {base.unmodelled}")
+    elif not predicted.fits:
         warnings.append(
             f"predicted to need up to {predicted.memory.high_bytes / 2**30:.1f} GiB of "
             f"{predicted.budget_bytes / 2**30:.1f} GiB free: it may run out of memory"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from textual.widgets import Input, OptionList, Static
 
-from profiles import dataset, machine, model
+from profiles import dataset, find_model, machine
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Dataset, Machine, Model, Origin, TokenStats
 from profiles.state import State
@@ -134,12 +134,12 @@ def _world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_screen, "Feed", ImmediateFeed)
     monkeypatch.setattr(machine, "probe", lambda _path: HERE)
 
-    def from_folder(path: str) -> Model:
+    def resolve(path: str) -> Model:
         if "wrong" in path:
             raise NO_MODEL
         return replace(MODEL, path=path)
 
-    monkeypatch.setattr(model, "from_folder", from_folder)
+    monkeypatch.setattr(find_model, "resolve", resolve)
     monkeypatch.setattr(dataset, "check", lambda path, **_: replace(DATA, path=path))
 
 
@@ -343,7 +343,7 @@ def test_a_check_is_cancelled_by_escape(monkeypatch: pytest.MonkeyPatch) -> None
         time.sleep(0.3)
         return replace(MODEL, path=path)
 
-    monkeypatch.setattr(model, "from_folder", slow)
+    monkeypatch.setattr(find_model, "resolve", slow)
 
     async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
         await press(app, pilot, "n")
@@ -360,7 +360,7 @@ def test_a_check_is_cancelled_by_escape(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_our_own_mistake_in_a_check_keeps_what_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is called ours, with its place."""
-    monkeypatch.setattr(model, "from_folder", lambda _path: 1 // 0)
+    monkeypatch.setattr(find_model, "resolve", lambda _path: 1 // 0)
 
     async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
         await press(app, pilot, "n", *"tiny", "enter")

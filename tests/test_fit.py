@@ -245,3 +245,15 @@ def test_a_search_needs_few_estimates(monkeypatch):
 
     assert counts["memory"] <= 20
     assert counts["speed"] <= 8
+
+
+def test_a_card_before_ampere_pays_for_repeated_keys():
+    """Flash attention needs compute capability 8.0; the kernel before it wants every head."""
+    t4, l4 = machine("1x T4"), machine("1x L4")
+    plan = replace(LORA, precision="fp16")
+    needs = [
+        fit.judge(model(), t4, replace(plan, stack=devices.stack_on(where))).memory.allocated_bytes
+        for where in (t4, l4)
+    ]
+    assert devices.stack_on(l4) == plan.stack
+    assert needs[0] > needs[1]

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from peft import PeftConfig
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.integrations import sdpa_attention
 
+_FLASH_CAPABILITY = (8, 0)
 COMPUTE_DTYPES = {
     "bf16": torch.bfloat16,
     "bf16_pure": torch.bfloat16,
@@ -31,6 +33,7 @@ def load_base(model_dir: Path, dtype: torch.dtype, **options: Any) -> PreTrained
 
     transformers takes SDPA for attention, or eager attention where a family has no other.
     """
+    _repeat_heads_where_needed()
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         model_dir,
         dtype=dtype,
@@ -41,3 +44,9 @@ def load_base(model_dir: Path, dtype: torch.dtype, **options: Any) -> PreTrained
     )
     model.config.use_cache = False
     return model
+
+
+def _repeat_heads_where_needed() -> None:
+    """Before Ampere no fused kernel shares key heads: SDPA would make whole fp32 scores."""
+    if torch.cuda.is_available() and torch.cuda.get_device_capability() < _FLASH_CAPABILITY:
+        sdpa_attention.use_gqa_in_sdpa = lambda *_args: False
