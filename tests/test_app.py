@@ -391,6 +391,54 @@ def test_the_recipe_is_saved_where_asked(tmp_path: Path) -> None:
     assert "schema = 1" in (tmp_path / "recipe.toml").read_text()
 
 
+HUB_MODEL = replace(MODEL, id="org/tiny", path=None)
+
+
+def test_a_model_that_is_not_here_is_downloaded_before_it_is_launched(tmp_path: Path) -> None:
+    """Its recipe is saved with the command for that; a launch says so."""
+
+    async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
+        app.desk.model, app.desk.data = HUB_MODEL, DATA
+        await app.push_screen(RecommendationScreen(app.desk))
+        await settle(app, pilot)
+        await press(app, pilot, "s", "enter")
+        assert "hf download org/tiny --local-dir org/tiny" in text(app)
+        assert "then start it with: advisor run recipe.toml" in text(app)
+        await press(app, pilot, "l")
+        assert "error: org/tiny is not on this disk" in text(app)
+        assert "hf download org/tiny" in text(app)
+        assert isinstance(app.screen, RecommendationScreen)
+
+    drive(script)
+
+    assert 'id = "org/tiny"' in (tmp_path / "recipe.toml").read_text()
+
+
+def test_a_model_that_no_formula_holds_for_is_refused_in_place() -> None:
+    """On the page, in four parts; nothing can be saved or started."""
+
+    async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
+        app.desk.model, app.desk.data = replace(MODEL, unmodelled="some layers are odd"), DATA
+        await app.push_screen(RecommendationScreen(app.desk))
+        await settle(app, pilot)
+        assert "error: no estimate holds for tiny" in text(app)
+        assert "some layers are odd" in " ".join(text(app).split())
+        await press(app, pilot, "s")
+        assert "there is no recommendation yet" in text(app)
+        await press(app, pilot, "1", "e")
+        assert "error: no estimate holds for tiny" in text(app)
+
+    drive(script)
+
+
+def test_names_of_the_catalog_are_completed() -> None:
+    """Where no path begins so; in any case."""
+    screen = ModelScreen(TunedeckApp(decide({}, is_tty=True, encoding="utf-8")).desk)
+
+    assert "meta-llama/Llama-3.1-8B-Instruct" == screen.complete("meta-llama/llama-3.1-8b-")
+    assert screen.complete("no such name") is None
+
+
 def test_the_live_screen_says_it_all_in_words() -> None:
     """State, progress, evaluation, shares, memory, the last event."""
     run = canned_run(done=20)

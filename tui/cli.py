@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from tui.cli_checks import JSON, SET, data, model, recipe
+from tui.cli_recommend import recommend
 
 RUN = click.argument("run", required=False)
 FOLLOW = click.option("--follow", is_flag=True, help="Show lines until it ends.")
@@ -39,41 +40,6 @@ def probe(as_json: bool) -> int:
     from tui.commands import probe as command
 
     return command.probe(as_json=as_json)
-
-
-@cli.command()
-@click.option("--model", required=True, help="Folder of the model.")
-@click.option("--data", help="Data file, JSON or JSONL.")
-@click.option("--gpu", help='Plan for this machine instead: "4x RTX 4090".')
-@click.option("--task", type=click.Choice(["sft", "classify"]), default="sft", show_default=True)
-@click.option("--complexity", type=click.Choice(["low", "medium", "high"]), help="Of the task.")
-@click.option(
-    "--critical/--not-critical", default=None, help="Only the best will do, cost is none."
-)
-@click.option("--value/--no-value", default=None, help="Best value for money is wanted.")
-@click.option(
-    "--quality/--no-quality", default=None, help="Nearly the quality of full fine-tuning."
-)
-@click.option("--seq", "seq_len", type=click.IntRange(min=8), help="Longest row in tokens.")
-@click.option("--batch", "effective_batch", type=click.IntRange(min=1), help="Rows a step.")
-@click.option("--save", type=click.Path(path_type=Path), help="Write the recipe here.")
-@click.option("--explain", is_flag=True, help="Show every term of the estimate.")
-@JSON
-def recommend(
-    model: str,
-    data: str | None,
-    gpu: str | None,
-    *,
-    save: Path | None,
-    explain: bool,
-    as_json: bool,
-    **answers: Any,
-) -> int:
-    """Say which method fits, with which settings, and why."""
-    from tui.commands import recommend as command
-
-    asked = command.Asked(**answers)
-    return command.recommend(model, data, gpu, asked, save=save, explain=explain, as_json=as_json)
 
 
 @cli.command()
@@ -185,6 +151,7 @@ def doctor() -> int:
     return command.doctor()
 
 
+cli.add_command(recommend)
 cli.add_command(data)
 cli.add_command(model)
 cli.add_command(recipe)

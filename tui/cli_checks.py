@@ -27,24 +27,24 @@ def recipe() -> None:
 
 @data.command("check")
 @click.argument("file")
-@click.option("--model", "model_dir", help="Count with this model's tokenizer.")
+@click.option("--model", help="Count with this model's tokenizer.")
 @click.option("--max-length", type=click.IntRange(min=1), help="Count rows that are longer.")
 @JSON
-def data_check(file: str, model_dir: str | None, max_length: int | None, as_json: bool) -> int:
+def data_check(file: str, model: str | None, max_length: int | None, as_json: bool) -> int:
     """Validate a data set: format, encoding, broken rows, token lengths."""
     from tui.commands import checks
 
-    return checks.data(file, model_dir, max_length, as_json=as_json)
+    return checks.data(file, model, max_length, as_json=as_json)
 
 
 @model.command("show")
-@click.argument("folder")
+@click.argument("model")
 @JSON
-def model_show(folder: str, as_json: bool) -> int:
-    """Show what a model is, from its config and weight headers."""
+def model_show(model: str, as_json: bool) -> int:
+    """Show what a model is: a folder, a name of the catalog, or an id on the hub."""
     from tui.commands import checks
 
-    return checks.model(folder, as_json=as_json)
+    return checks.model(model, as_json=as_json)
 
 
 @recipe.command("check")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import os
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
@@ -14,7 +16,22 @@ from profiles.errors import UserError
 from tui.terminal import clean, num_cells
 
 DEFAULT_WIDTH = 80
+MOST_WIDTH = 120
+"""Longer lines are hard to read."""
+_LEAST_WIDTH = 40
 _GAP = "  "
+
+
+def page_width() -> int:
+    """Of the terminal, as far as that reads well; 80 where there is none."""
+    asked = os.environ.get("COLUMNS", "")
+    columns = int(asked) if asked.isdecimal() else 0
+    if not columns:
+        try:  # not shutil's: that loads all archive formats
+            columns = os.get_terminal_size(sys.stdout.fileno()).columns
+        except (OSError, ValueError, AttributeError):
+            columns = DEFAULT_WIDTH
+    return min(max(columns or DEFAULT_WIDTH, _LEAST_WIDTH), MOST_WIDTH)
 
 
 def table(
@@ -23,21 +40,33 @@ def table(
     header: Sequence[str] = (),
     indent: str = "",
     width: int | None = None,
+    right: Collection[int] = (),
 ) -> list[str]:
-    """Columns aligned to their widest cell; the last one wraps under itself within `width`."""
+    """Columns aligned to their widest cell; the last one wraps under itself within `width`.
+
+    Columns whose numbers are in `right` are aligned there, with their heads.
+    """
     cells = [[clean(c, 300) for c in row] for row in ([header] if header else []) + list(rows)]
     if not cells:
         return []
-    widths = [max(num_cells(row[i]) for row in cells) for i in range(len(cells[0]) - 1)]
+    num_last = len(cells[0]) - 1
+    widths = [max(num_cells(row[i]) for row in cells) for i in range(num_last + 1)]
     lines = []
     for row in cells:
-        padded = [c + " " * (w - num_cells(c)) for c, w in zip(row, widths, strict=False)]
-        start = indent + "".join(c + _GAP for c in padded)
-        if width is None:
+        padded = [_padded(row[i], widths[i], right=i in right) for i in range(num_last + 1)]
+        start = indent + "".join(cell + _GAP for cell in padded[:-1])
+        if num_last in right:
+            lines.append((start + padded[-1]).rstrip())
+        elif width is None:
             lines.append((start + row[-1]).rstrip())
         else:
             lines += wrap(row[-1], width, indent=" " * num_cells(start), first=start)
     return lines
+
+
+def _padded(cell: str, width: int, *, right: bool) -> str:
+    room = " " * (width - num_cells(cell))
+    return room + cell if right else cell + room
 
 
 def wrap(text: str, width: int, *, indent: str = "", first: str | None = None) -> list[str]:
@@ -87,11 +116,11 @@ def show(lines: Iterable[str]) -> None:
 
 def show_json(value: Any) -> None:
     """Facts as JSON, on stdout."""
-    print(json.dumps(jsonable(value), indent=2, ensure_ascii=False))
+    print(json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def jsonable(value: Any) -> Any:
-    """Dataclasses, enums and tuples as what JSON knows."""
+    """Dataclasses, enums and tuples as what JSON knows; a number that is none becomes null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Enum):
@@ -100,4 +129,6 @@ def jsonable(value: Any) -> Any:
         return {str(k): jsonable(v) for k, v in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [jsonable(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return value

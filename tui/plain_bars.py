@@ -53,14 +53,21 @@ def stacked(
     width: int,
     symbols: Symbols = Symbols.BRAILLE,
     describe: Callable[[float], str] | None = None,
+    *,
+    rest: Sequence[tuple[str, float]] = (),
 ) -> list[str]:
     """Draw a segmented bar of exactly `width` cells, then its legend wrapped to it.
 
     `describe` writes a part's value (for bytes: `bytes_text`); without it, its share of the sum.
-    Parts that are not above zero are left out; from the tenth on, parts become "other".
+    Parts that are not above zero are left out; from the tenth on, parts become "other". `rest`
+    comes last, drawn with the lightest characters and never grouped.
     """
+    rest = [(label, value) for label, value in rest if value > 0]
     fills = _FILLS[symbols]
-    shown = _grouped([(label, value) for label, value in parts if value > 0], len(fills))
+    light, fills = fills[len(fills) - len(rest) :], fills[: len(fills) - len(rest)]
+    grouped = _grouped([(label, value) for label, value in parts if value > 0], len(fills))
+    fills = fills[: len(grouped)] + light
+    shown = [*grouped, *rest]
     total = sum(value for _, value in shown)
     if not shown or width < 1:
         return ["nothing to show"[: max(0, width)]]

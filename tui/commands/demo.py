@@ -12,6 +12,7 @@ from pathlib import Path
 
 from advisor import recipe as recipes
 from profiles import durable, installation, machine, rundir
+from profiles import model as models
 from profiles.errors import ExitCode, UserError
 from runner import engines, launch, preflight
 from runner.demo_text import instruction_rows
@@ -30,7 +31,7 @@ _SEED = 1
 def demo() -> int:
     """Probe, make a base model, recommend, train, report; returns the run's exit code."""
     started = time.monotonic()
-    width, symbols = plain.DEFAULT_WIDTH, look_at_terminal().symbols
+    width, symbols = plain.page_width(), look_at_terminal().symbols
     folder = rundir.home() / "demo"
     folder.mkdir(mode=durable.PRIVATE_DIR, parents=True, exist_ok=True)
 
@@ -44,7 +45,8 @@ def demo() -> int:
     durable.write_atomic(data, rows.encode())
 
     _say(3, "what the advisor recommends")
-    found = advice.find(str(base), str(data), machine.probe(folder), advice.Asked())
+    model = models.from_folder(base)
+    found = advice.find(model, str(data), machine.probe(folder), advice.Asked())
     plain.show([advice_page.headline(found), *advice_page.path(found, width)])
 
     _say(4, "the training, in a process of its own")

@@ -13,5 +13,5 @@ def probe(*, as_json: bool) -> int:
     if as_json:
         plain.show_json(found)
     else:
-        plain.show(page.lines(found, plain.DEFAULT_WIDTH))
+        plain.show(page.lines(found, plain.page_width()))
     return 0

@@ -32,7 +32,7 @@ def profile(
     if as_json:
         plain.show_json({"schema": JSON_SCHEMA, "report": report})
     else:
-        plain.show(page.lines(report, plain.DEFAULT_WIDTH, look_at_terminal().symbols))
+        plain.show(page.lines(report, plain.page_width(), look_at_terminal().symbols))
     if markdown is not None:
         output.write(markdown, page.markdown(report))
         plain.say(f"wrote {markdown}")

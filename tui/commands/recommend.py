@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import os
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from advisor import checks
 from advisor import recommend as advice
 from advisor.recommend import Recommendation
 from advisor.wishes import Complexity, Wish, Wishes
-from profiles import installation, machine, model, rundir
+from profiles import find_model, machine, rundir
 from profiles.errors import ExitCode, UserError
-from profiles.facts import Dataset, Machine, Origin
+from profiles.facts import Dataset, Machine, Model, Origin
 from tui import plain
 from tui.pages import recommendation as page
 from tui.terminal import look_at_terminal
 
 if TYPE_CHECKING:
-    from advisor.recipe import Recipe
-
-JSON_SCHEMA = 1
+    from tui.rehearsal import Rehearsed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,42 +42,115 @@ class Asked:
             critical=Wish.of(self.critical, False),
             value=Wish.of(self.value, True),
             quality=Wish.of(self.quality, True),
-            seq_len=Wish(self.seq_len, Origin.USER) if self.seq_len else None,
-            effective_batch=Wish(self.effective_batch, Origin.USER)
-            if self.effective_batch
-            else None,
+            seq_len=_number(self.seq_len),
+            effective_batch=_number(self.effective_batch),
         )
 
 
-def recommend(
-    model_dir: str,
-    data_file: str | None,
-    gpu: str | None,
-    asked: Asked,
-    *,
-    save: Path | None,
-    explain: bool,
-    as_json: bool,
-) -> int:
+def _number(asked: int | None) -> Wish[int] | None:
+    return None if asked is None else Wish(asked, Origin.USER)
+
+
+class Request(NamedTuple):
+    """The whole command line; quicker to define than a dataclass."""
+
+    model: str
+    data: str | None
+    gpu: str | None
+    asked: Asked
+    prices: tuple[float, ...] = ()
+    save: Path | None = None
+    explain: bool = False
+    rehearse: bool = False
+    as_json: bool = False
+
+
+def recommend(request: Request) -> int:
     """Print the recommendation; exit code 71 if nothing fits."""
-    if save is not None and data_file is None:
-        raise UserError(
+    _check(request)
+    base = find_model.resolve(request.model)
+    target = target_machine(request.gpu)
+    if request.rehearse and base.unmodelled:
+        from tui.commands import rehearse  # noqa: PLC0415
+
+        return rehearse.unmodelled(base, target, request)
+    found = find(base, request.data, target, request.asked)
+    rehearsed = _rehearsed(found, request)
+    told = _save(found, request.save) if request.save is not None else []
+    try:
+        _show(found, rehearsed, request)
+    finally:  # the page's reader may leave early, as in `| head`
+        for line in told:
+            plain.say(line)
+    cannot = found.rung is None or (request.save is not None and found.runnable is None)
+    return int(ExitCode.DRIVER) if cannot else 0
+
+
+def _save(found: Recommendation, path: Path) -> list[str]:
+    """Write the recipe of what runs, if anything does; returns what to say of it."""
+    if found.runnable is None:
+        return [f"no recipe was written: {found.detour or 'this version runs nothing that fits'}"]
+    from tui.commands import save  # noqa: PLC0415  # pydantic, only when a recipe is wanted
+
+    save.write(found, path)
+    return save.told(found, path)
+
+
+def _rehearsed(found: Recommendation, request: Request) -> Rehearsed | None:
+    """Level 2 of the estimate, if it is wanted."""
+    if not request.rehearse:
+        return None
+    from tui.commands import rehearse  # noqa: PLC0415
+
+    return rehearse.of(found)
+
+
+def _show(found: Recommendation, rehearsed: Rehearsed | None, request: Request) -> None:
+    price = request.prices[0] if request.prices else None
+    if request.as_json:
+        from tui.pages import recommendation_json  # noqa: PLC0415
+
+        plain.show_json(recommendation_json.document(found, rehearsed, price=price))
+        return
+    shown = page.Shown(explained=request.explain, rehearsed=rehearsed, price=price)
+    plain.show(page.lines(found, plain.page_width(), look_at_terminal().symbols, shown))
+
+
+def _check(request: Request) -> None:
+    """What contradicts itself is refused before anything is read."""
+    if request.save is not None and request.data is None:
+        raise usage(
             "a recipe needs data",
             why="--save writes a recipe that can be run",
             do="add --data FILE",
             where="--save",
-            code=ExitCode.USAGE,
         )
-    found = find(model_dir, data_file, target_machine(gpu), asked)
-    if save is not None and found.rung is not None:
-        write(found, save)  # before the page: its reader may leave early, as in `| head`
-        plain.say(f"wrote {save}; start it with: advisor run {save}")
-    if as_json:
-        plain.show_json({"schema": JSON_SCHEMA, "recommendation": found})
-    else:
-        symbols = look_at_terminal().symbols
-        plain.show(page.lines(found, plain.DEFAULT_WIDTH, symbols, explain=explain))
-    return 0 if found.rung is not None else int(ExitCode.DRIVER)
+    check_prices(request.prices, 1)
+
+
+def check_prices(prices: tuple[float, ...], num_machines: int) -> None:
+    """One price for each machine, or none at all; UserError for anything else."""
+    if prices and len(prices) != num_machines:
+        machines = "1 machine" if num_machines == 1 else f"{num_machines} machines"
+        raise usage(
+            f"{len(prices)} prices for {machines}",
+            why="--price is what one whole machine costs per hour",
+            do="give one --price for each machine, in their order",
+            where="--price",
+        )
+    wrong = [price for price in prices if not math.isfinite(price) or price < 0]
+    if wrong:
+        raise usage(
+            f"a price of {wrong[0]:g} cannot be",
+            why="a machine costs nothing or more",
+            do="write it like --price 1.10",
+            where="--price",
+        )
+
+
+def usage(what: str, *, why: str, do: str, where: str) -> UserError:
+    """An error of whoever typed the command."""
+    return UserError(what, why=why, do=do, where=where, code=ExitCode.USAGE)
 
 
 def target_machine(gpu: str | None) -> Machine:
@@ -91,44 +163,28 @@ def target_machine(gpu: str | None) -> Machine:
     return planned.plan_machine(gpu, host=here)
 
 
-def find(model_dir: str, data_file: str | None, target: Machine, asked: Asked) -> Recommendation:
+def find(base: Model, data_file: str | None, target: Machine, asked: Asked) -> Recommendation:
     """Collect the facts and ask the advisor."""
-    base = model.from_folder(model_dir)
-    data: Dataset | None = None
-    if data_file is not None:
-        from profiles import dataset  # noqa: PLC0415  # the tokenizer library loads with it
-
-        has_tokenizer = (Path(model_dir) / "tokenizer.json").is_file()
-        data = dataset.check(
-            data_file,
-            tokenizer_path=model_dir if has_tokenizer else None,
-            max_length=asked.seq_len,
-            count_up_to_bytes=dataset.COUNTED_WHILE_WAITING_BYTES,
-        )
-    return advice.recommend(base, target, data, asked.wishes())
+    wishes = asked.wishes()
+    checks.check(base, target, None, wishes)  # before minutes go into a large file
+    data = read_data(base, data_file, asked) if data_file is not None else None
+    return advice.recommend(base, target, data, wishes)
 
 
-def draft(found: Recommendation, folder: Path) -> Recipe:
-    """The recipe, with paths relative to where it will lie."""
-    from advisor.draft import recipe_of  # noqa: PLC0415  # pydantic, only when a recipe is wanted
+def read_data(base: Model, data_file: str, asked: Asked) -> Dataset:
+    """The data, counted with the model's tokenizer where the model lies on this disk."""
+    from profiles import dataset  # noqa: PLC0415  # the tokenizer library loads with it
 
-    assert found.dataset is not None
-    return recipe_of(
-        found,
-        model=_relative(found.model.path or found.model.id, folder),
-        data=_relative(found.dataset.path, folder),
-        version=installation.version(),
+    return dataset.check(
+        data_file,
+        tokenizer_path=tokenizer_of(base),
+        max_length=asked.seq_len,
+        count_up_to_bytes=dataset.COUNTED_WHILE_WAITING_BYTES,
     )
 
 
-def write(found: Recommendation, path: Path) -> None:
-    """Save the recommended recipe."""
-    from tui import output  # noqa: PLC0415
-
-    output.write(path, draft(found, path.resolve().parent).to_toml())
-
-
-def _relative(target: str, folder: Path) -> str:
-    """Relative where the recipe and its input can move together, else absolute."""
-    path = Path(target).resolve()
-    return os.path.relpath(path, folder) if path.is_relative_to(folder) else str(path)
+def tokenizer_of(base: Model) -> str | None:
+    """The folder of the model's tokenizer, if it is there."""
+    if base.path is None or not (Path(base.path) / "tokenizer.json").is_file():
+        return None
+    return base.path

@@ -11,6 +11,7 @@ from profiles.errors import ExitCode, UserError
 from profiles.rundir import RunDir
 from runner import launch, preflight
 from tui import plain
+from tui.commands import save
 from tui.follow import follow as follow_run
 from tui.terminal import bytes_text, count_text
 
@@ -19,6 +20,7 @@ def run(path: Path, changes: tuple[str, ...], *, follow: bool, dry_run: bool) ->
     """Start a recipe; the id goes to stdout."""
     recipe, text = load(path, changes)
     base_dir = path.resolve().parent
+    save.check_downloaded(recipe.model.id, base_dir)
     ready = preflight.check(recipe, base_dir)
     for line in _summary(recipe, ready):
         plain.say(line)

@@ -31,10 +31,13 @@ def lines(machine: Machine, width: int) -> list[str]:
 def _summary(machine: Machine) -> str:
     if not machine.gpus:
         return "none; training runs on the CPU"
-    names = [gpu.name for gpu in machine.gpus]
-    counted = [f"{names.count(n)}x {n}" for n in dict.fromkeys(names)]
-    link = f", joined by {machine.interconnect}" if machine.interconnect else ""
-    return " + ".join(counted) + link
+    return names(machine) + (f", joined by {machine.interconnect}" if machine.interconnect else "")
+
+
+def names(machine: Machine) -> str:
+    """Like "4x RTX 4090 + 1x RTX 3090"; empty without GPUs."""
+    every = [gpu.name for gpu in machine.gpus]
+    return " + ".join(f"{every.count(name)}x {name}" for name in dict.fromkeys(every))
 
 
 def _driver(machine: Machine) -> str:

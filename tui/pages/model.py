@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from profiles.facts import Model
+from profiles.facts import Model, Origin
+from profiles.parameters import active_params
 from tui.plain import facts
 from tui.terminal import bytes_text, count_text
+
+_COUNTED = {
+    Origin.MEASURED: "as its weight files say",
+    Origin.TABLE: "as the catalog says",
+    Origin.PREDICTED: "counted from its config",
+    Origin.USER: "as you say",
+    Origin.DEFAULT: "assumed",
+}
 
 
 def lines(model: Model, width: int) -> list[str]:
@@ -14,17 +23,53 @@ def lines(model: Model, width: int) -> list[str]:
     return facts(
         [
             ("model", model.id),
-            ("kind", f"{model.architecture} ({model.model_type}), dense"),
-            ("parameters", f"{count_text(model.num_params)} ({model.params_origin})"),
+            ("folder", model.path or "none: it can be planned with, and trained once downloaded"),
+            ("kind", f"{model.architecture} ({model.model_type}), {_kind(model)}"),
+            ("parameters", f"{count_text(model.num_params)}, {_COUNTED[model.params_origin]}"),
+            ("  active", _active(model)),
+            ("  towers", _towers(model)),
             ("weights", _weights(model)),
             ("shape", f"{model.num_layers} layers of {model.hidden_size}, {heads}"),
-            ("mlp", str(model.intermediate_size)),
+            ("  latent", _latent(model)),
+            ("  window", _window(model)),
+            ("mlp", str(model.intermediate_size or "")),
+            ("experts", _experts(model)),
             ("vocabulary", f"{count_text(model.vocab_size)}{_tied(model)}"),
             ("reads", f"{count_text(model.max_positions)} tokens"),
             ("template", template[model.has_chat_template]),
+            ("gated", "yes: the hub asks you to accept a licence" if model.gated else ""),
+            ("caution", _caution(model)),
         ],
         width,
     )
+
+
+def size(model: Model) -> str:
+    """Like "46.7 B parameters, 12.9 B active"."""
+    active = f", {_in_words(active_params(model))} active" if model.experts else ""
+    return f"{_in_words(model.num_params)} parameters{active}"
+
+
+def _in_words(number: int) -> str:
+    """Like 8.03 B or 494 M."""
+    for unit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
+        if number >= unit:
+            return f"{number / unit:.3g} {letter}"
+    return count_text(number)
+
+
+def _kind(model: Model) -> str:
+    return "a mixture of experts" if model.experts else "dense"
+
+
+def _active(model: Model) -> str:
+    return f"{count_text(active_params(model))} meet one token" if model.experts else ""
+
+
+def _towers(model: Model) -> str:
+    if not model.vision_params:
+        return ""
+    return f"{count_text(model.vision_params)} for images or sound, frozen while text is trained"
 
 
 def _weights(model: Model) -> str:
@@ -32,5 +77,34 @@ def _weights(model: Model) -> str:
     return f"{size}{model.dtype}"
 
 
+def _latent(model: Model) -> str:
+    """The ranks of latent attention."""
+    if model.latent is None:
+        return ""
+    queries = f"{model.latent.query_rank} for queries, " if model.latent.query_rank else ""
+    return f"low ranks: {queries}{model.latent.kv_rank} for keys and values"
+
+
+def _window(model: Model) -> str:
+    if model.sliding_window is None:
+        return ""
+    layers = f"{model.num_sliding_layers} of {model.num_layers} layers"
+    return f"{count_text(model.sliding_window)} tokens in {layers}"
+
+
+def _experts(model: Model) -> str:
+    experts = model.experts
+    if experts is None:
+        return ""
+    shared = f", shared ones of {experts.shared_width}" if experts.shared_width else ""
+    layers = f"in {experts.num_layers} of {model.num_layers} layers"
+    return f"{experts.num_experts} of {experts.width}, {experts.top_k} a token{shared}; {layers}"
+
+
 def _tied(model: Model) -> str:
     return ", embedding and head tied" if model.tied_embeddings else ""
+
+
+def _caution(model: Model) -> str:
+    """Why estimates are rougher for this model."""
+    return f"{model.unmodelled}: estimates are rough" if model.unmodelled else ""

@@ -2,95 +2,193 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, NamedTuple
+
 from advisor import words
-from advisor.recommend import RUNNABLE, Alternative, Recommendation
+from advisor.fit import Fit
+from advisor.recommend import Pick, Recommendation
+from advisor.speed import cost
+from profiles.facts import Machine
+from tui.pages import alternatives, memory
+from tui.pages.machine import names
+from tui.pages.model import size
 from tui.plain import facts, table, wrap
-from tui.plain_bars import stacked
-from tui.terminal import Symbols, bytes_text, count_text, duration_text, percent_text
+from tui.terminal import Symbols, bytes_text, count_text, duration_text
+
+if TYPE_CHECKING:
+    from tui.rehearsal import Rehearsed
 
 
-def lines(found: Recommendation, width: int, symbols: Symbols, *, explain: bool) -> list[str]:
+class Shown(NamedTuple):
+    """What is on the page beside the recommendation itself; quicker to define than a dataclass."""
+
+    explained: bool = False
+    """Every term of the estimate."""
+    rehearsed: Rehearsed | None = None
+    price: float | None = None
+    """Of the machine, per hour."""
+
+
+def lines(
+    found: Recommendation, width: int, symbols: Symbols, shown: Shown | None = None
+) -> list[str]:
     """The whole page."""
+    shown = shown or Shown()
+    on_gpu = bool(found.machine.gpus)
+    free = bytes_text(found.fit.budget_bytes)
+    each = " on each GPU" if len(found.machine.gpus) > 1 else ""
     return [
-        *_answer(found, width),
+        *_answer(found, width, shown.price),
         "",
-        *memory(found, width, symbols),
+        *memory.lines(found.fit, width, symbols, on_gpu=on_gpu),
+        *_rehearsed(found, shown, width),
         "",
         "path through the decision tree",
         *path(found, width),
+        *_settings(found, width),
         "",
-        "settings",
-        *table([(s.name, s.value, s.reason) for s in found.settings], indent="  ", width=width),
-        "",
-        "every rung on this machine",
-        *alternatives(found, width),
-        *_details(found, explain=explain),
+        f"every method on this machine, with {free} free{each}",
+        *alternatives.lines(found, width),
+        *_explained(found, shown, width),
         *_warnings(found, width),
     ]
+
+
+def _rehearsed(found: Recommendation, shown: Shown, width: int) -> list[str]:
+    if shown.rehearsed is None:
+        return []
+    from tui.pages import rehearsal  # noqa: PLC0415  # few ask for it
+
+    return rehearsal.lines(shown.rehearsed, found.fit, width)
+
+
+def _explained(found: Recommendation, shown: Shown, width: int) -> list[str]:
+    if not shown.explained:
+        return []
+    from tui.pages import explain  # noqa: PLC0415
+
+    return explain.lines(found.model, found.fit, width, on_gpu=bool(found.machine.gpus))
 
 
 def headline(found: Recommendation) -> str:
     """One line: the method and what it costs."""
     if found.rung is None:
         return "nothing fits on this machine"
-    plan = found.fit.plan
-    rank = f" rank {plan.rank}" if plan.adapts else ""
-    peak = bytes_text(found.fit.memory.expected_bytes)
-    return f"{words.RUNGS[found.rung]}{rank}, about {peak} at the peak"
+    return in_short(found.rung, found.fit)
 
 
-def _answer(found: Recommendation, width: int) -> list[str]:
-    plan, speed = found.fit.plan, found.fit.speed
-    where = (
-        f"{len(found.machine.gpus)}x {found.machine.gpus[0].name}" if found.machine.gpus else "CPU"
-    )
-    rate = "not known for this device"
-    if speed is not None:
-        low, high = speed.low_tokens_per_second, speed.high_tokens_per_second
-        rate = (
-            f"about {count_text(speed.tokens_per_second)} ({count_text(low)} to {count_text(high)})"
-        )
-    batch = (
-        f"{plan.micro_batch} rows x {plan.accumulation} accumulated"
-        f"{f' x {plan.num_gpus} GPUs' if plan.num_gpus > 1 else ''} = {plan.effective_batch}"
-    )
+def in_short(rung: str, fit: Fit) -> str:
+    """Like "LoRA rank 8, about 17.8 GiB at the peak"."""
+    rank = f" rank {fit.plan.rank}" if fit.plan.adapts else ""
+    return f"{words.RUNGS[rung]}{rank}, about {bytes_text(fit.memory.expected_bytes)} at the peak"
+
+
+def _answer(found: Recommendation, width: int, price: float | None) -> list[str]:
+    pairs = [
+        ("recommended", headline(found)),
+        *_runner(found),
+        ("for", f"{found.model.id} ({size(found.model)}) on {machine_text(found.machine)}"),
+        ("because", found.detour or f"the tree ends at: {found.leaf.name}"),
+        ("why no more", alternatives.above(found)),
+    ]
+    if found.rung is None:
+        return facts([*pairs, ("nearest", _nearest(found)), ("how", _how(found.fit))], width)
     return facts(
         [
-            ("recommended", headline(found)),
-            ("for", f"{found.model.id} on {where}"),
-            ("because", found.detour or f"the tree ends at: {found.leaf.name}"),
-            ("batch", f"{batch}, rows of up to {plan.seq_len} tokens"),
-            ("how", _how(found)),
-            ("tokens/s", rate),
-            ("time", duration_text(found.hours * 3600) if found.hours is not None else ""),
-            ("disk", f"{bytes_text(found.disk_bytes)} for checkpoints and the result"),
+            *pairs,
+            ("batch", _batch(found.fit)),
+            ("how", _how(found.fit)),
+            ("tokens/s", _rate(found.fit)),
+            ("time", _time(found)),
+            ("cost", _cost(found, price)),
+            ("disk", _disk(found)),
         ],
         width,
     )
 
 
-def _how(found: Recommendation) -> str:
-    plan = found.fit.plan
+def _nearest(found: Recommendation) -> str:
+    """What is drawn below it where nothing fits."""
+    names = [words.RUNGS[row.rung] for row in found.alternatives if row.fit == found.fit]
+    return f"{names[0]}; {_batch(found.fit)}" if names else _batch(found.fit)
+
+
+def machine_text(machine: Machine) -> str:
+    """Like "2 nodes of 8x H100"."""
+    nodes = f"{machine.num_nodes} nodes of " if machine.num_nodes > 1 else ""
+    return nodes + (names(machine) or "CPU")
+
+
+def _runner(found: Recommendation) -> list[tuple[str, str]]:
+    """Whether this version can run it, and which recipe is written if it cannot."""
+    if found.rung is None or found.runs:
+        return []
+    if found.runnable is None:
+        reason = "this version cannot run it, and nothing that it can run fits"
+        return [("NOT YET", f"{reason}; no recipe is written")]
+    return [("NOT YET", found.runnable.why), ("saved recipe", _recipe(found.runnable))]
+
+
+def _recipe(pick: Pick) -> str:
+    """What is written in place of what cannot be run: "QLoRA 4-bit rank 16, about 7 GiB..."."""
+    speed = pick.fit.speed
+    rate = f", about {count_text(speed.tokens_per_second)} tokens/s" if speed else ""
+    return f"{in_short(pick.rung, pick.fit)}{rate}; {_batch(pick.fit)}"
+
+
+def _batch(fit: Fit) -> str:
+    """Like "16 rows a step (2 at a time x 8 accumulated), each of up to 2 048 tokens"."""
+    plan = fit.plan
+    parts = [f"{plan.micro_batch} at a time"]
+    parts += [f"{plan.accumulation} accumulated"] if plan.accumulation > 1 else []
+    parts += [f"{plan.num_gpus} GPUs"] if plan.num_gpus > 1 else []
+    rows = "1 row" if plan.effective_batch == 1 else f"{plan.effective_batch} rows"
+    how = f" ({' x '.join(parts)})" if len(parts) > 1 else ""
+    return f"{rows} a step{how}, each of up to {count_text(plan.seq_len)} tokens"
+
+
+def _how(fit: Fit) -> str:
+    plan = fit.plan
     parts = [plan.precision, f"{plan.loss} loss", plan.optimizer]
     parts.append("activations recomputed" if plan.checkpointing else "activations kept")
     if plan.strategy != "single":
         parts.append(f"{plan.strategy} over {plan.num_gpus} GPUs")
+    if plan.offload:
+        parts.append(f"{plan.offload} in RAM")
     return ", ".join(parts)
 
 
-def memory(found: Recommendation, width: int, symbols: Symbols) -> list[str]:
-    """The bar by component at the winning moment, against what is free."""
-    estimate, budget = found.fit.memory, found.fit.budget_bytes
-    terms = sorted(estimate.terms, key=lambda t: t.num_bytes, reverse=True)
-    # On a CPU there is no CUDA context: that term is the process with its libraries
-    names = {} if found.machine.gpus else {"context": "process"}
-    parts = [(names.get(t.component, t.component), float(t.num_bytes)) for t in terms]
-    moment = estimate.winner.replace("_", " ")
-    verdict = "fits" if found.fit.fits else "does NOT fit"
-    span = f"{bytes_text(estimate.low_bytes)} to {bytes_text(estimate.high_bytes)}"
-    head = f"memory at the {moment}: {span}, {verdict} in {bytes_text(budget)} free"
-    share = f"({percent_text(estimate.high_bytes / max(1, budget))} at most)"
-    return [*wrap(f"{head} {share}", width), *stacked(parts, width, symbols, bytes_text)]
+def _rate(fit: Fit) -> str:
+    rate = fit.speed
+    if rate is None:
+        return "not known for this device"
+    low, high = rate.low_tokens_per_second, rate.high_tokens_per_second
+    rough = ", a rough guide" if rate.rough else ""
+    span = f"({count_text(low)} to {count_text(high)}{rough})"
+    return f"about {count_text(rate.tokens_per_second)} {span}"
+
+
+def _time(found: Recommendation) -> str:
+    if found.dataset is None:
+        return "not known without --data"
+    if found.hours is None:
+        return ""
+    epochs = f"{found.epochs:g} epochs" if found.epochs != 1 else "1 epoch"
+    rows = f"{count_text(found.dataset.num_rows)} rows"
+    return f"about {duration_text(found.hours * 3600)} for {epochs} of {rows}"
+
+
+def _cost(found: Recommendation, price: float | None) -> str:
+    if price is None:
+        return ""
+    if found.hours is None:
+        return f"not known without the time, at {price:g} per hour"
+    return f"about {cost(found.hours, price):.2f}, at {price:g} per hour"
+
+
+def _disk(found: Recommendation) -> str:
+    download = ", the base model's download included" if not found.model.path else ""
+    return f"{bytes_text(found.disk_bytes)} for checkpoints and the result{download}"
 
 
 def path(found: Recommendation, width: int) -> list[str]:
@@ -102,35 +200,11 @@ def path(found: Recommendation, width: int) -> list[str]:
     return [*steps, *wrap(f"=> {found.leaf.name}", width, indent="     ", first="  ")]
 
 
-def alternatives(found: Recommendation, width: int) -> list[str]:
-    """A row a rung: whether it fits, what it would cost, and why it was not taken."""
-    header = (" ", "method", "fits", "peak", "tokens/s", "why not")
-    rows = [_row(rung, found.rung) for rung in found.alternatives]
-    return table(rows, header=header, width=width)
-
-
-def _row(rung: Alternative, chosen: str | None) -> tuple[str, ...]:
-    mark = ">" if rung.rung == chosen else " "
-    rate = count_text(rung.fit.speed.tokens_per_second) if rung.fit.speed else "?"
-    reason = "; ".join(part for part in (rung.why_not, rung.unlock) if part)
-    if rung.fit.plan.method not in RUNNABLE:
-        reason = f"not run by this version; {reason}"
-    peak = bytes_text(rung.fit.memory.expected_bytes)
-    return mark, words.RUNGS[rung.rung], "yes" if rung.fits else "no", peak, rate, reason or "taken"
-
-
-def _details(found: Recommendation, *, explain: bool) -> list[str]:
-    if not explain:
+def _settings(found: Recommendation, width: int) -> list[str]:
+    if found.rung is None:
         return []
-    result = ["", "every term of the estimate"]
-    for moment in found.fit.memory.moments:
-        won = ", the peak" if moment.name == found.fit.memory.winner else ""
-        result.append(f"  {moment.name.replace('_', ' ')}: {bytes_text(moment.total_bytes)}{won}")
-        result += table(
-            [(t.component, bytes_text(t.num_bytes)) for t in moment.terms], indent="    "
-        )
-    result += ["", "why the estimate is an interval"]
-    return result + [f"  {reason}" for reason in found.fit.memory.reasons]
+    rows = [(s.name, s.value, s.reason) for s in found.settings]
+    return ["", "settings to start from", *table(rows, indent="  ", width=width)]
 
 
 def _warnings(found: Recommendation, width: int) -> list[str]:

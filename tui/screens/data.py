@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from profiles.facts import Dataset
+from tui.commands.recommend import tokenizer_of
 from tui.pages import data as page
 from tui.screens.path_form import PathForm
 
@@ -27,7 +28,7 @@ class DataScreen(PathForm[Dataset]):
         from profiles import dataset  # noqa: PLC0415  # the tokenizer library loads with it
 
         assert self.desk.model is not None
-        return dataset.check(path, tokenizer_path=self.desk.model.path)
+        return dataset.check(path, tokenizer_path=tokenizer_of(self.desk.model))
 
     def lines(self, found: Dataset, width: int) -> list[str]:
         """Write the data's page."""

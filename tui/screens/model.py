@@ -1,13 +1,13 @@
-"""Which model: a local folder."""
+"""Which model: a local folder, a name of the catalog, or an id on the hub."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from profiles import model as models
+from profiles import catalog, find_model
 from profiles.facts import Model
 from tui.pages import model as page
-from tui.screens.path_form import PathForm
+from tui.screens.path_form import PathForm, complete
 
 if TYPE_CHECKING:
     from tui.desk import Desk
@@ -17,15 +17,21 @@ class ModelScreen(PathForm[Model]):
     """The first question of a new run."""
 
     TITLE_TEXT = "new run, 1 of 3: the model"
-    PLACEHOLDER = "folder with config.json, safetensors and tokenizer"
+    PLACEHOLDER = "folder with config.json, or a model's name: Qwen/Qwen3-8B"
     NEXT = "the data"
 
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk, desk.model_path)
 
     def look(self, path: str) -> Model:
-        """Read the folder's headers."""
-        return models.from_folder(path)
+        """Read the folder's headers; a name that is in no catalog is asked of the hub."""
+        return find_model.resolve(path)
+
+    def complete(self, value: str) -> str | None:
+        """A path, or else a name of the catalog."""
+        wanted = value.lower()
+        names = (name for name in catalog.ids() if name.lower().startswith(wanted))
+        return complete(value) or next(names, None)
 
     def lines(self, found: Model, width: int) -> list[str]:
         """Write the model's page."""

@@ -16,7 +16,7 @@ from tui.screens.layer import Layer
 from tui.screens.parts import Page, Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from textual.widget import Widget
 
@@ -47,7 +47,7 @@ class PathForm(Layer, Generic[T]):
         yield Input(
             self._path,
             placeholder=self.PLACEHOLDER,
-            suggester=PathSuggester(),
+            suggester=PathSuggester(self.complete),
             select_on_focus=False,
             compact=True,
             id="path",
@@ -60,6 +60,10 @@ class PathForm(Layer, Generic[T]):
         """Ready to type."""
         self.query_one("#title", Rows).show(self.TITLE_TEXT)
         self.query_one(Input).focus()
+
+    def complete(self, value: str) -> str | None:
+        """Complete what is typed; runs on a thread."""
+        return complete(value)
 
     def look(self, path: str) -> T:
         """Check the path; runs on a thread."""
@@ -111,7 +115,7 @@ class PathForm(Layer, Generic[T]):
     def tell(self, error: UserError) -> None:
         """Tell the four parts where the facts would be; the input keeps its text."""
         self.query_one("#found", Page).show(lambda width: error_lines(error, width))
-        self.say("correct the path, then enter")
+        self.say("correct it, then enter")
 
     def cancel(self) -> bool:
         """Forget the check too."""
@@ -149,12 +153,13 @@ def expanded(typed: str) -> str:
 class PathSuggester(Suggester):
     """Completes the last part of a path from its folder."""
 
-    def __init__(self) -> None:
+    def __init__(self, complete: Callable[[str], str | None]) -> None:
         super().__init__(use_cache=False, case_sensitive=True)
+        self._complete = complete
 
     async def get_suggestion(self, value: str) -> str | None:
         """Find the first entry that begins so; a folder ends in a slash."""
-        return await asyncio.to_thread(complete, value) if value else None
+        return await asyncio.to_thread(self._complete, value) if value else None
 
 
 def complete(value: str) -> str | None:

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 from advisor import recommend as advice
 from profiles import machine, rundir
 from tui import keys
-from tui.commands import recommend as command
 from tui.commands.recommend import Asked
 from tui.pages import recommendation as page
-from tui.plain import wrap
+from tui.plain import error_lines, wrap
 from tui.screens.ask import Ask, AskText
 from tui.screens.layer import Layer
 from tui.screens.parts import Page, Rows
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from advisor.recipe import Recipe
     from advisor.recommend import Recommendation
     from advisor.wishes import Complexity
+    from profiles.errors import UserError
     from profiles.facts import Machine
     from profiles.rundir import RunDir
     from runner.preflight import Ready
@@ -70,20 +70,36 @@ class RecommendationScreen(Layer):
         self._recommend()
 
     def _recommend(self) -> None:
-        """Pure arithmetic, milliseconds."""
-        model, here = self.desk.model, self._machine
+        """Pure arithmetic, but a few hundred milliseconds of it where many GPUs are searched."""
+        model, here, data = self.desk.model, self._machine, self.desk.data
         if model is None or here is None:
             return
         wishes = self.asked.wishes()
-        self.found = found = advice.recommend(model, here, self.desk.data, wishes)
-        symbols, explain = self.desk.terminal.symbols, self._explain
-        self.query_one(Page).show(lambda width: page.lines(found, width, symbols, explain=explain))
-        yes_no = {True: "yes", False: "no"}
+        self.work("advise", lambda: advice.recommend(model, here, data, wishes), self._take)
+
+    def _take(self, found: Recommendation) -> None:
+        self.found = found
+        self._write()
+        self.say(page.headline(found))
+
+    def _write(self) -> None:
+        if (found := self.found) is None:
+            return
+        symbols, shown = self.desk.terminal.symbols, page.Shown(explained=self._explain)
+        self.query_one(Page).show(lambda width: page.lines(found, width, symbols, shown))
+        wishes, yes_no = found.wishes, {True: "yes", False: "no"}
         self.query_one("#wishes", Rows).show(
             f"1 complexity {wishes.complexity.value}   2 critical {yes_no[wishes.critical.value]}"
             f"   3 value {yes_no[wishes.value.value]}   4 quality {yes_no[wishes.quality.value]}"
         )
-        self.say(page.headline(found))
+
+    def tell(self, error: UserError) -> None:
+        """Tell why there is nothing to recommend where it would be."""
+        if self.found is not None:
+            super().tell(error)
+            return
+        self.query_one(Page).show(lambda width: error_lines(error, width))
+        self.say("there is no recommendation; esc goes back")
 
     def _ask_for(self, asked: Asked) -> None:
         self.asked = asked
@@ -109,13 +125,15 @@ class RecommendationScreen(Layer):
     def action_explain(self) -> None:
         """More or less."""
         self._explain = not self._explain
-        self._recommend()
+        self._write()
 
     def _runnable(self) -> Recommendation | None:
         if self.found is None:
-            self.say("still looking at the machine")
-        elif self.found.rung is None:
-            self.say("nothing fits on this machine, so there is no recipe to save or start")
+            self.say("there is no recommendation yet")
+        elif self.found.runnable is None:
+            self.say(
+                "nothing that this version runs fits here: there is no recipe to save or start"
+            )
         else:
             return self.found
         return None
@@ -125,16 +143,23 @@ class RecommendationScreen(Layer):
         if (found := self._runnable()) is None:
             return
 
-        def save(answer: str | None) -> None:
+        def write(path: Path) -> list[str]:
+            from tui.commands import save  # noqa: PLC0415  # pydantic
+
+            save.write(found, path)
+            return save.told(found, path)
+
+        def answered(answer: str | None) -> None:
             if answer:
                 path = Path(answer).expanduser()
-                self.work("save", lambda: command.write(found, path), lambda _: self._saved(path))
+                self.work("save", lambda: write(path), self._say_all)
 
         question = ["Save the recipe as (a file of that name is replaced):"]
-        self.app.push_screen(AskText(question, "recipe.toml"), save)
+        self.app.push_screen(AskText(question, "recipe.toml"), answered)
 
-    def _saved(self, path: Path) -> None:
-        self.say(f"wrote {clean(str(path))}; start it with: advisor run {clean(str(path))}")
+    def _say_all(self, lines: list[str]) -> None:
+        width = self.size.width
+        self.say(*[part for line in lines for part in wrap(clean(line, 1000), width)])
 
     def action_launch(self) -> None:
         """Check everything that can be found wrong before, then ask."""
@@ -144,16 +169,19 @@ class RecommendationScreen(Layer):
 
         def check() -> tuple[Recipe, Ready]:
             from runner import preflight  # noqa: PLC0415  # pydantic, only when a run is started
+            from tui.commands import save  # noqa: PLC0415
 
-            recipe = command.draft(found, base_dir)
+            save.download_first(found.model, base_dir)
+            recipe = save.draft(found, base_dir)
             return recipe, preflight.check(recipe, base_dir)
 
         self.say("checking packages, model, data and memory; esc cancels")
         self.work("launch", check, lambda checked: self._confirm(found, *checked))
 
     def _confirm(self, found: Recommendation, recipe: Recipe, ready: Ready) -> None:
-        width = self.size.width
-        took = f", about {duration_text(found.hours * 3600)}" if found.hours is not None else ""
+        width, pick = self.size.width, found.runnable
+        assert pick is not None
+        took = f", about {duration_text(pick.hours * 3600)}" if pick.hours is not None else ""
         memory = bytes_text(ready.fit.memory.expected_bytes)
         free = bytes_text(ready.fit.budget_bytes)
         question = wrap(
@@ -161,6 +189,7 @@ class RecommendationScreen(Layer):
             "It goes on without this terminal.",
             width,
         )
+        question += wrap(f"! {pick.why}", width, indent="  ", first="") if pick.why else []
         for warning in ready.warnings[:_MOST_WARNINGS]:
             question += [clean(f"! {warning}", width)]
         self.say("checked; nothing was started yet")

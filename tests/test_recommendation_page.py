@@ -1,0 +1,215 @@
+"""What `advisor recommend` says: the right facts, in words, in lines that fit the terminal."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from known import HOST, dataset, model
+
+from advisor import memory as estimates
+from advisor import words
+from advisor.ladder import LADDER
+from advisor.plan import ALL_TARGETS, Plan
+from advisor.recommend import recommend
+from advisor.wishes import Wish, Wishes
+from profiles import catalog, find_model, planned
+from profiles.facts import Origin
+from tui.pages import alternatives, explain, memory
+from tui.pages import recommendation as page
+from tui.terminal import Symbols, bytes_text, num_cells
+
+MODELS = ("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen3-30B-A3B", "mistralai/Mixtral-8x7B-v0.1")
+BOXES = ("1x RTX 4090", "8x H100", "2 nodes of 4x A100 40GB", "T4")
+NO_QUALITY = Wishes(quality=Wish(False, Origin.USER))
+
+
+def found_for(name="llama-3.1-8b", box="1x RTX 4090", wishes=None, data=None):
+    """A recommendation for a machine that is only named."""
+    base = find_model.resolve(name) if "/" in name else model(name)
+    return recommend(base, planned.plan_machine(box, host=HOST), data, wishes or Wishes())
+
+
+def text_of(found, width=80, **shown):
+    """The page as one text."""
+    return "\n".join(page.lines(found, width, Symbols.BRAILLE, page.Shown(**shown)))
+
+
+def flat(text):
+    """Without line breaks."""
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize("box", BOXES)
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("width", [80, 120])
+def test_no_line_is_wider_than_the_terminal(name, box, width):
+    """The whole page, every term of the estimate included."""
+    found = found_for(name, box, data=dataset())
+
+    rows = page.lines(found, width, Symbols.BRAILLE, page.Shown(explained=True, price=1.5))
+
+    assert [row for row in rows if num_cells(row) > width] == []
+
+
+def test_the_answer_comes_first_and_every_method_has_its_row():
+    """Method and peak, then what it is of, then all of the ladder."""
+    found = found_for("meta-llama/Llama-3.1-8B-Instruct")
+
+    text = text_of(found)
+
+    peak = bytes_text(found.fit.memory.expected_bytes)
+    assert text.startswith(f"recommended  LoRA rank 8, about {peak} at the peak\n")
+    assert "meta-llama/Llama-3.1-8B-Instruct (8.03 B parameters) on 1x RTX 4090" in flat(text)
+    assert "\n>  LoRA " in text
+    names = [words.RUNGS[row.rung] for row in found.alternatives]
+    assert [name for name in names if f"  {name} " not in text] == []
+    assert {words.RUNGS[rung] for rung in LADDER} <= set(names)
+
+
+def test_experts_are_counted_twice():
+    """All of them are in memory, few of them meet a token."""
+    assert "(30.5 B parameters, 3.35 B active)" in flat(text_of(found_for("Qwen/Qwen3-30B-A3B")))
+
+
+def test_the_bar_is_as_long_as_what_is_free_and_says_when_the_peak_comes():
+    """The moment in words a user knows."""
+    found = found_for("meta-llama/Llama-3.1-8B-Instruct")
+
+    head, when, *_ = memory.lines(found.fit, 80, Symbols.ASCII, on_gpu=True)
+
+    assert head.endswith("24.0 GiB free: it fits")
+    assert "in the last layer, where the backward pass begins" in when
+    bar = next(row for row in text_of(found).splitlines() if row.startswith("██"))
+    left = found.fit.budget_bytes - found.fit.memory.high_bytes
+    assert abs(bar.count("·") - 80 * left / found.fit.budget_bytes) <= 2
+
+
+def test_where_nothing_fits_the_bar_shows_where_free_memory_ends():
+    """And no settings are offered for what cannot be."""
+    found = found_for("llama-3.1-70b", "T4")
+
+    text = text_of(found)
+
+    assert "recommended  nothing fits on this machine" in text
+    assert "it does NOT fit" in text
+    assert "^ free memory ends here: 15.0 GiB" in text
+    assert "settings to start from" not in text
+    assert "nearest" in text
+
+
+def test_what_cannot_be_run_yet_is_marked_where_it_is_recommended():
+    """With what a saved recipe holds instead."""
+    found = found_for(box="RTX 3060", wishes=NO_QUALITY, data=dataset())
+
+    text = flat(text_of(found))
+
+    assert found.runnable is not None
+    assert "recommended prompt tuning" in text
+    assert f"NOT YET {found.runnable.why}" in text
+    assert "saved recipe QLoRA 4-bit rank" in text
+
+
+def test_what_runs_is_not_marked():
+    """Nothing to explain."""
+    text = text_of(found_for())
+
+    assert "NOT YET" not in text
+    assert "saved recipe" not in text
+
+
+def test_a_method_that_does_not_fit_says_what_would_make_it_fit():
+    """In its second line; whether it runs and fits stands in its first."""
+    found = found_for()
+    rows = alternatives.lines(found, 80)
+
+    at = next(i for i, row in enumerate(rows) if row.strip().startswith("last layers only"))
+
+    assert rows[at].split()[4:5] == ["no"]
+    assert rows[at].endswith("not yet")
+    assert rows[at + 1].startswith("      would fit with 3 more RTX 4090 (fsdp), or ")
+
+
+def test_the_next_larger_method_is_explained_in_short():
+    """What it needs, and the cheapest way there."""
+    said = alternatives.above(found_for(), most=1)
+
+    assert said.startswith("not last layers only (freeze): needs up to ")
+    assert said.endswith("would fit with 3 more RTX 4090 (fsdp)")
+
+
+def test_time_and_cost_are_known_with_data_only():
+    """They say what is missing."""
+    with_data = text_of(found_for(data=dataset()), price=2.0)
+    without = text_of(found_for(), price=2.0)
+
+    assert "for 3 epochs of 1 000 rows" in with_data
+    assert "at 2 per hour" in with_data
+    assert "time         not known without --data" in without
+
+
+def test_every_moment_that_the_formula_knows_has_words():
+    """On the page, and as the head of a column."""
+    assert set(explain._HEADS) == set(memory.MOMENTS)
+    plans = [
+        Plan(method=method, seq_len=512, rank=8, targets=ALL_TARGETS, checkpointing=recomputed)
+        for method in ("full", "lora", "qlora", "freeze", "prompt_tuning")
+        for recomputed in (False, True)
+    ]
+    names = {m.name for plan in plans for m in estimates.estimate(model(), plan).moments}
+
+    assert names == set(memory.MOMENTS)
+
+
+def test_recomputed_adapters_and_the_final_norm_have_words():
+    """Where the operation's own name would say little."""
+    moment = found_for().fit.memory.peak
+    said = [
+        memory.when_and_where(replace(moment, candidate=moment.candidate._replace(place=place)))
+        for place in ("recomputed down_proj.lora_B", "norm.pow", "mul")
+    ]
+
+    begins = "in the last layer, where the backward pass begins"
+    assert said[0] == f"{begins} (computing the adapter of down_proj again)"
+    assert said[1] == f"{begins} (the final norm)"
+    assert said[2] == f"{begins} (the product of gate and up)"
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "qlora"])
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_the_appendix_adds_up(method, recomputed):
+    """Terms of each moment, the peak's linear form, and what they are made from."""
+    base = model("qwen2.5-0.5b")
+    plan = Plan(
+        method=method,
+        seq_len=512,
+        micro_batch=2,
+        rank=8 if method != "full" else 0,
+        targets=ALL_TARGETS if method != "full" else (),
+        checkpointing=recomputed,
+    )
+    found = recommend(base, planned.plan_machine("RTX 4090", host=HOST), None, Wishes())
+    fit = replace(found.fit, plan=plan, memory=estimates.estimate(base, plan))
+
+    rows = explain.lines(base, fit, 80, on_gpu=True)
+
+    text = "\n".join(rows)
+    assert "level 1: formula" in text
+    heads = next(row for row in rows if row.startswith(("  MiB", "  GiB")))
+    assert len(heads.split()) == 1 + len(fit.memory.moments)
+    sums = next(row for row in rows if row.strip().startswith("sum")).split()[1:]
+    assert len(sums) == len(fit.memory.moments)
+    assert bytes_text(fit.memory.allocated_bytes) in text
+    assert ("4 bits" in text) == (method == "qlora")
+    assert ("layers are computed again" in flat(text)) == recomputed
+    assert "torch.cuda.max_memory_allocated()" in text
+
+
+def test_every_model_of_the_catalog_has_a_size_in_words():
+    """Those that no formula holds for too."""
+    from tui.pages import model as model_page
+
+    for name in catalog.ids()[::40]:
+        found = find_model.resolve(name)
+        assert "parameters" in model_page.size(found)
+        assert "none: it can be planned with" in flat("\n".join(model_page.lines(found, 80)))

@@ -1,0 +1,213 @@
+"""`advisor recommend --rehearse`: both levels beside each other, and what is said without torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from known import HOST, dataset, model
+
+from advisor.recommend import recommend
+from advisor.wishes import Wish, Wishes
+from profiles import planned
+from profiles.facts import Origin
+from tui import rehearsal
+from tui.main import run
+from tui.pages import rehearsal as page
+from tui.pages.json_keys import RECOMMENDATION, UNMODELLED
+
+LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
+UNMODELLED_MODEL = "LiquidAI/LFM2-1.2B"
+GIB = 2**30
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The requests that a rehearsal's process would get; each is answered at once."""
+    requests = []
+
+    def answer(request):
+        requests.append(request)
+        moments = {"forward": 16 * GIB, "loss_backward": 16 * GIB, "layer_backward": 17 * GIB}
+        return {
+            "peak_bytes": 17 * GIB,
+            "winner": "layer_backward",
+            "moments": moments | {"optimizer_step": 15 * GIB},
+            "seconds": 3.5,
+        }
+
+    monkeypatch.setattr(rehearsal, "_ask", answer)
+    return requests
+
+
+def test_the_page_shows_both_levels_and_their_difference(asked, capsys):
+    """Of the recommended plan, on a GPU like the one named."""
+    assert run(["recommend", "--model", LLAMA, "--gpu", "1x RTX 4090", "--rehearse"]) == 0
+
+    said = capsys.readouterr()
+    out = " ".join(said.out.split())
+    assert "rehearsing LoRA of" in said.err
+    assert "level 2, rehearsed in 4 s" in out
+    assert "peak 16.4 GiB 17.0 GiB +3.5 %" in out
+    assert "of 24.0 GiB free: it fits" in out
+    (request,) = asked
+    assert (request["model"], request["device"], request["capability"]) == (LLAMA, "cuda", (8, 9))
+    assert request["plan"]["method"] == "lora"
+
+
+def test_the_json_has_the_second_level(asked, capsys):
+    """All of its documented keys."""
+    run(["recommend", "--model", LLAMA, "--gpu", "1x RTX 4090", "--rehearse", "--json"])
+
+    found = json.loads(capsys.readouterr().out)["rehearsal"]
+    told = {key.split(".")[1].removesuffix("[]") for key in RECOMMENDATION if "rehearsal." in key}
+    assert told | {"moments"} == set(found) | {"moments"}
+    assert (found["level"], found["allocated_bytes"]) == (2, 17 * GIB)
+    assert found["difference"] == pytest.approx(17 * GIB / found["formula_bytes"] - 1)
+    assert found["fits"]
+
+
+def test_a_rehearsal_can_contradict_the_formula(asked):
+    """The device's interval moves by the difference."""
+    found = recommend(model(), planned.plan_machine("1x RTX 4090", host=HOST), dataset(), Wishes())
+    seen = rehearsal.rehearse(found.model, found.fit.plan, found.machine)
+    more = 8 * GIB
+    seen = replace(seen, peak_bytes=seen.formula.allocated_bytes + more)
+
+    low, high = seen.on_device(found.fit.memory)
+
+    assert high - low == found.fit.memory.high_bytes - found.fit.memory.low_bytes
+    assert high == found.fit.memory.high_bytes + more
+    assert "it does NOT fit" in " ".join("\n".join(page.lines(seen, found.fit, 80)).split())
+
+
+def test_sharded_plans_are_rehearsed_whole(asked):
+    """And nobody is told that the device's use were known better for it."""
+    box = planned.plan_machine("4x RTX 4090", host=HOST)
+    found = recommend(model(), box, None, Wishes(critical=Wish(True, Origin.USER)))
+    plan = replace(found.fit.plan, strategy="fsdp", num_gpus=4)
+
+    seen = rehearsal.rehearse(found.model, plan, box)
+
+    assert (seen.divided, seen.plan.num_gpus, seen.plan.strategy) == (True, 1, "single")
+    fit = replace(found.fit, plan=plan)
+    assert "the plan divides it" in " ".join("\n".join(page.lines(seen, fit, 80)).split())
+
+
+def test_what_no_library_builds_gives_way_to_the_recipe(asked, capsys):
+    """Adapters have no rehearsal; LoRA, which is saved in their place, has."""
+    arguments = ["--gpu", "1x RTX 4090", "--complexity", "low", "--rehearse"]
+
+    assert run(["recommend", "--model", LLAMA, *arguments]) == 0
+
+    out = " ".join(capsys.readouterr().out.split())
+    assert "recommended adapters" in out
+    assert asked[0]["plan"]["method"] == "lora"
+    assert "the recommended method has no rehearsal" in out
+
+
+def test_a_model_without_a_formula_is_rehearsed_instead(asked, capsys):
+    """Every method that the runner has, unless its weights alone are too many."""
+    assert run(["recommend", "--model", UNMODELLED_MODEL, "--gpu", "T4", "--rehearse"]) == 71
+
+    out = " ".join(capsys.readouterr().out.split())
+    assert "none holds: 10 of 16 layers are short convolutions" in out
+    assert "full fine-tuning no weights and states alone take" in out
+    assert "QLoRA 4-bit rank 16 no 17.2-19.6" in out
+    assert [request["plan"]["method"] for request in asked] == ["lora", "qlora"]
+
+    run(["recommend", "--model", UNMODELLED_MODEL, "--gpu", "RTX 4090", "--rehearse", "--json"])
+
+    found = json.loads(capsys.readouterr().out)
+    keys = {f"rehearsals[].{key}" for key in found["rehearsals"][0]} | {"unmodelled"}
+    assert keys == set(UNMODELLED)
+    assert [one["fits"] for one in found["rehearsals"]] == [True, True, True]
+
+
+def test_impossible_rows_are_refused_for_such_a_model_too(asked, capsys):
+    """Before anything is rehearsed."""
+    arguments = ["--gpu", "T4", "--rehearse", "--seq", "0"]
+
+    assert run(["recommend", "--model", UNMODELLED_MODEL, *arguments]) == 2
+    assert asked == []
+    assert "rows of 0 tokens" in capsys.readouterr().err
+
+
+def test_without_torch_the_missing_packages_are_named(monkeypatch, capsys):
+    """What, why, do, where; nothing is started."""
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "torch" else find_spec(name)
+    )
+
+    code = run(["recommend", "--model", LLAMA, "--gpu", "1x RTX 4090", "--rehearse"])
+
+    said = capsys.readouterr()
+    assert (code, said.out) == (71, "")
+    assert "packages that are not installed: torch" in " ".join(said.err.split())
+    assert "leave --rehearse out" in " ".join(said.err.split())
+
+
+@pytest.mark.parametrize(
+    ("stdout", "words"),
+    [
+        ("", "it said nothing"),
+        ('{"error": {"what": "w", "why": "y", "do": "d", "where": "x", "code": 71}}', "w"),
+    ],
+)
+def test_a_rehearsal_that_fails_is_told(monkeypatch, capsys, stdout, words):
+    """As an error of four parts, not a traceback."""
+    done = subprocess.CompletedProcess([], 1, stdout=stdout, stderr="")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+
+    code = run(["recommend", "--model", LLAMA, "--gpu", "1x RTX 4090", "--rehearse"])
+
+    assert code in {70, 71}
+    assert words in capsys.readouterr().err
+
+
+def test_tui_asks_without_loading_torch():
+    """The module that asks, not the one that answers."""
+    code = "import sys, tui.rehearsal; sys.exit('torch' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-P", "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.slow
+def test_a_real_rehearsal_agrees_with_the_formula(tiny_model, capsys):
+    """The process, the model's own code, and both numbers."""
+    arguments = ["--gpu", "RTX 4090", "--seq", "128", "--rehearse", "--json"]
+
+    assert run(["recommend", "--model", str(tiny_model), *arguments]) == 0
+
+    found = json.loads(capsys.readouterr().out)["rehearsal"]
+    assert found["method"] == "lora"
+    assert abs(found["difference"]) < 0.02
+
+
+@pytest.mark.slow
+def test_a_model_that_transformers_refuses_is_told(tmp_path):
+    """By the process, as JSON, with an exit code."""
+    pytest.importorskip("torch")
+    request = {
+        "model": str(tmp_path),
+        "plan": {"method": "lora", "seq_len": 64, "rank": 8},
+        "device": "cuda",
+        "capability": [8, 0],
+    }
+
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "runner.rehearsal_main"],
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    error = json.loads(done.stdout)["error"]
+    assert done.returncode == error["code"] == 71
+    assert "cannot be rehearsed with lora" in error["what"]

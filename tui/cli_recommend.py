@@ -1,0 +1,90 @@
+"""Arguments of `advisor recommend`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tui.cli_checks import JSON
+
+_TASKS = click.Choice(["sft", "classify"])
+_LEVELS = click.Choice(["low", "medium", "high"])
+
+
+def _show_keys(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from tui import plain
+        from tui.pages import json_keys
+
+        plain.show(json_keys.lines(plain.page_width()))
+        context.exit(0)
+
+
+@click.command()
+@click.option("--model", required=True, help="Folder, or name on the hub: org/name.")
+@click.option("--data", help="Data file, JSON or JSONL.")
+@click.option("--gpu", help='Plan for this machine instead: "4x RTX 4090".')
+@click.option("--compare", is_flag=True, help='Compare MACHINEs: --compare "RTX 4090" "8x H100".')
+@click.option("--price", "prices", type=float, multiple=True, help="Of each machine, per hour.")
+@click.option("--task", type=_TASKS, default="sft", show_default=True)
+@click.option("--complexity", type=_LEVELS, help="Of the task.")
+@click.option(
+    "--critical/--not-critical", default=None, help="Only the best will do, cost is none."
+)
+@click.option("--value/--no-value", default=None, help="Best value for money is wanted.")
+@click.option(
+    "--quality/--no-quality", default=None, help="Nearly the quality of full fine-tuning."
+)
+@click.option("--seq", "--seq-len", "seq_len", type=int, help="Longest row in tokens.")
+@click.option("--batch", "effective_batch", type=int, help="Rows a step.")
+@click.option("--save", type=click.Path(path_type=Path), help="Write the recipe here.")
+@click.option("--explain", is_flag=True, help="Show every term of the estimate.")
+@click.option("--rehearse", is_flag=True, help="Check memory on the model's own code, without GPU.")
+@JSON
+@click.option(
+    "--json-keys",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_keys,
+    help="Tell what the keys of --json mean.",
+)
+@click.argument("machines", nargs=-1, metavar="[MACHINE]...")
+def recommend(
+    machines: tuple[str, ...],
+    model: str,
+    data: str | None,
+    gpu: str | None,
+    *,
+    compare: bool,
+    prices: tuple[float, ...],
+    save: Path | None,
+    explain: bool,
+    rehearse: bool,
+    as_json: bool,
+    **answers: Any,
+) -> int:
+    """Say which method fits, with which settings, and why.
+
+    MACHINEs are for --compare, written as for --gpu: "4x RTX 4090", "8x H100:nvlink".
+    """
+    from tui.commands import recommend as command
+
+    request = command.Request(
+        model=model,
+        data=data,
+        gpu=gpu,
+        asked=command.Asked(**answers),
+        prices=prices,
+        save=save,
+        explain=explain,
+        rehearse=rehearse,
+        as_json=as_json,
+    )
+    if compare or machines:
+        from tui.commands import comparison
+
+        return comparison.compare(request, machines, compare=compare)
+    return command.recommend(request)

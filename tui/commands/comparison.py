@@ -1,0 +1,54 @@
+"""`advisor recommend --compare`: one model on several machines."""
+
+from __future__ import annotations
+
+from advisor import compare as comparison
+from profiles import find_model, machine, planned, rundir
+from profiles.errors import ExitCode
+from tui import plain
+from tui.commands.recommend import Request, check_prices, read_data, usage
+from tui.pages import comparison as page
+
+
+def compare(request: Request, machines: tuple[str, ...], *, compare: bool) -> int:
+    """Print a row for each machine; exit code 71 if nothing fits on any."""
+    _check(request, machines, compare=compare)
+    here = machine.probe(rundir.home())
+    targets = [planned.plan_machine(text, host=here) for text in machines]
+    base, wishes = find_model.resolve(request.model), request.asked.wishes()
+    data = read_data(base, request.data, request.asked) if request.data is not None else None
+    found = comparison.compare(base, targets, data, wishes)
+    rows = comparison.rows(found, request.prices)
+    if request.as_json:
+        from tui.pages import recommendation_json  # noqa: PLC0415
+
+        plain.show_json(recommendation_json.comparison(found, rows))
+    else:
+        plain.show(page.lines(found, rows, plain.page_width()))
+    return 0 if any(row.rung for row in rows) else int(ExitCode.DRIVER)
+
+
+def _check(request: Request, machines: tuple[str, ...], *, compare: bool) -> None:
+    if not compare:
+        raise usage(
+            f"{machines[0]!r} is no option",
+            why="machines are named after --compare, one by --gpu",
+            do='add --compare "RTX 4090" "8x H100", or --gpu',
+            where="advisor recommend",
+        )
+    if not machines:
+        raise usage(
+            "there is nothing to compare",
+            why="--compare needs the names of machines",
+            do='write it like --compare "RTX 4090" "1x L40S" "8x H100"',
+            where="--compare",
+        )
+    others = {"--gpu": request.gpu, "--save": request.save, "--rehearse": request.rehearse}
+    if given := [name for name, value in others.items() if value]:
+        raise usage(
+            f"--compare does not go with {' and '.join(given)}",
+            why="it puts several machines beside each other and writes nothing",
+            do="leave one of them out",
+            where="--compare",
+        )
+    check_prices(request.prices, len(machines))

@@ -1,0 +1,85 @@
+"""A recommendation saved as a recipe, and what there is to do before it can run."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+from advisor.draft import recipe_of
+from advisor.recipe import Recipe
+from advisor.recommend import Recommendation
+from profiles import catalog, installation
+from profiles.errors import ExitCode, UserError
+from profiles.facts import Model
+from tui import output
+from tui.pages.recommendation import in_short
+
+
+def draft(found: Recommendation, folder: Path) -> Recipe:
+    """The recipe, with paths relative to where it will lie.
+
+    A model that is not on this disk keeps its id, which is where `told` has it downloaded to.
+    """
+    assert found.dataset is not None
+    model = found.model
+    return recipe_of(
+        found,
+        model=_relative(model.path, folder) if model.path else model.id,
+        data=_relative(found.dataset.path, folder),
+        version=installation.version(),
+    )
+
+
+def write(found: Recommendation, path: Path) -> None:
+    """Save the recipe of what can be run."""
+    output.write(path, draft(found, path.resolve().parent).to_toml())
+
+
+def told(found: Recommendation, path: Path) -> list[str]:
+    """What was written, and how to start it."""
+    pick, start = found.runnable, f"start it with: advisor run {shlex.quote(str(path))}"
+    what = f": {in_short(pick.rung, pick.fit)}" if pick is not None and pick.why else ""
+    if found.model.path:
+        return [f"wrote {path}{what}", start] if what else [f"wrote {path}; {start}"]
+    return [
+        f"wrote {path}{what}",
+        "before it can run, its model must be downloaded:",
+        f"  {download(found.model.id, path.parent)}",
+        f"then {start}",
+    ]
+
+
+def download(model_id: str, folder: Path) -> str:
+    """The command that puts a model where a recipe in `folder` looks for it."""
+    return f"hf download {model_id} --local-dir {shlex.quote(str(folder / model_id))}"
+
+
+def check_downloaded(model_id: str, folder: Path) -> None:
+    """UserError where a recipe's model is one of the hub's that is not here yet."""
+    if (folder / model_id).exists() or catalog.find(model_id) is None:
+        return
+    raise not_downloaded(model_id, folder)
+
+
+def not_downloaded(model_id: str, folder: Path) -> UserError:
+    """Only the model's dimensions are known here."""
+    return UserError(
+        f"{model_id} is not on this disk",
+        why="a plan needs its dimensions only, training needs its weights and tokenizer",
+        do=download(model_id, folder),
+        where=str(folder / model_id),
+        code=ExitCode.NO_INPUT,
+    )
+
+
+def download_first(base: Model, folder: Path) -> None:
+    """UserError if the weights of a model are not here."""
+    if base.path is None:
+        raise not_downloaded(base.id, folder)
+
+
+def _relative(target: str, folder: Path) -> str:
+    """Relative where the recipe and its input can move together, else absolute."""
+    path = Path(target).resolve()
+    return os.path.relpath(path, folder) if path.is_relative_to(folder) else str(path)

@@ -1,0 +1,99 @@
+"""Every method as a row: what it takes, and below it why it was not chosen."""
+
+from __future__ import annotations
+
+from advisor import words
+from advisor.recommend import Alternative, Recommendation
+from advisor.unlock import Unlock
+from profiles.facts import GIB
+from tui.plain import table, wrap
+from tui.terminal import bytes_text, count_text
+
+_INDENT = " " * 6
+_HEADER = ("", "method", "fits", "peak, GiB", "tokens/s", "hours", "runs")
+
+
+def lines(found: Recommendation, width: int) -> list[str]:
+    """The table; a method's second line says why not, or what would make it fit."""
+    rows = found.alternatives
+    cells = [_cells(row, found.rung) for row in rows]
+    dropped = {_HEADER.index("hours")} if all(row.hours is None for row in rows) else set()
+    kept = [i for i in range(len(_HEADER)) if i not in dropped]
+    header, *body = table(
+        [[line[i] for i in kept] for line in cells],
+        header=[_HEADER[i] for i in kept],
+        right=[kept.index(i) for i in kept if _HEADER[i] in {"peak, GiB", "tokens/s", "hours"}],
+    )
+    result, device = [header], _device(found)
+    for row, line in zip(rows, body, strict=True):
+        result.append(line)
+        reason = _reason(row, device)
+        if row.rung != found.rung and reason:
+            result += wrap(reason, width, indent=_INDENT)
+    return result
+
+
+def _cells(row: Alternative, chosen: str | None) -> tuple[str, ...]:
+    memory, speed = row.fit.memory, row.fit.speed
+    return (
+        ">" if row.rung == chosen else "",
+        words.RUNGS[row.rung],
+        "yes" if row.possible else "no",
+        f"{_gib(memory.low_bytes)}-{_gib(memory.high_bytes)}",
+        count_text(speed.tokens_per_second) if speed and row.possible else "-",
+        hours_text(row.hours) if row.possible else "-",
+        "yes" if row.runs else "not yet",
+    )
+
+
+def _gib(num_bytes: int) -> str:
+    value = num_bytes / GIB
+    return f"{value:.1f}" if value < 1000 else f"{value:.0f}"
+
+
+def hours_text(hours: float | None) -> str:
+    """Like 0.25, 3.1 or 410."""
+    if hours is None:
+        return "-"
+    if hours < 0.01:
+        return "<0.01"
+    return f"{hours:.2f}" if hours < 1 else f"{hours:.1f}" if hours < 100 else f"{hours:.0f}"
+
+
+def _device(found: Recommendation) -> str:
+    """What there would have to be more of."""
+    return "per device" if found.machine.gpus else "RAM"
+
+
+def _reason(row: Alternative, device: str) -> str:
+    """Why it was not chosen; that device memory is short can be read from the row."""
+    if row.possible:
+        return row.why_not
+    is_short = row.fit.memory.high_bytes > row.fit.budget_bytes
+    would = _would_fit(row, device)
+    return would if is_short and would else "; ".join(part for part in (row.why_not, would) if part)
+
+
+def _would_fit(row: Alternative, device: str, most: int | None = None) -> str:
+    """What would do, each way on its own, the cheapest first."""
+    ways = [_words(way, device) for way in row.unlocks[:most]]
+    return f"would fit with {', or '.join(ways)}" if ways else ""
+
+
+def above(found: Recommendation, *, most: int | None = None) -> str:
+    """Why not the next larger method; empty if that fits too, or if nothing is larger.
+
+    The advisor's own sentence repeats what is free; here the numbers of the row are enough.
+    """
+    for row in found.alternatives:
+        if found.above.startswith(f"not {words.RUNGS[row.rung]}: "):
+            need = f"needs up to {bytes_text(row.fit.memory.high_bytes)}"
+            is_short = row.fit.memory.high_bytes > row.fit.budget_bytes
+            parts = [need if is_short else row.why_not, _would_fit(row, _device(found), most)]
+            return f"not {words.RUNGS[row.rung]}: {'; '.join(part for part in parts if part)}"
+    return found.above
+
+
+def _words(way: Unlock, device: str) -> str:
+    """Shorter than the advisor's own: what takes the most is told by --explain."""
+    return f"{bytes_text(way.value)} more {device}" if way.kind == "memory" else way.words

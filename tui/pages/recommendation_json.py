@@ -1,0 +1,314 @@
+"""A recommendation as JSON for scripts: a schema of its own, not a dump of our facts.
+
+`KEYS` tells every key; a test holds it against what is written. Within a schema number keys are
+only added. Bytes are whole numbers, unknown is null, every number is finite, and what may come
+from several places says so in `origin`: measured, table, predicted, user or default.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from advisor import words
+from advisor.compare import machine_name
+from profiles.parameters import active_params
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from advisor.compare import Row
+    from advisor.fit import Fit
+    from advisor.memory import MemoryEstimate
+    from advisor.recommend import Alternative, Pick, Recommendation
+    from advisor.settings import Setting
+    from advisor.speed import SpeedEstimate
+    from advisor.wishes import Wish
+    from profiles.facts import Dataset, Machine, Model
+    from tui.rehearsal import Rehearsed, Tried
+
+SCHEMA = 2
+_PLAN = (
+    *("method", "seq_len", "micro_batch", "accumulation", "effective_batch", "num_gpus"),
+    *("strategy", "offload", "rank", "alpha", "dropout", "targets", "base_bits", "optimizer"),
+    *("precision", "checkpointing", "loss", "packing"),
+)
+
+
+def document(
+    found: Recommendation, rehearsed: Rehearsed | None = None, *, price: float | None = None
+) -> dict[str, Any]:
+    """All of `advisor recommend --json`."""
+    best = {
+        "rung": found.rung,
+        "name": words.RUNGS[found.rung] if found.rung else None,
+        "fits": found.rung is not None,
+        "runs": found.runs,
+        "why": found.detour or f"the tree ends at: {found.leaf.name}",
+        "why_not_above": found.above or None,
+        "learning_rate": found.learning_rate,
+        "epochs": found.epochs,
+        **_choice(found.fit, found.settings),
+        **_costs(found.hours, price, found.disk_bytes),
+    }
+    return {
+        "schema": SCHEMA,
+        "model": _model(found.model),
+        "machine": _machine(found.machine),
+        "data": _data(found.dataset) if found.dataset else None,
+        "wishes": _wishes(found),
+        "recommended": best,
+        "recipe": _recipe(found.runnable, found.epochs, price) if found.runnable else None,
+        "rehearsal": _rehearsal(found.fit, rehearsed) if rehearsed else None,
+        "path": [
+            {"question": s.question, "answer": s.answer, "origin": s.origin, "evidence": s.evidence}
+            for s in found.path
+        ],
+        "leaf": found.leaf.name,
+        "alternatives": [_alternative(row, found.rung) for row in found.alternatives],
+        "warnings": found.warnings,
+    }
+
+
+def unmodelled(model: Model, machine: Machine, tried: Sequence[Tried]) -> dict[str, Any]:
+    """All of `advisor recommend --rehearse --json` for a model that no formula holds for."""
+    return {
+        "schema": SCHEMA,
+        "model": _model(model),
+        "machine": _machine(machine),
+        "unmodelled": model.unmodelled,
+        "rehearsals": [_tried(one) for one in tried],
+    }
+
+
+def comparison(found: Sequence[Recommendation], rows: Sequence[Row]) -> dict[str, Any]:
+    """All of `advisor recommend --compare ... --json`."""
+    return {
+        "schema": SCHEMA,
+        "model": _model(found[0].model),
+        "data": _data(found[0].dataset) if found[0].dataset else None,
+        "machines": [_machine_row(one, row) for one, row in zip(found, rows, strict=True)],
+    }
+
+
+def _machine_row(found: Recommendation, row: Row) -> dict[str, Any]:
+    return {
+        "machine": row.machine,
+        "num_nodes": found.machine.num_nodes,
+        "rung": row.rung,
+        "name": row.method,
+        "fits": row.rung is not None,
+        "runs": row.runs,
+        "num_gpus": row.num_gpus,
+        "strategy": found.fit.plan.strategy,
+        "peak_bytes": row.peak_bytes,
+        "peak_high_bytes": found.fit.memory.high_bytes,
+        "free_bytes": row.free_bytes,
+        "tokens_per_second": row.tokens_per_second,
+        "hours": row.hours,
+        "price_per_hour": row.price_per_hour,
+        "cost": row.cost,
+        "why_not_above": (found.above if row.rung else found.detour) or None,
+    }
+
+
+def _model(model: Model) -> dict[str, Any]:
+    return {
+        "id": model.id,
+        "path": model.path,
+        "architecture": model.architecture,
+        "model_type": model.model_type,
+        "num_params": model.num_params,
+        "active_params": active_params(model),
+        "origin": model.params_origin,
+        "num_layers": model.num_layers,
+        "hidden_size": model.hidden_size,
+        "vocab_size": model.vocab_size,
+        "max_positions": model.max_positions,
+        "num_experts": model.experts.num_experts if model.experts else None,
+        "weight_bytes": model.weight_bytes,
+        "gated": model.gated,
+    }
+
+
+def _machine(machine: Machine) -> dict[str, Any]:
+    gpus = [
+        {
+            "name": gpu.name,
+            "vram_bytes": gpu.vram_bytes,
+            "vram_free_bytes": gpu.vram_free_bytes,
+            "origin": gpu.origin,
+        }
+        for gpu in machine.gpus
+    ]
+    return {
+        "name": machine_name(machine),
+        "origin": machine.origin,
+        "backend": machine.backend,
+        "gpus": gpus,
+        "num_nodes": machine.num_nodes,
+        "interconnect": machine.interconnect,
+        "ram_free_bytes": machine.ram_free_bytes,
+        "disk_free_bytes": machine.disk_free_bytes,
+    }
+
+
+def _data(data: Dataset) -> dict[str, Any]:
+    tokens = data.tokens
+    return {
+        "path": data.path,
+        "format": data.format,
+        "num_rows": data.num_rows,
+        "num_tasks": data.num_tasks,
+        "mean_tokens": tokens.mean if tokens else None,
+        "max_tokens": tokens.max if tokens else None,
+        "origin": tokens.origin if tokens else None,
+    }
+
+
+def _wishes(found: Recommendation) -> dict[str, Any]:
+    wishes = found.wishes
+    asked: dict[str, Wish[Any] | None] = {
+        "task": wishes.task,
+        "complexity": wishes.complexity,
+        "critical": wishes.critical,
+        "value": wishes.value,
+        "quality": wishes.quality,
+        "seq_len": wishes.seq_len,
+        "effective_batch": wishes.effective_batch,
+    }
+    return {
+        name: {"value": wish.value, "origin": wish.origin} if wish else None
+        for name, wish in asked.items()
+    }
+
+
+def _recipe(pick: Pick, epochs: float, price: float | None) -> dict[str, Any]:
+    """What --save writes."""
+    return {
+        "rung": pick.rung,
+        "name": words.RUNGS[pick.rung],
+        "why": pick.why or None,
+        "learning_rate": pick.learning_rate,
+        "epochs": epochs,
+        **_choice(pick.fit, pick.settings),
+        **_costs(pick.hours, price, pick.disk_bytes),
+    }
+
+
+def _choice(fit: Fit, settings: Sequence[Setting]) -> dict[str, Any]:
+    return {
+        "plan": {name: getattr(fit.plan, name) for name in _PLAN},
+        "settings": [{"name": s.name, "value": s.value, "reason": s.reason} for s in settings],
+        "memory": _memory(fit.memory, fit.budget_bytes),
+        "ram": {"need_bytes": fit.host_bytes, "free_bytes": fit.host_budget_bytes},
+        "speed": _speed(fit.speed, fit.real_tokens_per_second) if fit.speed else None,
+    }
+
+
+def _costs(hours: float | None, price: float | None, disk_bytes: int) -> dict[str, Any]:
+    known = hours is not None and price is not None
+    return {
+        "hours": hours,
+        "price_per_hour": price,
+        "cost": hours * price if known and hours is not None and price is not None else None,
+        "disk_bytes": disk_bytes,
+    }
+
+
+def _memory(estimate: MemoryEstimate, free: int) -> dict[str, Any]:
+    """The peak with its interval, and what is alive at every moment."""
+    return {
+        "level": 1,
+        "origin": "predicted",
+        "free_bytes": free,
+        "low_bytes": estimate.low_bytes,
+        "expected_bytes": estimate.expected_bytes,
+        "high_bytes": estimate.high_bytes,
+        "allocated_bytes": estimate.allocated_bytes,
+        "fragmentation_bytes": estimate.fragmentation_bytes,
+        "context_bytes": estimate.context_bytes,
+        "communication_bytes": estimate.communication_bytes,
+        "peak": {"moment": estimate.winner, "place": estimate.peak.place},
+        "moments": [
+            {
+                "moment": moment.name,
+                "place": moment.place,
+                "bytes": moment.total_bytes,
+                "components": {term.component: term.num_bytes for term in moment.terms},
+            }
+            for moment in estimate.moments
+        ],
+    }
+
+
+def _rehearsal(fit: Fit, found: Rehearsed) -> dict[str, Any]:
+    """Level 2 beside level 1, of the same plan on one device."""
+    formula = found.formula_moments
+    low, high = found.on_device(fit.memory)
+    comparable = not found.divided and found.plan.method == fit.plan.method
+    allocated = found.formula.allocated_bytes if found.formula else None
+    return {
+        "level": 2,
+        "method": found.plan.method,
+        "allocated_bytes": found.peak_bytes,
+        "formula_bytes": allocated,
+        "difference": found.peak_bytes / allocated - 1 if allocated else None,
+        "moments": [
+            {"moment": name, "bytes": value, "formula_bytes": formula.get(name)}
+            for name, value in found.moments.items()
+        ],
+        "low_bytes": low if comparable else None,
+        "high_bytes": high if comparable else None,
+        "fits": high <= fit.budget_bytes if comparable else None,
+        "seconds": found.seconds,
+    }
+
+
+def _tried(one: Tried) -> dict[str, Any]:
+    low, expected, high = one.device_bytes
+    known = one.rehearsed is not None
+    return {
+        "method": one.plan.method,
+        "rank": one.plan.rank,
+        "seq_len": one.plan.seq_len,
+        "fits": one.fits,
+        "why_not_rehearsed": one.why or None,
+        "allocated_bytes": one.rehearsed.peak_bytes if one.rehearsed else None,
+        "low_bytes": low if known else None,
+        "expected_bytes": expected if known else None,
+        "high_bytes": high if known else None,
+        "free_bytes": one.free_bytes,
+    }
+
+
+def _speed(speed: SpeedEstimate, real: float | None) -> dict[str, Any]:
+    return {
+        "origin": "predicted",
+        "low_tokens_per_second": speed.low_tokens_per_second,
+        "tokens_per_second": speed.tokens_per_second,
+        "high_tokens_per_second": speed.high_tokens_per_second,
+        "real_tokens_per_second": real,
+        "step_seconds": speed.step_seconds,
+        "rough": speed.rough,
+    }
+
+
+def _alternative(row: Alternative, chosen: str | None) -> dict[str, Any]:
+    memory, speed = row.fit.memory, row.fit.speed
+    return {
+        "rung": row.rung,
+        "name": words.RUNGS[row.rung],
+        "chosen": row.rung == chosen,
+        "fits": row.fits,
+        "possible": row.possible,
+        "runs": row.runs,
+        "low_bytes": memory.low_bytes,
+        "expected_bytes": memory.expected_bytes,
+        "high_bytes": memory.high_bytes,
+        "num_gpus": row.fit.plan.num_gpus,
+        "strategy": row.fit.plan.strategy,
+        "tokens_per_second": speed.tokens_per_second if speed else None,
+        "hours": row.hours,
+        "why_not": row.why_not or None,
+        "unlocks": [{"kind": u.kind, "value": u.value, "words": u.words} for u in row.unlocks],
+    }
