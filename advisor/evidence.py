@@ -21,8 +21,8 @@ def gather(options: Options, dataset: Dataset | None, wishes: Wishes) -> Evidenc
     light = _light(options) if wishes.critical.value and full else ""
     family = family_of(model)
     return Evidence(
-        full_fits=not full,
-        full_words=full or words.need(options.least("full")),
+        full_fits=not full and bool(options.machine.gpus),
+        full_words=full or _full_words(options),
         lora_fits=not lora,
         lora_words=lora or (words.need(options.least("lora")) if full else ""),
         light_fits=bool(light),
@@ -37,6 +37,11 @@ def gather(options: Options, dataset: Dataset | None, wishes: Wishes) -> Evidenc
         if family
         else f"no mixture takes the weights of {model.model_type} models",
     )
+
+
+def _full_words(options: Options) -> str:
+    words_of_need = words.need(options.least("full"))
+    return words_of_need if options.machine.gpus else f"{words_of_need}, but on a CPU"
 
 
 def _light(options: Options) -> str:

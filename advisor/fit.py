@@ -96,6 +96,11 @@ def best(
     for plan in plans:
         if any(search.leaves_nothing(fit) for fit in search.in_layout(plan)):
             break
+    if not search.fitting and max(plan.num_gpus for plan in plans) > 1:
+        # NCCL and buckets can be what is too much: one GPU has neither.
+        alone = best(model, with_emptiest(machine, 1), base, batch, runs_only=runs_only)
+        if alone.fits:
+            return alone
     if not search.fitting:
         return search.nearest(plans)
     return search.alone_if_faster(search.preferred())

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from advisor.plan import SOFT_PROMPTS, WHOLE_METHODS, Plan
+from advisor.plan import ALL_TARGETS, SOFT_PROMPTS, WHOLE_METHODS, Plan
 from advisor.upcycle import NUM_EXPERTS, family_of
 from profiles.facts import Machine, Model
 
@@ -84,7 +84,7 @@ def _beside(rung: str, base: Plan) -> tuple[Plan, ...]:
 
 def _adapters(rung: str, base: Plan, num_tasks: int) -> Plan:
     if rung == "lora_on_experts":
-        return replace(base, targets=(*base.targets, "experts"))
+        return replace(base, targets=ALL_TARGETS)  # the MLP's names mean the experts to PEFT
     if rung == "lora_experts":
         # n adapters side by side keep what one of n times the rank keeps.
         rank = base.rank * num_lora_experts(num_tasks)
@@ -134,7 +134,6 @@ def runs(plan: Plan) -> bool:
         and plan.strategy in _RUNNABLE_STRATEGIES
         and plan.optimizer in _RUNNABLE_OPTIMIZERS
         and not plan.offload
-        and "experts" not in plan.targets
         and plan.bits in {None, 4}
     )
 

@@ -87,7 +87,7 @@ class _Amounts(NamedTuple):
 def beside(model: Model, plan: Plan, machine: Machine, gpu: Gpu, bandwidth: float) -> Beside:
     """Optimizer and communication of one step; `bandwidth` is that of the device's memory."""
     amounts = _amounts(model, plan)
-    link, pcie = link_rate(machine, gpu), pcie_rate(gpu)
+    link, pcie = link_rate(machine, gpu, far=leaves_node(plan, machine)), pcie_rate(gpu)
     memory = HOST_BYTES_PER_SECOND if plan.offload else bandwidth
     overflow = min(amounts.paged, max(0.0, amounts.static + amounts.paged - gpu.vram_bytes))
     return Beside(
@@ -194,11 +194,16 @@ def gathered_bytes(model: Model, plan: Plan) -> float:
     return whole * flow_width(plan) / base_width(plan) if autocasts(plan) else whole
 
 
-def link_rate(machine: Machine, gpu: Gpu) -> float:
-    """Bytes per second, one direction, of the slowest link of a ring."""
+def leaves_node(plan: Plan, machine: Machine) -> bool:
+    """The plan's devices are in more than one node; `Machine.gpus` are those of one."""
+    return machine.num_nodes > 1 and plan.num_gpus > len(machine.gpus)
+
+
+def link_rate(machine: Machine, gpu: Gpu, *, far: bool) -> float:
+    """Bytes per second, one direction, of the slowest link of a ring; `far`: between nodes."""
     linked = machine.interconnect == "nvlink"
     inside = nvlink_rate(gpu) if linked else THROUGH_HOST * pcie_rate(gpu)
-    return min(inside, NODE_BYTES_PER_SECOND) if machine.num_nodes > 1 else inside
+    return min(inside, NODE_BYTES_PER_SECOND) if far else inside
 
 
 def nvlink_rate(gpu: Gpu) -> float:

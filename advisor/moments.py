@@ -110,7 +110,7 @@ class _Parts:
         self.shared = self._shared().plus(self.mask if self.recomputes else NOTHING)
         self.saved = NOTHING
         for layers in self.network.layers:
-            self.saved = self.saved.plus(self._saved(layers))
+            self.saved = self.saved.plus(self._saved(layers).times(trained_share(model, plan)))
         if not self.recomputes and plan.method in LORA_METHODS | {"adapter", "ia3"}:
             # Nothing before the first layer trains, so less of it is needed.
             usual = self.kept(self.network.layers[0].profile)
@@ -171,7 +171,7 @@ class _Parts:
         self.states = once(resident_states(model, plan))
         return {
             "weights": once(weights_here(model, plan)),
-            "adapters": once(adapter_bytes(model, plan) / shares.adapters),
+            "adapters": once(adapter_bytes(model, plan) / shares.adapters * shares.weights_here),
             "optimizer": NOTHING if plan.stack.first_step else self.states,
         }
 
@@ -199,6 +199,12 @@ class _Parts:
         for size in (*static.values(), *shares.values()):
             total = total.plus(size)
         return Candidate(name, place, static | shares, total, has_tile)
+
+
+def trained_share(model: Model, plan: Plan) -> float:
+    """Of the layers: frozen ones before them have no graph."""
+    frozen = plan.frozen_layers if plan.method == "freeze" else 0
+    return 1 - frozen / model.num_layers
 
 
 def _loss(parts: _Parts) -> Iterator[Candidate]:
@@ -348,7 +354,7 @@ def _cached_casts(parts: _Parts) -> float:
     if parts.shares.weights > 1:
         return 0.0
     if plan.method in WHOLE_METHODS:
-        return 2.0 * linear_params(parts.model, plan)
+        return 2.0 * linear_params(parts.model, plan) * trained_share(parts.model, plan)
     return 2.0 * adapter_params(parts.model, plan)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from advisor.head import loss_tape, norm_tape
 from advisor.layer import Kind, is_masked, kinds, layer_tape, window_cuts
-from advisor.precision import norm_width
+from advisor.precision import stream_width
 from advisor.tape import NOTHING, Matrix, Profile, Size, Tape, per_token, play, saved_by
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def _quantized_inputs(tape: Tape) -> Size:
 
 
 def _network(model: Model, plan: Plan) -> Network:
-    stream = norm_width(plan)
+    stream = stream_width(model, plan)
     reentrant = plan.stack.reentrant_checkpoints
     found: list[Layers] = []
     lingering: list[Size] = []

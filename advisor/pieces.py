@@ -39,6 +39,8 @@ _PARTS: Final = {
 
 SOFTCAPPED: Final = frozenset({"gemma2"})
 """Families that squeeze attention scores and logits through tanh."""
+OWN_LINEARS: Final = frozenset({"falcon"})
+"""Families whose linears are a class of their own, which transformers 5 does not quantize."""
 SPELT_OUT_GELU: Final = frozenset({"phi", "gpt2", "gptj"})
 """Families whose activation is transformers' NewGELUActivation ("gelu_new")."""
 WITHOUT_SDPA: Final = SOFTCAPPED | {"gpt_oss"}
@@ -106,7 +108,8 @@ class Pieces:
         taken = self.model.experts is not None and name in MLP_TARGETS
         adapts = self.adapts and not taken and is_target(self.plan, name)
         rank = self.plan.rank if adapts else 0
-        self.tape.matrices.append(Matrix(name, n_in, n_out, 1, rank, quantizable=True))
+        quantizable = self._quantizable()
+        self.tape.matrices.append(Matrix(name, n_in, n_out, 1, rank, quantizable=quantizable))
         result = self.scaled(self._base(x, name, n_in, n_out))
         return self._adapted(x, result, name, n_in, n_out) if adapts else result
 
@@ -157,11 +160,15 @@ class Pieces:
     def _base(self, x: Value, name: str, n_in: int, n_out: int) -> Value:
         """The base weight alone: frozen or trained, 16 bits or quantized."""
         weights = n_in * n_out
-        if self.plan.base_bits < 16 and not self.trains:
+        if self.plan.base_bits < 16 and not self.trains and self._quantizable():
             return self.quantized(x, name, weights, n_out)
         flat = self.plan.shards_weights and self.plan.stack.flat_parameters
         trains = self.trains or flat
         return self.matmul(x, name, weights, n_out, base_width(self.plan), trains=trains)
+
+    def _quantizable(self) -> bool:
+        own_class = self.model.model_type in OWN_LINEARS
+        return self.plan.stack.quantizes_subclasses or not own_class
 
     def matmul(
         self, x: Value, name: str, weights: int, n_out: float, width: int, *, trains: bool

@@ -12,6 +12,7 @@ from advisor.plan import WHOLE_METHODS
 
 if TYPE_CHECKING:
     from advisor.plan import Plan
+    from profiles.facts import Model
 
 
 def autocasts(plan: Plan) -> bool:
@@ -53,3 +54,14 @@ def trained_width(plan: Plan) -> int:
 def flow_width(plan: Plan) -> int:
     """Of what 16-bit linears return: the autocast type, or the base's own."""
     return 2 if autocasts(plan) else base_width(plan)
+
+
+def stream_width(model: Model, plan: Plan) -> int:
+    """Of the residual stream between layers.
+
+    Quantized linears return the type that they were given: fp32, after a LayerNorm under autocast.
+    """
+    layer_norm = model.norm != "rms" and not model.model_type.startswith("cohere")
+    if layer_norm and plan.base_bits < 16 and autocasts(plan):
+        return 4
+    return norm_width(plan)

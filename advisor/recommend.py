@@ -19,7 +19,7 @@ from advisor.fit import Fit
 from advisor.ladder import LADDER, RUNNABLE
 from advisor.options import Options
 from advisor.picks import Pick, pick, runnable
-from advisor.plan import ALL_TARGETS, Plan
+from advisor.plan import ALL_TARGETS, ATTENTION_TARGETS, Plan
 from advisor.settings import Setting
 from advisor.settle import settle, smallest, why_not_above
 from advisor.tree import Leaf, Step
@@ -108,7 +108,7 @@ def _options(model: Model, machine: Machine, dataset: Dataset | None, wishes: Wi
         method="lora",
         seq_len=wants.seq_len(model, dataset, wishes),
         rank=1,
-        targets=ALL_TARGETS,
+        targets=ATTENTION_TARGETS if model.experts else ALL_TARGETS,
         precision=precision(machine),
         stack=stack_on(machine),
     )

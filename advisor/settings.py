@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from advisor.ladder import num_lora_experts
-from advisor.plan import ALL_TARGETS, SOFT_PROMPTS, WHOLE_METHODS, Plan
+from advisor.plan import ALL_TARGETS, MLP_TARGETS, SOFT_PROMPTS, WHOLE_METHODS, Plan
 from advisor.tree import Leaf
 from advisor.upcycle import AUX_LOSS
 from advisor.wants import MANY_ROWS
@@ -168,10 +168,12 @@ def _of_mixture(choice: Choice) -> tuple[Setting, ...]:
         return ()
     if plan.method not in WHOLE_METHODS:
         count = f"{experts.num_experts} experts, {experts.top_k} a token"
-        adapted = "adapted (target_parameters)" if "experts" in plan.targets else "frozen"
+        adapted = set(plan.targets).issuperset(MLP_TARGETS)
+        router = "PEFT adapts it with the experts" if adapted else "its balance holds"
+        word = "adapted" if adapted else "frozen"
         return (
-            _setting("experts", adapted, f"{count}; all are in memory"),
-            _setting("router", "frozen", "adapters change little, its balance holds"),
+            _setting("experts", word, f"{count}; all are in memory"),
+            _setting("router", word, router),
         )
     if choice.rung.startswith("moe_upcycling"):
         value, reason = f"{AUX_LOSS:g}", "documents: for a router that starts from nothing"

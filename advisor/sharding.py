@@ -96,9 +96,10 @@ def paged_states(model: Model, plan: Plan) -> float:
 
 def gathered(model: Model, plan: Plan) -> Gathered:
     """Copies that a step makes of what is sharded (§3.6)."""
-    if plan.num_gpus < 2:
+    streams = plan.offload == "parameters"
+    if plan.num_gpus < 2 and not streams:
         return Gathered(0, 0)
-    if shares_of(plan).weights == 1:
+    if shares_of(plan).weights == 1 and not streams:
         buckets = gradient_bytes(model, plan)
         return Gathered(buckets, 0, head=buckets)
     copies = 1 if model.tied_embeddings else 2

@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from advisor.flops import Flops, flops_per_token, row_tokens
-from advisor.links import Beside, beside, optimizer_seconds
+from advisor.links import Beside, beside, leaves_node, optimizer_seconds
 from advisor.rates import BANDWIDTH_SHARE, Rates, Seconds, rates_of, seconds_of
 from advisor.traffic import work
 
@@ -106,7 +106,7 @@ def _on_gpu(model: Model, plan: Plan, machine: Machine, gpu: Gpu, rates: Rates) 
     needed = work(model, plan)
     parts = seconds_of(needed, rates, model, round(tokens * longer), round(row * longer))
     outside = beside(model, plan, machine, gpu, BANDWIDTH_SHARE * rates.bandwidth)
-    far, measured = machine.num_nodes > 1, rates.is_measured
+    far, measured = leaves_node(plan, machine), rates.is_measured
     low, expected, high = [
         _step_seconds(parts, outside, times, case, far=far, measured=measured)
         for case in (_LOW, _EXPECTED, _HIGH)

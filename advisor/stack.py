@@ -33,6 +33,8 @@ class Stack:
     gptq_group: int = 0
     """4-bit weights are GPTQ's, with a 16-bit scale and a 4-bit zero for so many inputs (-1: for
     all), and an int32 for each input's group (AutoGPTQ, QuantLinear); 0: they are NF4."""
+    quantizes_subclasses: bool = False
+    """Also classes derived from nn.Linear, such as Falcon's; transformers 5 takes none of them."""
     quantized_head: bool = False
     """The LM head is quantized like the layers' linears (Fabric's BitsandbytesPrecision)."""
     keeps_quantized_input: bool = False

@@ -8,7 +8,7 @@ import pytest
 from known import HOST, dataset, model
 
 from advisor import memory as estimates
-from advisor import words
+from advisor import weights, words
 from advisor.ladder import LADDER
 from advisor.plan import ALL_TARGETS, Plan
 from advisor.recommend import recommend
@@ -203,6 +203,28 @@ def test_the_appendix_adds_up(method, recomputed):
     assert ("4 bits" in text) == (method == "qlora")
     assert ("layers are computed again" in flat(text)) == recomputed
     assert "torch.cuda.max_memory_allocated()" in text
+
+
+def test_frozen_weights_beside_trained_ones_have_a_type_of_their_own():
+    """As the sum of their bytes says."""
+    plan = Plan(method="freeze", seq_len=512, frozen_layers=24)
+
+    rows = explain._ingredients(model(), plan)
+
+    assert rows[0][:2] == ("weights", bytes_text(weights.base_bytes(model(), plan)))
+    assert "in fp32" in rows[0][2]
+    assert rows[0][2].endswith("frozen in bf16")
+
+
+@pytest.mark.parametrize("name", ["llama-3.1-8b", "mixtral-8x7b"])
+def test_the_parts_of_quantized_weights_are_all_of_them(name):
+    """Blocks, their scales, and the rest in 16 bits."""
+    plan = Plan(method="qlora", seq_len=512, rank=8, targets=ALL_TARGETS)
+
+    parts = [text for key, text, _ in explain._ingredients(model(name), plan)[:3]]
+
+    total = sum(float(part.split()[0]) * {"MiB": 1, "GiB": 1024}[part.split()[1]] for part in parts)
+    assert total == pytest.approx(weights.base_bytes(model(name), plan) / 2**20, rel=0.01)
 
 
 def test_every_model_of_the_catalog_has_a_size_in_words():

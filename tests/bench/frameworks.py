@@ -158,6 +158,7 @@ def _litgpt(row: Row, model: Model, plan: Plan) -> Setup | Skip:
     wide_heads = model.head_dim > 192 and not re.search("A100|H100", str(row.get("gpu_type")))
     stack = Stack(
         fp32_base=mixed,
+        quantizes_subclasses=True,
         quantized_head=quantized,
         keeps_quantized_input=quantized,  # it pins bitsandbytes 0.41, then 0.42
         dequantizes_twice=quantized,

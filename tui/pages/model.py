@@ -106,5 +106,7 @@ def _tied(model: Model) -> str:
 
 
 def _caution(model: Model) -> str:
-    """Why estimates are rougher for this model."""
-    return f"{model.unmodelled}: estimates are rough" if model.unmodelled else ""
+    """Why there is no estimate for this model but a rehearsal."""
+    if not model.unmodelled:
+        return ""
+    return f"{model.unmodelled}: no formula holds; `advisor recommend --rehearse` counts its memory"

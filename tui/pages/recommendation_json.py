@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from advisor import words
-from advisor.compare import machine_name
-from profiles.parameters import active_params
+from advisor.speed import cost
+from tui.pages import facts_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from advisor.settings import Setting
     from advisor.speed import SpeedEstimate
     from advisor.wishes import Wish
-    from profiles.facts import Dataset, Machine, Model
+    from profiles.facts import Machine, Model
     from tui.rehearsal import Rehearsed, Tried
 
 SCHEMA = 2
@@ -52,9 +52,9 @@ def document(
     }
     return {
         "schema": SCHEMA,
-        "model": _model(found.model),
-        "machine": _machine(found.machine),
-        "data": _data(found.dataset) if found.dataset else None,
+        "model": facts_json.model(found.model),
+        "machine": facts_json.machine(found.machine),
+        "data": facts_json.data(found.dataset) if found.dataset else None,
         "wishes": _wishes(found),
         "recommended": best,
         "recipe": _recipe(found.runnable, found.epochs, price) if found.runnable else None,
@@ -73,8 +73,8 @@ def unmodelled(model: Model, machine: Machine, tried: Sequence[Tried]) -> dict[s
     """All of `advisor recommend --rehearse --json` for a model that no formula holds for."""
     return {
         "schema": SCHEMA,
-        "model": _model(model),
-        "machine": _machine(machine),
+        "model": facts_json.model(model),
+        "machine": facts_json.machine(machine),
         "unmodelled": model.unmodelled,
         "rehearsals": [_tried(one) for one in tried],
     }
@@ -84,8 +84,8 @@ def comparison(found: Sequence[Recommendation], rows: Sequence[Row]) -> dict[str
     """All of `advisor recommend --compare ... --json`."""
     return {
         "schema": SCHEMA,
-        "model": _model(found[0].model),
-        "data": _data(found[0].dataset) if found[0].dataset else None,
+        "model": facts_json.model(found[0].model),
+        "data": facts_json.data(found[0].dataset) if found[0].dataset else None,
         "machines": [_machine_row(one, row) for one, row in zip(found, rows, strict=True)],
     }
 
@@ -108,60 +108,6 @@ def _machine_row(found: Recommendation, row: Row) -> dict[str, Any]:
         "price_per_hour": row.price_per_hour,
         "cost": row.cost,
         "why_not_above": (found.above if row.rung else found.detour) or None,
-    }
-
-
-def _model(model: Model) -> dict[str, Any]:
-    return {
-        "id": model.id,
-        "path": model.path,
-        "architecture": model.architecture,
-        "model_type": model.model_type,
-        "num_params": model.num_params,
-        "active_params": active_params(model),
-        "origin": model.params_origin,
-        "num_layers": model.num_layers,
-        "hidden_size": model.hidden_size,
-        "vocab_size": model.vocab_size,
-        "max_positions": model.max_positions,
-        "num_experts": model.experts.num_experts if model.experts else None,
-        "weight_bytes": model.weight_bytes,
-        "gated": model.gated,
-    }
-
-
-def _machine(machine: Machine) -> dict[str, Any]:
-    gpus = [
-        {
-            "name": gpu.name,
-            "vram_bytes": gpu.vram_bytes,
-            "vram_free_bytes": gpu.vram_free_bytes,
-            "origin": gpu.origin,
-        }
-        for gpu in machine.gpus
-    ]
-    return {
-        "name": machine_name(machine),
-        "origin": machine.origin,
-        "backend": machine.backend,
-        "gpus": gpus,
-        "num_nodes": machine.num_nodes,
-        "interconnect": machine.interconnect,
-        "ram_free_bytes": machine.ram_free_bytes,
-        "disk_free_bytes": machine.disk_free_bytes,
-    }
-
-
-def _data(data: Dataset) -> dict[str, Any]:
-    tokens = data.tokens
-    return {
-        "path": data.path,
-        "format": data.format,
-        "num_rows": data.num_rows,
-        "num_tasks": data.num_tasks,
-        "mean_tokens": tokens.mean if tokens else None,
-        "max_tokens": tokens.max if tokens else None,
-        "origin": tokens.origin if tokens else None,
     }
 
 
@@ -206,11 +152,10 @@ def _choice(fit: Fit, settings: Sequence[Setting]) -> dict[str, Any]:
 
 
 def _costs(hours: float | None, price: float | None, disk_bytes: int) -> dict[str, Any]:
-    known = hours is not None and price is not None
     return {
         "hours": hours,
         "price_per_hour": price,
-        "cost": hours * price if known and hours is not None and price is not None else None,
+        "cost": cost(hours, price) if hours is not None and price is not None else None,
         "disk_bytes": disk_bytes,
     }
 
