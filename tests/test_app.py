@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from textual.widgets import Input, OptionList, Static
 
-from profiles import dataset, find_model, machine
+from profiles import dataset, find_model, machine, planned
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Dataset, Machine, Model, Origin, TokenStats
 from profiles.state import State
@@ -277,6 +277,7 @@ def test_the_whole_way_by_keys(size: tuple[int, int], monkeypatch: pytest.Monkey
             warnings=("look out",),
         )
 
+    monkeypatch.setattr(machine, "probe", lambda _path: planned.plan_machine("T4", host=HERE))
     monkeypatch.setattr(launch, "start", start)
     monkeypatch.setattr(preflight, "check", check)
     app_state: list[Any] = []

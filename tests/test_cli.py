@@ -73,7 +73,7 @@ def test_a_recommendation_for_a_planned_machine_needs_no_gpu(advisor, bare_model
 
 def test_a_recommendation_as_json_carries_path_and_alternatives(advisor, bare_model):
     """For scripts, with a schema number."""
-    done = advisor("recommend", "--model", bare_model, "--json", "--critical")
+    done = advisor("recommend", "--model", bare_model, "--gpu", "T4", "--json", "--critical")
 
     found = json.loads(done.stdout)
     assert found["schema"] == 2

@@ -36,9 +36,7 @@ def prepare(recipe: Recipe, model_dir: Path) -> Prepared:
         r=method.rank,
         lora_alpha=method.alpha,
         lora_dropout=method.dropout,
-        target_modules="all-linear"
-        if method.targets == "all"
-        else ATTENTION_LINEARS,
+        target_modules="all-linear" if method.targets == "all" else ATTENTION_LINEARS,
         bias="none",
         task_type=TaskType.CAUSAL_LM,
     )
