@@ -17,14 +17,15 @@ def gather(options: Options, dataset: Dataset | None, wishes: Wishes) -> Evidenc
     """
     model = options.model
     full = options.obstacle("full")
-    lora = options.obstacle("lora") if full else ""
-    light = _light(options) if wishes.critical.value and full else ""
+    plentiful = not full and bool(options.machine.gpus)
+    lora = "" if plentiful else options.obstacle("lora")
+    light = _light(options) if wishes.critical.value and not plentiful else ""
     family = family_of(model)
     return Evidence(
-        full_fits=not full and bool(options.machine.gpus),
+        full_fits=plentiful,
         full_words=full or _full_words(options),
         lora_fits=not lora,
-        lora_words=lora or (words.need(options.least("lora")) if full else ""),
+        lora_words=lora or ("" if plentiful else words.need(options.least("lora"))),
         light_fits=bool(light),
         light_words=_light_words(options, light),
         has_experts=model.experts is not None,

@@ -16,7 +16,8 @@ def offline(name: str) -> UnreachableError:
     """The user forbade the network."""
     return UnreachableError(
         f"the hub may not be asked about {name}",
-        why="HF_HUB_OFFLINE is set, and this model is neither in the catalog nor kept from before",
+        why="HF_HUB_OFFLINE is set, and this model is neither kept from before nor in the catalog; "
+        f"near names there: {', '.join(catalog.near(name)) or 'none'}",
         do=f"unset HF_HUB_OFFLINE, or give another model: {_WITHOUT}",
         where="HF_HUB_OFFLINE",
         code=ExitCode.NO_NETWORK,
@@ -26,9 +27,11 @@ def offline(name: str) -> UnreachableError:
 def unreachable(name: str, where: str, error: Exception) -> UnreachableError:
     """No answer, or none in time."""
     reason = str(error).partition("\n")[0][:120] or type(error).__name__
+    near = ", ".join(catalog.near(name))
+    known = f"near names there: {near}" if near else "nor is a name like it"
     return UnreachableError(
         f"the hub cannot be reached for {name}",
-        why=f"{reason}; the model is not in the catalog",
+        why=f"{reason}; the model is not in the catalog, {known}",
         do=f"check the network or HF_ENDPOINT, or give another model: {_WITHOUT}",
         where=where,
         code=ExitCode.NO_NETWORK,

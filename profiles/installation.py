@@ -7,7 +7,6 @@ one of them. Every process checks this before it does anything.
 from __future__ import annotations
 
 import importlib.util
-from importlib import metadata
 from pathlib import Path
 
 from profiles.errors import ExitCode, UserError
@@ -17,6 +16,8 @@ PACKAGES = ("tui", "runner", "advisor", "profiles")
 
 def version() -> str:
     """Version of the installed distribution, or "unknown" in a bare checkout."""
+    from importlib import metadata  # noqa: PLC0415  # 20 ms that most commands can spare
+
     try:
         return metadata.version("tunedeck")
     except metadata.PackageNotFoundError:
@@ -45,6 +46,8 @@ def check() -> None:
 
 
 def _owner(package: str) -> str:
+    from importlib import metadata  # noqa: PLC0415  # only where something is wrong
+
     owners = [o for o in metadata.packages_distributions().get(package, []) if o != "tunedeck"]
     return f"it belongs to {', '.join(owners)}" if owners else "no distribution claims it"
 
