@@ -2,7 +2,7 @@
 
     python tests/bench/memory_accuracy.py RUNS.jsonl [--out PRED.jsonl]
 
-RUNS.jsonl has the schema of /work/shared/reference/vram_runs.md. Printed are, for core rows and for
+RUNS.jsonl has the schema of reference/vram_runs.md. Printed are, for core rows and for
 the others, by source and method and apart for what torch allocated and for reserved or device
 memory: the median and p90 of the absolute error, the bias, the share of rows more than 5 % above
 the expected value, and the share at or below the high one. PRED.jsonl gets one object a row.

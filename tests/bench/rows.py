@@ -1,4 +1,4 @@
-"""Rows of /work/shared/reference/vram_runs.md in the estimator's own words.
+"""Rows of reference/vram_runs.md in the estimator's own words.
 
 Decides what a row says whatever its framework is: model, method, batch, devices, and what was
 measured. What a framework does differently is for frameworks.py to say. No row is known by its id,
