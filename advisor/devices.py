@@ -14,11 +14,14 @@ from advisor.ladder import strategies
 from advisor.lengths import Lengths
 from advisor.plan import Plan
 from advisor.stack import BEFORE_AMPERE, OURS, Stack
-from profiles.facts import Gpu, Machine
+from profiles.facts import GIB, Gpu, Machine
 
 _AMPERE: Final = 8.0
 _NOTABLY_FULLER: Final = 0.05
 """Of a GPU's memory: a smaller difference is a driver's reserve, not a reason to idle a GPU."""
+
+_DRIVERS_OWN_BYTES: Final = GIB
+"""Held memory below this need not be anybody's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +59,19 @@ def budget_bytes(machine: Machine, num_gpus: int) -> int:
     """Free bytes on the fullest of the `num_gpus` emptiest GPUs, or of RAM without a GPU."""
     gpus = emptiest(machine)
     return gpus[min(num_gpus, len(gpus)) - 1].vram_free_bytes if gpus else machine.ram_free_bytes
+
+
+def crowded(machine: Machine, num_gpus: int, needed_bytes: int) -> tuple[Gpu, ...]:
+    """Of the `num_gpus` emptiest GPUs, those that hold a need only once others have left.
+
+    A GPU that is too small even when empty is none of them: nobody is in the way there.
+    """
+    return tuple(
+        gpu
+        for gpu in emptiest(machine)[:num_gpus]
+        if gpu.vram_free_bytes < needed_bytes <= gpu.vram_bytes
+        and gpu.held_bytes > _DRIVERS_OWN_BYTES
+    )
 
 
 def stack_on(machine: Machine) -> Stack:

@@ -16,32 +16,37 @@ from typing import Annotated, Any, Literal, get_args
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from advisor.path_syntax import InputPath
 from advisor.plan import ALL_TARGETS, ATTENTION_TARGETS, LEARNING_RATES, Plan
 from profiles.errors import ExitCode, UserError
 
 SCHEMA = 1
+MAX_BYTES = 1_000_000
+"""A recipe is a page of text; what is longer is something else, or meant to do harm."""
+MOST_STEPS = 10**9
+_SHOWN_CHARS = 100
 TARGET_GROUPS = {"all": ALL_TARGETS, "attention": ATTENTION_TARGETS}
 
 
 class Section(BaseModel):
     """A table of the recipe: closed, immutable, strictly typed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 class ModelSection(Section):
     """[model]: what is fine-tuned."""
 
-    id: str = Field(min_length=1, max_length=500)
+    id: InputPath
     """Local folder with config.json, safetensors and tokenizer; relative to the recipe."""
 
 
 class DataSection(Section):
     """[data]: what it learns from."""
 
-    train: str = Field(min_length=1, max_length=500)
+    train: InputPath
     """File, relative to the recipe."""
-    eval: str | None = None
+    eval: InputPath | None = None
     """File for evaluation; without it a part of `train` is split off."""
     format: Literal["alpaca", "sharegpt", "messages", "prompt_completion", "text"] | None = None
     """Found out from the rows if not given."""
@@ -91,7 +96,7 @@ class TrainSection(Section):
     """[train]: how it learns."""
 
     epochs: float = Field(default=1.0, gt=0, le=1000)
-    max_steps: int | None = Field(default=None, ge=1)
+    max_steps: int | None = Field(default=None, ge=1, le=MOST_STEPS)
     """Optimizer steps; takes precedence over epochs."""
     learning_rate: float | None = Field(default=None, gt=0, le=1)
     """Default: 2e-4 for adapters, 1e-5 for full fine-tuning."""
@@ -100,7 +105,7 @@ class TrainSection(Section):
     """Share of the steps."""
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
     weight_decay: float = Field(default=0.01, ge=0, le=1)
-    max_grad_norm: float = Field(default=1.0, gt=0)
+    max_grad_norm: float = Field(default=1.0, gt=0, le=1e6)
     micro_batch: int = Field(default=1, ge=1, le=4096)
     """Rows per device and forward pass."""
     accumulation: int = Field(default=1, ge=1, le=4096)
@@ -112,12 +117,14 @@ class TrainSection(Section):
     """`chunked` never holds the whole logits."""
     workers: int = Field(default=0, ge=0, le=64)
     """Processes that prepare batches; 0: the training process itself."""
-    eval_every: int | None = Field(default=None, ge=1)
+    eval_every: int | None = Field(default=None, ge=1, le=MOST_STEPS)
     """Steps; default: five times in a run."""
-    save_every: int | None = Field(default=None, ge=1)
+    save_every: int | None = Field(default=None, ge=1, le=MOST_STEPS)
     """Steps; default: five times in a run."""
-    log_every: int = Field(default=1, ge=1)
-    keep_checkpoints: int = Field(default=3, ge=2)
+    log_every: int = Field(default=1, ge=1, le=MOST_STEPS)
+    keep_checkpoints: int = Field(default=3, ge=2, le=MOST_STEPS)
+    on_spike: Literal["warn", "pause", "stop"] = "warn"
+    """What to do when the loss stays above twice its average."""
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
 
 
@@ -137,14 +144,14 @@ class HardwareSection(Section):
 class PlanSection(Section):
     """[plan]: what was predicted when this was recommended; read by reports, never by training."""
 
-    machine: str | None = None
+    machine: str | None = Field(default=None, max_length=500)
     peak_bytes: int | None = None
     peak_low_bytes: int | None = None
     peak_high_bytes: int | None = None
     tokens_per_second: float | None = None
     hours: float | None = None
-    advisor_version: str | None = None
-    path: tuple[str, ...] = ()
+    advisor_version: str | None = Field(default=None, max_length=100)
+    path: tuple[str, ...] = Field(default=(), strict=False, max_length=1000)
     """The questions and answers that led here."""
 
 
@@ -154,7 +161,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     schema_version: Literal[1] = Field(alias="schema")
-    name: str = Field(min_length=1, max_length=80, pattern=r"^[\w .+-]+$")
+    name: str = Field(min_length=1, max_length=80, pattern=r"^\w[\w .+-]*$")
     task: Literal["sft"] = "sft"
     model: ModelSection
     data: DataSection
@@ -207,8 +214,10 @@ def parse(text: str, *, where: str) -> Recipe:
     """Read a recipe; UserError (BAD_RECIPE) names every mistake with its line."""
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, or a number with thousands of digits
         raise _bad([f"not TOML: {error}"], where) from error
+    except RecursionError as error:
+        raise _bad(["not TOML: nested too deeply"], where) from error
     return validate(content, where=where, text=text)
 
 
@@ -255,8 +264,13 @@ def _describe(error: dict[str, Any], text: str) -> str:
     if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
         return f"{place}`method.name` must be one of {', '.join(METHOD_NAMES)}"
     message = str(error["msg"]).removeprefix("Value error, ")
-    shown = f", found {error['input']!r}" if not isinstance(error["input"], dict) else ""
+    shown = f", found {_short(error['input'])}" if not isinstance(error["input"], dict) else ""
     return f"{place}`{name}`: {message[:1].lower()}{message[1:]}{shown}"
+
+
+def _short(value: object) -> str:
+    text = repr(value[:_SHOWN_CHARS] if isinstance(value, str) else value)
+    return text if len(text) <= 2 * _SHOWN_CHARS else f"{text[: 2 * _SHOWN_CHARS]}..."
 
 
 def _did_you_mean(parts: list[str], error: dict[str, Any]) -> str:
@@ -322,5 +336,5 @@ def _leave_method(content: dict[str, Any], changes: dict[str, str], *, old: dict
 def _toml_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text

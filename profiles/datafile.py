@@ -1,7 +1,7 @@
-"""Opens a data file, passes its bytes on once, and refuses what is visibly no JSON text.
+"""Opens a data file, passes its bytes on once, and decides by which reader it is read.
 
-Decides which paths and which kinds of file are read at all. Does not know what a row is: rows.py
-parses the bytes.
+Decides which paths and which kinds of file are read at all. Does not know what a row is: the
+readers parse the bytes.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import re
 import shlex
 import stat
 from contextlib import contextmanager
+from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from profiles.dataset_errors import not_read, wide_encoding
+from profiles.dataset_errors import no_parquet, not_read, packed, wide_encoding
 from profiles.errors import ExitCode, UserError
 from profiles.formats import printable
 
@@ -28,17 +29,27 @@ if TYPE_CHECKING:
 
 BUFFER_BYTES = 1 << 16
 
-_SUFFIXES = (".json", ".jsonl", ".ndjson")
+MAX_RECORD_BYTES: Final = 64_000_000
+"""A row is held in memory whole, so it may not be larger."""
+
+_JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
+_CSV_SUFFIXES = (".csv", ".tsv")
+_SUFFIXES = (*_JSON_SUFFIXES, *_CSV_SUFFIXES, ".parquet")
 _OTHER_SUFFIXES = re.compile(
-    r"\.(parquet|arrow|feather|csv|tsv|xlsx?|pkl|pickle|pt|np[yz]|h5|safetensors|db|sqlite"
-    r"|xml|ya?ml|toml|gz|bz2|xz|zst|zip|tar|tgz|7z)"
+    r"\.(arrow|feather|xlsx?|ods|pkl|pickle|pt|np[yz]|h5|safetensors|db|sqlite|xml|ya?ml|toml)"
 )
-_MAGIC = {
-    b"PAR1": "Parquet",
+_PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".tgz", ".7z")
+_PACKED_MAGIC = {
+    b"\x1f\x8b": ".gz",
+    b"BZh": ".bz2",
+    b"\xfd7zXZ": ".xz",
+    b"\x28\xb5\x2f\xfd": ".zst",
+    b"PK\x03\x04": ".zip",
+    b"7z\xbc\xaf": ".7z",
+}
+_PARQUET_MAGIC = b"PAR1"
+_OTHER_MAGIC = {
     b"\x80": "a pickle or another binary file",
-    b"PK\x03\x04": "a zip archive",
-    b"\x1f\x8b": "gzip",
-    b"\x28\xb5\x2f\xfd": "zstd",
     b"ARROW1": "Arrow",
     b"SQLite": "SQLite",
 }
@@ -50,16 +61,31 @@ _BOMS = {
 }
 
 
+class Container(StrEnum):
+    """How a file holds its rows; the values are for people."""
+
+    LIST = "JSON list"
+    LINES = "JSON Lines"
+    CSV = "CSV"
+    PARQUET = "Parquet"
+
+
 class DataFile:
     """The bytes of one open file, hashed and counted as they are read."""
 
-    def __init__(self, path: str, file: io.BufferedReader[io.FileIO]) -> None:
+    def __init__(self, path: str, file: io.BufferedReader[io.FileIO], container: Container) -> None:
         self.path = path
-        self.is_array = _first_byte(file.peek()) == b"["
+        self.container = container
+        self.detail = ""
+        """What the reader found out about the container, for people."""
+        self.share = 0.0
+        """Of the file that has been read."""
         self.sha256 = hashlib.sha256()
         self.num_bytes = 0
         self._file = file
-        self._identity = _identity(os.fstat(file.fileno()))
+        status = os.fstat(file.fileno())
+        self._size = status.st_size
+        self._identity = _identity(status)
 
     def read(self, size: int) -> bytes:
         """Bytes from where the last read ended; none at the end of the file."""
@@ -75,6 +101,7 @@ class DataFile:
     def _passed(self, data: bytes) -> bytes:
         self.sha256.update(data)
         self.num_bytes += len(data)
+        self.share = self.num_bytes / max(1, self._size)
         return data
 
     def has_changed(self) -> bool:
@@ -92,8 +119,7 @@ def open_data(path: str | os.PathLike[str]) -> Iterator[DataFile]:
     try:
         _require_file(name)
         with io.BufferedReader(io.FileIO(name), BUFFER_BYTES) as file:
-            _require_text(name, file.peek())
-            yield DataFile(name, file)
+            yield DataFile(name, file, _container(name, file.peek()))
     except OSError as error:
         raise _unreadable(name, error) from error
 
@@ -106,22 +132,44 @@ def _first_byte(head: bytes) -> bytes:
     return head.removeprefix(codecs.BOM_UTF8).lstrip()[:1]
 
 
-def _require_text(path: str, head: bytes) -> None:
-    """Refuse what is visibly not a JSON text, by the first bytes and by the suffix."""
+def _container(path: str, head: bytes) -> Container:
+    """Decide by the first bytes, then by the suffix; refuse what no reader is for."""
+    suffix = Path(path).suffix.lower()
+    if head.startswith(_PARQUET_MAGIC):
+        return Container.PARQUET
+    if head:
+        _refuse_others(path, suffix, head)
+    if suffix == ".parquet" and head:
+        raise no_parquet(path)
+    if suffix in _CSV_SUFFIXES:
+        return Container.CSV
+    return Container.LIST if _first_byte(head) == b"[" else Container.LINES
+
+
+def _refuse_others(path: str, suffix: str, head: bytes) -> None:
     for bom, name in _BOMS.items():
         if head.startswith(bom):
             raise wide_encoding(path, name, "its byte order mark")
     if len(head) > 1 and b"\0" in head[:2] and head[:2] != b"\0\0":
         name = "UTF-16LE" if head[1] == 0 else "UTF-16BE"
         raise wide_encoding(path, name, "every other byte is NUL")
-    suffix = Path(path).suffix.lower()
-    found = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
-    if _OTHER_SUFFIXES.fullmatch(suffix):
-        found = found or f"a {suffix} file"
-    elif suffix not in _SUFFIXES and _first_byte(head) not in (b"", b"[", b"{"):
-        found = found or "no JSON"
+    found = _named_by(_OTHER_MAGIC, head)
+    if not found and _OTHER_SUFFIXES.fullmatch(suffix):
+        found = f"a {suffix} file"
     if found:
         raise not_read(path, found)
+    packing = _named_by(_PACKED_MAGIC, head) or (suffix if suffix in _PACKED_SUFFIXES else "")
+    if packing:
+        raise packed(path, packing)
+    first = _first_byte(head)
+    if suffix in _CSV_SUFFIXES and head.lstrip().startswith((b'{"', b"[{")):
+        raise not_read(path, f"JSON in a {suffix} file")
+    if suffix not in _SUFFIXES and first not in (b"", b"[", b"{"):
+        raise not_read(path, "no JSON")
+
+
+def _named_by(magics: dict[bytes, str], head: bytes) -> str:
+    return next((name for magic, name in magics.items() if head.startswith(magic)), "")
 
 
 def _require_file(path: str) -> None:
@@ -137,8 +185,8 @@ def _require_file(path: str) -> None:
         names = sorted(name for name in _names_in(file) if Path(name).suffix.lower() in _SUFFIXES)
         raise _no_input(
             f"{path} is a folder, not a file",
-            why="a data set is one .json or .jsonl file",
-            do=f"give one of its files: {', '.join(names[:5]) or 'it has no .json or .jsonl'}",
+            why="a data set is one file: .json, .jsonl, .csv, .tsv or .parquet",
+            do=f"give one of its files: {', '.join(names[:5]) or 'it has none of these'}",
             path=path,
         )
     if not stat.S_ISREG(mode):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from profiles.redact import redact
+
 
 class ExitCode(IntEnum):
     """Process exit codes: sysexits where one fits, 80 and up for training outcomes."""
@@ -36,11 +38,9 @@ class UserError(Exception):
     """Something the user can repair, told in four parts: what, why, what to do, where."""
 
     def __init__(self, what: str, *, why: str, do: str, where: str, code: ExitCode) -> None:
-        super().__init__(what)
-        self.what = what
-        self.why = why
-        self.do = do
-        self.where = where
+        super().__init__(redact(what))
+        # An error is printed, kept with the run and sent to us: no token may be in it
+        self.what, self.why, self.do, self.where = map(redact, (what, why, do, where))
         self.code = code
 
     def as_dict(self) -> dict[str, str | int]:

@@ -98,6 +98,9 @@ class Machine:
     """Equal hosts that work together; everything else here is of one of them."""
     driver: str | None = None
     cuda_version: str | None = None
+    """The newest that the driver runs, like "12.4"."""
+    gpu_fault: str | None = None
+    """Why a driver that is installed gives no GPU, though nobody asked for the CPU."""
     notes: tuple[str, ...] = ()
     """Sentences for the user: what could not be read, what looks wrong."""
 
@@ -225,6 +228,18 @@ class TokenStats:
     """Tokens of the replies, the part the loss is taken on."""
     origin: Origin
     """MEASURED with the model's tokenizer, PREDICTED from characters without it."""
+    longest_line: int = 0
+    """Where the longest example begins; its row in a file without lines."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One key of the rows of a data set."""
+
+    name: str
+    types: tuple[tuple[str, int, int], ...]
+    """Type of the value ("a text", "a list", "null"), number of rows and line of the first; the
+    commonest type comes first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,7 +248,7 @@ class Dataset:
 
     path: str
     format: str
-    """"alpaca", "sharegpt", "messages", "prompt_completion" or "text"."""
+    """A name of `profiles.formats.FORMATS`, like "alpaca"."""
     num_rows: int
     """Usable examples."""
     num_bytes: int
@@ -247,6 +262,30 @@ class Dataset:
     num_tasks: int
     """Distinct values of a `task` column if there is one, else 1."""
     tokens: TokenStats | None
+    container: str = ""
+    """How the file holds its rows: "JSON list", "CSV, commas between the cells"."""
+    problem: str = ""
+    """Why nothing can be trained on it as it is, empty if it is ready."""
+    columns: tuple[Column, ...] = ()
+    """The first 64 keys."""
+    scripts: tuple[tuple[str, float], ...] = ()
+    """Script ("Latin", "CJK") and its share of all letters, the largest first."""
+    labels: tuple[tuple[str, int], ...] = ()
+    """Label and number of rows, the commonest first, where the rows have labels."""
+    num_bad: int = 0
+    """Faulty rows left out."""
+    num_near_duplicates: int = 0
+    """Usable rows that repeat an earlier row but for white space and case."""
+    num_conflicts: int = 0
+    """Usable rows that ask what an earlier row asks and answer otherwise."""
+    num_untrainable: int = 0
+    """Rows of which max_length leaves no token to learn from."""
+    num_one_sided: int = 0
+    """Usable rows with a reply and nothing that it replies to."""
+    num_short_replies: int = 0
+    """Usable rows with a reply shorter than 10 characters."""
+    num_html: int = 0
+    """Usable rows with HTML tags or entities in a text."""
     warnings: tuple[str, ...] = ()
 
 

@@ -1,4 +1,4 @@
-"""How one row of each data format becomes an Example, and which format a row is in.
+"""How one row of each data format becomes an Example.
 
 Decides the keys each format needs, how roles are named, and what counts as a fault of a row.
 Knows nothing of files, lines or token counts: rows.py reads, tokens.py counts, dataset.py reports.
@@ -6,20 +6,24 @@ Knows nothing of files, lines or token counts: rows.py reads, tokens.py counts, 
 
 from __future__ import annotations
 
-import difflib
-from collections import Counter
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from profiles.errors import ExitCode, UserError
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
 Role = Literal["system", "user", "assistant", "tool"]
 Row = dict[str, Any]
 """One JSON object, keys as in the file; nothing is known of its values yet."""
 
+
+class RowError(Exception):
+    """A row that does not fit its format; the text completes "12 of 90 rows ..."."""
+
+
+NumberedRow = tuple[int, int, Row | RowError]
+"""Line at which the row begins and its number, both from 1; the row, or what is wrong with it."""
 
 Segments = tuple[tuple[str, bool], ...]
 
@@ -40,6 +44,10 @@ class Example:
     prompt: str | None = None
     completion: str | None = None
     text: str | None = None
+    rejected: str | None = None
+    """The worse reply of a preference pair; the better one stands where replies stand."""
+    label: str | None = None
+    """The class of a text."""
 
     @property
     def segments(self) -> Segments:
@@ -53,12 +61,10 @@ class Example:
     @property
     def is_empty(self) -> bool:
         """The reply is nothing but white space, so there is nothing to learn."""
+        if self.rejected is not None and not self.rejected.strip():
+            return True
         reply = self.messages[-1].content if self.messages else self.text or self.completion
         return not reply or reply.isspace()
-
-
-class RowError(Exception):
-    """A row that does not fit its format; the text completes "12 of 90 rows ..."."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +74,8 @@ class Format:
     required: tuple[str, ...]
     optional: tuple[str, ...]
     read: Callable[[Row], Example]
+    needs: str = ""
+    """The training that it is for, where this version does not run it; empty where it does."""
 
 
 _TYPE_NAMES: Final[Mapping[type, str]] = {
@@ -103,8 +111,14 @@ _OPENAI_ROLES: Final[Mapping[str, Role]] = {
 def _type_error(value: object, key: str, wanted: type, inside: str = "") -> RowError:
     if value is None:
         return RowError(f"lack `{key}`{inside}")
-    found, asked = _TYPE_NAMES[type(value)], _TYPE_NAMES[wanted]
-    return RowError(f"have {found} in `{key}`{inside}, not {asked}")
+    is_nan = isinstance(value, float) and math.isnan(value)
+    found = "NaN" if is_nan else type_name(type(value))
+    return RowError(f"have {found} in `{key}`{inside}, not {_TYPE_NAMES[wanted]}")
+
+
+def type_name(kind: type) -> str:
+    """A type in the words of JSON: "a text", "a list"; Parquet knows more of them."""
+    return _TYPE_NAMES.get(kind) or f"a {kind.__name__}"
 
 
 def _text(row: Row, key: str, inside: str = "") -> str:
@@ -123,35 +137,52 @@ def _optional_text(row: Row, key: str) -> str:
     return "" if row.get(key) is None else _text(row, key)
 
 
-def _turns(
-    row: Row, list_key: str, keys: tuple[str, str], roles: Mapping[str, Role]
-) -> list[Message]:
-    role_key, content_key = keys
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Style:
+    """How a turn of a chat is written."""
+
+    role: str
+    content: str
+    roles: Mapping[str, Role]
+
+
+_SHAREGPT = _Style(role="from", content="value", roles=_SHAREGPT_ROLES)
+_OPENAI = _Style(role="role", content="content", roles=_OPENAI_ROLES)
+
+
+def _turns(row: Row, list_key: str, style: _Style | None = None) -> list[Message]:
+    """The turns of a list; without a style each turn is in the one that its keys show."""
     turns = row.get(list_key)
     if not isinstance(turns, list):
         raise _type_error(turns, list_key, list)
     if not turns:
         raise RowError(f"have no turns in `{list_key}`")
-    messages = []
+    return [_turn(turn, list_key, style) for turn in turns]
+
+
+def _turn(turn: object, list_key: str, style: _Style | None) -> Message:
+    if not isinstance(turn, dict):
+        raise RowError(f"have a turn in `{list_key}` that is not an object")
+    used = style or (_SHAREGPT if _SHAREGPT.role in turn else _OPENAI)
     inside = f" of a turn in `{list_key}`"
-    for turn in turns:
-        if not isinstance(turn, dict):
-            raise RowError(f"have a turn in `{list_key}` that is not an object")
-        name = _text(turn, role_key, inside)
-        if name not in roles:
-            raise RowError(f"have the unknown role `{printable(name, 24)}` in `{list_key}`")
-        messages.append(Message(role=roles[name], content=_text(turn, content_key, inside)))
+    name = _text(turn, used.role, inside)
+    if name not in used.roles:
+        raise RowError(f"have the unknown role `{printable(name, 24)}` in `{list_key}`")
+    return Message(role=used.roles[name], content=_text(turn, used.content, inside))
+
+
+def _ending_with_a_reply(messages: list[Message]) -> list[Message]:
     if messages[-1].role != "assistant":
         raise RowError("do not end with a reply of the assistant")
     return messages
 
 
-def _with_system(row: Row, messages: list[Message]) -> Example:
+def _with_system(row: Row, messages: list[Message], rejected: str | None = None) -> Example:
     """Add the `system` column, unless a system turn inside the conversation wins over it."""
     system = _optional_text(row, "system")
     if system and messages[0].role != "system":
         messages.insert(0, Message(role="system", content=system))
-    return Example(messages=tuple(messages))
+    return Example(messages=tuple(messages), rejected=rejected)
 
 
 def _read_alpaca(row: Row) -> Example:
@@ -168,19 +199,21 @@ def _read_alpaca(row: Row) -> Example:
         inside = " of a pair in `history`"
         messages.append(Message(role="user", content=_text(turn, "user", inside)))
         messages.append(Message(role="assistant", content=_text(turn, "assistant", inside)))
-    question = (_text(row, "instruction"), _optional_text(row, "input"))
-    messages.append(Message(role="user", content="\n".join(filter(None, question))))
+    messages.append(Message(role="user", content=_question(row)))
     messages.append(Message(role="assistant", content=_text(row, "output")))
     return _with_system(row, messages)
 
 
+def _question(row: Row) -> str:
+    return "\n".join(filter(None, (_text(row, "instruction"), _optional_text(row, "input"))))
+
+
 def _read_sharegpt(row: Row) -> Example:
-    turns = _turns(row, "conversations", ("from", "value"), _SHAREGPT_ROLES)
-    return _with_system(row, turns)
+    return _with_system(row, _ending_with_a_reply(_turns(row, "conversations", _SHAREGPT)))
 
 
 def _read_messages(row: Row) -> Example:
-    return Example(messages=tuple(_turns(row, "messages", ("role", "content"), _OPENAI_ROLES)))
+    return Example(messages=tuple(_ending_with_a_reply(_turns(row, "messages", _OPENAI))))
 
 
 def _read_prompt_completion(row: Row) -> Example:
@@ -191,8 +224,58 @@ def _read_text(row: Row) -> Example:
     return Example(text=_text(row, "text"))
 
 
+def _read_classification(row: Row) -> Example:
+    label = row.get("label")
+    if isinstance(label, bool) or not isinstance(label, int):
+        label = _text(row, "label")
+        if not label.strip():
+            raise RowError("lack `label`")
+    return Example(text=_text(row, "text"), label=str(label))
+
+
+def _read_preference(row: Row) -> Example:
+    chosen, rejected = _replies(row, "chosen"), _replies(row, "rejected")
+    if isinstance(chosen, str) and isinstance(rejected, str):
+        asked = _asked(row)
+        if isinstance(asked, str):
+            return Example(prompt=asked, completion=chosen, rejected=rejected)
+        reply = Message(role="assistant", content=chosen)
+        return _with_system(row, [*asked, reply], rejected=rejected)
+    if isinstance(chosen, str) or isinstance(rejected, str):
+        raise RowError("have a text and turns in `chosen` and `rejected`")
+    _ending_with_a_reply(rejected)
+    turns = _ending_with_a_reply(chosen)
+    if len(turns) == 1:
+        asked = _asked(row)
+        before = [Message(role="user", content=asked)] if isinstance(asked, str) else asked
+        turns = [*(turn for turn in before if turn.content), *turns]
+    return _with_system(row, turns, rejected=rejected[-1].content)
+
+
+def _replies(row: Row, key: str) -> str | list[Message]:
+    """A reply as it is written: a text, one turn, or all turns that lead to it."""
+    value = row.get(key)
+    if isinstance(value, dict):
+        return [_turn(value, key, None)]
+    return _turns(row, key) if isinstance(value, list) else _text(row, key)
+
+
+def _asked(row: Row) -> str | list[Message]:
+    """What both replies of a pair answer, under any of the names in use."""
+    for key in ("conversations", "messages", "prompt"):
+        if isinstance(row.get(key), list):
+            return _turns(row, key)
+    return _question(row) if "instruction" in row else _optional_text(row, "prompt")
+
+
 # In order of preference: the public Alpaca files also have a `text` column, for instance.
 FORMATS: Final[Mapping[str, Format]] = {
+    "preference": Format(
+        required=("chosen", "rejected"),
+        optional=("prompt", "conversations", "messages", "instruction", "input", "system"),
+        read=_read_preference,
+        needs="preference training (DPO)",
+    ),
     "messages": Format(required=("messages",), optional=(), read=_read_messages),
     "sharegpt": Format(required=("conversations",), optional=("system",), read=_read_sharegpt),
     "alpaca": Format(
@@ -203,17 +286,13 @@ FORMATS: Final[Mapping[str, Format]] = {
     "prompt_completion": Format(
         required=("prompt", "completion"), optional=(), read=_read_prompt_completion
     ),
+    "classification": Format(
+        required=("text", "label"),
+        optional=(),
+        read=_read_classification,
+        needs="training of a classifier",
+    ),
     "text": Format(required=("text",), optional=(), read=_read_text),
-}
-
-_OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
-    "instruction": ("question", "query"),
-    "output": ("response", "answer"),
-    "prompt": ("input", "source"),
-    "completion": ("response", "answer", "target"),
-    "conversations": ("conversation", "dialogue", "dialog"),
-    "messages": ("chat", "turns"),
-    "text": ("content", "document", "body"),
 }
 
 
@@ -221,86 +300,3 @@ def printable(text: str, num_chars: int) -> str:
     """Shorten a text to a form that cannot move the cursor or colour the terminal."""
     short = text if len(text) <= num_chars else text[:num_chars] + "…"
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in short)
-
-
-def describe_formats() -> str:
-    """List the formats that are read, with the keys of each."""
-    return "; ".join(f"{name} ({', '.join(fmt.required)})" for name, fmt in FORMATS.items())
-
-
-def require_format(name: str) -> Format:
-    """Look up a format by the name that a user gave."""
-    if name in FORMATS:
-        return FORMATS[name]
-    near = difflib.get_close_matches(name, FORMATS, n=1)
-    raise UserError(
-        f"unknown data format `{printable(name, 40)}`",
-        why=f"the formats that are read are {describe_formats()}",
-        do=f"choose {near[0]}" if near else "leave the format out: it is found from the keys",
-        where="format",
-        code=ExitCode.USAGE,
-    )
-
-
-def format_of(keys: Collection[str]) -> str | None:
-    """Find the first format whose required keys are all there."""
-    for name, fmt in FORMATS.items():
-        if all(key in keys for key in fmt.required):
-            return name
-    return None
-
-
-def detect_format(row_keys: Iterable[Collection[str]], *, where: str = "") -> str:
-    """Find the format that most of the first rows are in."""
-    rows = list(row_keys)
-    found = Counter(key for keys in rows for key in keys)
-    if found["chosen"] and found["rejected"]:
-        raise UserError(
-            "this looks like preference pairs (`chosen` and `rejected`)",
-            why="preference data trains with DPO-like losses, which are not supported here; "
-            f"the formats that are read are {describe_formats()}",
-            do="give a file with one reply per row, for example the `chosen` replies as `output`",
-            where=where,
-            code=ExitCode.BAD_DATA,
-        )
-    votes = Counter(name for name in map(format_of, rows) if name)
-    if votes:
-        return votes.most_common(1)[0][0]
-    shown = ", ".join(f"`{printable(key, 40)}`" for key, _ in found.most_common(12))
-    raise UserError(
-        f"no known data format has these keys: {shown or 'none'}",
-        why=f"the formats that are read are {describe_formats()}",
-        do=_advise_nearest(found),
-        where=where,
-        code=ExitCode.BAD_DATA,
-    )
-
-
-def _advise_nearest(found: Collection[str]) -> str:
-    """Name the format with the most recognisable keys, and the renames that lead there."""
-    best, best_share, best_steps = "", 0.0, ""
-    for name, fmt in FORMATS.items():
-        sources = {key: _source_key(key, found) for key in fmt.required}
-        known = {key: source for key, source in sources.items() if source}
-        share = len(known) / len(sources) + sum(key == src for key, src in known.items()) / 100
-        if share > best_share:
-            steps = [
-                f"add `{key}`" if not source else f"rename `{printable(source, 40)}` to `{key}`"
-                for key, source in sources.items()
-                if source != key
-            ]
-            best, best_share, best_steps = name, share, ", ".join(steps)
-    if not best:
-        return "rename the keys to those of one format; none is near"
-    return f"the nearest is {best}: {best_steps}"
-
-
-def _source_key(key: str, found: Collection[str]) -> str | None:
-    if key in found:
-        return key
-    lowered = {name.lower(): name for name in found}
-    for other in (key, *_OTHER_NAMES[key]):
-        if other in lowered:
-            return lowered[other]
-    near = difflib.get_close_matches(key, lowered, n=1, cutoff=0.8)
-    return lowered[near[0]] if near else None

@@ -36,6 +36,10 @@ from profiles.safetensors_header import (
 
 TIMEOUT_SECONDS: Final = 5.0
 KEPT_SECONDS: Final = 7 * 24 * 3600.0
+_BUSY: Final = frozenset({429, 500, 502, 503, 504})
+_WAITS_SECONDS: Final = (0.3, 1.0)
+_MOST_WAIT_SECONDS: Final = 5.0
+"""A hub that wants more patience is told to the user instead."""
 _SCHEMA: Final = 1
 _NUM_THREADS: Final = 8
 _SINGLE: Final = "model.safetensors"
@@ -164,7 +168,24 @@ class _Repository:
         return header, size
 
     def _get(self, file: str, part: tuple[int, int] | None, most: int) -> tuple[bytes, int]:
-        """Bytes of a file, and its whole size; reads no more than `most` bytes."""
+        """Bytes of a file, and its whole size; a hub that is busy is asked again, not for long."""
+        from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
+
+        for wait_seconds in _WAITS_SECONDS:
+            try:
+                return self._get_once(file, part, most)
+            except HfHubHTTPError as error:
+                if error.response.status_code not in _BUSY:
+                    raise
+                asked = error.response.headers.get("Retry-After", "")
+                wait = float(asked) if asked.isdecimal() else wait_seconds
+                if wait > _MOST_WAIT_SECONDS:
+                    raise
+            time.sleep(wait)
+        return self._get_once(file, part, most)
+
+    def _get_once(self, file: str, part: tuple[int, int] | None, most: int) -> tuple[bytes, int]:
+        """One request; reads no more than `most` bytes."""
         from huggingface_hub.utils import get_session, hf_raise_for_status  # noqa: PLC0415
 
         headers = dict(self._headers)
@@ -205,7 +226,9 @@ def _told(name: str, revision: str | None, where: str) -> Iterator[None]:
     except errors.HFValidationError as error:
         raise hub_errors.missing(name, where) from error
     except errors.HfHubHTTPError as error:
-        raise hub_errors.refused(name, error.response.status_code, where) from error
+        answer = error.response
+        patience = answer.headers.get("Retry-After", "")
+        raise hub_errors.refused(name, answer.status_code, where, patience) from error
     except (errors.HTTPError, errors.OfflineModeIsEnabled, OSError) as error:
         raise hub_errors.unreachable(name, where, error) from error
 

@@ -38,7 +38,7 @@ def unreachable(name: str, where: str, error: Exception) -> UnreachableError:
     )
 
 
-def refused(name: str, status: int, where: str) -> UserError:
+def refused(name: str, status: int, where: str, retry_after: str = "") -> UserError:
     """An answer that is neither the file nor a reason."""
     if status in {401, 403}:
         return UserError(
@@ -51,10 +51,14 @@ def refused(name: str, status: int, where: str) -> UserError:
     return UnreachableError(
         f"the hub answers for {name} with an error",
         why=f"status {status}" + (": too many requests" if status == 429 else ""),
-        do=f"try again later, or give another model: {_WITHOUT}",
+        do=f"try again {_when(retry_after)}, or give another model: {_WITHOUT}",
         where=where,
         code=ExitCode.NO_NETWORK,
     )
+
+
+def _when(retry_after: str) -> str:
+    return f"in {retry_after} s" if retry_after.isdecimal() else "later"
 
 
 def gated(name: str, status: int, where: str) -> UserError:

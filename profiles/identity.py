@@ -1,8 +1,14 @@
-"""Which process is meant: a pid alone is reused, so it is bound to host, boot and start time."""
+"""Which process is meant: a pid alone is reused, so it is bound to host, boot and start time.
+
+Signals to a process that a file names go through `send_signal` alone: it can never reach a later
+process with the same pid.
+"""
 
 from __future__ import annotations
 
+import os
 import platform
+import signal
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +61,65 @@ def from_dict(value: Any) -> Identity | None:
         )
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def send_signal(who: Identity, number: int) -> bool:
+    """Signal exactly this process; False if it is gone, another one, elsewhere or not ours.
+
+    The pidfd is opened before the comparison: it stays bound to the process that was compared,
+    whatever becomes of the pid afterwards.
+    """
+    if not hasattr(signal, "pidfd_send_signal"):  # Linux alone has it; runs exist on Linux alone
+        return False
+    try:
+        fd = os.pidfd_open(who.pid)
+    except (OSError, ValueError, OverflowError):  # no pid at all
+        return False
+    try:
+        if not who.is_alive:
+            return False
+        signal.pidfd_send_signal(fd, number)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def catches(who: Identity, number: int) -> bool:
+    """The process has a handler for this signal, so that the signal does not end it."""
+    try:
+        lines = Path(f"/proc/{who.pid}/status").read_text().splitlines()
+        mask = next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt:"))
+    except (OSError, StopIteration, ValueError):
+        return False
+    return who.is_alive and bool(mask >> (number - 1) & 1)
+
+
+def state_letter(stat: bytes) -> str:
+    """State of a process from the content of its /proc/PID/stat: R, S, D, T, Z...; "" if damaged.
+
+    The name before it may hold anything, parentheses too, so the last one ends it (proc(5)).
+    """
+    fields = stat[stat.rfind(b")") + 1 :].split()
+    return fields[0].decode("ascii", "replace") if b")" in stat and fields else ""
+
+
+def state_of(pid: int) -> str:
+    """State letter of a live process, "" if there is none."""
+    try:
+        return state_letter(Path(f"/proc/{pid}/stat").read_bytes())
+    except OSError:
+        return ""
+
+
+def boot_time() -> float:
+    """Unix time of this host's start (btime of /proc/stat, proc(5)), 0 where it is not known."""
+    try:
+        lines = Path("/proc/stat").read_text().splitlines()
+        return float(next(line.split()[1] for line in lines if line.startswith("btime ")))
+    except (OSError, StopIteration, ValueError):
+        return 0.0
 
 
 def of_this_host() -> str:

@@ -18,7 +18,13 @@ from profiles.dimensions import declared_dtype, from_config, is_wrapped
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Model, Origin
 from profiles.parameters import count_params, text_params
-from profiles.safe_config import bad_file, read_config, read_json
+from profiles.safe_config import (
+    MAX_CONFIG_BYTES,
+    bad_file,
+    read_config,
+    read_json,
+    refuse_side_files,
+)
 from profiles.safetensors_header import Measured, measure, read_header, weight_files
 
 __all__ = [
@@ -33,6 +39,11 @@ __all__ = [
 ]
 
 CONFIG_NAME: Final = "config.json"
+ADAPTER_NAME: Final = "adapter_config.json"
+MAX_TOKENIZER_BYTES: Final = 100_000_000
+"""Three times the largest in use, Gemma's."""
+TEMPLATE_NAME: Final = "chat_template.jinja"
+MAX_TEMPLATE_BYTES: Final = 1_000_000
 HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+")
 _QUANTIZED_NAME: Final = re.compile(
     r"[\-_.](gptq|awq|bnb|4bit|8bit|int4|int8|fp8|nf4|mxfp4|nvfp4|gguf|quantized|w4a16|w8a8)\b.*",
@@ -47,6 +58,9 @@ def from_folder(path: str | Path) -> Model:
         raise _no_such_folder(str(path), folder)
     where = folder / CONFIG_NAME
     config = read_config(where)
+    refuse_side_files(folder)
+    _refuse_adapter(folder)
+    _refuse_giants(folder)
     resolved = folder.resolve()
     refuse_quantized(config, resolved.name, str(where))
     model = replace(
@@ -159,11 +173,52 @@ def near_folders(folder: Path) -> list[str]:
     return difflib.get_close_matches(folder.name, siblings, n=3)
 
 
+def _refuse_adapter(folder: Path) -> None:
+    """An adapter that lies beside the weights would be put onto them, unasked."""
+    if (folder / ADAPTER_NAME).exists():
+        raise UserError(
+            "the model folder holds an adapter too",
+            why="it would be loaded with the model, and nothing here has looked at it",
+            do=f"move {ADAPTER_NAME} away to train the model alone, or merge the adapter first",
+            where=str(folder / ADAPTER_NAME),
+            code=ExitCode.REFUSED,
+        )
+
+
+def _refuse_giants(folder: Path) -> None:
+    """Raise UserError for a tokenizer or template of a size that only serves to fill the memory."""
+    most = {"tokenizer.json": MAX_TOKENIZER_BYTES, TEMPLATE_NAME: MAX_TEMPLATE_BYTES}
+    for path, limit in ((folder / name, limit) for name, limit in most.items()):
+        if path.is_file() and path.stat().st_size > limit:
+            raise bad_file(
+                f"{path.name} is not usable",
+                path,
+                why=f"it is over {limit} bytes",
+                do="fetch the file again",
+            )
+
+
 def _has_chat_template(folder: Path) -> bool | None:
-    """None where there is no tokenizer to speak for it."""
-    if (folder / "chat_template.jinja").is_file():
+    """Whether the tokenizer brings one; None where there is no tokenizer to speak for it."""
+    if chat_templates(folder):
         return True
-    tokenizer = folder / "tokenizer_config.json"
-    if not tokenizer.is_file():
-        return None
-    return bool(read_json(tokenizer).get("chat_template"))
+    return False if (folder / "tokenizer_config.json").is_file() else None
+
+
+def chat_templates(folder: Path) -> list[str]:
+    """Every chat template of a model folder, wherever a library would look for one."""
+    files = [
+        folder / TEMPLATE_NAME,
+        *sorted((folder / "additional_chat_templates").glob("*.jinja")),
+    ]
+    found: list[Any] = [_template_text(path) for path in files if path.is_file()]
+    for name in ("tokenizer_config.json", "chat_template.json", "processor_config.json"):
+        path = folder / name
+        value = read_json(path, MAX_CONFIG_BYTES).get("chat_template") if path.is_file() else None
+        named = value if isinstance(value, list) else [value]
+        found += [one.get("template") if isinstance(one, dict) else one for one in named]
+    return [text for text in found if isinstance(text, str) and text]
+
+
+def _template_text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")

@@ -41,6 +41,7 @@ _TEMPERATURE_GPU = 0
 _CLOCK_SM = 1
 _P2P_NVLINK = 2
 _MAX_NVLINKS = 36
+_ECC_UNCORRECTED, _ECC_SINCE_LOADED = 1, 0
 _BF16_SINCE = (8, 0)
 _UNSEEN_BYTES = 1024 * MIB
 """Held memory below this is the driver's own."""
@@ -79,7 +80,7 @@ def with_nvidia(
     thread.join(timeout_seconds)
     if not answers:
         note = f"The NVIDIA driver is not answering (waited {timeout_seconds:g} s)."
-        return replace(host, driver=kernel_driver, notes=(*host.notes, note))
+        return _without_gpus(host, note, kernel_driver, environ)
     if isinstance(answers[0], BaseException):
         raise answers[0]
     return answers[0]
@@ -102,6 +103,19 @@ def visible(wanted: str | None, devices: Sequence[tuple[int, str | None]]) -> li
     return chosen
 
 
+def _without_gpus(
+    host: Machine, fault: str, kernel_driver: str | None, environ: Mapping[str, str]
+) -> Machine:
+    """The host alone; whoever hides all GPUs from CUDA wants the CPU, and misses nothing."""
+    wants_cpu = environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in {"", "-1", "NoDevFiles"}
+    return replace(
+        host,
+        driver=kernel_driver,
+        gpu_fault=None if wants_cpu else fault,
+        notes=(*host.notes, fault),
+    )
+
+
 class _Reader:
     """NVML, any of whose answers may be missing."""
 
@@ -110,6 +124,7 @@ class _Reader:
         self.nvml: Any = library or _load()
         self.environ = environ
         self.notes: list[str] = list(host.notes)
+        self.faults: list[str] = []
 
     def read(self, kernel_driver: str | None) -> Machine:
         try:
@@ -117,8 +132,8 @@ class _Reader:
             num_gpus = self.nvml.nvmlDeviceGetCount()
         except self.nvml.NVMLError as error:
             kernel = f" (kernel module {kernel_driver})" if kernel_driver else ""
-            self.notes.append(_sentence(error, "The NVIDIA driver", kernel))
-            return replace(self.host, driver=kernel_driver, notes=tuple(self.notes))
+            fault = _sentence(error, "The NVIDIA driver", kernel)
+            return _without_gpus(self.host, fault, kernel_driver, self.environ)
         devices = self._visible_devices(num_gpus)
         read = [(device, self._gpu_or_note(device)) for device in devices]
         gpus = tuple(gpu for _, gpu in read if gpu)
@@ -134,6 +149,7 @@ class _Reader:
             interconnect=interconnect,
             driver=driver or kernel_driver,
             cuda_version=f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else None,
+            gpu_fault=self.faults[0] if self.faults and not gpus else None,
             notes=tuple(self.notes),
         )
 
@@ -155,7 +171,7 @@ class _Reader:
                 handle = self.nvml.nvmlDeviceGetHandleByIndex(index)
                 devices += self._slices(index, handle)
             except self.nvml.NVMLError as error:
-                self.notes.append(_sentence(error, f"GPU {index}"))
+                self._is_lost(error, index)
         wanted = self.environ.get("CUDA_VISIBLE_DEVICES")
         chosen = visible(wanted, [(device.index, device.uuid) for device in devices])
         if wanted is not None and len(chosen) < len(devices):
@@ -193,8 +209,12 @@ class _Reader:
         try:
             return self._gpu(device)
         except self.nvml.NVMLError as error:
-            self.notes.append(_sentence(error, f"GPU {device.index}"))
+            self._is_lost(error, device.index)
             return None
+
+    def _is_lost(self, error: Any, index: int) -> None:
+        self.faults.append(_sentence(error, f"GPU {index}"))
+        self.notes.append(self.faults[-1])
 
     def _gpu(self, device: _Device) -> Gpu | None:
         handle = device.handle
@@ -208,6 +228,7 @@ class _Reader:
         else:
             self.notes.append(f"GPU {device.index} ({name}) does not tell its memory; left out.")
             return None
+        self._warn_of_memory_errors(device)
         holders = self._holders(handle)
         unseen = total - free - sum(holder.vram_bytes for holder in holders)
         if memory and unseen > _UNSEEN_BYTES + total // 20:
@@ -225,6 +246,23 @@ class _Reader:
             origin=Origin.MEASURED,
         )
         return self._with_state(replace(gpu, uuid=device.uuid, holders=holders), handle)
+
+    def _warn_of_memory_errors(self, device: _Device) -> None:
+        """ECC: what could not be corrected since the driver was loaded, and rows to be replaced."""
+        uncorrected = self.ask(
+            "nvmlDeviceGetTotalEccErrors", device.handle, _ECC_UNCORRECTED, _ECC_SINCE_LOADED
+        )
+        if uncorrected:
+            self.notes.append(
+                f"GPU {device.index} had {uncorrected} memory errors that it could not correct:"
+                " results may be wrong, the administrator should look at it."
+            )
+        rows = self.ask("nvmlDeviceGetRemappedRows", device.handle)
+        if rows and rows[2]:
+            self.notes.append(
+                f"GPU {device.index} will replace bad memory at its next reset:"
+                " the administrator should plan one."
+            )
 
     def _with_state(self, gpu: Gpu, handle: Any) -> Gpu:
         capability = self.ask("nvmlDeviceGetCudaComputeCapability", handle)

@@ -104,7 +104,7 @@ def _token_totals(steps: list[Record]) -> dict[str, Any]:
 
 
 def _wall_seconds(events: list[Record], steps: list[Record]) -> float:
-    """Training time of all attempts, each by its own monotonic clock."""
+    """Training time of all attempts without pauses, each by its own monotonic clock."""
     total = 0.0
     for attempt in {s["a"] for s in steps}:
         began = [e["m"] for e in events if e["a"] == attempt and e["kind"] == "train_begun"]
@@ -114,7 +114,21 @@ def _wall_seconds(events: list[Record], steps: list[Record]) -> float:
             for e in events
             if e["a"] == attempt and e["kind"] in ("evaluated", "checkpoint") and e["step"] > 0
         ]
-        total += max(ended) - min(began or ended)
+        total += max(ended) - min(began or ended) - _paused_seconds(events, attempt)
+    return total
+
+
+def _paused_seconds(events: list[Record], attempt: int) -> float:
+    """Time that an attempt waited for people or for room on the disk."""
+    paused, total = None, 0.0
+    for event in events:
+        if event["a"] != attempt:
+            continue
+        if event["kind"] == "paused":
+            paused = event["m"]
+        elif event["kind"] == "unpaused" and paused is not None:
+            total += event["m"] - paused
+            paused = None
     return total
 
 

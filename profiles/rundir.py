@@ -5,6 +5,7 @@ Layout after the run protocol §3.2. What state a run is in is `state.py`'s busi
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -14,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from profiles import durable
+from profiles import durable, installation
 from profiles.errors import ExitCode, UserError
 
 SCHEMA = 1
+_EXCLUSIVE = os.O_CREAT | os.O_EXCL
 _SLUG_LENGTH = 40
 _BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 _ID_PATTERN = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}_[0-9]{4}_[a-z0-9-]+_[a-z2-7]{5}")
@@ -53,6 +55,11 @@ class RunDir:
     def attempt_file(self) -> Path:
         """Number of the current attempt (launcher)."""
         return self.path / "attempt"
+
+    @property
+    def claims(self) -> Path:
+        """One empty file an attempt, made exclusively: who makes it may start that attempt."""
+        return self.path / "attempts"
 
     @property
     def lock(self) -> Path:
@@ -115,6 +122,11 @@ class RunDir:
         return self.path / "control" / "done"
 
     @property
+    def stacks(self) -> Path:
+        """Where each thread of a worker that hangs stood, on request (worker)."""
+        return self.path / "stacks.log"
+
+    @property
     def checkpoints(self) -> Path:
         """Committed checkpoints and staging (worker)."""
         return self.path / "checkpoints"
@@ -135,11 +147,34 @@ class RunDir:
         return self.path / "exit.json"
 
     def attempt(self) -> int:
-        """Number of the current attempt; 1 for a fresh or damaged file."""
+        """Number of the current attempt, the highest that was claimed; 1 for a fresh run."""
         try:
-            return int(self.attempt_file.read_text())
+            written = int(self.attempt_file.read_text())
         except (OSError, ValueError):
-            return 1
+            written = 1
+        return max(written, *self._claimed(), 1)
+
+    def _claimed(self) -> list[int]:
+        try:
+            return [int(p.name) for p in self.claims.iterdir() if p.name.isdecimal()]
+        except OSError:
+            return []
+
+    def claim(self, attempt: int) -> bool:
+        """Take an attempt for oneself; False if somebody was first. OSError if it cannot be kept.
+
+        Correct without locks, which some network file systems grant to everybody
+        (huggingface_hub#4306): one of many simultaneous exclusive creations succeeds.
+        """
+        if not self.claims.is_dir():
+            with contextlib.suppress(FileExistsError):  # made by somebody else a moment ago
+                durable.make_dir(self.claims)
+        try:
+            os.close(durable.disk.open(self.claims / str(attempt), os.O_WRONLY | _EXCLUSIVE))
+        except FileExistsError:
+            return False
+        durable.sync_dir(self.claims)
+        return True
 
 
 def home() -> Path:
@@ -189,6 +224,22 @@ def all_runs() -> list[RunDir]:
 def created(run: RunDir) -> float:
     """Unix time of the run's creation; 0 if its manifest is damaged."""
     return float((read_json(run.manifest) or {}).get("created", 0.0))
+
+
+def refuse_newer(run: RunDir) -> None:
+    """UserError if the run was made by a newer version: this one may show it, not touch it."""
+    manifest = read_json(run.manifest) or {}
+    schema = manifest.get("schema", SCHEMA)
+    if isinstance(schema, int) and schema <= SCHEMA:
+        return
+    theirs, ours = manifest.get("tool_version", "a newer version"), installation.version()
+    raise UserError(
+        f"run made by tunedeck {theirs}, you have {ours}: view only",
+        why=f"its files follow schema {schema}, this version knows up to {SCHEMA}",
+        do="use the version that made it, or a newer one",
+        where=str(run.manifest),
+        code=ExitCode.NEWER_SCHEMA,
+    )
 
 
 def find(text: str | None) -> RunDir:

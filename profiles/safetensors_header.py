@@ -47,6 +47,12 @@ def weight_files(folder: Path) -> list[Path]:
     return shards
 
 
+def ignored_pickles(folder: Path) -> list[str]:
+    """Names of pickle files in a folder whose safetensors are used in their place."""
+    files = [path for path in folder.iterdir() if path.suffix in PICKLE_SUFFIXES]
+    return sorted(path.name for path in files if path.name != "training_args.bin")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     """What the headers of all weight files say together."""
@@ -176,7 +182,7 @@ def read_header(shard: Path) -> dict[str, Any]:
             length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else -1
             sound = 0 < length <= min(MAX_HEADER_BYTES, size - 8)
             header = json.loads(file.read(length)) if sound else None
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, MemoryError):
         header = None
     except OSError as error:
         raise UserError(
@@ -194,4 +200,19 @@ def read_header(shard: Path) -> dict[str, Any]:
             do="fetch the file again; it may have been cut off while copying",
         )
     header.pop("__metadata__", None)
+    _refuse_cut_off(shard, header, data_start=8 + length, size=size)
     return header
+
+
+def _refuse_cut_off(shard: Path, header: dict[str, Any], *, data_start: int, size: int) -> None:
+    """A download that stopped leaves a sound header before too few weights."""
+    offsets = [e.get("data_offsets") for e in header.values() if isinstance(e, dict)]
+    ends = [pair[-1] for pair in offsets if isinstance(pair, list) and pair]
+    needed = data_start + max((end for end in ends if isinstance(end, int)), default=0)
+    if size < needed:
+        raise bad_file(
+            f"{shard.name} is cut off: it has {size} of {needed} bytes",
+            shard,
+            why="its header describes weights that are not there",
+            do="fetch this file again (hf download continues where it stopped)",
+        )

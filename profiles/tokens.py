@@ -7,8 +7,10 @@ examples come from.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections import Counter
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -33,8 +35,19 @@ ASCII_BYTES_PER_TOKEN: Final = 4
 OTHER_BYTES_PER_TOKEN: Final = 3
 
 BATCH_CHARS = 1 << 20
+ROW_CHARS: Final = 512
+"""What a row in a batch takes besides its texts."""
+GIANT_BYTES: Final = 1_000_000
+"""An example of this size is likelier a mistake than a document."""
 
 _ASCII = bytes(range(128))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Longest:
+    num_tokens: int = 0
+    line: int = 0
+    num_bytes: int = 0
 
 
 class TokenMeter:
@@ -44,32 +57,37 @@ class TokenMeter:
         self, tokenizer_path: str | os.PathLike[str] | None, max_length: int | None
     ) -> None:
         self.num_truncated = 0
+        self.num_untrainable = 0
         self._count = _tokenizer_count(tokenizer_path) if tokenizer_path else _predict
         self._origin = Origin.MEASURED if tokenizer_path else Origin.PREDICTED
         self._max_length = max_length
-        self._batch: list[tuple[Segments, bool]] = []
+        self._batch: list[tuple[Segments, bool, int]] = []
         self._batch_chars = 0
         self._lengths = Counter[int]()
         """How many examples have each length."""
         self._trainable_total = 0
-        self._num_untrainable = 0
+        self._longest = _Longest()
 
-    def add(self, segments: Segments, *, is_chat: bool) -> None:
+    def add(self, segments: Segments, *, is_chat: bool, line: int) -> None:
         """Take one example; it is counted with its batch."""
-        self._batch.append((segments, is_chat))
-        self._batch_chars += sum([len(text) for text, _ in segments])
+        self._batch.append((segments, is_chat, line))
+        self._batch_chars += ROW_CHARS + sum([len(text) for text, _ in segments])
         if self._batch_chars >= BATCH_CHARS:
             self.finish()
 
     def finish(self) -> None:
         """Count what is waiting."""
-        counts = iter(self._count([text for one, _ in self._batch for text, _ in one]))
-        for segments, is_chat in self._batch:
-            self._measure(segments, counts, is_chat=is_chat)
+        counts = iter(self._count([text for one, _, _ in self._batch for text, _ in one]))
+        for segments, is_chat, line in self._batch:
+            length = self._measure(segments, counts, is_chat=is_chat)
+            if length > self._longest.num_tokens:
+                num_bytes = sum([len(text.encode()) for text, _ in segments])
+                self._longest = _Longest(num_tokens=length, line=line, num_bytes=num_bytes)
         self._batch.clear()
         self._batch_chars = 0
 
-    def _measure(self, segments: Segments, counts: Iterator[int], *, is_chat: bool) -> None:
+    def _measure(self, segments: Segments, counts: Iterator[int], *, is_chat: bool) -> int:
+        """Count one example; returns its length."""
         before, after = (MARK_TOKENS_BEFORE, MARK_TOKENS_AFTER) if is_chat else (0, 0)
         length = 0
         first_trained: int | None = None
@@ -81,7 +99,8 @@ class TokenMeter:
         self._lengths[length] += 1
         if self._max_length is not None and length > self._max_length:
             self.num_truncated += 1
-            self._num_untrainable += first_trained is None or first_trained >= self._max_length
+            self.num_untrainable += first_trained is None or first_trained >= self._max_length
+        return length
 
     def stats(self) -> TokenStats:
         """Statistics of the lengths; at least one example must have been counted."""
@@ -98,21 +117,46 @@ class TokenMeter:
             total=total,
             trainable_total=self._trainable_total,
             origin=self._origin,
+            longest_line=self._longest.line,
         )
+
+    def problem(self) -> str:
+        """Why nothing can be learnt: max_length leaves most examples no token of the reply."""
+        num_rows = self._lengths.total()
+        if self.num_untrainable * 2 <= num_rows:
+            return ""
+        lost = f"{self.num_untrainable} of {num_rows} examples have no trainable token"
+        return f"{lost} at max_length {self._max_length}; p95 length {self.stats().p95}"
 
     def warnings(self) -> list[str]:
         """Sentences for the user on what max_length cuts off."""
-        if not self.num_truncated:
-            return []
-        num_rows, limit, stats = self._lengths.total(), self._max_length, self.stats()
-        cut = f"{self.num_truncated} of {num_rows} rows are longer than max_length {limit}"
-        found = [f"{cut} and will be cut (p95 {stats.p95}, longest {stats.max} tokens)"]
-        if self._num_untrainable * 2 > num_rows:
+        found = self._giants()
+        if self.num_truncated:
+            num_rows, stats = self._lengths.total(), self.stats()
+            cut = f"{self.num_truncated} of {num_rows} rows are longer than max_length"
             found.append(
-                f"{self._num_untrainable} of {num_rows} examples have no trainable token at "
-                f"max_length {limit}; p95 length {stats.p95}"
+                f"{cut} {self._max_length} and will be cut (p95 {stats.p95}, longest {stats.max} "
+                f"tokens, line {stats.longest_line})"
             )
+        if self.num_untrainable and not self.problem():
+            lost = f"{self.num_untrainable} of them lose their whole reply"
+            found.append(f"{lost}, so that nothing is learnt from them")
         return found
+
+    def _giants(self) -> list[str]:
+        """The longest example if it is larger than any context."""
+        one = self._longest
+        if one.num_bytes < GIANT_BYTES:
+            return []
+        size = f"line {one.line}: {one.num_bytes / 1e6:.0f} MB, ~{_short(one.num_tokens)} tokens"
+        if self._max_length is None or self._max_length >= one.num_tokens:
+            return [f"{size}: is a line break missing?"]
+        lost = math.floor(1000 * (1 - self._max_length / one.num_tokens)) / 10
+        return [f"{size}, will be truncated to {self._max_length} ({lost:.1f} % lost)"]
+
+
+def _short(num_tokens: int) -> str:
+    return f"{num_tokens / 1e6:.0f} M" if num_tokens >= 1e6 else f"{num_tokens / 1e3:.0f} k"
 
 
 def _predict(texts: list[str]) -> list[int]:

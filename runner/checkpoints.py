@@ -1,16 +1,18 @@
 """Checkpoints: staged, listed in a manifest, committed by a rename.
 
 A directory named `step-NNNNNNNN` is complete by construction; whether its bytes still are what was
-written, `verify` says. Knows nothing of torch or of what the files mean.
+written, `verify` says. Order is by step, never by a clock. Knows nothing of torch or of what the
+files mean.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-import secrets
-import shutil
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,8 @@ from profiles.rundir import RunDir, read_json
 
 MANIFEST = "MANIFEST.json"
 _SCHEMA = 1
-_DOOMED_PREFIX = ".del-"
+_FEWEST_KEPT = 2
+"""The newest may be damaged when it is needed, so there is always one before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +34,27 @@ class Checkpoint:
     step: int
 
 
+@dataclass(frozen=True, slots=True)
+class Best(Checkpoint):
+    """The checkpoint with the lowest evaluation loss."""
+
+    loss: float
+
+
 def stage(run: RunDir, step: int) -> Path:
     """A fresh directory to write a checkpoint into; readers never look there."""
-    path = run.checkpoints / f"{durable.STAGING_PREFIX}{step:08d}-{secrets.token_hex(3)}"
-    path.mkdir(mode=durable.PRIVATE_DIR)
+    path = durable.beside(run.checkpoints / f"{step:08d}", durable.STAGING_PREFIX)
+    durable.disk.mkdir(path)
     return path
 
 
 def seal(folder: Path, **facts: Any) -> None:
     """Write the manifest: size and sha256 of every file, and `facts` about the moment."""
     files = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for path in sorted(Path(place, name) for place, _, names in os.walk(folder) for name in names):
         files[str(path.relative_to(folder))] = {
             "bytes": path.stat().st_size,
-            "sha256": hash_file(path),
+            "sha256": _fresh_hash(path),
         }
     durable.write_json(
         folder / MANIFEST, {"schema": _SCHEMA, "t": time.time(), **facts, "files": files}
@@ -52,39 +62,70 @@ def seal(folder: Path, **facts: Any) -> None:
 
 
 def commit(run: RunDir, staging: Path, step: int, **facts: Any) -> Checkpoint:
-    """Seal what is staged and give it its final name; the step's older checkpoint is replaced."""
-    seal(staging, step=step, **facts)
+    """Seal what is staged and give it its final name; the step's older checkpoint is replaced.
+
+    OSError: the staging is gone, and nothing was committed. A file that the device did not confirm
+    counts as lost, and so does the whole checkpoint.
+    """
     final = run.checkpoints / f"step-{step:08d}"
-    if final.exists():
-        _remove(final)
-    durable.publish_dir(staging, final)
+    try:
+        seal(staging, step=step, **facts)
+        durable.publish_dir(staging, final)
+    except OSError:
+        with suppress(OSError):  # half a checkpoint fills the disk
+            durable.remove_tree(staging, inside=run.path)
+        raise
     return Checkpoint(final, step)
 
 
 def verify(folder: Path) -> str | None:
-    """None if every file is as its manifest says, else what is wrong."""
-    manifest = read_json(folder / MANIFEST)
-    if manifest is None or not isinstance(manifest.get("files"), dict):
+    """None if every file is as its manifest says, else what is wrong. Reads every byte."""
+    return _fault(folder, _fresh_hash)
+
+
+def _fault(folder: Path, hasher: Callable[[Path], str]) -> str | None:
+    files = (read_json(folder / MANIFEST) or {}).get("files")
+    if not isinstance(files, dict) or not all(isinstance(f, dict) for f in files.values()):
         return "its manifest is missing or damaged"
-    for name, expected in manifest["files"].items():
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != expected["bytes"]:
-            return f"{name} has {path.stat().st_size} bytes, written were {expected['bytes']}"
-        if hash_file(path) != expected["sha256"]:
-            return f"the content of {name} changed since it was written"
-    return None
+    for name in sorted(_names_in(folder) - {MANIFEST, *files}):
+        return f"{name} is not in its manifest"  # a library would load what was put there
+    faults = (_file_fault(folder / name, name, files[name], hasher) for name in files)
+    return next(filter(None, faults), None)
+
+
+def _names_in(folder: Path) -> set[str]:
+    """Everything there but folders, and what NFS keeps of files that somebody still has open."""
+    found = (p for p in folder.rglob("*") if not p.is_dir() or p.is_symlink())
+    return {str(p.relative_to(folder)) for p in found if not p.name.startswith(".nfs")}
+
+
+def _file_fault(
+    path: Path, name: str, expected: dict[str, Any], hasher: Callable[[Path], str]
+) -> str | None:
+    if not path.is_file():
+        return f"{name} is missing"
+    try:
+        size = path.stat().st_size
+        if size != expected.get("bytes"):
+            return f"{name} has {size} bytes, written were {expected.get('bytes')}"
+        is_same = hasher(path) == expected.get("sha256")
+    except OSError as error:
+        return f"{name} cannot be read: {error.strerror}"
+    return None if is_same else f"the content of {name} changed since it was written"
 
 
 def committed(run: RunDir) -> list[Checkpoint]:
-    """Checkpoints under final names, newest step first."""
-    found = [
-        Checkpoint(path, int(path.name.removeprefix("step-")))
-        for path in run.checkpoints.iterdir()
-        if re.fullmatch(r"step-[0-9]{8}", path.name)
-    ]
-    return sorted(found, key=lambda c: c.step, reverse=True)
+    """Checkpoints under final names, newest step first; none if the directory cannot be read."""
+    try:
+        names = os.listdir(run.checkpoints)  # noqa: PTH208  # names are all that is wanted
+    except OSError:
+        return []
+    steps = [int(n.removeprefix("step-")) for n in names if re.fullmatch(r"step-[0-9]{8}", n)]
+    return [_of_step(run, step) for step in sorted(steps, reverse=True)]
+
+
+def _of_step(run: RunDir, step: int) -> Checkpoint:
+    return Checkpoint(run.checkpoints / f"step-{step:08d}", step)
 
 
 def newest_sound(run: RunDir) -> tuple[Checkpoint | None, dict[Checkpoint, str]]:
@@ -100,46 +141,121 @@ def newest_sound(run: RunDir) -> tuple[Checkpoint | None, dict[Checkpoint, str]]
 
 def set_aside(checkpoint: Checkpoint) -> None:
     """Keep a damaged checkpoint for a person to look at, but count it no longer."""
-    aside = checkpoint.path.with_name(f"bad-{checkpoint.path.name}-{secrets.token_hex(3)}")
+    aside = durable.beside(checkpoint.path, "bad-")
     durable.disk.rename(checkpoint.path, aside)
     durable.sync_dir(aside.parent)
 
 
-def rotate(run: RunDir, keep: int) -> list[int]:
-    """Remove all but the newest `keep` checkpoints, by step; returns the removed steps.
+def mark_best(run: RunDir, step: int, loss: float) -> None:
+    """Remember the step with the lowest evaluation loss; rotation keeps it."""
+    durable.write_json(_best_file(run), {"schema": _SCHEMA, "step": step, "loss": loss})
 
-    Damaged ones were set aside when the attempt began.
+
+def best(run: RunDir) -> Best | None:
+    """The marked checkpoint; None if none is marked or the marked one is gone."""
+    mark = read_json(_best_file(run)) or {}
+    step, loss = mark.get("step"), mark.get("loss")
+    if not isinstance(step, int) or not isinstance(loss, int | float):
+        return None
+    marked = _of_step(run, step)  # by its step, so that a run may be moved as a whole
+    return Best(marked.path, step, float(loss)) if marked.path.is_dir() else None
+
+
+def pin(run: RunDir, step: int, reason: str) -> None:
+    """Keep this step's checkpoint whatever comes after it."""
+    steps = {str(known): why for known, why in pins(run).items()} | {str(step): reason}
+    durable.write_json(_pins_file(run), {"schema": _SCHEMA, "steps": steps})
+
+
+def pins(run: RunDir) -> dict[int, str]:
+    """Pinned steps and why; none if the file is missing or damaged."""
+    steps = (read_json(_pins_file(run)) or {}).get("steps")
+    if not isinstance(steps, dict):
+        return {}
+    return {int(step): str(why) for step, why in steps.items() if re.fullmatch("[0-9]{1,8}", step)}
+
+
+def _best_file(run: RunDir) -> Path:
+    return run.checkpoints / "best.json"
+
+
+def _pins_file(run: RunDir) -> Path:
+    return run.checkpoints / "pins.json"
+
+
+def rotate(run: RunDir, keep: int) -> list[int]:
+    """Remove all sound checkpoints but the newest `keep`, the best and the pinned ones.
+
+    Never fewer than two stay. Damaged ones neither count nor go. Returns the removed steps; what
+    cannot be removed stays for the next time.
     """
-    doomed = committed(run)[keep:]
-    for checkpoint in doomed:
-        _remove(checkpoint.path)
-    return [c.step for c in doomed]
+    known, keep = committed(run), max(_FEWEST_KEPT, keep)
+    if len(known) <= keep:
+        return []
+    sound = [c for c in known if _fault(c.path, _remembered_hash) is None]
+    marked = best(run)
+    kept = {marked.step if marked else None, *pins(run)}
+    removed = []
+    with suppress(OSError):
+        for checkpoint in sound[keep:]:
+            if checkpoint.step not in kept:
+                doomed = durable.beside(checkpoint.path, durable.DOOMED_PREFIX)
+                durable.disk.rename(checkpoint.path, doomed)
+                removed.append(checkpoint.step)
+        _remove_doomed(run)
+    return removed
+
+
+def _remove_doomed(run: RunDir) -> None:
+    """What lost its final name goes once that is sure, so that no final name is ever half there."""
+    doomed = list(run.checkpoints.glob(f"{durable.DOOMED_PREFIX}*"))
+    if doomed:
+        durable.sync_dir(run.checkpoints)
+    for path in doomed:
+        durable.remove_tree(path, inside=run.path)
 
 
 def clear_staging(run: RunDir) -> int:
-    """Remove what crashed attempts left half-written; returns the bytes reclaimed."""
-    reclaimed = 0
-    for path in run.checkpoints.iterdir():
-        if path.name.startswith((durable.STAGING_PREFIX, _DOOMED_PREFIX)):
-            reclaimed += sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
-            shutil.rmtree(path)
-    return reclaimed
+    """Settle what crashed attempts left unfinished; returns the bytes reclaimed.
+
+    A checkpoint or a model that was being replaced gets its name back if the new one never came.
+    """
+    return durable.clear_leftovers(run.checkpoints) + durable.clear_leftovers(
+        run.path, run.model.name, run.error.name, run.recipe_lock.name
+    )
 
 
 def discard(path: Path) -> None:
-    """Remove a directory that may carry a final name."""
-    if path.exists():
-        _remove(path)
-
-
-def _remove(path: Path) -> None:
-    """Take the final name away first, so that a crash in between leaves no half checkpoint."""
-    doomed = path.with_name(f"{_DOOMED_PREFIX}{path.name}-{secrets.token_hex(3)}")
-    durable.disk.rename(path, doomed)
-    shutil.rmtree(doomed)
+    """Remove a directory; as long as its final name is there, all of it is there."""
+    if os.path.lexists(path):
+        doomed = path
+        if not path.name.startswith("."):
+            doomed = durable.beside(path, durable.DOOMED_PREFIX)
+            durable.disk.rename(path, doomed)
+            durable.sync_dir(path.parent)
+        durable.remove_tree(doomed, inside=path.parent)
 
 
 def hash_file(path: Path) -> str:
     """sha256 of a file, as hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_hashes: dict[tuple[int, int, int, int], str] = {}
+
+
+def _fresh_hash(path: Path) -> str:
+    """sha256 of a file as it is now, remembered for rotation."""
+    _hashes[_version_of(path)] = found = hash_file(path)
+    return found
+
+
+def _remembered_hash(path: Path) -> str:
+    """sha256 of a file; one that has not changed is read once in the life of the process."""
+    return _hashes.get(_version_of(path)) or _fresh_hash(path)
+
+
+def _version_of(path: Path) -> tuple[int, int, int, int]:
+    about = path.stat()
+    return about.st_dev, about.st_ino, about.st_mtime_ns, about.st_size

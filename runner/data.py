@@ -18,24 +18,9 @@ from transformers import PreTrainedTokenizerBase
 
 from advisor.recipe import Recipe
 from profiles.dataset import OnBad, read_examples
-from profiles.errors import ExitCode, UserError
 from profiles.formats import Example
-
-TEMPLATES = {
-    "chatml": (
-        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
-        "{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] }}<|im_end|>"
-        "{{ eos_token }}{% endgeneration %}\n"
-        "{% else %}{{ m['content'] }}<|im_end|>\n{% endif %}{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-    ),
-    "plain": (
-        "{% for m in messages %}{% if m['role'] == 'assistant' %}### Answer:\n"
-        "{% generation %}{{ m['content'] }}{{ eos_token }}{% endgeneration %}\n\n"
-        "{% else %}### {{ m['role']|capitalize }}:\n{{ m['content'] }}\n\n{% endif %}{% endfor %}"
-        "{% if add_generation_prompt %}### Answer:\n{% endif %}"
-    ),
-}
+from runner import chat_templates
+from runner.chat_templates import CHOSEN_BY_MODEL, TEMPLATES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,16 +36,10 @@ class Splits:
 
 def set_template(tokenizer: PreTrainedTokenizerBase, choice: str, where: str) -> None:
     """Give the tokenizer the chat template of the recipe; its own must exist to be chosen."""
-    if choice != "model":
+    if choice != CHOSEN_BY_MODEL:
         tokenizer.chat_template = TEMPLATES[choice]
     elif not tokenizer.chat_template:
-        raise UserError(
-            "the tokenizer has no chat template",
-            why="it belongs to a base model; a chat needs marks for who speaks",
-            do='set data.chat_template to "chatml" or "plain", or take the -Instruct model',
-            where=where,
-            code=ExitCode.BAD_RECIPE,
-        )
+        raise chat_templates.missing(where)
 
 
 def load(recipe: Recipe, base_dir: Path, tokenizer: PreTrainedTokenizerBase) -> Splits:
@@ -68,6 +47,8 @@ def load(recipe: Recipe, base_dir: Path, tokenizer: PreTrainedTokenizerBase) -> 
     data = recipe.data
     examples = _read(base_dir / data.train, data.format, data.on_bad)
     if any(e.messages for e in examples):
+        if data.chat_template == CHOSEN_BY_MODEL:
+            chat_templates.check(base_dir / recipe.model.id)
         set_template(tokenizer, data.chat_template, recipe.model.id)
     shares = [int(s) for s in data.split.split(":")]
     if data.eval is not None:

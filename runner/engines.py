@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from profiles import redact
+
 _WORKER = ["-m", "runner.worker"]
 _LAUNCHERS_OWN = frozenset(
     {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
@@ -22,8 +24,9 @@ _LAUNCHERS_OWN = frozenset(
 def worker_argv(run_path: Path) -> list[str]:
     """Command of the worker, read from the run's own recipe copy."""
     hardware = _hardware(run_path)
-    num_processes = int(hardware.get("gpus", 1))
-    if hardware.get("strategy", "single") == "single" or num_processes == 1:
+    num_processes = hardware.get("gpus", 1)
+    alone = hardware.get("strategy", "single") == "single" or num_processes == 1
+    if alone or not isinstance(num_processes, int):  # no number: the worker says what is wrong
         return [sys.executable, "-P", *_WORKER, str(run_path)]
     return [
         *[sys.executable, "-P", "-m", "torch.distributed.run"],
@@ -39,7 +42,7 @@ def worker_argv(run_path: Path) -> list[str]:
 def _hardware(run_path: Path) -> dict[str, Any]:
     try:
         recipe = tomllib.loads((run_path / "recipe.toml").read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}  # the worker reads it again and says what is wrong
     hardware = recipe.get("hardware", {})
     return hardware if isinstance(hardware, dict) else {}
@@ -48,11 +51,12 @@ def _hardware(run_path: Path) -> dict[str, Any]:
 def worker_environment(
     environment: Mapping[str, str], devices: Sequence[str] = ()
 ) -> dict[str, str]:
-    """Environment of the worker: nothing from the working directory, nothing from the network.
+    """Environment of the worker: nothing from the working directory or the network, no secrets.
 
     With `devices` it sees those GPUs alone: the Trainer would take every one that it sees.
     """
-    kept = {name: v for name, v in environment.items() if name not in _LAUNCHERS_OWN}
+    harmless = redact.without_secrets(environment)
+    kept = {name: value for name, value in harmless.items() if name not in _LAUNCHERS_OWN}
     if devices:
         kept |= {"CUDA_VISIBLE_DEVICES": ",".join(devices), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     # Waiting threads that spin stop each other on a machine that does anything else: measured
@@ -64,6 +68,8 @@ def worker_environment(
         "PYTHONUNBUFFERED": "1",
         "HF_HUB_OFFLINE": "1",  # models are local folders: nothing is fetched unasked
         "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+        "DO_NOT_TRACK": "1",
         "TOKENIZERS_PARALLELISM": "false",  # forked data loader workers would deadlock
     }
 

@@ -6,60 +6,57 @@ evaluation, artefact.
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
-import platform
-import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, TrainerState
+from transformers import AutoTokenizer, TrainerState
 from transformers.utils import logging as transformers_logging
 from trl import SFTConfig
 
 from advisor.recipe import Recipe
 from profiles import durable, model
 from profiles.errors import ExitCode, UserError
-from profiles.journal import Journal
-from profiles.rundir import RunDir
 from profiles.state import State
-from runner import checkpoints, data, engines, methods
-from runner.trainer import Progress, RunTrainer
+from runner import checkpoints, data, engines, examples, methods, recipe_lock, resume
+from runner.attempt import Attempt
+from runner.division import DURING
+from runner.resume import Start
+from runner.saving import weights_bytes
+from runner.stopping import StopEarly
+from runner.trainer import RunTrainer
 
 _PERIODS = 5
 """Evaluations and checkpoints in a run, unless the recipe says otherwise."""
-_NUM_SAMPLES = 3
-_SAMPLE_TOKENS = 64
-_SAMPLE_TEXT = 1000
 _OPTIMIZERS = {
     "adamw": "adamw_torch_fused",
     "adamw_8bit": "adamw_bnb_8bit",
     "paged_adamw_8bit": "paged_adamw_8bit",
 }
-_PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "bitsandbytes")
 
 
 @dataclass
 class Session:
     """One attempt of one run."""
 
-    run: RunDir
+    attempt: Attempt
     recipe: Recipe
     base_dir: Path
-    events: Journal
-    metrics: Journal
-    progress: Progress
-    is_main: bool = field(default_factory=lambda: int(os.environ.get("RANK", "0")) == 0)
+
+    def __post_init__(self) -> None:
+        self.run, self.events = self.attempt.run, self.attempt.events
+        self.progress = self.attempt.progress
+        self.is_main = int(os.environ.get("RANK", "0")) == 0
 
     def run_to_end(self) -> int:
         """Train to the planned last step, or to where somebody stops it; returns the exit code."""
         started = time.perf_counter()
         transformers_logging.disable_progress_bar()  # bars would fill the console log
         reclaimed = checkpoints.clear_staging(self.run) if self.is_main else 0
-        resume_from = self._checkpoint_to_resume()
+        start = self._start()
         trainer, splits = self._build()
         self._write_lock()
         self.events.append(
@@ -74,45 +71,53 @@ class Session:
             reclaimed_bytes=reclaimed,
             device=str(trainer.args.device),
         )
-        if resume_from is None:
+        if start.path is None:
             self._base_evaluation(trainer, splits)
-        self._train(trainer, resume_from)
+        self._train(trainer, start)
         if trainer.state.global_step < trainer.state.max_steps:
             self.events.append("end", state=State.STOPPED, step=trainer.state.global_step)
             return int(ExitCode.STOPPED)
         return self._finish(trainer, splits)
 
-    def _train(self, trainer: RunTrainer, resume_from: Path | None) -> None:
+    def _train(self, trainer: RunTrainer, start: Start) -> None:
         self.progress.phase = "training"
-        if resume_from is not None and trainer.args.world_size == 1:
-            saved = TrainerState.load_from_json(str(resume_from / "trainer_state.json"))
-            if saved.global_step >= saved.max_steps > 0:
-                # Killed after the last step: the Trainer would make one step more
-                trainer._load_from_checkpoint(str(resume_from))  # noqa: SLF001  # no public way
-                trainer.state = saved
-                return
-        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        for during in DURING:
+            if (pieces := resume.pieces(self.run, during)) > 1:
+                reason = "an earlier attempt ran out of memory"
+                trainer.division.set(during, pieces, reason, step=start.step)
+        if start.path is not None and start.weights_only:
+            trainer._load_from_checkpoint(str(start.path))  # noqa: SLF001  # no public way
+        elif start.path is not None and self._took_last_step(trainer, start.path):
+            return
+        go_on = None if start.weights_only or start.path is None else str(start.path)
+        trainer.train(resume_from_checkpoint=go_on)
         trainer.recorder.flush()
 
-    def _checkpoint_to_resume(self) -> Path | None:
+    def _took_last_step(self, trainer: RunTrainer, checkpoint: Path) -> bool:
+        """Killed after the last step: the Trainer would make one step more."""
+        saved = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        if trainer.is_fsdp_enabled or not 0 < saved.max_steps <= saved.global_step:
+            return False
+        trainer._load_from_checkpoint(str(checkpoint))  # noqa: SLF001  # no public way
+        trainer.state = saved
+        return True
+
+    def _start(self) -> Start:
+        """Where this attempt begins; the first rank decides, for all see the same files."""
         if self.run.attempt() == 1:
-            return None
-        sound, faults = checkpoints.newest_sound(self.run)
-        reasons = [f"step {checkpoint.step}: {fault}" for checkpoint, fault in faults.items()]
-        if sound is None and faults:
-            raise UserError(
-                "no checkpoint can be resumed from",
-                why="; ".join(reasons),
-                do="start the recipe anew with `advisor run`",
-                where=str(self.run.checkpoints),
-                code=ExitCode.NO_CHECKPOINT,
-            )
+            return Start()
+        start = resume.choose(self.run, self._facts())
         if self.is_main:
+            _, faults = checkpoints.newest_sound(self.run)
             for checkpoint in faults:
                 checkpoints.set_aside(checkpoint)
-        step = 0 if sound is None else sound.step
-        self.events.append("resumed", from_step=step, passed_over=reasons)
-        return None if sound is None else sound.path
+        self.events.append(
+            "resumed", from_step=start.step, passed_over=list(start.passed_over), what=start.what
+        )
+        return start
+
+    def _facts(self) -> dict[str, Any]:
+        return resume.facts(self.recipe, int(os.environ.get("WORLD_SIZE", "1")))
 
     def _build(self) -> tuple[RunTrainer, data.Splits]:
         self.progress.phase = "loading"
@@ -128,12 +133,12 @@ class Session:
         prepared = methods.prepare(self.recipe, model_dir)
         self.progress.phase = "tokenising"
         trainer = RunTrainer(
-            run=self.run,
-            events=self.events,
-            metrics=self.metrics,
+            self.attempt,
             full_logits=self.recipe.train.loss == "full",
             keep=self.recipe.train.keep_checkpoints,
-            progress=self.progress,
+            facts=self._facts(),
+            lighter=_lighter(self.recipe),
+            on_spike=self.recipe.train.on_spike,
             model=prepared.model,
             peft_config=prepared.peft_config,
             processing_class=tokenizer,
@@ -210,7 +215,7 @@ class Session:
         self.progress.phase = "evaluating"
         if splits.eval is not None:
             trainer.evaluate()
-        self._sample(trainer, splits, "before")
+        self._examples(trainer, splits, "before")
 
     def _finish(self, trainer: RunTrainer, splits: data.Splits) -> int:
         self.progress.phase = "finishing"
@@ -219,76 +224,61 @@ class Session:
         if splits.eval is not None and step not in evaluated:
             trainer.evaluate()
         self._publish(trainer)
-        self._sample(trainer, splits, "after")
+        self._examples(trainer, splits, "after")
         self.events.append("end", state=State.FINISHED, step=step)
         return int(ExitCode.FINISHED)
 
     def _publish(self, trainer: RunTrainer) -> None:
         """Write the adapter or the model under its final name, complete or not at all."""
+        self._wait_for_room(trainer)
         staging = self.run.path / f"{durable.STAGING_PREFIX}model"
         if self.is_main:
-            shutil.rmtree(staging, ignore_errors=True)
+            checkpoints.discard(staging)
         trainer.save_model(str(staging))  # every rank takes part in gathering shards
         if not self.is_main:
             return
         (staging / "training_args.bin").unlink(missing_ok=True)
         checkpoints.seal(staging, step=trainer.state.global_step)
-        checkpoints.discard(self.run.model)  # of an attempt that was killed after publishing
         durable.publish_dir(staging, self.run.model)
-        shutil.rmtree(self.run.path / ".trainer", ignore_errors=True)
+        checkpoints.discard(self.run.path / ".trainer")
 
-    def _sample(self, trainer: RunTrainer, splits: data.Splits, moment: str) -> None:
-        """Greedy answers to a few held-out prompts; sharded models are left out."""
+    def _wait_for_room(self, trainer: RunTrainer) -> None:
+        """The last checkpoint has the weights, so a stop that gives up waiting loses nothing."""
+        needed = weights_bytes(trainer.model)
+        while lacking := trainer.ranks.from_main(trainer.saver.shortfall(needed)):
+            if not trainer.protocol.wait_for_room(trainer.state, lacking, needed):
+                raise StopEarly
+
+    def _examples(self, trainer: RunTrainer, splits: data.Splits, moment: str) -> None:
         rows = splits.test if splits.test is not None else splits.eval
-        if rows is None or trainer.args.world_size > 1:
-            return
-        try:
-            for row in rows.select(range(min(_NUM_SAMPLES, len(rows)))):
-                self._sample_row(trainer, row, moment)
-        except (RuntimeError, IndexError, ValueError) as error:
-            # an example is no reason to lose a run
-            self.events.append("sample_failed", moment=moment, error=str(error)[:_SAMPLE_TEXT])
-
-    def _sample_row(self, trainer: RunTrainer, row: dict[str, Any], moment: str) -> None:
-        prompt, wanted = _prompt_of(row)
-        if wanted is None:
-            return
-        answer = _generate(trainer, prompt, self.recipe.data.max_length)
-        self.events.append(
-            "sample",
-            moment=moment,
-            step=trainer.state.global_step,
-            prompt=_shown(prompt)[:_SAMPLE_TEXT],
-            wanted=wanted[:_SAMPLE_TEXT],
-            answer=answer[:_SAMPLE_TEXT],
+        examples.write(
+            trainer, rows, self.events, moment=moment, max_length=self.recipe.data.max_length
         )
 
     def _write_lock(self) -> None:
-        """What the recipe resolved to, for replays to compare with."""
+        """What the recipe resolved to; what changed since the first attempt is told."""
         if not self.is_main:
             return
-        files = {}
-        for part in ("train", "eval"):
-            name = getattr(self.recipe.data, part)
-            if name is not None:
-                files[f"data.{part}"] = checkpoints.hash_file(self.base_dir / name)
-        model_dir = self.base_dir / self.recipe.model.id
-        for path in sorted(model_dir.glob("*")):
-            if path.suffix in (".safetensors", ".json", ".jinja"):
-                files[f"model/{path.name}"] = checkpoints.hash_file(path)
-        gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-        durable.write_json(
-            self.run.recipe_lock,
-            {
-                "schema": 1,
-                "sha256": files,
-                "packages": {p: importlib.metadata.version(p) for p in _PACKAGES},
-                "python": platform.python_version(),
-                "gpu": gpu,
-                "num_threads": torch.get_num_threads(),
-                "seed": self.recipe.train.seed,
-            },
-        )
+        drifted = recipe_lock.keep(self.run, recipe_lock.resolve(self.recipe, self.base_dir))
+        if drifted:
+            self.events.append("drift", changed=list(drifted[:50]))
+
+
+def _lighter(recipe: Recipe) -> list[str]:
+    """Changes of the recipe that save memory, the cheapest in speed and quality first."""
+    train = recipe.train
+    changes = [
+        (train.loss == "full", 'train.loss = "chunked"'),
+        (not train.checkpointing, "train.checkpointing = true"),
+        (
+            train.optimizer == "adamw" and recipe.method.name == "full",
+            'train.optimizer = "adamw_8bit"',
+        ),
+        (recipe.method.name == "lora", 'method.name = "qlora"'),
+        (recipe.method.name == "full", 'method.name = "lora"'),
+        (True, f"data.max_length = {recipe.data.max_length // 2}"),
+    ]
+    return [change for applies, change in changes if applies][:3]
 
 
 def _narrow_trained(model: torch.nn.Module) -> None:
@@ -313,39 +303,4 @@ def _nothing_to_learn(recipe: Recipe, base_dir: Path) -> UserError:
         do="raise data.max_length; `advisor data check` shows the lengths",
         where=str(base_dir / recipe.data.train),
         code=ExitCode.BAD_DATA,
-    )
-
-
-def _prompt_of(row: dict[str, Any]) -> tuple[Any, str | None]:
-    if "messages" in row:
-        return row["messages"][:-1], row["messages"][-1]["content"]
-    if isinstance(row.get("prompt"), list):
-        return row["prompt"], row["completion"][-1]["content"]
-    return row.get("prompt"), row.get("completion")
-
-
-def _shown(prompt: Any) -> str:
-    return str(prompt) if isinstance(prompt, str) else str(prompt[-1]["content"])
-
-
-def _generate(trainer: RunTrainer, prompt: Any, max_length: int) -> str:
-    """The greedy answer to a prompt; of a long one the end is kept, as much as training sees."""
-    tokenizer: PreTrainedTokenizerBase = trainer.processing_class
-    if isinstance(prompt, str):
-        inputs = tokenizer(prompt, return_tensors="pt")
-    else:
-        inputs = tokenizer.apply_chat_template(
-            prompt, add_generation_prompt=True, return_tensors="pt", return_dict=True
-        )
-    room = max(1, max_length - _SAMPLE_TOKENS)
-    inputs = {k: v[:, -room:].to(trainer.args.device) for k, v in inputs.items()}
-    network, was_training = trainer.model, trainer.model.training
-    network.eval()
-    with torch.no_grad():
-        output = network.generate(
-            **inputs, max_new_tokens=_SAMPLE_TOKENS, do_sample=False, use_cache=True
-        )
-    network.train(was_training)
-    return str(
-        tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     )

@@ -2,240 +2,213 @@
 
 It does little on purpose, with the standard library alone, so that it has almost nothing to fail
 with. If it is killed all the same, the worker goes on and readers see it. Run as
-`python -P -m runner.supervisor RUN_DIR`; the caller returns at once, the supervisor has forked.
+`python -P -m runner.supervisor RUN_DIR ATTEMPT`; the caller returns at once, the supervisor has
+forked. A worker that asks for a clean process gets one, twice at most; nothing else restarts.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from profiles import durable, identity
+from profiles import durable, identity, people
 from profiles.errors import ExitCode
-from profiles.journal import Journal, read_all
+from profiles.journal import Journal
 from profiles.rundir import RunDir, read_json
-from profiles.state import State, is_held, newest_checkpoint, status
-from runner import control, engines
+from profiles.state import is_held, newest_checkpoint
+from runner import console, control, engines, evidence, leftovers, outcome
+from runner.escalation import Escalation, Pulse
+from runner.evidence import Evidence
+from runner.exit_record import ExitRecord
+from runner.outcome import Ended
 
 _TICK_SECONDS = 0.25
 _HEARTBEAT_SECONDS = 2.0
-_FORCE_AFTER_SECONDS = 10.0
 _REAP_SECONDS = 10.0
-_PARTS = ("what", "why", "do", "where")
-_EXIT_TRIES = 60
-_EXIT_RETRY_SECONDS = 10.0
-_CONSOLE_LIMIT_BYTES = 16 << 20
+_MOST_RESTARTS = 2
 _PR_SET_CHILD_SUBREAPER = 36
 _LOCK_TRIES = 20
 
 
 class Supervisor:
-    """One attempt of one run."""
+    """The attempts of one run that follow each other without a person: one, or up to three."""
 
     def __init__(self, run: RunDir) -> None:
         self.run = run
-        self.attempt = run.attempt()
+        self.attempt = self._first_attempt = run.attempt()
+        if people.supervisor_is_alive(run):  # where locks are granted to everybody
+            raise SystemExit(ExitCode.CANNOT_CREATE)
         self._lock_fd = _take_lock(run)
         if is_held(run.worker_lock):  # ranks of an earlier attempt outlived their supervisor
             raise SystemExit(ExitCode.CANNOT_CREATE)
-        run.worker_heartbeat.unlink(missing_ok=True)
         self.events = Journal(run.supervisor_events, attempt=self.attempt)
+        self._record = ExitRecord(run)
         self._sampler: subprocess.Popen[bytes] | None = None
-        self._unanswered_since = time.monotonic()
-        self._forced = False
+        self._console_offset = 0
         self._beats = 0
+        self._complaints: set[str] = set()
 
     def supervise(self) -> None:
-        """Run the attempt to its end and write exit.json."""
+        """Run to the end and write exit.json."""
         self.events.append("sup_started", pid=os.getpid())
-        worker = self._start_worker()
-        self._write_processes(worker.pid)
-        self.events.append("worker_spawned", pid=worker.pid)
-        self._sampler = self._start_sampler(worker.pid)
-        self._wait(worker.pid)
-        self._sweep(worker.pid)
-        return_code = worker.wait()
-        self._reap_leftovers()
-        outcome = self._outcome(return_code)
-        self._write_exit(outcome)
-        self.events.append("exit", **{k: outcome[k] for k in ("state", "code", "what")})
+        ended = self._run_attempt()
+        while self._restarts(ended):
+            ended = self._run_attempt()
+        try:
+            content = outcome.of(self.run, ended)
+        except Exception:  # noqa: BLE001  # whatever we cannot explain, the end is recorded
+            traceback.print_exc()
+            content = outcome.unexplained(self.run, ended)
+        self._record.write(content)
+        self.events.append("exit", **{k: content[k] for k in ("state", "code", "what")})
 
-    def _write_exit(self, outcome: dict[str, Any]) -> None:
-        """Wait for room if the disk is full: this record is what people will look for."""
-        for _ in range(_EXIT_TRIES - 1):
-            try:
-                durable.write_json(self.run.exit, outcome)
-            except OSError:
-                time.sleep(_EXIT_RETRY_SECONDS)
-            else:
-                return
-        durable.write_json(self.run.exit, outcome)
+    def _run_attempt(self) -> Ended:
+        with contextlib.suppress(OSError):
+            self.run.worker_heartbeat.unlink()
+        self._console_offset = console.size(self.run)
+        self._write_processes()  # whoever kills us before the worker is known leaves a trace of us
+        try:
+            worker = self._start_worker()
+        except OSError as error:
+            code = int(ExitCode.DRIVER)
+            return Ended(attempt=self.attempt, return_code=code, failure=str(error))
+        escalation = Escalation(
+            self.run, self.attempt, self.events, lambda: _signal_group(worker.pid, signal.SIGKILL)
+        )
+        is_written = self._write_processes(worker=worker.pid)
+        self.events.append("worker_spawned", pid=worker.pid)
+        watch = evidence.Watch(worker.pid)
+        with contextlib.suppress(OSError):  # a run without samples is still a run
+            self._start_sampler(worker.pid)
+        self._wait(worker.pid, escalation, is_written=is_written)
+        _signal_group(worker.pid, signal.SIGKILL)  # what it left in its own process group
+        _, status, used = os.wait4(worker.pid, 0)
+        worker.returncode = os.waitstatus_to_exitcode(status)
+        left = leftovers.reap_children(_REAP_SECONDS)
+        self._carefully(self._rotate)
+        return Ended(
+            attempt=self.attempt,
+            return_code=worker.returncode,
+            forced=escalation.forced,
+            console_offset=self._console_offset,
+            evidence=watch.look() if worker.returncode else Evidence(),
+            rusage=evidence.resources(used),
+            stuck=tuple(leftovers.stuck(left)),
+        )
 
     def _start_worker(self) -> subprocess.Popen[bytes]:
-        with self.run.console.open("ab") as console:
+        with self.run.console.open("ab") as log:
             return subprocess.Popen(  # noqa: S603  # argv list of our own, no shell
                 engines.worker_argv(self.run.path),
                 stdin=subprocess.DEVNULL,
-                stdout=console,
-                stderr=console,
+                stdout=log,
+                stderr=log,
                 cwd=self.run.path,
-                env=engines.worker_environment(os.environ, self._devices()),
+                env=self._environment() | {leftovers.MARK: self.run.id},
                 start_new_session=True,
                 pass_fds=(self._lock_fd,),
             )
 
-    def _devices(self) -> list[str]:
-        return list((read_json(self.run.manifest) or {}).get("devices", []))
+    def _environment(self) -> dict[str, str]:
+        devices = list((read_json(self.run.manifest) or {}).get("devices", []))
+        return engines.worker_environment(os.environ, devices)
 
-    def _start_sampler(self, worker_pid: int) -> subprocess.Popen[bytes]:
-        with self.run.console.open("ab") as console:
-            return subprocess.Popen(  # noqa: S603  # argv list of our own, no shell
+    def _start_sampler(self, worker_pid: int) -> None:
+        """It ends with the worker; whatever keeps it is reaped with the other children."""
+        with self.run.console.open("ab") as log:
+            self._sampler = subprocess.Popen(  # noqa: S603  # argv list of our own, no shell
                 [sys.executable, "-P", "-m", "runner.sampler", str(self.run.path), str(worker_pid)],
                 stdin=subprocess.DEVNULL,
-                stdout=console,
-                stderr=console,
-                env=engines.worker_environment(os.environ, self._devices()),
+                stdout=log,
+                stderr=log,
+                env=self._environment(),
                 start_new_session=True,
             )
 
-    def _write_processes(self, worker_pid: int) -> None:
-        people = {"supervisor": os.getpid(), "worker": worker_pid}
-        known = {name: identity.of_process(pid) for name, pid in people.items()}
+    def _write_processes(self, **others: int) -> bool:
+        """Write down who works here, by pid; False without room."""
+        found = {"supervisor": os.getpid(), **others}
+        known = {name: identity.of_process(pid) for name, pid in found.items()}
         content: dict[str, Any] = {"attempt": self.attempt}
         content |= {name: who.as_dict() for name, who in known.items() if who is not None}
-        durable.write_json(self.run.processes, content)
+        try:
+            durable.write_json(self.run.processes, content)
+        except OSError:
+            return False
+        return True
 
-    def _wait(self, worker_pid: int) -> None:
+    def _wait(self, worker_pid: int, escalation: Escalation, *, is_written: bool) -> None:
         """Return when the worker has ended; it stays unreaped, so its pid cannot be reused yet."""
-        next_beat = 0.0
+        next_beat, pulse = 0.0, Pulse(self.run, self.events)
         ended = os.WEXITED | os.WNOWAIT | os.WNOHANG
         while os.waitid(os.P_PID, worker_pid, ended) is None:
             time.sleep(_TICK_SECONDS)
+            self._carefully(self._rotate)
             if time.monotonic() >= next_beat:
                 next_beat = time.monotonic() + _HEARTBEAT_SECONDS
-                self._beat()
-                self._rotate_console()
-            self._escalate(worker_pid)
+                self._carefully(self._beat)
+                self._carefully(pulse.look)
+                is_written = is_written or self._write_processes(worker=worker_pid)
+            self._carefully(lambda: escalation.look(worker_pid))
+
+    def _carefully(self, duty: Callable[[], None]) -> None:
+        """Nothing that goes wrong beside the wait may end it; each complaint is printed once."""
+        try:
+            duty()
+        except Exception as error:  # noqa: BLE001  # the wait for the worker matters more
+            if repr(error) not in self._complaints:
+                self._complaints.add(repr(error))
+                traceback.print_exc()
+
+    def _rotate(self) -> None:
+        if console.rotate(self.run):
+            self._console_offset = 0
 
     def _beat(self) -> None:
         self._beats += 1
-        try:
+        with contextlib.suppress(OSError):
             durable.overwrite(self.run.supervisor_heartbeat, f"{self._beats}\n".encode())
-        except OSError:
-            return
+        self._readdress()
 
-    def _rotate_console(self) -> None:
-        """Keep the log bounded; the worker appends, so after the cut it goes on at the start."""
+    def _readdress(self) -> None:
+        """A stop for an attempt that we replaced ourselves is meant for the one that goes on."""
+        replaced = range(self._first_attempt, self.attempt)
+        with contextlib.suppress(OSError):
+            control.readdress(self.run, replaced, self.attempt)
+
+    def _restarts(self, ended: Ended) -> bool:
+        """Begin another attempt if the worker asked for a clean process and nobody for a stop."""
+        number = self.attempt - self._first_attempt + 1
+        if not outcome.wants_clean_restart(self.run, self.attempt, ended.return_code):
+            return False
+        asked = any(r.verb in control.STOPS for r in control.waiting(self.run))
+        if asked or number > _MOST_RESTARTS or ended.stuck:
+            return False
         try:
-            if self.run.console.stat().st_size > _CONSOLE_LIMIT_BYTES:
-                shutil.copyfile(self.run.console, self.run.console.with_suffix(".log.1"))
-                os.truncate(self.run.console, 0)
+            if not self.run.claim(self.attempt + 1):
+                return False
         except OSError:
-            return
-
-    def _escalate(self, worker_pid: int) -> None:
-        """A "stop now" that the worker does not answer ends it by force."""
-        asked = any(
-            r.verb == "stop_now" and r.attempt == self.attempt for r in control.pending(self.run)
-        )
-        now = time.monotonic()
-        if not asked:
-            self._unanswered_since = now
-        elif now - self._unanswered_since > _FORCE_AFTER_SECONDS and not self._forced:
-            self._forced = True
-            self.events.append("stop_forced", signal="SIGKILL")
-            _signal_group(worker_pid, signal.SIGKILL)
-
-    def _sweep(self, worker_pid: int) -> None:
-        """End what the worker left in its process group, and the sampler."""
-        _signal_group(worker_pid, signal.SIGKILL)
-        if self._sampler is not None:
-            self._sampler.terminate()
-
-    def _reap_leftovers(self) -> None:
-        """As subreaper we are the parent of all of them; one stuck in a driver is left behind."""
-        deadline = time.monotonic() + _REAP_SECONDS
-        while time.monotonic() < deadline:
-            try:
-                pid, _ = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                for child in _children():
-                    os.kill(child, signal.SIGKILL)  # ours and unreaped: the pid is surely theirs
-                time.sleep(_TICK_SECONDS / 5)
-
-    def _outcome(self, return_code: int) -> dict[str, Any]:
-        now = status(self.run)
-        error = read_json(self.run.error)
-        if error is not None and error.get("attempt") != self.attempt:
-            error = None
-        resumable = newest_checkpoint(self.run)
-        outcome: dict[str, Any] = {
-            "attempt": self.attempt,
-            "state": State.FAILED,
-            "code": return_code,
-            "signal": None,
-            "last_step": now.step,
-            "resumable_from": resumable,
-            "t": time.time(),
-            "what": "",
-            "why": "",
-            "do": "`advisor resume` goes on from the last checkpoint" if resumable else "",
-            "where": str(self.run.console),
-        }
-        ended = self._end_event()
-        if ended == State.FINISHED and self.run.model.is_dir():
-            # whatever happened after that, in a library's teardown for example, the result is there
-            what = f"all {now.step} steps are done, the result is in {self.run.model}"
-            done = {"state": State.FINISHED, "code": 0, "what": what, "do": ""}
-            return outcome | done
-        if self._forced:
-            what = f"stopped by force at step {now.step}: it did not answer for 10 s"
-            return outcome | {"state": State.STOPPED, "code": int(ExitCode.STOPPED), "what": what}
-        # torchrun reports every failing rank as 1, so the worker's own word counts first
-        if ended == State.STOPPED or return_code == ExitCode.STOPPED:
-            saved = f"resumable from step {resumable}" if resumable else "nothing was saved"
-            what = f"stopped on request at step {now.step}, {saved}"
-            return outcome | {"state": State.STOPPED, "code": int(ExitCode.STOPPED), "what": what}
-        if error is not None:
-            return outcome | {k: error[k] for k in ("code", *_PARTS) if k in error}
-        if return_code < 0:
-            return outcome | self._killed(-return_code, now.step, resumable)
-        what = f"the worker ended with exit code {return_code} and gave no reason"
-        return outcome | {"code": return_code or int(ExitCode.INTERNAL), "what": what}
-
-    def _end_event(self) -> str | None:
-        """The end that the worker wrote down in this attempt, if it came to one."""
-        events = read_all(self.run.worker_events)
-        ends = [e["state"] for e in events if e["kind"] == "end" and e["a"] == self.attempt]
-        return str(ends[-1]) if ends else None
-
-    def _killed(self, number: int, step: int, resumable: int | None) -> dict[str, Any]:
-        saved = f"resumable from step {resumable}" if resumable else "no checkpoint yet"
-        return {
-            "state": State.KILLED,
-            "code": 128 + number,
-            "signal": signal.Signals(number).name,
-            "what": f"killed by {signal.Signals(number).name} at step {step}; {saved}",
-            "why": "a process outside the run sent the signal, or the kernel did",
-        }
-
-
-def _children() -> list[int]:
-    """Our children, the adopted ones too: ranks that torchrun left, data loader workers."""
-    try:
-        return [int(pid) for pid in Path("/proc/thread-self/children").read_text().split()]
-    except OSError:
-        return []
+            return False
+        self.attempt += 1
+        with contextlib.suppress(OSError):  # the claim alone counts
+            durable.write_atomic(self.run.attempt_file, f"{self.attempt}\n".encode())
+        self.events.close()
+        self.events = Journal(self.run.supervisor_events, attempt=self.attempt)
+        step = newest_checkpoint(self.run) or 0
+        what = f"restarted from step {step} in a clean process ({number} of {_MOST_RESTARTS})"
+        self.events.append("restarted", number=number, of=_MOST_RESTARTS, what=what)
+        self._readdress()
+        return True
 
 
 def _take_lock(run: RunDir) -> int:
@@ -251,11 +224,12 @@ def _take_lock(run: RunDir) -> int:
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:
-    """Signal the worker's process group, which carries the pid of our own, unreaped child."""
-    try:
+    """Signal the worker's process group, which carries the pid of our own, unreaped child.
+
+    As long as it is not reaped, neither the pid nor the group can belong to anybody else.
+    """
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, number)
-    except ProcessLookupError:
-        return
 
 
 def _take_no_notice(_number: int, _frame: object) -> None:
@@ -267,6 +241,8 @@ def main(argv: list[str]) -> int:
     if os.fork() > 0:
         os._exit(0)
     run = RunDir(Path(argv[1]))
+    if run.attempt() != int(argv[2]):  # somebody gave this start up and began another
+        return int(ExitCode.CANNOT_CREATE)
     for ignored in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(ignored, _take_no_notice)  # SIG_IGN would be inherited by the worker
     if sys.platform == "linux":

@@ -92,9 +92,14 @@ class StepRecorder:
         """Rows and tokens of this step so far, on this rank."""
         return {name: self._tokens[name] for name in COUNTS}
 
+    @property
+    def seconds(self) -> float:
+        """How long this step has taken so far, as the host sees it."""
+        return time.perf_counter() - self._started
+
     def finish(self, step: int, counts: dict[str, int]) -> None:
         """Close the step with the counts of all ranks; written when the device has passed it."""
-        seconds = time.perf_counter() - self._started
+        seconds = self.seconds
         phases = {name: round(value, 6) for name, value in self._phases.items()}
         phases["other"] = round(max(0.0, seconds - sum(self._phases.values())), 6)
         record = {

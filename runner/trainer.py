@@ -1,39 +1,30 @@
-"""TRL's SFTTrainer with our run protocol: staged checkpoints, requests, telemetry, a NaN stop."""
+"""TRL's SFTTrainer with our run protocol: batches in pieces, staged checkpoints, telemetry."""
 
 from __future__ import annotations
 
 import contextlib
-import math
-import shutil
-import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
+from transformers import Trainer
 from trl import SFTTrainer
 
-from profiles.errors import ExitCode, UserError
-from profiles.journal import Journal
-from profiles.rundir import RunDir
-from runner import checkpoints, control
+from runner import checkpoints, oom, room
+from runner.attempt import Attempt
+from runner.division import Division, During
+from runner.protocol import OnSpike, ProtocolCallback
+from runner.ranks import Ranks
+from runner.room import Shortfall
+from runner.saving import Saver, refuse_nonfinite
+from runner.stopping import StopEarly
 from runner.telemetry import TOKEN_STATS, CountingCollator, StepRecorder
 
-_PAUSE_POLL_SECONDS = 0.5
-_ENDS_PAUSE = frozenset({"unpause", "stop", "stop_now"})
-_UNTRUSTED = "training_args.bin"
-"""A pickle that the Trainer leaves in checkpoints and nobody needs."""
-
-
-class Progress(Protocol):
-    """What the heartbeat shows."""
-
-    step: int
-    phase: str
+_STATES_PER_WEIGHT = 2
+"""AdamW keeps two moments of every trained weight."""
 
 
 def shard_by_layer(plugin: Any) -> None:
@@ -50,28 +41,38 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc]
 
     def __init__(
         self,
+        attempt: Attempt,
         *,
-        run: RunDir,
-        events: Journal,
-        metrics: Journal,
-        progress: Progress,
         full_logits: bool,
         keep: int,
+        facts: dict[str, Any],
+        lighter: Sequence[str],
+        on_spike: OnSpike,
         **kw: Any,
     ) -> None:
+        """`facts` go into every checkpoint's manifest; `lighter` are changes that save memory."""
         super().__init__(**kw)
-        self.run = run
-        self.events = events
-        self.progress = progress
-        self.recorder = StepRecorder(metrics, self.args.device)
+        self.attempt = attempt
+        self.ranks = Ranks(self.args.world_size, is_main=self.is_world_process_zero())
+        self.recorder = StepRecorder(attempt.metrics, self.args.device)
         self.full_logits = full_logits
-        self._keep = keep
+        self.saver = Saver(attempt=attempt, keep=keep, facts=facts)
+        self.division = Division(
+            attempt=attempt,
+            device=self.args.device,
+            rows=self.args.per_device_train_batch_size,
+            accumulation=self.args.gradient_accumulation_steps,
+            lighter=lighter,
+        )
         self._staging: Path | None = None
+        self._begun: list[oom.Batch] = []
+        self._is_trial = False
         self.data_collator: Any = CountingCollator(self.data_collator)
         self._time_backward()
         if self.is_fsdp_enabled:
             self._shard_by_layer()
-        self.add_callback(ProtocolCallback(self, metrics))
+        self.protocol = ProtocolCallback(self, on_spike=on_spike)
+        self.add_callback(self.protocol)
 
     def _time_backward(self) -> None:
         backward = self.accelerator.backward
@@ -92,14 +93,54 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc]
 
         self.accelerator.prepare = prepared
 
+    # --- One optimizer step -----------------------------------------------------------------
+
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """All micro-batches of a step are fetched here: the data wait of the step."""
         self.recorder.begin()
+        self._begun = []
         with self.recorder.phase("data"):
             batches, num_items = super().get_batch_samples(*args, **kwargs)
         for batch in batches:
             self.recorder.count(batch.pop(TOKEN_STATS))
         return batches, num_items
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+        """Gradients of one micro-batch; out of memory, the whole step again in smaller pieces.
+
+        The step's gradients so far are thrown away with the failed ones, so what is added up in
+        the end is the step as planned, on the same rows.
+        """
+        self._begun.append(inputs)
+        todo = [inputs]
+        while True:
+            try:
+                return [self._in_pieces(model, one, num_items_in_batch) for one in todo][-1]
+            except Exception as error:  # what ran out of memory is decided below
+                reason = self.division.reason_of(error)
+                if not reason:
+                    raise
+            # outside of the handler: the error's frames hold on to the tensors that were too many
+            self._divide("train", reason, max(oom.num_rows(one) for one in self._begun))
+            model.zero_grad()
+            todo = self._begun
+
+    def _in_pieces(self, model: Any, inputs: Any, num_items: Any) -> torch.Tensor:
+        """The loss of a micro-batch: the sum over its pieces, each a share of the step's tokens."""
+        *early, last = oom.pieces_of(inputs, self.division.pieces["train"])
+        total: Any = 0.0
+        for piece in early:
+            with self._unsynced(model):
+                total = total + super().training_step(model, piece, num_items)
+        loss: torch.Tensor = super().training_step(model, last, num_items) + total
+        return loss
+
+    def _unsynced(self, model: Any) -> contextlib.AbstractContextManager[None]:
+        """DDP adds up the gradients of the ranks once a micro-batch; shards are added each time."""
+        if self.args.world_size == 1 or self.is_fsdp_enabled:
+            return contextlib.nullcontext()
+        context: contextlib.AbstractContextManager[None] = self.accelerator.no_sync(model=model)
+        return context
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -116,24 +157,114 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc]
                 loss = loss * self.accelerator.num_processes
             return loss
 
+    # --- Out of memory ----------------------------------------------------------------------
+
+    def _divide(self, during: During, reason: str, rows: int) -> None:
+        """Twice as many pieces from here on, if no other rank waits for this one."""
+        is_local = (during == "eval" or self._is_trial) and not self.is_fsdp_enabled
+        is_alone = self.args.world_size == 1 or is_local
+        step = self.state.global_step
+        self.division.divide(during, reason, rows=rows, step=step, is_alone=is_alone)
+        if self.args.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def try_longest_batch(self, model: Any) -> None:
+        """Forward and backward of the longest rows before the first step, then forget it.
+
+        Random states are put back, so that training goes on as if this had not been. Room for the
+        optimizer's state, which comes later, is taken meanwhile.
+        """
+        lengths = [len(ids) for ids in self.train_dataset["input_ids"]]
+        rows = oom.longest_batch(lengths, self.args.per_device_train_batch_size)
+        batch = self.data_collator([self.train_dataset[index] for index in rows])
+        batch.pop(TOKEN_STATS)
+        device = self.args.device
+        devices = [device] if device.type == "cuda" else []
+        started = time.perf_counter()
+        self._begun, self._is_trial, before = [], True, self.division.pieces["train"]
+        self.current_gradient_accumulation_steps = self.args.gradient_accumulation_steps
+        with torch.random.fork_rng(devices=devices), self._unsynced(model):
+            ballast = self._optimizer_room()
+            num_items = torch.tensor(oom.num_learnt(batch), device=device)
+            self.training_step(model, batch, num_items.clamp(min=1))
+            del ballast
+        model.zero_grad()
+        self._is_trial = False
+        agreed = self.ranks.largest(self.division.pieces["train"])
+        if self.ranks.world_size > 1 and agreed > before:
+            reason = "the longest batch was too large for one of the GPUs"
+            self.division.set("train", agreed, reason, step=self.state.global_step)
+        self.recorder.begin()
+        self.attempt.events.append(
+            "longest_tried",
+            rows=len(rows),
+            longest=max(lengths[index] for index in rows),
+            seconds=round(time.perf_counter() - started, 3),
+        )
+
+    def _optimizer_room(self) -> torch.Tensor | None:
+        """Memory of the size that the optimizer's state will have, if it has none yet."""
+        name = getattr(self.args.optim, "value", self.args.optim)
+        is_elsewhere = name.startswith("paged") or self.is_fsdp_enabled
+        if self.args.device.type != "cuda" or self.optimizer.state or is_elsewhere:
+            return None
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        eight_bit = "8bit" in name
+        num_bytes = sum(p.numel() * (1 if eight_bit else p.element_size()) for p in trained)
+        size = _STATES_PER_WEIGHT * num_bytes
+        return torch.empty(size, dtype=torch.uint8, device=self.args.device)
+
+    # --- Evaluation -------------------------------------------------------------------------
+
     def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Evaluation batches carry the token counts too."""
+        """One evaluation batch; out of memory, again in smaller pieces. A stop ends it here."""
         inputs.pop(TOKEN_STATS, None)
-        return super().prediction_step(model, inputs, *args, **kwargs)
+        self.attempt.progress.tick()
+        if self.attempt.stop.asked and self.args.world_size == 1:
+            raise StopEarly
+        while True:
+            try:
+                return self._predict_in_pieces(model, inputs, *args, **kwargs)
+            except Exception as error:  # what ran out of memory is decided below
+                reason = self.division.reason_of(error)
+                if not reason:
+                    raise
+            self._divide("eval", reason, oom.num_rows(inputs))
+
+    def _predict_in_pieces(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """(loss, None, None): the mean over the batch's tokens, as if it had not been divided."""
+        pieces = oom.pieces_of(inputs, self.division.pieces["eval"])
+        if len(pieces) == 1:
+            return super().prediction_step(model, inputs, *args, **kwargs)
+        weights = [oom.num_learnt(piece) for piece in pieces]
+        losses = [
+            super(RunTrainer, self).prediction_step(model, p, *args, **kwargs)[0] for p in pieces
+        ]
+        shares = [loss * weight for loss, weight in zip(losses, weights, strict=True) if weight]
+        return sum(shares) / max(1, sum(weights)), None, None
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Evaluate, and keep the result as an event."""
-        started = time.perf_counter()
-        result: dict[str, float] = super().evaluate(*args, **kwargs)
-        self.recorder.begin()
-        if self.is_world_process_zero() and "eval_loss" in result:
-            self.events.append(
-                "evaluated",
-                step=self.state.global_step,
-                loss=result["eval_loss"],
-                seconds=round(time.perf_counter() - started, 4),
-            )
+        """Evaluate, and keep the result as an event; a stop during training leaves it out."""
+        started, progress = time.perf_counter(), self.attempt.progress
+        phase, progress.phase = progress.phase, "evaluating"
+        try:
+            result: dict[str, float] = super().evaluate(*args, **kwargs)
+        except StopEarly:
+            if self.attempt.stop.may_interrupt:
+                raise
+            self.control.should_evaluate = False
+            return {}
+        finally:
+            progress.phase = phase
+            self.recorder.begin()
+        if "eval_loss" in result:
+            step, loss = self.state.global_step, result["eval_loss"]
+            self.saver.newest_loss = step, loss
+            seconds = round(time.perf_counter() - started, 4)
+            self.attempt.events.append("evaluated", step=step, loss=loss, seconds=seconds)
         return result
+
+    # --- Checkpoints ------------------------------------------------------------------------
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """No model card: it would name local paths, and nothing is published."""
@@ -142,180 +273,37 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc]
         return str(self._staging)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Stage, check, commit; the Trainer writes into the staging directory only."""
-        step, started = self.state.global_step, time.perf_counter()
-        self._refuse_nonfinite_weights()
-        if self.is_world_process_zero():
-            self.events.append("save_begun", step=step)
-            self._staging = checkpoints.stage(self.run, step)
-        self._staging = Path(self._from_rank_zero(str(self._staging)))
+        """Stage, check, commit; on a full disk wait for room, or for a stop without saving."""
+        step, progress, events = self.state.global_step, self.attempt.progress, self.attempt.events
+        refuse_nonfinite(self.model, self.state, self.attempt.run)
+        phase, progress.phase = progress.phase, "checkpoint"
+        events.append("save_begun", step=step)
+        needed = self.ranks.from_main(self.saver.needed_bytes(self.model))
+        while (lacking := self._write_checkpoint(model, trial, needed)) is not None:
+            if not self.protocol.wait_for_room(self.state, lacking, needed):
+                events.append("save_failed", step=step, what=str(lacking))
+                break
+        progress.phase = phase
+        self.recorder.begin()
+
+    def _write_checkpoint(self, model: Any, trial: Any, needed: int) -> Shortfall | None:
+        """Write and commit, or say what room is lacking, the same on every rank."""
+        run, step, started = self.attempt.run, self.state.global_step, time.perf_counter()
+        if lacking := self.ranks.from_main(self.saver.shortfall(needed)):
+            return lacking
+        mine = checkpoints.stage(run, step) if self.ranks.is_main else None
+        staging = self._staging = self.ranks.from_main(mine)
+        assert staging is not None
         try:
             Trainer._save_checkpoint(self, model, trial)  # noqa: SLF001  # ours adds no model card
             self.accelerator.wait_for_everyone()
-            if self.is_world_process_zero():
-                self._commit(self._staging, step, started)
-        except OSError:
-            shutil.rmtree(self._staging, ignore_errors=True)  # half a checkpoint fills the disk
-            raise
+            if self.ranks.is_main:
+                self.saver.commit(staging, step, epoch=self.state.epoch, started=started)
+        except (OSError, RuntimeError) as error:
+            lacking = room.shortfall_of(error, run.checkpoints, needed)
+            checkpoints.discard(staging)
+            if lacking is None or self.args.world_size > 1:  # the others wait in a collective
+                raise
+            return lacking
         self.accelerator.wait_for_everyone()
-        self.recorder.begin()
-
-    def _commit(self, staging: Path, step: int, started: float) -> None:
-        folder = staging / f"checkpoint-{step}"
-        (folder / _UNTRUSTED).unlink(missing_ok=True)
-        done = checkpoints.commit(
-            self.run, folder, step, epoch=self.state.epoch, world_size=self.args.world_size
-        )
-        staging.rmdir()
-        seconds = round(time.perf_counter() - started, 4)
-        num_bytes = sum(f.stat().st_size for f in done.path.rglob("*") if f.is_file())
-        self.events.append("checkpoint", step=step, seconds=seconds, bytes=num_bytes)
-        if removed := checkpoints.rotate(self.run, self._keep):
-            self.events.append("rotated", steps=removed)
-
-    def _from_rank_zero(self, value: str) -> str:
-        if self.args.world_size == 1:
-            return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0)
-        return box[0]
-
-    def _refuse_nonfinite_weights(self) -> None:
-        for name, parameter in self.model.named_parameters():
-            local = getattr(parameter, "_local_tensor", parameter)
-            if parameter.requires_grad and not torch.isfinite(local).all():
-                raise _diverged(f"the weights {name} are not finite", self.state, self.run)
-
-
-def _diverged(what: str, state: TrainerState, run: RunDir) -> UserError:
-    losses = [
-        entry["loss"] for entry in state.log_history if math.isfinite(entry.get("loss", math.nan))
-    ]
-    last = f"the last finite loss was {losses[-1]:.3f}" if losses else "no step had a finite loss"
-    return UserError(
-        f"training diverged at step {state.global_step}: {what}",
-        why=last,
-        do="lower train.learning_rate, warm up longer, or use bf16 instead of fp16; "
-        "no checkpoint was written after the fault",
-        where=str(run.metrics),
-        code=ExitCode.DIVERGED,
-    )
-
-
-class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
-    """Obeys requests at step boundaries and writes what happens."""
-
-    def __init__(self, trainer: RunTrainer, metrics: Journal) -> None:
-        self.trainer = trainer
-        self.metrics = metrics
-        self.stopping = False
-        self._asked_by_signal = False
-        self._group: Any = None
-        self._optimizer_phase: contextlib.AbstractContextManager[None] | None = None
-        if trainer.args.world_size > 1:
-            self._group = dist.new_group(backend="gloo")  # on the CPU: no device is waited for
-        signal.signal(signal.SIGTERM, self._on_signal)
-
-    def _on_signal(self, _number: int, _frame: object) -> None:
-        if self._asked_by_signal:  # the second time means now
-            raise SystemExit(ExitCode.STOPPED)
-        self._asked_by_signal = True
-
-    def on_train_begin(self, _args: Any, state: TrainerState, _control: Any, **_: Any) -> None:
-        """Say how long the run will be."""
-        if self.trainer.is_world_process_zero():
-            self.trainer.events.append(
-                "train_begun", step=state.global_step, num_steps=state.max_steps
-            )
-
-    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
-        """The optimizer's time begins."""
-        self._optimizer_phase = self.trainer.recorder.phase("optimizer")
-        self._optimizer_phase.__enter__()
-
-    def on_optimizer_step(self, *_: Any, **__: Any) -> None:
-        """The optimizer's time ends."""
-        if self._optimizer_phase is not None:
-            self._optimizer_phase.__exit__(None, None, None)
-
-    def on_step_end(self, _args: Any, state: TrainerState, flow: TrainerControl, **_: Any) -> None:
-        """Close the step's record, then look at what people ask for."""
-        self.trainer.progress.step = state.global_step
-        counts = self._agree()
-        if self.trainer.is_world_process_zero():
-            self.trainer.recorder.finish(state.global_step, counts)
-        for verb in self._verbs():
-            self._obey(verb, state, flow)
-
-    def on_log(
-        self, _args: Any, state: TrainerState, _control: Any, logs: Any = None, **_: Any
-    ) -> None:
-        """Keep the loss; stop at the first one that is not finite."""
-        if not logs or "loss" not in logs:
-            return
-        if self.trainer.is_world_process_zero():
-            names = ("loss", "grad_norm", "learning_rate", "epoch")
-            values = {n: float(logs[n]) for n in names if n in logs}
-            self.metrics.append("loss", sync=False, step=state.global_step, **values)
-        if not math.isfinite(float(logs["loss"])):
-            raise _diverged(f"the loss became {logs['loss']}", state, self.trainer.run)
-
-    def _agree(self) -> dict[str, int]:
-        """One sum over the ranks, on the CPU: token counts, and whether any rank got a signal."""
-        counts = self.trainer.recorder.counts
-        if self._group is not None:
-            mine = torch.tensor([int(self._asked_by_signal), *counts.values()])
-            dist.all_reduce(mine, group=self._group)
-            signals, *sums = (int(value) for value in mine)
-            self._asked_by_signal = signals > 0
-            counts = dict(zip(counts, sums, strict=True))
-        return counts
-
-    def _verbs(self) -> Iterator[str]:
-        """What is asked for now, the same on every rank."""
-        verbs = [""]
-        if self.trainer.is_world_process_zero():
-            verbs = self._take_requests()
-        if self._group is not None:
-            dist.broadcast_object_list(verbs, src=0, group=self._group)
-        if self._asked_by_signal:
-            yield "stop"
-        yield from filter(None, verbs[0].split())
-
-    def _take_requests(self) -> list[str]:
-        run, verbs = self.trainer.run, []
-        for request in control.pending(run):
-            if request.attempt != run.attempt():
-                control.answer(run, request, "ignored: meant for another attempt")
-                continue
-            control.answer(run, request, "obeyed")
-            verbs.append(request.verb)
-        return [" ".join(verbs)]
-
-    def _obey(self, verb: str, state: TrainerState, flow: TrainerControl) -> None:
-        events, main = self.trainer.events, self.trainer.is_world_process_zero()
-        if verb == "checkpoint":
-            flow.should_save = True
-        elif verb == "pause":
-            self._pause(state, flow)
-        elif verb in ("stop", "stop_now") and not self.stopping:
-            self.stopping = flow.should_training_stop = True
-            flow.should_save = verb == "stop"
-            if main:
-                events.append("stop_accepted", step=state.global_step, verb=verb)
-
-    def _pause(self, state: TrainerState, flow: TrainerControl) -> None:
-        events, main = self.trainer.events, self.trainer.is_world_process_zero()
-        if main:
-            events.append("paused", step=state.global_step)
-        asked: list[str] = []
-        while not _ENDS_PAUSE.intersection(asked):
-            time.sleep(_PAUSE_POLL_SECONDS)
-            self._agree()
-            asked += [verb for verb in self._verbs() if verb != "pause"]
-        if main:
-            events.append("unpaused", step=state.global_step)
-        self.trainer.recorder.begin()
-        for verb in asked:
-            if verb != "unpause":
-                self._obey(verb, state, flow)
+        return None

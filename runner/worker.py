@@ -7,21 +7,23 @@ to the run directory; its exit code says how it ended.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import fcntl
 import os
+import signal
 import sys
-import threading
-import time
 import traceback
 from pathlib import Path
 
 from advisor import recipe as recipes
-from profiles import durable, installation
+from profiles import durable, identity, installation
 from profiles.errors import ExitCode, UserError
 from profiles.journal import Journal, SilentJournal
 from profiles.rundir import RunDir, read_json
-
-_BEAT_SECONDS = 2.0
+from profiles.state import State
+from runner.attempt import Attempt
+from runner.heart import Heart
+from runner.stopping import StopEarly, StopFlag
 
 
 def main(argv: list[str]) -> int:
@@ -29,9 +31,12 @@ def main(argv: list[str]) -> int:
     run = RunDir(Path(argv[1]))
     lock = os.open(run.worker_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, durable.PRIVATE_FILE)
     fcntl.flock(lock, fcntl.LOCK_SH)  # until this process ends, however it ends
+    _show_stacks_on_request(run)
+    stop = StopFlag()
+    stop.install()
     try:
         installation.check()
-        return _train(run)
+        return _train(run, stop)
     except UserError as error:
         _record(run, error)
         return int(error.code)
@@ -42,33 +47,47 @@ def main(argv: list[str]) -> int:
         return int(explained.code)
 
 
-def _train(run: RunDir) -> int:
+def _show_stacks_on_request(run: RunDir) -> None:
+    """SIGUSR2 (SIGUSR1 is NCCL's) writes where every thread stands, even if Python hangs."""
+    with contextlib.suppress(OSError):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        stacks = os.open(run.stacks, flags, durable.PRIVATE_FILE)
+        faulthandler.register(signal.SIGUSR2, file=stacks, all_threads=True)
+
+
+def _train(run: RunDir, stop: StopFlag) -> int:
     recipe = recipes.parse(run.recipe.read_text(), where=str(run.recipe))
     base_dir = Path(str((read_json(run.manifest) or {}).get("base_dir", run.path)))
     is_main = int(os.environ.get("RANK", "0")) == 0
-    attempt = run.attempt()
-    events = Journal(run.worker_events, attempt=attempt) if is_main else SilentJournal()
-    metrics = Journal(run.metrics, attempt=attempt) if is_main else SilentJournal()
-    events.append("worker_started", pid=os.getpid())
-    heart = Heart(run, enabled=is_main)
-    heart.start()
-    from runner.session import Session  # noqa: PLC0415  # torch: not before the first sign of life
+    number = run.attempt()
+    events = Journal(run.worker_events, attempt=number) if is_main else SilentJournal()
+    metrics = Journal(run.metrics, attempt=number) if is_main else SilentJournal()
+    me = identity.of_process(os.getpid())
+    events.append("worker_started", pid=os.getpid(), start=me.start if me else None)
+    heart = Heart(run, events, stop)
+    if is_main:
+        heart.start()
+    try:
+        from runner.session import Session  # noqa: PLC0415  # torch: not before a sign of life
 
-    return Session(run, recipe, base_dir, events, metrics, heart).run_to_end()
+        attempt = Attempt(run=run, events=events, metrics=metrics, progress=heart, stop=stop)
+        return Session(attempt, recipe, base_dir).run_to_end()
+    except StopEarly:
+        events.append("stop_accepted", step=heart.step, verb="stop")
+        events.append("end", state=State.STOPPED, step=heart.step)
+        return int(ExitCode.STOPPED)
 
 
 def _explain(run: RunDir, error: Exception) -> UserError:
     """Our own words for what a library raised."""
-    torch = sys.modules.get("torch")  # what failed may be its import
-    if torch is not None and isinstance(error, torch.OutOfMemoryError):
-        return UserError(
-            "the GPU ran out of memory",
-            why=str(error).split(". ", maxsplit=1)[0],
-            do="halve train.micro_batch and double train.accumulation (same effective batch), set "
-            "train.checkpointing = true, or lower data.max_length",
-            where=str(run.console),
-            code=ExitCode.GPU_OOM,
-        )
+    if "torch" in sys.modules:  # what failed may be its import
+        from runner import oom  # noqa: PLC0415
+
+        lacking = oom.shortage(error)
+        if lacking is oom.Shortage.GPU:
+            return _gpu_memory(run, error)
+        if lacking is oom.Shortage.HOST:
+            return _host_memory(run, error)
     if isinstance(error, OSError):
         return UserError(
             f"reading or writing failed: {error.strerror or error}",
@@ -86,6 +105,28 @@ def _explain(run: RunDir, error: Exception) -> UserError:
     )
 
 
+def _gpu_memory(run: RunDir, error: Exception) -> UserError:
+    return UserError(
+        "the GPU ran out of memory",
+        why=str(error).split(". ", maxsplit=1)[0],
+        do="halve train.micro_batch and double train.accumulation (same effective batch), set "
+        "train.checkpointing = true, or lower data.max_length",
+        where=str(run.console),
+        code=ExitCode.GPU_OOM,
+    )
+
+
+def _host_memory(run: RunDir, error: Exception) -> UserError:
+    return UserError(
+        "the machine ran out of memory",
+        why=str(error).split("\n", maxsplit=1)[0] or type(error).__name__,
+        do="lower train.workers, close what else runs there, or give the container more memory "
+        "(and shared memory: --shm-size)",
+        where=str(run.console),
+        code=ExitCode.HOST_OOM,
+    )
+
+
 def _record(run: RunDir, error: UserError) -> None:
     print(f"error: {error.what}\n{error.why}", file=sys.stderr)  # noqa: T201  # the console log
     attempt = run.attempt()
@@ -94,29 +135,6 @@ def _record(run: RunDir, error: UserError) -> None:
         return  # another rank failed first; what this one says is the consequence
     with contextlib.suppress(OSError):  # a full disk must not cost the exit code
         durable.write_json(run.error, {"attempt": attempt, **error.as_dict()})
-
-
-class Heart(threading.Thread):
-    """Proof of life every two seconds, with the step and phase that training is in."""
-
-    def __init__(self, run: RunDir, *, enabled: bool) -> None:
-        super().__init__(daemon=True, name="heartbeat")
-        self.step = 0
-        self.phase = "starting"
-        self._run = run
-        self._enabled = enabled
-
-    def run(self) -> None:
-        """Beat for ever; a full disk is no reason to stop training."""
-        counter = 0
-        while self._enabled:
-            counter += 1
-            try:
-                line = f"{counter} {self.step} {self.phase}\n"
-                durable.overwrite(self._run.worker_heartbeat, line.encode())
-            except OSError:
-                pass
-            time.sleep(_BEAT_SECONDS)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from textual.widgets import Input, OptionList, Static
 from profiles import dataset, find_model, machine, planned
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Dataset, Machine, Model, Origin, TokenStats
+from profiles.journal import Journal
 from profiles.state import State
 from runner import control, launch, preflight
 from tests.canned_run import add_sample, add_steps, canned_run, finish, gpu
@@ -561,6 +562,22 @@ def test_silence_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(app.screen, LiveScreen)
         monkeypatch.setattr(live_screen.time, "time", lambda: app.screen.live._newest + 42)
         await until(app, pilot, "no event for 42 s")
+
+    drive(script, run_id=run.id)
+
+
+def test_what_a_person_should_know_of_a_run_is_shown_until_it_no_longer_holds() -> None:
+    """A run that waits for room on the disk says so, and goes on without a word."""
+    run = canned_run(done=20)
+    events = Journal(run.worker_events, attempt=1)
+
+    async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
+        await until(app, pilot, "RUNNING")
+        events.append("paused", step=20, reason="disk_full", what="1.2 GB free, 3.4 GB needed")
+        await until(app, pilot, "1.2 GB free, 3.4 GB needed")
+        events.append("unpaused", step=20)
+        await until(app, pilot, "RUNNING")
+        assert "3.4 GB needed" not in app.screen.query_one("#words", Rows).text
 
     drive(script, run_id=run.id)
 

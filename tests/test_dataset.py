@@ -13,12 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from profiles import datafile
-from profiles import rows as row_reader
+from profiles import json_rows as row_reader
 from profiles import tokens as token_counts
 from profiles.dataset import check, read_examples, read_rows
+from profiles.detect import detect_format
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Origin
-from profiles.formats import Example, Message, detect_format
+from profiles.formats import Example, Message
 from profiles.tokens import MARK_TOKENS_PER_MESSAGE
 
 if TYPE_CHECKING:
@@ -158,7 +159,8 @@ def test_system_turn_wins(tmp_path: Path) -> None:
     ("keys", "expected"),
     [
         (("instruction", "output", "text"), "alpaca"),
-        (("text", "label"), "text"),
+        (("text", "label"), "classification"),
+        (("prompt", "chosen", "rejected"), "preference"),
         (("messages", "prompt", "completion"), "messages"),
     ],
 )
@@ -185,14 +187,6 @@ def test_detect_format_names_the_nearest(keys: tuple[str, ...], advice: str) -> 
     assert all(f"`{key}`" in caught.value.what for key in keys)
     assert "alpaca (instruction, output)" in caught.value.why
     assert (caught.value.where, caught.value.code) == ("f.jsonl", ExitCode.BAD_DATA)
-
-
-def test_preference_pairs_are_refused(tmp_path: Path) -> None:
-    """Preference data is recognised although it also has conversations."""
-    row = {"conversations": [{"from": "human", "value": "q"}], "chosen": {}, "rejected": {}}
-    error = _refused(_write_rows(tmp_path, [row]))
-    assert "preference pairs" in error.what
-    assert "sharegpt (conversations)" in error.why
 
 
 def test_unknown_format_name(tmp_path: Path) -> None:
@@ -301,9 +295,11 @@ NAMED_BAD_FILES: list[tuple[str, str, bytes, str, str]] = [
     ("after the list", "a.json", b'[{"text": "t"}]\n[]', "not JSON", ":2:1"),
     ("lone object", "a.json", b'{"text": "t"}\n', "single object", ":1:1"),
     ("spread object", "a.jsonl", b'{\n"text": "t"\n}\n', "single object", ":1:1"),
-    ("parquet", "a.parquet", b"PAR1\x15\x04", "not read (Parquet)", "a.parquet"),
-    ("parquet inside", "a.jsonl", b"PAR1\x15\x04", "not read (Parquet)", "a.jsonl"),
-    ("csv", "a.csv", b"prompt,completion\n", "not read (a .csv file)", "a.csv"),
+    ("spreadsheet", "a.xlsx", b"PK\x03\x04", "not read (a .xlsx file)", "a.xlsx"),
+    ("twice", "a.jsonl", b'{"text": "t", "text": "u"}\n', "key `text` twice", "a.jsonl:1"),
+    ("twice in list", "a.json", b'[{"text": "t", "a": [{"b": 1, "b": 2}]}]', "key `b` twice", ":1"),
+    ("no number", "a.jsonl", b'{"text": NaN}\n', "have NaN in `text`, not a text", "a.jsonl:1"),
+    ("half a character", "a.jsonl", b'{"text": "\\ud800"}\n', "half of a character", "a.jsonl:1"),
     ("pickle", "a.pkl", b"\x80\x04\x95", "not read (a pickle", "a.pkl"),
     ("prose", "a.txt", b"once upon a time\n", "not read", "a.txt"),
 ]
@@ -618,10 +614,12 @@ def test_warnings(tmp_path: Path) -> None:
     """Tools, unused columns and unfilled placeholders are told."""
     turns = [{"role": "assistant", "content": "I am {{name}} by {{ author }}"}]
     found = check(_write_rows(tmp_path, [{"messages": turns, "tools": "[]", "id": 7}]))
+    unfilled = "1 of 1 rows hold placeholders that nobody filled in (first: line 1)"
     expected = (
+        "1 of 1 rows have a reply but nothing that it replies to (first: line 1)",
+        f"{unfilled}: {{{{name}}}}, {{{{ author }}}}",
         "1 rows have `tools`, which are not used",
         "columns that are not used: `id`",
-        "1 rows hold placeholders not filled in: {{name}}, {{ author }}",
     )
     assert expected == found.warnings
 
@@ -725,5 +723,6 @@ def test_truncation(
     rows = [long_prompt, {**long_prompt, "prompt": "c" * 60}, long_reply]
     found = check(_write_rows(tmp_path, rows), max_length=max_length)
     assert (num_truncated, num_warnings) == (found.num_truncated, len(found.warnings))
+    assert (found.num_untrainable == 2) == (max_length == 10)
     if num_warnings == 2:
-        assert "2 of 3 examples have no trainable token at max_length 10" in found.warnings[1]
+        assert "2 of 3 examples have no trainable token at max_length 10" in found.warnings[0]

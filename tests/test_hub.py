@@ -6,6 +6,7 @@ import json
 import socket
 import struct
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -41,9 +42,13 @@ class Stub:
 
     files: dict[str, bytes] = field(default_factory=dict)
     denial: tuple[int, str] | None = None
+    busy: list[tuple[int, str]] = field(default_factory=list)
+    """Status and Retry-After of the next answers."""
+    stall: bool = False
     ranges: bool = True
     requests: list[tuple[str, str | None]] = field(default_factory=list)
     sent: int = 0
+    tokens: list[str] = field(default_factory=list)
 
 
 def safetensors(shapes: dict[str, list[int]]) -> bytes:
@@ -64,6 +69,9 @@ class Handler(BaseHTTPRequestHandler):
         file = self.path.rpartition("/")[2]
         asked = self.headers.get("Range")
         self.stub.requests.append((self.path, asked))
+        self.stub.tokens += self.headers.get_all("Authorization", [])
+        if self.stub.busy:
+            return self.be_busy(*self.stub.busy.pop(0))
         if self.stub.denial:
             return self.deny(*self.stub.denial)
         if file not in self.stub.files:
@@ -74,6 +82,13 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         if code:
             self.send_header("X-Error-Code", code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def be_busy(self, status: int, retry_after: str) -> None:
+        self.send_response(status)
+        if retry_after:
+            self.send_header("Retry-After", retry_after)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -89,7 +104,9 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(part)))
         self.end_headers()
         self.stub.sent += len(part)
-        self.wfile.write(part)
+        self.wfile.write(part[: len(part) // 2] if self.stub.stall else part)
+        if self.stub.stall:
+            time.sleep(1)
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -202,6 +219,41 @@ def test_each_refusal_of_the_hub_has_its_own_words(
     for word, text in zip(words, (error.what, error.why, error.do), strict=True):
         assert word in text
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("busy", [[(429, "1")], [(503, ""), (502, "")], [(500, "later")]])
+def test_a_busy_hub_is_asked_again(stub, tmp_path, busy) -> None:
+    """Twice at most, after as many seconds as it wants."""
+    stub.busy = list(busy)
+    assert hub.fetch(NAME, cache_dir=tmp_path).hidden_size == 64
+
+
+def test_a_hub_that_wants_much_patience_is_told_with_its_time(stub, tmp_path) -> None:
+    """Nobody waits an hour in front of a screen."""
+    stub.busy = [(429, "3600")]
+    error = refusal(tmp_path)
+    assert ExitCode.NO_NETWORK is error.code
+    assert "try again in 3600 s" in error.do
+
+
+def test_a_hub_that_stalls_in_the_middle_of_a_file_is_not_waited_for(
+    stub, tmp_path, monkeypatch
+) -> None:
+    """Half a configuration is no configuration, and nothing of it is kept."""
+    monkeypatch.setattr(hub, "TIMEOUT_SECONDS", 0.2)
+    stub.stall = True
+    assert ExitCode.NO_NETWORK is refusal(tmp_path).code
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("denial", [(401, "GatedRepo"), (403, "GatedRepo"), (403, ""), (404, "")])
+def test_the_token_is_sent_and_never_told(stub, tmp_path, monkeypatch, denial) -> None:
+    """Not in any of the four parts of an error."""
+    monkeypatch.setenv("HF_TOKEN", "hf_canary")
+    stub.denial = denial
+    error = refusal(tmp_path)
+    assert ["Bearer hf_canary"] == stub.tokens
+    assert "hf_canary" not in str(error.as_dict())
 
 
 def test_a_missing_name_gets_near_ones(stub, tmp_path) -> None:

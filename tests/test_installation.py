@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from small_model import recipe_text, small_model
 
 from profiles import installation
 from profiles.errors import UserError
+from tui.main import run as advisor_here
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = installation.PACKAGES
@@ -49,6 +53,107 @@ def test_a_shadowing_package_is_named(monkeypatch, tmp_path):
         installation.check()
 
     assert str(tmp_path) in caught.value.why
+
+
+SAFE = {
+    "torch": "2.13.0+cpu",
+    "transformers": "5.23.0",
+    "datasets": "5.2.0",
+    "safetensors": "0.8.0",
+}
+
+
+@pytest.fixture
+def versions(monkeypatch):
+    """Make the environment say that it holds these versions."""
+
+    def pretend(**changes):
+        known = SAFE | changes
+        real = importlib.metadata.version
+
+        def version(name):
+            if known.get(name, "") is None:
+                raise importlib.metadata.PackageNotFoundError(name)
+            return known.get(name) or real(name)
+
+        monkeypatch.setattr(importlib.metadata, "version", version)
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("package", "version"),
+    [
+        *(("torch", "2.9.1+cu128"), ("torch", "2.10.0rc1"), ("torch", "1.13")),
+        *(("transformers", "5.2.9"), ("transformers", "5.3.0.dev0"), ("transformers", "4.99.9")),
+        *(("datasets", "5.1.0"), ("safetensors", "0.7.9")),
+    ],
+)
+def test_a_package_with_known_holes_is_refused(versions, package, version):
+    """Exit code 77, the version that was found, and the line that repairs it."""
+    versions(**{package: version})
+
+    with pytest.raises(UserError, match="too old to be safe") as caught:
+        installation.check_floors()
+
+    error = caught.value
+    assert (error.code, f"{package} {version}" in error.what) == (77, True)
+    assert f"pip install --upgrade '{package}>={installation.FLOORS[package]}'" == error.do
+
+
+@pytest.mark.parametrize(
+    ("package", "version"),
+    [
+        *(("torch", "2.10"), ("torch", "2.10.0+cu130"), ("torch", "3.0.0.dev1")),
+        *(
+            ("transformers", "5.3.0"),
+            ("safetensors", "0.8.0"),
+            ("datasets", None),
+            ("torch", "own"),
+        ),
+    ],
+)
+def test_a_package_at_its_floor_above_it_or_not_there_passes(versions, package, version):
+    """What is missing is told elsewhere; a build without a version is its builder's business."""
+    versions(**{package: version})
+
+    installation.check_floors()
+
+
+def test_the_floors_are_what_the_project_asks_for():
+    """Pip keeps them too, where it is asked."""
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = set(extra["optional-dependencies"]["train"])
+
+    assert {f"{name}>={floor}" for name, floor in installation.FLOORS.items()} <= wanted
+
+
+def test_old_packages_stop_a_run_before_anything_is_read(versions, tmp_path, capsys):
+    """Through the command."""
+    versions(transformers="5.2.0")
+    small_model(tmp_path / "model")
+    (tmp_path / "rows.json").write_text("never read")
+    (tmp_path / "r.toml").write_text(recipe_text())
+
+    assert advisor_here(["run", str(tmp_path / "r.toml"), "--dry-run"]) == 77
+    assert "transformers 5.2.0" in capsys.readouterr().err
+
+
+def test_every_dependency_is_pinned_for_development_and_ci():
+    """One exact version each, so that a new release cannot change what was tested."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"].values()
+    asked = {_name(line) for lines in (project["dependencies"], *extras) for line in lines}
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+
+    assert asked - {_name(name) for name in pins} == set()
+    assert all(version[0].isdigit() for version in pins.values())
+
+
+def _name(requirement):
+    """Its normal form: lower case, dashes."""
+    return re.split(r"[<>=\[ ;]", requirement)[0].lower().replace("_", "-")
 
 
 def test_the_ready_recipes_are_found_in_a_checkout():

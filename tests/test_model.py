@@ -96,6 +96,21 @@ def test_shards_are_summed_by_the_index(tmp_path: Path) -> None:
     assert "m-2.safetensors" in error.why
 
 
+def test_a_shard_that_is_cut_off_is_named_with_both_sizes(tmp_path: Path) -> None:
+    """A download that stopped: the header is whole, the weights are not."""
+    header = {"model.norm.weight": {"dtype": "F32", "shape": [100], "data_offsets": [0, 400]}}
+    text = json.dumps(header).encode()
+    whole = struct.pack("<Q", len(text)) + text + bytes(400)
+    folder = folder_with(tmp_path, LLAMA)
+    (folder / "model.safetensors").write_bytes(whole[:-1])
+    error = refusal(folder)
+    assert error.code is ExitCode.BAD_DATA
+    said = f"model.safetensors is cut off: it has {len(whole) - 1} of {len(whole)} bytes"
+    assert said == error.what
+    (folder / "model.safetensors").write_bytes(whole)
+    assert from_folder(folder).num_params == 100
+
+
 def test_index_may_not_lead_out_of_the_folder(tmp_path: Path) -> None:
     """A weight map that names a path is bad data."""
     folder = folder_with(tmp_path, LLAMA)

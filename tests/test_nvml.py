@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NOT_SUPPORTED, NO_PERMISSION, LOST, MISMATCH, UNKNOWN = 3, 4, 15, 18, 999
+NOT_LOADED, NO_LIBRARY = 9, 12
 
 
 class NVMLError(Exception):
@@ -253,6 +254,9 @@ def test_unknown_part_has_a_capability_but_no_speeds(root: Path) -> None:
         (MISMATCH, "differ in version (kernel module 460.56): a reboot is needed"),
         (UNKNOWN, "restart the container"),
         (NO_PERMISSION, "no permission"),
+        (NOT_LOADED, "installed but not loaded: reboot"),
+        (NO_LIBRARY, "start it with `--gpus all`"),
+        (LOST, "fell off the bus"),
         (77, "NVML says 'NVML error 77'"),
     ],
 )
@@ -263,6 +267,44 @@ def test_driver_that_does_not_start_is_a_note(root: Path, code: int, words: str)
     machine = look(root, init=Fails(code))
     assert ("cpu", (), "460.56") == (machine.backend, machine.gpus, machine.driver)
     assert words in machine.notes[0]
+    assert machine.notes[0] == machine.gpu_fault
+
+
+@pytest.mark.parametrize("hidden", ["", "-1"])
+def test_a_sick_driver_is_no_fault_to_who_wants_the_cpu(root: Path, hidden: str) -> None:
+    """It is told, and nothing more."""
+    machine = look(root, init=Fails(MISMATCH), environ={"CUDA_VISIBLE_DEVICES": hidden})
+    assert machine.gpu_fault is None
+    assert "differ in version" in machine.notes[0]
+
+
+def test_gpus_that_are_all_lost_are_a_fault_and_one_of_two_is_not(root: Path) -> None:
+    """With one left there is something to train on."""
+    assert "GPU 0 fell off the bus" in (look(root, Fails(LOST), Fails(LOST)).gpu_fault or "")
+    assert look(root, Fails(LOST), A100).gpu_fault is None
+
+
+def test_a_gpu_that_vanishes_between_two_looks_is_told(root: Path) -> None:
+    """A container that loses its devices when systemd reloads; the run may go on."""
+    nvml = FakeNvml(A100)
+    before = probe(root, nvml=nvml, root=root, environ={})
+    nvml.gpus = (Fails(UNKNOWN),)
+    after = probe(root, nvml=nvml, root=root, environ={})
+    assert (1, 0) == (len(before.gpus), len(after.gpus))
+    assert "A run that holds the GPU may go on, a new one will fail" in (after.gpu_fault or "")
+
+
+def test_memory_errors_are_told(root: Path) -> None:
+    """ECC errors that were not corrected, and rows that wait for a reset."""
+    worn = A100 | {"TotalEccErrors": 3, "RemappedRows": (0, 1, 1, 0)}
+    sound = A100 | {"TotalEccErrors": 0, "RemappedRows": (2, 0, 0, 0)}
+    notes = look(root, worn, sound).notes
+    assert ["GPU 0 had 3 memory errors", "GPU 0 will replace bad memory"] == [
+        note[: len(words)]
+        for note, words in zip(
+            notes, ("GPU 0 had 3 memory errors", "GPU 0 will replace bad memory"), strict=True
+        )
+    ]
 
 
 def test_driver_that_hangs_does_not_hang_us(root: Path) -> None:
@@ -273,6 +315,7 @@ def test_driver_that_hangs_does_not_hang_us(root: Path) -> None:
     release.set()
     assert ("cpu", ()) == (machine.backend, machine.gpus)
     assert ("The NVIDIA driver is not answering (waited 0.02 s).",) == machine.notes
+    assert machine.notes[0] == machine.gpu_fault
 
 
 def test_our_own_mistake_in_the_thread_is_not_swallowed(root: Path) -> None:

@@ -58,6 +58,21 @@ def test_a_silent_terminal_is_given_up_after_two_seconds() -> None:
     assert (False, True) == (early, pace.may_draw())
 
 
+def test_a_slow_link_is_known_by_its_late_answers() -> None:
+    """Late ones say that the display is behind, a quick one that it is not any more."""
+    clock = Clock()
+    pace = Pace(clock)
+    behind = []
+    for seconds in (0.1, 2.5, 0.1):
+        pace.frame_drawn()
+        clock.now += seconds
+        pace.may_draw()
+        pace.frame_arrived()
+        behind.append(pace.is_behind)
+
+    assert [False, True, False] == behind
+
+
 def test_a_terminal_that_never_answers_is_asked_no_more() -> None:
     """Three questions without an answer end the questions; a late answer starts them again."""
     clock = Clock()

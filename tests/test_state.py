@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from profiles import durable, identity, rundir, state
+from profiles import durable, identity, notices, people, rundir, state
 from profiles.journal import Journal
 from profiles.state import State
 
@@ -69,6 +73,7 @@ def test_a_run_that_nobody_ever_started_is_lost(run):
         (["train_begun", "save_begun", "checkpoint"], State.RUNNING),
         (["train_begun", "paused"], State.PAUSED),
         (["train_begun", "paused", "unpaused"], State.RUNNING),
+        (["train_begun", "restarted"], State.STARTING),
         (["train_begun", "stop_accepted"], State.STOPPING),
         (["train_begun", "stop_accepted", "save_begun", "checkpoint"], State.STOPPING),
     ],
@@ -79,6 +84,17 @@ def test_a_live_run_is_in_the_state_of_its_last_event(run, sleeper, kinds, expec
     events(run, *kinds)
 
     assert state.status(run).state is expected
+
+
+def test_a_clock_that_is_set_back_changes_no_state(run, sleeper, monkeypatch):
+    """The order is the monotonic clock's."""
+    working(run, sleeper.pid)
+    events(run, "train_begun", "paused")
+    hour_ago = time.time() - 3600
+    monkeypatch.setattr("profiles.journal.time.time", lambda: hour_ago)
+    events(run, "unpaused")
+
+    assert state.status(run).state is State.RUNNING
 
 
 def test_a_dead_run_without_an_exit_record_is_lost(run, sleeper):
@@ -99,10 +115,18 @@ def test_a_recycled_pid_is_not_the_worker(run, sleeper):
 
 
 def test_another_boot_is_told(run, sleeper):
-    """The reason names the restart."""
+    """The reason names the restart, its time and the last sign; nothing starts by itself."""
     working(run, sleeper.pid, boot_id="another")
+    durable.overwrite(run.supervisor_heartbeat, b"1\n")
+    os.utime(run.supervisor_heartbeat, (1e9, 1e9))
 
-    assert "restarted" in state.status(run).reason
+    found = state.status(run)
+
+    stamp = r"\d\d-\d\d \d\d:\d\d:\d\d"
+    assert re.match(
+        rf"the host restarted at \d{{4}}-{stamp} \(last sign 2001-{stamp}\)", found.reason
+    )
+    assert found.state is State.LOST
 
 
 def test_a_run_of_another_host_is_not_judged(run, sleeper):
@@ -149,3 +173,164 @@ def test_a_worker_that_finished_without_its_supervisor_is_finished(run, sleeper)
     file.append("end", state="finished", step=9)
 
     assert state.status(run).state is State.FINISHED
+
+
+def started_by(run, worker, trainer, supervisor=None):
+    """Say who works, the trainer by its own word."""
+    known = {"worker": worker, "supervisor": supervisor}
+    content = {name: who.as_dict() for name, who in known.items() if who is not None}
+    durable.write_json(run.processes, {"attempt": 1, **content})
+    Journal(run.worker_events, attempt=1).append(
+        "worker_started", pid=trainer.pid, start=trainer.start
+    )
+
+
+def dead(who):
+    """An identity that is nobody's any more."""
+    return replace(who, start=1)
+
+
+def test_a_run_that_lost_its_supervisor_goes_on_and_says_so(run, sleeper):
+    """The worker lives, so the run does."""
+    me = identity.of_process(sleeper.pid)
+    started_by(run, me, me, supervisor=dead(me))
+
+    found = state.status(run)
+
+    assert (found.state, found.notice) == (State.STARTING, notices.SUPERVISOR_LOST)
+
+
+def test_a_rank_that_outlived_its_launcher_keeps_the_run_alive(run, sleeper):
+    """Torchrun was killed, the first rank still trains."""
+    me = identity.of_process(sleeper.pid)
+    started_by(run, dead(me), me)
+    events(run, "train_begun")
+
+    assert state.status(run).state is State.RUNNING
+
+
+def test_a_worker_that_its_supervisor_could_not_write_down_is_seen(run, sleeper):
+    """Killed between the two, the supervisor left its own identity alone."""
+    me = identity.of_process(sleeper.pid)
+    started_by(run, None, me, supervisor=dead(me))
+
+    assert state.status(run).notice == notices.SUPERVISOR_LOST
+
+
+def test_leftovers_that_hold_the_lock_do_not_make_a_dead_run_live(run, sleeper):
+    """A data loader process inherits the lock and trains nothing."""
+    me = identity.of_process(sleeper.pid)
+    started_by(run, dead(me), dead(me))
+    with run.lock.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        found = state.status(run)
+
+    assert found.state is State.LOST
+    assert "advisor stop --now" in found.reason
+
+
+def test_a_worker_that_ended_a_moment_ago_is_neither_running_nor_dead(run, sleeper):
+    """Its supervisor is writing down how."""
+    me = identity.of_process(sleeper.pid)
+    started_by(run, dead(me), dead(me), supervisor=me)
+
+    found = state.status(run)
+
+    assert (found.state, found.notice) == (State.STOPPING, notices.ENDING)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
+@pytest.mark.parametrize("name", ["exit.json", "proc.json", "events.sup.jsonl", "attempt"])
+def test_a_file_that_cannot_be_read_makes_no_run_dead(run, sleeper, monkeypatch, number, name):
+    """Neither running nor lost is claimed; the reader goes on trying."""
+    working(run, sleeper.pid)
+    if name == "exit.json":
+        durable.write_json(run.exit, {"attempt": 1, "state": "killed"})
+    events(run, "train_begun")
+    Journal(run.supervisor_events, attempt=1).append("sup_started")
+    expected = state.status(run).state
+    real_open, real_read = Path.open, Path.read_bytes
+
+    def fail(path):
+        if path.name == name:
+            raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, "open", lambda p, *a, **k: fail(p) or real_open(p, *a, **k))
+    monkeypatch.setattr(Path, "read_bytes", lambda p: fail(p) or real_read(p))
+
+    found = state.status(run)
+
+    assert (found.state, found.state.is_over) == (State.UNKNOWN, False)
+    assert found.notice == f"cannot read status ({errno.errorcode[number]}), retrying"
+    monkeypatch.undo()
+    assert state.status(run).state is expected
+
+
+def test_an_unreadable_supervisor_is_not_called_dead(run):
+    """A directory where a file should be: no reader takes that for a missing file."""
+    run.processes.mkdir()
+
+    with pytest.raises(OSError, match="directory"):
+        people.supervisor_is_alive(run)
+    assert state.status(run).notice == "cannot read status (EISDIR), retrying"
+
+
+@pytest.mark.parametrize("length", range(0, 160, 7))
+def test_cut_records_are_read_as_missing(run, sleeper, length):
+    """exit.json and proc.json cut anywhere: no reader raises."""
+    working(run, sleeper.pid)
+    durable.write_json(run.exit, {"attempt": 1, "state": "killed", "code": 137, "what": "x" * 99})
+    for path in (run.exit, run.processes):
+        path.write_bytes(path.read_bytes()[:length])
+
+    assert state.status(run).state in {State.QUEUED, State.STARTING, State.KILLED}
+
+
+@pytest.mark.parametrize(
+    ("said", "notice"),
+    [
+        ([], ""),
+        ([("paused", {"what": "paused: 1.2 GB free"})], "paused: 1.2 GB free"),
+        ([("paused", {}), ("unpaused", {})], ""),
+        ([("stalled", {"what": "no step for 9 min"})], "no step for 9 min"),
+        ([("stalled", {}), ("progressing", {})], ""),
+        (
+            [("oom", {"what": "goes on with 2 x 8"}), ("paused", {}), ("unpaused", {})],
+            "goes on with 2 x 8",
+        ),
+        ([("guard", {"fault": "loss_spike"})], "step 3: loss_spike"),
+        ([("unresponsive", {}), ("responsive", {})], ""),
+        ([("restarted", {"what": "restarted from step 5"})], "restarted from step 5"),
+    ],
+)
+def test_the_newest_thing_that_still_holds_is_the_notice(run, sleeper, said, notice):
+    """What ended is no longer told."""
+    working(run, sleeper.pid)
+    events(run, "train_begun")
+    file = Journal(run.worker_events, attempt=1)
+    for kind, fields in said:
+        file.append(kind, step=3, **fields)
+
+    assert state.status(run).notice == notice
+
+
+def test_a_full_disk_is_noticed_without_an_event(run, sleeper, monkeypatch):
+    """The event that would tell of it has no room either."""
+    working(run, sleeper.pid)
+    full = os.statvfs(run.path)
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((*full[:3], 0, 0, *full[5:])))
+
+    durable.overwrite(run.worker_heartbeat, b"7 3 paused\n")
+
+    found = state.status(run)
+
+    assert (found.state, found.notice) == (State.PAUSED, notices.DISK_FULL)
+
+
+def test_a_run_that_is_over_has_no_notice(run):
+    """How it ended is the reason, not a notice."""
+    durable.write_json(run.exit, {"attempt": 1, "state": "killed", "code": 137, "what": "killed"})
+    events(run, "paused")
+
+    assert (state.status(run).notice, state.status(run).reason) == ("", "killed")

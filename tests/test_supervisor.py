@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import fcntl
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -13,10 +16,20 @@ from pathlib import Path
 import pytest
 
 from profiles import durable, rundir
-from profiles.errors import UserError
+from profiles.errors import ExitCode, UserError
 from profiles.journal import Journal, read_all
 from profiles.state import State, status
-from runner import checkpoints, control, engines, launch, supervisor
+from runner import (
+    console,
+    control,
+    engines,
+    escalation,
+    launch,
+    leftovers,
+    outcome,
+    supervisor,
+)
+from runner.outcome import Ended
 
 DOUBLE = Path(__file__).parent / "support" / "double_worker.py"
 DEADLINE_SECONDS = 30
@@ -47,12 +60,13 @@ def supervised(run, monkeypatch):
     """Start an attempt with the double in a process of its own; returns its pid."""
     started = []
 
-    def start(num_steps=1000):
-        argv = [sys.executable, str(DOUBLE), str(run.path), str(num_steps)]
+    def start(num_steps=1000, *habits):
+        argv = [sys.executable, str(DOUBLE), str(run.path), str(num_steps), *habits]
         monkeypatch.setattr(engines, "worker_argv", lambda _: argv)
         pid = os.fork()
         if pid == 0:
             os.setsid()
+            ctypes.CDLL(None).prctl(supervisor._PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
             supervisor.Supervisor(run).supervise()
             os._exit(0)
         started.append(pid)
@@ -60,13 +74,9 @@ def supervised(run, monkeypatch):
 
     yield start
     for pid in started:
-        with_children = [pid, *_worker_pids(run)]
-        for one in with_children:
-            try:
-                os.kill(one, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+    leftovers.end(run)
 
 
 def _worker_pids(run):
@@ -190,28 +200,6 @@ def test_only_one_supervisor_gets_a_run(run, supervised):
         supervisor.Supervisor(run)
 
 
-def test_twenty_random_kills_lose_no_acknowledged_checkpoint(run, supervised):
-    """Killed again and again at odd moments, the run still reaches its end."""
-    acknowledged = 0
-    for attempt in range(1, 21):
-        durable.write_atomic(run.attempt_file, f"{attempt}\n".encode())
-        supervised(num_steps=100_000)
-        before = steps_done(run)
-        wait_for(lambda before=before: steps_done(run) > before + 3, "steps")
-        time.sleep(0.037 * (attempt % 7))
-        for pid in _worker_pids(run):
-            os.kill(pid, signal.SIGKILL)
-        ended(run)
-        saved = [e["step"] for e in read_all(run.worker_events) if e["kind"] == "checkpoint"]
-        acknowledged = max(saved, default=0)
-        sound, reasons = checkpoints.newest_sound(run)
-        assert (sound.step if sound else 0) >= acknowledged, reasons
-
-    sequence = [r["seq"] for r in read_all(run.worker_events)]
-    assert sequence == list(range(1, len(sequence) + 1))
-    assert acknowledged > 0
-
-
 @pytest.mark.parametrize(
     ("ending", "return_code", "state", "code"),
     [
@@ -223,25 +211,24 @@ def test_twenty_random_kills_lose_no_acknowledged_checkpoint(run, supervised):
 )
 def test_the_workers_own_word_counts_before_its_exit_code(run, ending, return_code, state, code):
     """A crash after the end, and torchrun's 1 for every failing rank, change no outcome."""
-    one = supervisor.Supervisor(run)
     Journal(run.worker_events, attempt=1).append("end", state=ending, step=9)
     if ending == "finished":
         run.model.mkdir()
 
-    outcome = one._outcome(return_code)
+    found = outcome.of(run, Ended(attempt=1, return_code=return_code))
 
-    assert (outcome["state"], outcome["code"]) == (state, code)
+    assert (found["state"], found["code"]) == (state, code)
 
 
 def test_the_error_of_a_rank_keeps_its_own_code(run):
     """Torchrun says 1; the worker wrote why, and 82."""
-    one = supervisor.Supervisor(run)
     error = {"attempt": 1, "code": 82, "what": "diverged", "why": "", "do": "", "where": ""}
     durable.write_json(run.error, error)
 
-    outcome = one._outcome(1)
+    found = outcome.of(run, Ended(attempt=1, return_code=1))
 
-    assert (outcome["state"], outcome["code"], outcome["what"]) == (State.FAILED, 82, "diverged")
+    assert (found["state"], found["code"], found["what"]) == (State.FAILED, 82, "diverged")
+    assert found["class"] == "diverged"
 
 
 def test_ranks_that_outlived_their_supervisor_keep_the_run_to_themselves(run):
@@ -281,3 +268,241 @@ def test_requests_of_damaged_files_are_passed_over(run):
     (run.requests / ".c.json").write_text(json.dumps({"run": run.id, "verb": "stop"}))
 
     assert control.pending(run) == []
+
+
+def kinds(run):
+    """Kinds of the supervisor's events, in order."""
+    return [e["kind"] for e in read_all(run.supervisor_events)]
+
+
+def exit_record(run):
+    """The content of exit.json once it is there."""
+    return wait_for(lambda: rundir.read_json(run.exit), "exit.json")
+
+
+def test_a_stop_that_is_not_answered_is_repeated_as_a_signal_once(run, supervised, monkeypatch):
+    """SIGTERM means stop: the worker saves and ends resumable."""
+    monkeypatch.setattr(escalation, "STOP_GRACE_SECONDS", 0.5)
+    supervised(100_000, "deaf")
+    wait_for(lambda: steps_done(run) > 3, "steps")
+
+    control.send(run, "stop")
+    found = ended(run)
+
+    assert (found.state, found.exit_code) == (State.STOPPED, 75)
+    assert kinds(run).count("stop_escalated") == 1
+
+
+def test_the_last_checkpoint_gives_a_stop_more_time(run, monkeypatch):
+    """A stop ends with a save, which may take as long as the last one did."""
+    monkeypatch.setattr(escalation, "STOP_GRACE_SECONDS", 0.0)
+    Journal(run.worker_events, attempt=1).append("checkpoint", step=1, seconds=1000.0)
+    durable.write_json(run.requests / "a.json", {"run": run.id, "attempt": 1, "verb": "stop"})
+    events = Journal(run.supervisor_events, attempt=1)
+    one = escalation.Escalation(run, 1, events, lambda: None)
+
+    for _ in range(2):
+        one.look(2**22 + 1)  # nobody
+
+    assert kinds(run) == []
+
+
+def test_a_stop_now_that_is_not_answered_becomes_a_kill(run, supervised, monkeypatch):
+    """Recorded as stopped by force, never as a death of unknown cause."""
+    monkeypatch.setattr(escalation, "FORCE_AFTER_SECONDS", 0.5)
+    supervised(100_000, "stone")
+    wait_for(lambda: steps_done(run) > 3, "steps")
+
+    control.send(run, "stop_now")
+    found = ended(run)
+
+    assert (found.state, found.exit_code) == (State.STOPPED, 75)
+    assert "by force" in found.reason
+    assert kinds(run).count("stop_forced") == 1
+
+
+def test_a_silent_worker_is_asked_where_it_stands_and_left_alone(run, supervised, monkeypatch):
+    """Its stacks go to a file, a notice says so, and it goes on."""
+    monkeypatch.setattr(escalation, "SILENT_SECONDS", 0.3)
+    monkeypatch.setattr(supervisor, "_HEARTBEAT_SECONDS", 0.1)
+    supervised(100_000, "frozen")
+
+    wait_for(lambda: "unresponsive" in kinds(run), "the event")
+    stacks = wait_for(run.stacks.read_text, "the stacks")
+    before = steps_done(run)
+    wait_for(lambda: steps_done(run) > before + 3, "the run to go on")
+
+    assert "double_worker.py" in stacks
+    found = status(run)
+    assert (found.state, str(run.stacks) in found.notice) == (State.RUNNING, True)
+    assert kinds(run).count("unresponsive") == 1
+
+
+@pytest.mark.parametrize("sticky", [2, 3])
+def test_a_worker_that_asks_for_a_clean_process_gets_one(run, supervised, monkeypatch, sticky):
+    """Up to twice, from the newest checkpoint, in an attempt of its own."""
+    monkeypatch.setenv("TUNEDECK_DOUBLE_STICKY", str(sticky))
+    supervised(40, "sticky")
+
+    found = ended(run)
+
+    assert (found.state, found.attempt) == (State.FINISHED, sticky)
+    restarts = [e for e in read_all(run.supervisor_events) if e["kind"] == "restarted"]
+    assert [(e["a"], e["number"], e["of"]) for e in restarts] == [(2, 1, 2), (3, 2, 2)][
+        : sticky - 1
+    ]
+    assert "in a clean process (1 of 2)" in restarts[0]["what"]
+    assert kinds(run).count("sup_started") == 1
+
+
+def test_the_third_clean_process_is_not_given(run, supervised, monkeypatch):
+    """A fault that comes back is a fault: code 80, resumable by a person."""
+    monkeypatch.setenv("TUNEDECK_DOUBLE_STICKY", "99")
+    supervised(400, "sticky")
+
+    found = ended(run)
+
+    assert (found.state, found.exit_code, found.attempt) == (State.FAILED, 80, 3)
+
+
+def test_a_pending_stop_forbids_the_clean_process(run, supervised, monkeypatch):
+    """Who asked for an end is not answered with a beginning."""
+    monkeypatch.setenv("TUNEDECK_DOUBLE_STICKY", "99")
+    durable.write_json(run.requests / "a.json", {"run": run.id, "attempt": 1, "verb": "stop_now"})
+    supervised(400, "sticky", "stone")
+
+    assert ended(run).attempt == 1
+    assert "restarted" not in kinds(run)
+
+
+def test_a_stop_for_the_attempt_before_a_clean_process_still_holds(run, supervised, monkeypatch):
+    """The person saw the run, not its attempts."""
+    monkeypatch.setenv("TUNEDECK_DOUBLE_STICKY", "2")
+    monkeypatch.setattr(supervisor, "_HEARTBEAT_SECONDS", 0.1)
+    supervised(100_000, "sticky", "deaf")
+    wait_for(lambda: run.attempt() == 2 and status(run).state is State.RUNNING, "the second")
+
+    durable.write_json(run.requests / "late.json", {"run": run.id, "attempt": 1, "verb": "stop"})
+
+    wait_for(lambda: [r.attempt for r in control.waiting(run)] == [2], "the stop to be readdressed")
+
+
+@pytest.mark.parametrize("seconds", [5])
+def test_a_blocked_data_loader_process_leaves_with_its_killed_trainer(run, supervised, seconds):
+    """Within five seconds, whatever it waits for: it would hold the GPU."""
+    supervised(100_000, "blocked")
+    left = wait_for(lambda: (f := leftovers.find(run)) and len(f) == 2 and f, "both processes")
+    wait_for(lambda: steps_done(run) > 1, "steps")
+    began = time.monotonic()
+    (pid,) = _worker_pids(run)
+    os.kill(pid, signal.SIGKILL)
+
+    wait_for(lambda: not any(who.is_alive for who in left), "both to leave")
+
+    assert time.monotonic() - began < seconds
+    assert exit_record(run)["leftovers"] == []
+
+
+class NoNewFiles(durable.Disk):
+    """A disk that is full: what is there can be rewritten, nothing grows or is made."""
+
+    def open(self, path, flags):
+        """Fail for a file that is not there yet."""
+        if flags & os.O_CREAT and not path.exists():
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return super().open(path, flags)
+
+
+def test_the_end_is_recorded_on_a_full_disk(run):
+    """Room for exit.json is kept from the start."""
+    one = supervisor.Supervisor(run)
+    real, durable.disk = durable.disk, NoNewFiles()
+    try:
+        one._record.write({"attempt": 1, "state": "killed", "code": 137, "what": "killed"})
+    finally:
+        durable.disk = real
+
+    assert (status(run).state, status(run).exit_code) == (State.KILLED, 137)
+    assert sorted(p.name for p in run.path.iterdir() if p.name.startswith(".")) == []
+
+
+def test_a_run_directory_that_was_removed_keeps_no_supervisor_waiting(run):
+    """There is nothing left to record."""
+    one = supervisor.Supervisor(run)
+    shutil.rmtree(run.path)
+
+    one._record.write({"attempt": 1, "state": "killed"})
+
+    assert not run.path.exists()
+
+
+def test_who_works_is_written_down_when_there_is_room_again(run, supervised, monkeypatch):
+    """A disk that is full at the start costs neither the run nor its identity."""
+    monkeypatch.setattr(supervisor, "_HEARTBEAT_SECONDS", 0.1)
+    real, calls = durable.write_json, []
+
+    def full_at_first(path, value):
+        calls.append(path)
+        if path == run.processes and len(calls) < 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, value)
+
+    monkeypatch.setattr(durable, "write_json", full_at_first)
+    supervised(30)
+
+    assert ended(run).state is State.FINISHED
+    assert rundir.read_json(run.processes)["worker"]["pid"] > 0
+
+
+def test_a_chatty_worker_cannot_fill_the_disk(run, supervised, monkeypatch):
+    """Both parts of the log stay within their limits, progress bars collapsed."""
+    monkeypatch.setattr(console, "LIMIT_BYTES", 1 << 20)
+    supervised(60, "chatty")
+
+    assert ended(run).state is State.FINISHED
+    exit_record(run)
+    assert console.size(run) <= 1 << 20
+    assert console.older_part(run).stat().st_size <= 1 << 20
+    assert b"\r" not in console.older_part(run).read_bytes()
+
+
+def test_a_worker_that_ends_with_zero_too_early_is_stopped_not_finished(run, supervised):
+    """Success is every planned step and a result."""
+    supervised(200, "early")
+
+    found = ended(run)
+
+    assert (found.state, found.exit_code) == (State.STOPPED, 75)
+    assert found.reason == "ended at step 25 of 200: counted as stopped"
+
+
+def test_a_worker_that_cannot_be_started_is_told(run, monkeypatch):
+    """No process, a reason, and an exit code."""
+    monkeypatch.setattr(engines, "worker_argv", lambda _: ["/nowhere/python"])
+
+    supervisor.Supervisor(run).supervise()
+
+    found = rundir.read_json(run.exit)
+    assert (found["state"], found["code"]) == (State.FAILED, ExitCode.DRIVER)
+    assert "could not be started: [Errno 2]" in found["what"]
+
+
+def test_a_judgement_that_fails_still_leaves_a_record(run, supervised, monkeypatch):
+    """The end is recorded though nobody can explain it."""
+    monkeypatch.setattr(outcome, "of", lambda *_: 1 / 0)
+    supervised(100_000)
+    kill_worker(run)
+
+    found = ended(run)
+
+    assert (found.state, found.exit_code) == (State.KILLED, 137)
+    assert found.reason == "the worker ended with -9; why could not be found out"
+
+
+def test_a_duty_that_fails_does_not_end_the_wait(run, supervised, monkeypatch):
+    """The supervisor stays until its worker has ended."""
+    monkeypatch.setattr(console, "rotate", lambda _: 1 / 0)
+    monkeypatch.setattr(control, "waiting", lambda _: 1 / 0)
+    supervised(30)
+
+    assert ended(run).state is State.FINISHED

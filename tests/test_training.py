@@ -14,12 +14,13 @@ from pathlib import Path
 
 import peft
 import pytest
+import real_runs
 from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.fsdp_utils import fsdp2_prepare_auto_wrap_policy
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from profiles import durable, rundir
+from profiles import rundir
 from profiles.journal import read_all
 from profiles.state import State, status
 from runner.trainer import shard_by_layer
@@ -120,20 +121,18 @@ def test_a_stopped_run_saves_and_can_go_on(advisor, recipe, hardware):
     assert found.resumable_from == found.step > 0
 
 
-def test_a_run_killed_after_its_last_step_is_finished_without_another_step(advisor, recipe):
+def test_a_run_killed_after_its_last_step_is_finished_without_another_step(tiny_model, orders):
     """Resumed from the checkpoint of the last step, it only evaluates and publishes."""
-    path = recipe()
-    run = finished(advisor("run", path, "--follow"))
-    undisturbed = losses(run)
+    run = real_runs.new_run(tiny_model, orders, steps=4, save_every=4, split="8:2:0")
+    real_runs.attempt(run)
+    undisturbed = real_runs.losses(run)
     shutil.rmtree(run.model)  # as if it had been killed before publishing
-    ended = json.loads(run.exit.read_text())
-    durable.write_json(run.exit, ended | {"state": "killed", "code": 137})
 
-    resumed = finished(advisor("resume", run.id, "--follow"))
+    assert real_runs.next_attempt(run) == 0
 
-    assert losses(resumed) == undisturbed
-    assert resumed.model.is_dir()
-    assert status(resumed).resumable_from == 12
+    assert real_runs.losses(run) == undisturbed
+    assert [r["a"] for r in real_runs.steps(run)] == [1, 1, 1, 1]
+    assert run.model.is_dir()
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora"])
@@ -162,14 +161,17 @@ def test_fsdp_takes_peft_models_layer_by_layer(tiny_model):
     assert sum(map(policy, model.modules())) == base.config.num_hidden_layers
 
 
-def test_whole_logits_and_tiles_give_the_same_losses(advisor, recipe):
+def test_whole_logits_and_tiles_give_the_same_losses(tiny_model, orders):
     """The chunked loss is the same mathematics."""
-    path = recipe()
+    adapter = "rank = 8\nalpha = 16"
+    chunked = real_runs.new_run(tiny_model, orders, adapter=adapter)
+    full = real_runs.new_run(tiny_model, orders, adapter=adapter, more='loss = "full"\n')
 
-    chunked = losses(finished(advisor("run", path, "--follow")))
-    full = losses(finished(advisor("run", path, "--set", "train.loss=full", "--follow")))
+    for run in (chunked, full):
+        real_runs.attempt(run)
 
-    assert full == pytest.approx(chunked, rel=1e-4)
+    wanted = real_runs.losses(chunked)
+    assert real_runs.losses(full) == pytest.approx(wanted, rel=1e-4)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(advisor, recipe, tiny_model, tmp_path):
@@ -187,27 +189,18 @@ def test_a_loss_that_is_not_finite_stops_the_run(advisor, recipe, tiny_model, tm
     assert "evaluation loss not finite" in done.stderr
 
 
-def test_packed_rows_train(advisor, recipe):
-    """Packing fills the rows: hardly any padding is left."""
-    path = recipe()
-
-    run = finished(advisor("run", path, "--set", "data.packing=true", "--follow"))
-
-    report = json.loads(advisor("profile", run.id, "--json").stdout)["report"]
-    assert report["run"]["padded_tokens"] - report["run"]["tokens"] <= 0.2 * report["run"]["tokens"]
-
-
-def test_a_packed_run_has_checkpoints_on_its_way(advisor, recipe):
-    """Packing makes fewer steps than rows suggest: periods are counted in what is left."""
-    path = recipe()
-    text = (
-        path.read_text().replace("max_steps = 12\n", "epochs = 6\n").replace("save_every = 4\n", "")
+def test_packing_leaves_hardly_any_padding_and_has_checkpoints_on_its_way(tiny_model, orders):
+    """It makes fewer steps than rows suggest: periods are counted in what is left."""
+    run = real_runs.new_run(
+        tiny_model, orders, packing=True, steps=0, save_every=0, more="epochs = 6\n"
     )
-    path.write_text(text)
 
-    run = finished(advisor("run", path, "--set", "data.packing=true", "--follow"))
+    real_runs.attempt(run)
 
-    saved = [e["step"] for e in read_all(run.worker_events) if e["kind"] == "checkpoint"]
+    steps = real_runs.steps(run)
+    padded, real = (sum(s[key] for s in steps) for key in ("padded_tokens", "tokens"))
+    saved = [e["step"] for e in real_runs.events(run, "checkpoint")]
+    assert padded - real <= 0.2 * real
     assert len(saved) >= 4
     assert saved[0] < saved[-1]
 

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, ClassVar
 
 from profiles import rundir
+from profiles.errors import ExitCode
 from tui import hangup
 from tui.desk import Desk
 from tui.pace import PacedApp
@@ -60,6 +61,16 @@ class TunedeckApp(PacedApp, inherit_bindings=False):
             loop.call_soon_threadsafe(self.exit, hangup.EXIT_CODE)
 
         hangup.watch(leave)
+
+    def _fatal_error(self) -> None:
+        """Keep the traceback and say that the run goes on; Textual's would print variables too."""
+        from rich.text import Text  # noqa: PLC0415  # what breaks seldom is loaded seldom
+
+        from tui import crash, plain  # noqa: PLC0415
+
+        error = self._exception or RuntimeError("unknown")
+        self._return_code = int(ExitCode.INTERNAL)
+        self.panic(Text("\n".join(plain.error_lines(crash.told(error)))))
 
     def action_explain_leaving(self) -> None:
         """Say what ctrl+c would be pressed for."""

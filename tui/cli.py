@@ -16,6 +16,9 @@ from tui.cli_recommend import recommend
 
 RUN = click.argument("run", required=False)
 FOLLOW = click.option("--follow", is_flag=True, help="Show lines until it ends.")
+SHARE = click.option(
+    "--share", is_flag=True, help="Start even if others hold memory that it may need."
+)
 
 
 @click.group(invoke_without_command=True, context_settings={"max_content_width": 100})
@@ -47,11 +50,14 @@ def probe(as_json: bool) -> int:
 @SET
 @FOLLOW
 @click.option("--dry-run", is_flag=True, help="Check everything, start nothing.")
-def run(recipe: Path, changes: tuple[str, ...], follow: bool, dry_run: bool) -> int:
+@SHARE
+@click.option("--allow-changed", is_flag=True, help="Replay with data or a model that changed.")
+@click.option("--allow-outside", is_flag=True, help="Read data wherever the recipe says.")
+def run(recipe: Path, changes: tuple[str, ...], **options: Any) -> int:
     """Start a run that needs this terminal no more; prints its id."""
     from tui.commands import run as command
 
-    return command.run(recipe, changes, follow=follow, dry_run=dry_run)
+    return command.run(recipe, changes, **options)
 
 
 @cli.command()
@@ -105,11 +111,13 @@ def checkpoint(run: str | None) -> int:
 @cli.command()
 @RUN
 @FOLLOW
-def resume(run: str | None, follow: bool) -> int:
+@SHARE
+@click.option("--allow-changed", is_flag=True, help="Go on with data that changed.")
+def resume(run: str | None, **options: Any) -> int:
     """Go on with a paused, stopped, killed or lost run from its newest sound checkpoint."""
     from tui.commands import runs as command
 
-    return command.resume(run, follow=follow)
+    return command.resume(run, **options)
 
 
 @cli.command()

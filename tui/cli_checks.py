@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -26,15 +27,21 @@ def recipe() -> None:
 
 
 @data.command("check")
-@click.argument("file")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.option("--eval", "held_out", metavar="FILE", help="Look for its rows in the others.")
+@click.option("--format", "data_format", help="Read the rows so: alpaca, messages, text...")
 @click.option("--model", help="Count with this model's tokenizer.")
 @click.option("--max-length", type=click.IntRange(min=1), help="Count rows that are longer.")
+@click.option("--on-bad", type=click.Choice(["error", "skip"]), default="error", show_default=True)
 @JSON
-def data_check(file: str, model: str | None, max_length: int | None, as_json: bool) -> int:
-    """Validate a data set: format, encoding, broken rows, token lengths."""
-    from tui.commands import checks
+def data_check(files: tuple[str, ...], held_out: str | None, as_json: bool, **options: Any) -> int:
+    """Validate data sets: format, encoding, broken rows, token lengths, quality.
 
-    return checks.data(file, model, max_length, as_json=as_json)
+    Exit code 65 if a file cannot be trained on.
+    """
+    from tui.commands import data_check as command
+
+    return command.check(files, held_out, command.Asked(**options), as_json=as_json)
 
 
 @model.command("show")

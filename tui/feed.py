@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from profiles import parts
 from profiles.journal import Record, Tail, decode
 from profiles.state import Status, heartbeat, status
 from tui.follow import describe
@@ -110,11 +111,8 @@ class Source:
         """Read what is new; at first, the past."""
         if self._begun:
             return self._tail.poll(_WHOLE_BYTES)
-        try:
-            size = self._path.stat().st_size
-        except OSError:
-            return []
-        self._begun = True
+        size = parts.size(self._path)
+        self._begun = size > 0
         if size <= _WHOLE_BYTES:
             return self._tail.poll(_WHOLE_BYTES)
         return self._excerpts(size - _END_BYTES) + self._tail.poll()
@@ -124,15 +122,13 @@ class Source:
         records: list[Record] = []
         # One byte is no line: the tail learns which file it follows, and stays at its start.
         self._tail.poll(1)
-        with self._path.open("rb") as file:
-            for number in range(_NUM_EXCERPTS):
-                file.seek(number * (end - _EXCERPT_BYTES) // (_NUM_EXCERPTS - 1))
-                lines = file.read(_EXCERPT_BYTES).split(b"\n")[1:-1]
-                found = [decode(line) for line in lines]
-                records += [record for record in found if record is not None]
-                self._num_damaged += found.count(None)
-            file.seek(end)
-            self._tail.offset = end + len(file.readline())
+        for number in range(_NUM_EXCERPTS):
+            offset = number * (end - _EXCERPT_BYTES) // (_NUM_EXCERPTS - 1)
+            lines = parts.read(self._path, offset, _EXCERPT_BYTES).split(b"\n")[1:-1]
+            found = [decode(line) for line in lines]
+            records += [record for record in found if record is not None]
+            self._num_damaged += found.count(None)
+        self._tail.offset = end + parts.read(self._path, end, _END_BYTES).find(b"\n") + 1
         return records
 
 
@@ -242,7 +238,7 @@ class Feed(threading.Thread):
             try:
                 self._poll()
                 self._fault = ""
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except Exception as error:  # noqa: BLE001  # a dead thread would show old news as new
                 self._fault = f"{type(error).__name__}: {error}"
             self._closed.wait(self._poll_seconds)
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from profiles.errors import ExitCode
 from profiles.journal import Record, Tail
 from profiles.rundir import RunDir
-from profiles.state import Status, status
+from profiles.state import State, Status, status
 from tui import plain
 from tui.terminal import clean, count_text, duration_text
 
 _POLL_SECONDS = 0.5
 _STEP_LINE_SECONDS = 5.0
+_CODES = {State.FINISHED: ExitCode.FINISHED, State.STOPPED: ExitCode.STOPPED}
 
 
 def follow(run: RunDir) -> int:
@@ -25,18 +27,23 @@ def follow(run: RunDir) -> int:
         return 0
     ended = status(run)
     plain.say(f"{ended.state}: {clean(ended.reason, 300)}")
-    return ended.exit_code or 0
+    if ended.exit_code is None:  # nobody could record it
+        return int(_CODES.get(ended.state, ExitCode.INTERNAL))
+    return ended.exit_code
 
 
 def _lines(run: RunDir) -> Iterator[str]:
     events, metrics = Tail(run.worker_events), Tail(run.metrics)
-    last_line, record, num_steps = 0.0, None, 0
+    last_line, record, num_steps, told = 0.0, None, 0, ""
     while True:
         now = status(run)
         for event in events.poll():
             num_steps = int(event.get("num_steps", num_steps))
             if text := describe(event):
+                told = _words(event) or told
                 yield text
+        if now.notice != told and (told := now.notice):
+            yield f"! {clean(told, 300)}"
         for found in metrics.poll():
             record = found if found["kind"] == "loss" else record
         if record and time.monotonic() - last_line > _STEP_LINE_SECONDS:
@@ -74,13 +81,22 @@ def describe(event: Record) -> str:
     if kind == "checkpoint":
         return f"step {step}: checkpoint saved"
     texts = {
-        "resumed": f"resumed from step {event.get('from_step')}",
-        "paused": f"paused at step {step}",
+        "resumed": _words(event) or f"resumed from step {event.get('from_step')}",
+        "paused": f"paused at step {step}" + (f": {words}" if (words := _words(event)) else ""),
         "unpaused": "going on",
+        "progressing": "going on",
+        "guard": f"! {_words(event)}",
+        "oom": f"! {_words(event)}",
+        "stalled": f"! {_words(event)}",
         "stop_accepted": f"stopping at step {step}",
         "train_begun": f"training begins, {event.get('num_steps')} steps",
     }
     return texts.get(kind, "")
+
+
+def _words(event: Record) -> str:
+    """The event's own sentence, if it brings one."""
+    return clean(str(event.get("what", "")), 300)
 
 
 def headline(now: Status) -> str:

@@ -9,6 +9,7 @@ answer comes back as `events.CursorPosition`, which Textual itself uses only for
 
 from __future__ import annotations
 
+from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,9 @@ class Pace:
         self._clock = clock
         self._asked_at: float | None = None
         self._num_unanswered = 0
+        self._open_questions: deque[float] = deque(maxlen=MOST_UNANSWERED)
+        self.is_behind = False
+        """The newest frame that arrived took longer than the patience."""
 
     @property
     def asks(self) -> bool:
@@ -53,13 +57,19 @@ class Pace:
         """Start waiting."""
         if self.asks:
             self._asked_at = self._clock()
+            self._open_questions.append(self._asked_at)
 
     def nothing_written(self) -> None:
         """Stop waiting: the frame changed nothing, or there is no terminal to ask."""
+        if self._asked_at is not None:
+            self._open_questions.pop()
         self._asked_at = None
 
     def frame_arrived(self) -> None:
-        """Stop waiting: the terminal has answered."""
+        """Stop waiting: the terminal has answered, the oldest question first."""
+        if self._open_questions:
+            took = self._clock() - self._open_questions.popleft()
+            self.is_behind = took > PATIENCE_SECONDS
         self._asked_at = None
         self._num_unanswered = 0
 

@@ -7,6 +7,8 @@ terminal, so a test can pass all of them. Textual reads its TEXTUAL_* settings w
 
 from __future__ import annotations
 
+import codecs
+import io
 import math
 import os
 import re
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
+    from typing import TextIO
 
 UNKNOWN = "unknown"
 
@@ -136,6 +139,18 @@ def prepare_environment(terminal: Terminal, environ: MutableMapping[str, str] = 
         del environ["NO_COLOR"]
 
 
+def write_ascii(stream: TextIO | None) -> None:
+    """From here on write "?" for each cell of a character that the terminal does not know."""
+    codecs.register_error("cells", _question_marks)
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(encoding="ascii", errors="cells")
+
+
+def _question_marks(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return "?" * num_cells(error.object[error.start : error.end]), error.end
+
+
 _ESCAPE_SEQUENCE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
     r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c|$)"  # OSC, DCS
@@ -166,6 +181,11 @@ def clean(text: str, limit: int = 200) -> str:
         return text
     ending = "..." if limit > len("...") else ""
     return _first_cells(text, limit - len(ending)) + ending
+
+
+def harmless(text: str) -> str:
+    """Take control codes out of lines whose spaces mean something."""
+    return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
 
 
 def _first_cells(text: str, limit: int) -> str:

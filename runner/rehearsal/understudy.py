@@ -100,5 +100,8 @@ def _from_config(config: Any, settings: Settings) -> Any:
     if attention == "flash":
         attention = package.register()
     return AutoModelForCausalLM.from_config(
-        config, dtype=settings.load_dtype, attn_implementation=attention
+        config,
+        dtype=settings.load_dtype,
+        attn_implementation=attention,
+        trust_remote_code=False,
     )

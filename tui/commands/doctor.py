@@ -7,7 +7,10 @@ import importlib.util
 import os
 import sys
 
-from profiles import installation, machine, rundir
+from profiles import installation, machine, rundir, torch_build
+from profiles.errors import UserError
+from profiles.facts import Machine
+from runner import gpu_checks, imports
 from tui import plain
 
 _PACKAGES = {
@@ -24,11 +27,13 @@ _PACKAGES = {
 
 def doctor() -> int:
     """Print one line a check; exit code 1 if one failed."""
-    rows = [_python(), _ours(), _home(), *map(_package, _PACKAGES)]
     found = machine.probe(rundir.home())
+    rows = [_python(), _ours(), _home(), *map(_package, _PACKAGES), *_imports(), *_torch(found)]
     gpus = f"{len(found.gpus)} GPUs" if found.gpus else "no GPU: training runs on the CPU"
     rows.append(("ok", "devices", gpus))
-    rows += [("note", "devices", note) for note in found.notes]
+    rows += [
+        ("BAD" if note == found.gpu_fault else "note", "devices", note) for note in found.notes
+    ]
     plain.show(plain.table(rows))
     return int(any(verdict == "BAD" for verdict, _, _ in rows))
 
@@ -52,7 +57,26 @@ def _package(name: str) -> tuple[str, str, str]:
     if importlib.util.find_spec(name) is None:
         return "note", name, f"not installed; training needs {name} >= {_PACKAGES[name]}"
     version = importlib.metadata.version(name)
-    numbers = [[int(n) for n in v.split("+")[0].split(".")[:2]] for v in (version, _PACKAGES[name])]
-    if numbers[0] < numbers[1]:
+    if installation.is_older(version, _PACKAGES[name]):
         return "BAD", name, f"{version}, needs {_PACKAGES[name]} or newer"
     return "ok", name, version
+
+
+def _imports() -> list[tuple[str, str, str]]:
+    """The package that breaks most often, tried in a child; it brings torch with it."""
+    installed = importlib.util.find_spec("bitsandbytes") is not None
+    fault = imports.fault("bitsandbytes") if installed else ""
+    advice = "pip install --force-reinstall 'bitsandbytes>=0.49'"
+    return [("BAD", "bitsandbytes", f"cannot be used: {fault}; {advice}")] if fault else []
+
+
+def _torch(found: Machine) -> list[tuple[str, str, str]]:
+    """Whether torch and the driver go together."""
+    build = torch_build.installed()
+    if build is None or found.backend != "cuda":
+        return []
+    try:
+        gpu_checks.check_torch(found, build)
+    except UserError as error:
+        return [("BAD", "torch", f"{error.what}; {error.do}")]
+    return []

@@ -9,25 +9,40 @@ from advisor.recipe import Recipe
 from profiles import rundir
 from profiles.errors import ExitCode, UserError
 from profiles.rundir import RunDir
-from runner import launch, preflight
+from runner import launch, preflight, replay
 from tui import plain
-from tui.commands import save
+from tui.commands import inputs, save
 from tui.follow import follow as follow_run
 from tui.terminal import bytes_text, count_text
 
+_SHOWN = 16
+"""Characters of a hash that tell two files apart."""
 
-def run(path: Path, changes: tuple[str, ...], *, follow: bool, dry_run: bool) -> int:
+
+def run(
+    path: Path,
+    changes: tuple[str, ...],
+    *,
+    follow: bool,
+    dry_run: bool,
+    share: bool = False,
+    allow_changed: bool = False,
+    allow_outside: bool = False,
+) -> int:
     """Start a recipe; the id goes to stdout."""
     recipe, text = load(path, changes)
-    base_dir = path.resolve().parent
+    base_dir, set_keys = replay.base_dir_of(path), tuple(_pairs(changes))
+    inputs.accept(recipe, path, base_dir, set_keys, allow_outside=allow_outside)
     save.check_downloaded(recipe.model.id, base_dir)
-    ready = preflight.check(recipe, base_dir)
+    _compare(recipe, path, set_keys, allow_changed=allow_changed)
+    ready = preflight.check(recipe, base_dir, share=share)
     for line in _summary(recipe, ready):
         plain.say(line)
     if dry_run:
         plain.say("dry run: nothing was started")
         return 0
     started = launch.start(text, name=recipe.name, base_dir=base_dir, devices=ready.devices)
+    inputs.remember(recipe, base_dir)
     plain.show([started.id])
     if follow:
         return follow_run(started)
@@ -37,10 +52,21 @@ def run(path: Path, changes: tuple[str, ...], *, follow: bool, dry_run: bool) ->
 
 def load(path: Path, changes: tuple[str, ...]) -> tuple[Recipe, bytes]:
     """The recipe and the text to keep: byte-exact, unless --set changed it."""
+    raw, text = _read(path)
+    inputs.refuse_secrets(text, path)
+    recipe = recipes.parse(text, where=str(path))
+    if not changes:
+        return recipe, raw
+    changed = recipes.with_changes(text, _pairs(changes), where=str(path))
+    return changed, changed.to_toml().encode()
+
+
+def _read(path: Path) -> tuple[bytes, str]:
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:  # of a bounded part: it may be a device without end
+            raw = file.read(recipes.MAX_BYTES + 1)
         text = raw.decode()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(
             f"cannot read the recipe: {getattr(error, 'strerror', None) or 'it is not UTF-8'}",
             why="a recipe is a TOML file",
@@ -49,11 +75,32 @@ def load(path: Path, changes: tuple[str, ...]) -> tuple[Recipe, bytes]:
             where=str(path),
             code=ExitCode.NO_INPUT,
         ) from error
-    recipe = recipes.parse(text, where=str(path))
-    if not changes:
-        return recipe, raw
-    changed = recipes.with_changes(text, _pairs(changes), where=str(path))
-    return changed, changed.to_toml().encode()
+    if len(raw) <= recipes.MAX_BYTES:
+        return raw, text
+    raise UserError(
+        f"the recipe is over {recipes.MAX_BYTES // 1000} kB",
+        why="a recipe is a page of text",
+        do="give the recipe; data belongs into a file that data.train names",
+        where=str(path),
+        code=ExitCode.BAD_RECIPE,
+    )
+
+
+def _compare(recipe: Recipe, path: Path, set_keys: tuple[str, ...], *, allow_changed: bool) -> None:
+    """Tell what is not as it was when the recipe ran; other data or another model is refused."""
+    lock = replay.lock_beside(path)
+    if lock is None:
+        return
+    plain.say(f"comparing with {replay.LOCK_NAME}")
+    changed = replay.changes(lock, replay.found(recipe, replay.base_dir_of(path), lock))
+    rows = [(change.name, change.then[:_SHOWN], change.now[:_SHOWN]) for change in changed]
+    if not rows:
+        plain.say("data, model and packages are those of the lock")
+        return
+    for line in plain.table(rows, header=("changed", "then", "now"), indent="  "):
+        plain.say(line)
+    if not allow_changed:
+        replay.refuse(changed, set_keys, path)
 
 
 def _ready_recipes() -> Path:

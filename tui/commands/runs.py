@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from profiles import rundir
+import time
+
+from profiles import people, rundir
 from profiles.state import State, status
-from runner import control, launch
+from runner import control, launch, leftovers, preflight
+from runner.escalation import FORCE_AFTER_SECONDS
 from tui import plain
 from tui.follow import follow as follow_run
 from tui.follow import headline
 from tui.pages import status as page
 from tui.terminal import clean, look_at_terminal
 
+_POLL_SECONDS = 0.1
 _SAID = {
     "stop": "asked to save and stop",
     "stop_now": "asked to stop without saving",
@@ -53,12 +57,41 @@ def show_status(run: rundir.RunDir) -> None:
 def ask(text: str | None, verb: str) -> int:
     """Leave a request; the run answers at its next step."""
     run = rundir.find(text)
+    if verb == "stop_now" and status(run).state.is_over and _end_leftovers(run):
+        return 0
     control.send(run, verb)
     plain.say(f"{run.id} {_SAID[verb]}")
+    if verb == "stop_now":
+        _see_to_it(run)
     return 0
 
 
-def resume(text: str | None, *, follow: bool) -> int:
+def _see_to_it(run: rundir.RunDir) -> None:
+    """Where no supervisor is left to end a worker that does not answer, this command does."""
+    deadline = time.monotonic() + FORCE_AFTER_SECONDS
+    while not people.supervisor_is_alive(run) and not status(run).state.is_over:
+        if time.monotonic() > deadline:
+            _end_leftovers(run)
+            return
+        time.sleep(_POLL_SECONDS)
+
+
+def _end_leftovers(run: rundir.RunDir) -> bool:
+    """What no supervisor will end is ended at once; False if there is nothing of the kind."""
+    rundir.refuse_newer(run)
+    if people.supervisor_is_alive(run):
+        return False
+    done, left = leftovers.end(run)
+    if done:
+        plain.say(f"{run.id} ended leftover processes: {', '.join(str(w.pid) for w in done)}")
+    for text in leftovers.stuck(left):
+        plain.say(f"! {text}")
+    return bool(done or left)
+
+
+def resume(
+    text: str | None, *, follow: bool, share: bool = False, allow_changed: bool = False
+) -> int:
     """Let a paused run go on, or start the next attempt of one that is over."""
     run = rundir.find(text)
     now = status(run)
@@ -66,6 +99,9 @@ def resume(text: str | None, *, follow: bool) -> int:
         control.send(run, "unpause")
         plain.say(f"{run.id} {_SAID['unpause']}")
     else:
+        if now.state.is_over and now.state is not State.FINISHED:
+            for warning in preflight.check_resume(run, share=share, allow_changed=allow_changed):
+                plain.say(f"! {warning}")
         step = launch.resume(run)
         plain.say(f"was {headline(now)}; goes on from step {step}")
         plain.show([run.id])

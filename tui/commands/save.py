@@ -9,7 +9,7 @@ from pathlib import Path
 from advisor.draft import recipe_of
 from advisor.recipe import Recipe
 from advisor.recommend import Recommendation
-from profiles import catalog, installation
+from profiles import catalog, installation, paths
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Model
 from tui import output
@@ -34,6 +34,8 @@ def draft(found: Recommendation, folder: Path) -> Recipe:
 def write(found: Recommendation, path: Path) -> None:
     """Save the recipe of what can be run."""
     output.write(path, draft(found, path.resolve().parent).to_toml())
+    if found.dataset is not None:  # named by hand: its owner is not asked about it again
+        paths.remember([found.dataset.path, *([found.model.path] if found.model.path else [])])
 
 
 def told(found: Recommendation, path: Path) -> list[str]:

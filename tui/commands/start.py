@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 from profiles import installation
 from profiles.errors import ExitCode, UserError
 from tui import plain
-from tui.terminal import look_at_terminal, prepare_environment
+from tui.terminal import look_at_terminal, prepare_environment, write_ascii
 
 
 def start(*, version: bool) -> int:
@@ -23,11 +25,15 @@ def open_app(run_id: str | None) -> int:
         raise UserError(
             "the app needs a terminal",
             why="input or output is a pipe or a file, or TERM is dumb",
-            do="use the commands: `advisor probe`, `recommend`, `run`, `watch --plain`, `profile`",
+            do="use the commands: `advisor watch --json` or `--plain`, `runs`, `probe`, `run`",
             where="advisor",
             code=ExitCode.USAGE,
         )
     prepare_environment(terminal)
+    if not terminal.unicode:
+        write_ascii(sys.__stderr__)  # where Textual draws: names are data, and may be in any script
     from tui.app import TunedeckApp  # noqa: PLC0415  # Textual reads its settings when imported
 
-    return TunedeckApp(terminal, run_id=run_id).run() or 0
+    app = TunedeckApp(terminal, run_id=run_id)
+    left_with = app.run()
+    return left_with if left_with is not None else app.return_code or 0

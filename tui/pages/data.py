@@ -2,32 +2,105 @@
 
 from __future__ import annotations
 
-from profiles.facts import Dataset, Origin
+from profiles.facts import Dataset, Origin, TokenStats
+from profiles.repeats import Likeness
 from tui.plain import facts, wrap
-from tui.terminal import bytes_text, count_text, percent_text
+from tui.terminal import bytes_text, clean, count_text, percent_text
+
+_MOST_COLUMNS = 12
+_MOST_LABELS = 6
+_LEAST_SHARE = 0.005
 
 
 def lines(data: Dataset, width: int) -> list[str]:
     """Counts, lengths, and what to look at before training."""
     pairs = [
         ("data", data.path),
-        ("format", data.format),
+        ("format", ", ".join(filter(None, (data.format, data.container)))),
         ("rows", f"{count_text(data.num_rows)} usable, {bytes_text(data.num_bytes)}"),
-        ("left out", f"{data.num_empty} without a reply" if data.num_empty else ""),
-        ("repeated", f"{data.num_duplicates} exact duplicates" if data.num_duplicates else ""),
+        ("left out", _left_out(data)),
         ("tasks", str(data.num_tasks) if data.num_tasks > 1 else ""),
+        ("columns", _columns(data)),
+        ("labels", _labels(data)),
+        *(_token_pairs(data.tokens) if data.tokens is not None else ()),
+        ("scripts", _scripts(data)),
         ("sha256", data.sha256[:16]),
     ]
-    if data.tokens is not None:
-        stats = data.tokens
-        how = "by the model's tokenizer" if stats.origin is Origin.MEASURED else "from characters"
-        learnt = percent_text(stats.trainable_total / max(1, stats.total))
-        middle = f"median {stats.median}, p95 {stats.p95}"
-        pairs += [
-            ("tokens", f"{count_text(stats.total)} ({how}), {learnt} learnt from"),
-            ("a row", f"{stats.min} to {count_text(stats.max)} tokens, {middle}"),
-        ]
     found = facts(pairs, width)
     for warning in data.warnings:
-        found += wrap(warning, width, indent="  ", first="! ")
+        found += wrap(clean(warning, 600), width, indent="  ", first="! ")
     return found
+
+
+def verdict(data: Dataset, width: int) -> list[str]:
+    """The last line: ready, or what keeps it from training."""
+    if data.problem:
+        text = f"not ready for training: {data.problem}"
+        if data.num_untrainable * 2 > data.num_rows:
+            text += "; raise --max-length or shorten the prompts"
+    elif data.warnings:
+        text = "ready for training; look at the points marked ! first"
+    else:
+        text = "ready for training"
+    return wrap(text, width)
+
+
+def leak_lines(leak: Likeness, train: str, held_out: Dataset, width: int) -> list[str]:
+    """How much of the held-out file is trained on."""
+    total = held_out.num_rows
+    same = leak.exact if leak.exact.count else leak.near
+    num_same = leak.exact.count + leak.near.count
+    found = []
+    if num_same:
+        rows = f"{num_same} of {total} rows of {held_out.path} are also in {train}"
+        place = f"first: line {same.line}, there line {same.other_line}"
+        found.append(f"{rows} ({place}): their loss says nothing about new questions")
+    if leak.prompt.count:
+        one = leak.prompt
+        rows = f"{one.count} of {total} rows of {held_out.path} ask what {train} also asks"
+        found.append(f"{rows}, with another reply (first: line {one.line})")
+    if not found:
+        return wrap(f"no row of {held_out.path} is in {train}", width)
+    return [line for text in found for line in wrap(text, width, indent="  ", first="! ")]
+
+
+def _left_out(data: Dataset) -> str:
+    parts = [f"{data.num_empty} without a reply"] if data.num_empty else []
+    return ", ".join(parts + ([f"{data.num_bad} faulty"] if data.num_bad else []))
+
+
+def _columns(data: Dataset) -> str:
+    """Names by type, so that a row of texts is one list; mixed types are told one by one."""
+    by_type: dict[str, list[str]] = {}
+    for column in data.columns:
+        kinds = " or ".join(name for name, _, _ in column.types)
+        by_type.setdefault(kinds, []).append(clean(column.name, 40))
+    parts = []
+    for kinds, names in by_type.items():
+        more = f" and {len(names) - _MOST_COLUMNS} more" if len(names) > _MOST_COLUMNS else ""
+        parts.append(f"{', '.join(names[:_MOST_COLUMNS])}{more}: {kinds}")
+    return "; ".join(parts)
+
+
+def _labels(data: Dataset) -> str:
+    shown = [f"{clean(name, 30)} {count_text(num)}" for name, num in data.labels[:_MOST_LABELS]]
+    more = len(data.labels) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+
+
+def _token_pairs(stats: TokenStats) -> list[tuple[str, str]]:
+    how = "by the model's tokenizer" if stats.origin is Origin.MEASURED else "from characters"
+    learnt = percent_text(stats.trainable_total / max(1, stats.total))
+    longest = f"{count_text(stats.max)} tokens"
+    if stats.longest_line:
+        longest += f" (the longest: line {stats.longest_line})"
+    spread = f"median {count_text(stats.median)}, p95 {count_text(stats.p95)}"
+    return [
+        ("tokens", f"{count_text(stats.total)} ({how}), {learnt} learnt from"),
+        ("a row", f"{count_text(stats.min)} to {longest}, {spread}"),
+    ]
+
+
+def _scripts(data: Dataset) -> str:
+    shown = [(name, share) for name, share in data.scripts if share >= _LEAST_SHARE]
+    return ", ".join(f"{name} {percent_text(share)}" for name, share in shown)

@@ -7,14 +7,15 @@ import time
 from profiles.rundir import RunDir
 from profiles.state import Status
 from tui.plain import table
-from tui.terminal import duration_text
+from tui.terminal import clean, duration_text
 
 
 def runs(found: list[tuple[RunDir, Status]]) -> list[str]:
-    """One row a run, newest first."""
+    """One row a run, newest first, then what a person should know of those that live."""
     header = ("run", "state", "step", "eval loss", "last sign")
     rows = [(r.id, s.state, progress(s), losses(s), f"{_ago(s)} ago") for r, s in found]
-    return table(rows, header=header)
+    told = [f"! {r.id}: {clean(s.notice, 300)}" for r, s in found if s.notice]
+    return [*table(rows, header=header), *told]
 
 
 def progress(status: Status) -> str:

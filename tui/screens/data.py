@@ -17,7 +17,7 @@ class DataScreen(PathForm[Dataset]):
     """The second question of a new run."""
 
     TITLE_TEXT = "new run, 2 of 3: the data"
-    PLACEHOLDER = "file: JSON or JSONL (alpaca, sharegpt, messages, prompt and completion, text)"
+    PLACEHOLDER = "file: JSON, JSONL, CSV or Parquet (alpaca, sharegpt, messages, prompt, text)"
     NEXT = "the recommendation"
 
     def __init__(self, desk: Desk) -> None:

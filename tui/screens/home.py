@@ -15,8 +15,8 @@ from tui import keys
 from tui.pages import machine as machine_page
 from tui.pages import status as status_page
 from tui.screens.layer import Layer
-from tui.screens.parts import Page, Rows, harmless
-from tui.terminal import duration_text
+from tui.screens.parts import Page, Rows
+from tui.terminal import duration_text, harmless
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

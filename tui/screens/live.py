@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,10 @@ from textual.widget import Widget
 
 from profiles.rundir import read_json
 from profiles.state import State
-from tui import keys
+from tui import keys, seen
 from tui.feed import Feed
 from tui.live import LiveRun
+from tui.pace import PacedApp
 from tui.screens import panes
 from tui.screens.ask import Ask
 from tui.screens.layer import Layer
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from profiles.rundir import RunDir
+    from profiles.state import Status
     from tui.desk import Desk
 
 _PANES = ("loss", "rate", "memory", "time")
@@ -31,6 +34,7 @@ _EVENT_ROWS = 1
 _EVENT_ROWS_TALL = 6
 _TALL = 36
 _EARLY_SECONDS = 0.1
+_LOOK_KEPT_SECONDS = 30.0
 _SAID = {
     "stop": "asked to save and stop at the next step",
     "stop_now": "asked to stop at the next step, without saving",
@@ -53,6 +57,7 @@ class LiveScreen(Layer):
         self._pane = 0
         self._state: State | None = None
         self._told = ""
+        self._last_look = seen.last_look(run.id)
 
     def content(self) -> Iterable[Widget]:
         """Header, panes, events."""
@@ -73,6 +78,11 @@ class LiveScreen(Layer):
         self._show_pane()
         self.feed.start()
         self._look_early()
+        # On a thread, for a home on a slow disk; a killed app has then lost half a minute at most.
+        self.set_interval(
+            _LOOK_KEPT_SECONDS,
+            lambda: threading.Thread(target=self._keep_look, daemon=True, name="look").start(),
+        )
 
     def _look_early(self) -> None:
         """Do not let the first frame wait for the clock."""
@@ -83,6 +93,11 @@ class LiveScreen(Layer):
     def on_unmount(self) -> None:
         """Read no more."""
         self.feed.close()
+        self._keep_look()
+
+    def _keep_look(self) -> None:
+        if self.live.status is not None:
+            seen.remember(self.run_dir.id, seen.Look(time.time(), self.live.step))
 
     def footer_actions(self) -> tuple[keys.Action, ...]:
         """Other keys matter when the run is over."""
@@ -127,22 +142,36 @@ class LiveScreen(Layer):
         self.query_one("#events", Rows).show(*rows, *[""] * (num_rows - len(rows)))
 
     def _draw_words(self) -> None:
-        """Silence and the end are told without being asked."""
+        """Silence, absence and the end are told without being asked."""
         now = self.live.status
         if now is not None and now.state is not self._state:
-            was_known, self._state, self._told = self._state is not None, now.state, ""
-            self.write_footer()
-            if now.state.is_over:
-                self.say(*self._ending())
-            elif was_known:  # what was asked for has happened, or no longer matters
-                self.say("")
-        silent = self.live.silent_seconds(time.time())
-        text = f"no event for {duration_text(silent)}" if silent is not None else ""
-        if self.feed.fault:
-            text = f"cannot read the run: {clean(self.feed.fault)}"
+            self._tell_state(now)
+        text = self._urgent()
         if text != self._told:
             self._told = text
             self.say(text)
+
+    def _tell_state(self, now: Status) -> None:
+        is_first, self._state, self._told = self._state is None, now.state, ""
+        self.write_footer()
+        rows = self._ending() if now.state.is_over else []
+        if is_first:
+            until = now.since if now.state.is_over else time.time()
+            away = seen.while_away(self._last_look, seen.Look(until, self.live.step))
+            rows += [away] if away else []
+        if rows or not is_first:  # what was asked for has happened, or no longer matters
+            self.say(*rows)
+
+    def _urgent(self) -> str:
+        """What a person should know before anything else; empty if all is well."""
+        if self.feed.fault:
+            return f"cannot read the run: {clean(self.feed.fault)}"
+        if self.live.status is not None and self.live.status.notice:
+            return clean(self.live.status.notice)
+        if (silent := self.live.silent_seconds(time.time())) is not None:
+            return f"no event for {duration_text(silent)}"
+        is_behind = isinstance(self.app, PacedApp) and self.app.pace.is_behind
+        return "this display is behind the run: the connection is slow" if is_behind else ""
 
     def _ending(self) -> list[str]:
         """How it ended and what can be done."""

@@ -9,7 +9,7 @@ from textual.containers import VerticalScroll
 from textual.widgets import Static
 
 from tui.plain import wrap
-from tui.terminal import Symbols, clean, num_cells
+from tui.terminal import Symbols, clean, harmless, num_cells
 from tui.widgets.chart import DRAWINGS
 from tui.widgets.lines import Lines
 
@@ -19,11 +19,6 @@ if TYPE_CHECKING:
 
 MakeLines = Callable[[int], Iterable[str]]
 """Writes lines for a width."""
-
-
-def harmless(line: str) -> str:
-    """Take control codes out of a line whose spaces mean something."""
-    return "".join(char if char.isprintable() else " " for char in line)
 
 
 def fitting(line: str, width: int) -> list[str]:

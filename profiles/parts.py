@@ -1,0 +1,59 @@
+"""A long file of records is written in parts; here they are named, and read as one.
+
+`metrics.jsonl` is followed by `metrics.00001.jsonl` and so on. A part that has a successor never
+changes again, so an offset into all of them together keeps its meaning.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+
+
+def existing(path: Path) -> list[Path]:
+    """The parts that are there, in order; `path` names the first."""
+    pattern = re.compile(rf"{re.escape(path.stem)}(\.[0-9]{{5}})?{re.escape(path.suffix)}")
+    try:
+        names = [e.name for e in os.scandir(path.parent) if pattern.fullmatch(e.name)]
+    except OSError:
+        return []
+    return [path.with_name(n) for n in sorted(names, key=lambda n: (n != path.name, n))]
+
+
+def newest(path: Path) -> Path:
+    """The part that grows; `path` itself if there is none."""
+    return (existing(path) or [path])[-1]
+
+
+def following(path: Path, part: Path) -> Path:
+    """The name of the part after `part`, in the file that `path` names."""
+    number = 0 if part == path else int(part.name.removeprefix(f"{path.stem}.")[:5])
+    return path.with_name(f"{path.stem}.{number + 1:05d}{path.suffix}")
+
+
+def size(path: Path) -> int:
+    """Bytes of all parts."""
+    return sum(num_bytes for _, num_bytes in sizes(path))
+
+
+def sizes(path: Path) -> list[tuple[Path, int]]:
+    """Each part with its bytes."""
+    found = []
+    for part in existing(path):
+        with suppress(OSError):
+            found.append((part, part.stat().st_size))
+    return found
+
+
+def read(path: Path, offset: int, num_bytes: int) -> bytes:
+    """What lies at `offset` in all parts together; OSError if it cannot be read."""
+    data = b""
+    for part, length in sizes(path):
+        if offset < length and num_bytes > len(data):
+            with part.open("rb") as file:
+                file.seek(offset)
+                data += file.read(num_bytes - len(data))
+        offset = max(0, offset - length)
+    return data

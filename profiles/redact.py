@@ -1,0 +1,66 @@
+"""Secrets kept out of what is written and of what our processes inherit.
+
+A run directory is copied to colleagues and into bug reports, and the environment of a process can
+be read by others of the same user, so tokens belong into neither. Training needs none: its model
+and data are local files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+MASK: Final = "[removed]"
+_LEAST_VALUE_CHARS: Final = 8
+"""Shorter values would also mask ordinary words."""
+
+_SECRET_NAME: Final = re.compile(
+    r".*(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS|(API|ACCESS|PRIVATE)_?KEY(_ID)?)"
+    r"|AWS_.*|.*_SECRET_.*",
+    re.IGNORECASE,
+)
+_SECRET_TEXT: Final = re.compile(
+    r"""
+    \b(?:hf|api_org)_[A-Za-z0-9]{16,}                      # Hugging Face
+    | \bsk-(?=[A-Za-z0-9_\-]*\d)[A-Za-z0-9_\-]{16,}        # OpenAI, Anthropic
+    | \b(?:gh[pousr]_|github_pat_)[A-Za-z0-9_]{16,}
+    | \bglpat-[A-Za-z0-9_\-]{16,}
+    | \b(?:AKIA|ASIA)[A-Z0-9]{12,}                         # Amazon
+    | (?<=\b[Bb]earer\s)[A-Za-z0-9._~+/=\-]{8,}
+    | (?<=://)[^\s/@]+:[^\s/@]+(?=@)                       # user:password@host
+    """,
+    re.VERBOSE,
+)
+"""Shorter than real tokens, longer than the names of folders that begin alike."""
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether an environment variable is called like one that holds a secret."""
+    return _SECRET_NAME.fullmatch(name) is not None
+
+
+def holds_secret(text: str) -> bool:
+    """Whether something in the text looks like a token or a password in an address."""
+    return _SECRET_TEXT.search(text) is not None
+
+
+def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment less the variables that hold secrets, by their names or their values."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if not is_secret_name(name) and not holds_secret(value)
+    }
+
+
+def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
+    """The text with tokens, and the values of secret variables of `environment`, masked."""
+    values = {
+        value
+        for name, value in (environment or {}).items()
+        if is_secret_name(name) and len(value) >= _LEAST_VALUE_CHARS
+    }
+    for value in sorted(values, key=len, reverse=True):  # one may be a part of another
+        text = text.replace(value, MASK)
+    return _SECRET_TEXT.sub(MASK, text)

@@ -1,0 +1,22 @@
+"""Put on PYTHONPATH, lets every Python of a test start the double instead of the worker.
+
+TUNEDECK_TEST_WORKER holds the double's arguments after the run directory. TUNEDECK_TEST_FLOCK makes
+every lock succeed for every caller, as some network file systems do.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from pathlib import Path
+
+if "TUNEDECK_TEST_FLOCK" in os.environ:
+    fcntl.flock = lambda _fd, _operation: None
+
+if "TUNEDECK_TEST_WORKER" in os.environ:
+    from runner import engines
+
+    _DOUBLE = Path(__file__).parent.parent / "double_worker.py"
+    _ARGUMENTS = os.environ["TUNEDECK_TEST_WORKER"].split()
+    engines.worker_argv = lambda path: [sys.executable, str(_DOUBLE), str(path), *_ARGUMENTS]

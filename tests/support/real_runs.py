@@ -1,0 +1,142 @@
+"""Attempts of real training in this process, on a tiny random model: faults can be put in."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from advisor import recipe as recipes
+from profiles import durable, rundir
+from profiles.journal import Journal, SilentJournal, read_all
+from runner.attempt import Attempt
+from runner.stopping import StopFlag
+
+
+class StillHeart:
+    """A heartbeat that does not beat: phases and steps are kept for the test to look at."""
+
+    def __init__(self):
+        self.phase = "starting"
+        self.step = 0
+
+    def end_step(self, step, _seconds):
+        self.step = step
+
+    def tick(self):
+        pass
+
+
+RECIPE = """schema = 1
+name = "tiny"
+[model]
+id = "{model}"
+[data]
+train = "{data}"
+max_length = 96
+packing = {packing}
+split = "{split}"
+[method]
+name = "{method}"
+{adapter}
+[train]
+learning_rate = 5e-3
+micro_batch = {micro_batch}
+accumulation = {accumulation}
+precision = "fp32"
+"""
+ADAPTER = "rank = 8\nalpha = 16\ndropout = 0.1"
+
+
+def new_run(  # noqa: PLR0913  # as many as a test may want to set
+    model,
+    data,
+    *,
+    method="lora",
+    adapter=ADAPTER,
+    packing=False,
+    steps=7,
+    micro_batch=2,
+    accumulation=3,
+    save_every=4,
+    eval_every=1000,
+    split="1:0:0",
+    more="",
+):
+    """A run directory, ready for its first attempt; without evaluation unless `split` asks."""
+    periods = {"max_steps": steps, "save_every": save_every, "eval_every": eval_every}
+    given = "".join(f"{key} = {value}\n" for key, value in periods.items() if value)
+    text = RECIPE.format(
+        model=model,
+        data=data,
+        method=method,
+        adapter=adapter if method != "full" else "",
+        packing=str(packing).lower(),
+        micro_batch=micro_batch,
+        accumulation=accumulation,
+        split=split,
+    )
+    run = rundir.create("tiny")
+    durable.write_json(run.manifest, {"schema": 1, "created": time.time(), "base_dir": "/"})
+    durable.write_atomic(run.recipe, (text + given + more).encode())
+    durable.write_atomic(run.attempt_file, b"1\n")
+    return run
+
+
+def attempt(run):
+    """Train the run's current attempt to its end, here; returns the exit code."""
+    from runner.session import Session
+
+    number = run.attempt()
+    is_main = os.environ.get("RANK", "0") == "0"
+    paths = (run.worker_events, run.metrics)
+    journals = [Journal(p, attempt=number) if is_main else SilentJournal() for p in paths]
+    us = Attempt(
+        run=run,
+        events=journals[0],
+        metrics=journals[1],
+        progress=StillHeart(),
+        stop=StopFlag(),
+    )
+    recipe = recipes.parse(run.recipe.read_text(), where="test")
+    return Session(us, recipe, Path("/")).run_to_end()
+
+
+def next_attempt(run):
+    """Begin the next attempt, as the launcher does."""
+    durable.write_atomic(run.attempt_file, f"{run.attempt() + 1}\n".encode())
+    return attempt(run)
+
+
+def losses(run):
+    """Step -> loss; of a step that was made again, the last."""
+    return {r["step"]: r["loss"] for r in read_all(run.metrics) if r["kind"] == "loss"}
+
+
+def events(run, kind):
+    """The worker's events of one kind, in order."""
+    return [e for e in read_all(run.worker_events) if e["kind"] == kind]
+
+
+def weights(run):
+    """The final artefact's tensors."""
+    from safetensors.torch import load_file
+
+    (path,) = run.model.glob("*.safetensors")
+    return load_file(path)
+
+
+def steps(run):
+    """Every step record, in order."""
+    return [r for r in read_all(run.metrics) if r["kind"] == "step"]
+
+
+def record(run, error):
+    """Write down why an attempt ended, as the worker does."""
+    durable.write_json(run.error, {"attempt": run.attempt(), **error.as_dict()})
+
+
+def quiet(run):
+    """An attempt that nobody trains."""
+    journal = Journal(run.worker_events, attempt=1)
+    return Attempt(run=run, events=journal, metrics=journal, progress=StillHeart(), stop=StopFlag())

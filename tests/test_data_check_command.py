@@ -1,0 +1,159 @@
+"""`advisor data check` as a user sees it at 80 columns, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+
+from tokenizers import Tokenizer, models
+
+from tui.main import run
+
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 128,
+    "vocab_size": 100,
+    "max_position_embeddings": 512,
+}
+
+
+def write(folder, rows, name="train.jsonl"):
+    path = folder / name
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def pairs(num_rows, start=0):
+    numbers = range(start, start + num_rows)
+    return [{"prompt": f"what is {n}?", "completion": f"it is the number {n}"} for n in numbers]
+
+
+def checked(capsys, *arguments):
+    code = run(["data", "check", *map(str, arguments)])
+    return code, capsys.readouterr().out
+
+
+def test_a_sound_file_is_ready_for_training(tmp_path, capsys):
+    """Every line fits into 80 columns, and the last one says it."""
+    path = write(tmp_path, pairs(20))
+
+    code, out = checked(capsys, path)
+
+    lines = out.splitlines()
+    assert (code, lines[-1]) == (0, "ready for training")
+    assert all(len(line) <= 80 for line in lines if str(tmp_path) not in line)
+    assert "prompt_completion, JSON Lines" in out
+    assert "prompt, completion: a text" in out
+    assert "Latin 100 %" in out
+
+
+def test_preference_data_is_shown_and_not_ready(tmp_path, capsys):
+    """With the training that it needs."""
+    path = write(tmp_path, [{"prompt": "q", "chosen": "yes", "rejected": "no"}])
+
+    code, out = checked(capsys, path)
+
+    assert code == 65
+    assert "needs preference training (DPO)" in " ".join(out.split())
+
+
+def test_labels_are_shown(tmp_path, capsys):
+    """The commonest first."""
+    rows = [{"text": f"text {n}", "label": "good" if n % 3 else "bad"} for n in range(9)]
+
+    code, out = checked(capsys, write(tmp_path, rows))
+
+    assert code == 65
+    assert "good 6, bad 3" in out
+
+
+def test_a_length_that_leaves_nothing_to_learn_is_not_ready(tmp_path, capsys):
+    """The page is shown all the same."""
+    rows = [{"prompt": "long " * 100, "completion": f"reply {n}"} for n in range(4)]
+
+    code, out = checked(capsys, write(tmp_path, rows), "--max-length", 50)
+
+    assert code == 65
+    assert "not ready for training: 4 of 4 examples have no trainable token at" in out
+
+
+def test_a_faulty_file_among_others_does_not_hide_them(tmp_path, capsys):
+    """Each file is told, and the exit code is that of the faulty one."""
+    good, bad = write(tmp_path, pairs(5)), tmp_path / "bad.jsonl"
+    bad.write_text('{"prompt": "p", "completion": bad}\n')
+
+    code = run(["data", "check", str(bad), str(tmp_path / "none.jsonl"), str(good)])
+    shown = capsys.readouterr()
+
+    assert code == 65
+    assert "not JSON" in shown.err
+    assert "there is no file" in shown.err
+    assert shown.out.endswith("ready for training\n")
+
+
+def test_bad_rows_are_left_out_where_that_is_asked_for(tmp_path, capsys):
+    """As `on_bad` of a recipe does."""
+    path = write(tmp_path, [*pairs(20), {"prompt": "p"}])
+
+    assert checked(capsys, path)[0] == 65
+    code, out = checked(capsys, path, "--on-bad", "skip")
+    assert code == 0
+    assert "1 faulty" in out
+
+
+def test_the_format_can_be_chosen(tmp_path, capsys):
+    """A misspelt one is answered with the near one."""
+    path = write(tmp_path, [{"text": "t", "label": 1}])
+
+    assert checked(capsys, path, "--format", "text")[0] == 0
+    assert checked(capsys, path, "--format", "txet")[0] == 2
+
+
+def test_leaks_between_training_and_evaluation_are_shown(tmp_path, capsys):
+    """With the lines in both files; files without common rows are said to have none."""
+    train, held_out = write(tmp_path, pairs(20)), write(tmp_path, pairs(5, start=17), "eval.jsonl")
+
+    code, out = checked(capsys, train, "--eval", held_out)
+
+    told = " ".join(out.split())
+    assert code == 0
+    assert f"3 of 5 rows of {held_out} are also in {train}" in told
+    assert "(first: line 1, there line 18)" in told
+    other = write(tmp_path, pairs(5, start=50), "other.jsonl")
+    assert "no row of" in checked(capsys, train, "--eval", other)[1]
+
+
+def test_json_has_all_facts(tmp_path, capsys):
+    """One file is an object, several are a list, with the leaks where they are asked for."""
+    train, held_out = write(tmp_path, pairs(9)), write(tmp_path, pairs(1), "eval.jsonl")
+
+    code, out = checked(capsys, train, "--json")
+    one = json.loads(out)
+    assert (code, one["num_rows"], one["problem"], one["warnings"]) == (0, 9, "", [])
+    assert one["columns"][0] == {"name": "prompt", "types": [["a text", 9, 1]]}
+
+    _, out = checked(capsys, train, tmp_path / "none", "--eval", held_out, "--json")
+    both = json.loads(out)
+    assert both["files"][0] == one
+    assert both["files"][1]["error"]["class"] == "no_input"
+    assert both["leaks"][0]["exact"]["count"] == 1
+    assert both["leaks"][1] is None
+
+
+def test_a_model_without_chat_template_is_told_with_chat_data(tmp_path, capsys):
+    """Before a run is started with it; data without turns needs none."""
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "config.json").write_text(json.dumps(CONFIG))
+    Tokenizer(models.WordLevel({"?": 0}, unk_token="?")).save(str(base / "tokenizer.json"))
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello to you"}]
+    chats = write(tmp_path, [{"messages": turns}], "chats.jsonl")
+
+    assert checked(capsys, write(tmp_path, pairs(5)), "--model", base)[1].endswith("training\n")
+    code, out = checked(capsys, chats, "--model", base)
+    assert code == 0
+    assert "! the tokenizer has no chat template" in out

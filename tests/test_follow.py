@@ -1,0 +1,66 @@
+"""What `advisor watch --plain` and `advisor runs` say of a run that needs attention."""
+
+from __future__ import annotations
+
+import pytest
+
+from profiles import durable
+from profiles.errors import ExitCode
+from profiles.journal import Journal
+from profiles.state import State, status
+from tests.canned_run import canned_run, finish
+from tui import follow
+from tui.pages import status as page
+
+
+def said(run, *kinds):
+    """Let supervisor and worker say these things."""
+    for path, kind, fields in kinds:
+        Journal(getattr(run, path), attempt=1).append(kind, **fields)
+
+
+def test_a_notice_is_told_once_when_it_comes(monkeypatch):
+    """From the supervisor's events too, which have no line of their own."""
+    run = canned_run()
+    said(run, ("supervisor_events", "unresponsive", {"what": "no sign for 61 s"}))
+    polls = iter([None, None])
+    monkeypatch.setattr(follow.time, "sleep", lambda _: next(polls, finish(run, "stopped", 20)))
+
+    lines = list(follow._lines(run))
+
+    assert lines.count("! no sign for 61 s") == 1
+
+
+def test_what_an_event_said_is_not_repeated_as_a_notice(monkeypatch):
+    """A pause with its reason is one line."""
+    run = canned_run()
+    said(run, ("worker_events", "paused", {"step": 20, "what": "1.2 GB free, needs 3.4 GB"}))
+    monkeypatch.setattr(follow.time, "sleep", lambda _: finish(run, "stopped", 20))
+
+    lines = [line for line in follow._lines(run) if "1.2 GB" in line]
+
+    assert lines == ["paused at step 20: 1.2 GB free, needs 3.4 GB"]
+
+
+def test_a_notice_is_listed_under_the_runs():
+    """With the id of its run, made harmless for the terminal."""
+    run = canned_run()
+    said(run, ("worker_events", "stalled", {"step": 20, "what": "no step\x1b[2J for 9 min"}))
+
+    last = page.runs([(run, status(run))])[-1]
+
+    assert last.startswith(f"! {run.id}: no step")
+    assert "\x1b" not in last
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [("finished", ExitCode.FINISHED), ("stopped", ExitCode.STOPPED), ("lost", ExitCode.INTERNAL)],
+)
+def test_an_end_that_nobody_recorded_still_has_a_code(state, code, capsys):
+    """A lost run is no success."""
+    run = canned_run()
+    durable.write_json(run.exit, {"attempt": 1, "state": state, "what": "it ended"})
+
+    assert follow.follow(run) == code
+    assert status(run).state is State(state)

@@ -1,0 +1,181 @@
+"""Going on after a stop or a kill: the same weights, bit for bit, or a reason why not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import real_runs  # noqa: E402
+
+from profiles import durable  # noqa: E402
+from profiles.errors import ExitCode, UserError  # noqa: E402
+from runner import checkpoints, resume  # noqa: E402
+from runner.trainer import RunTrainer  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+TWO_RANKS = ROOT / "tests" / "support" / "two_ranks.py"
+NOW = {"micro_batch": 2, "accumulation": 3, "world_size": 1}
+
+
+class KilledError(BaseException):
+    """As abrupt as a signal: no handler of the run sees it."""
+
+
+@pytest.fixture
+def die_after(monkeypatch):
+    """Make attempts die after this many optimizer steps; None takes it back."""
+    step = RunTrainer.training_step
+
+    def arrange(num_steps):
+        def until(trainer, *args, **kw):
+            if trainer.state.global_step == num_steps:
+                raise KilledError
+            return step(trainer, *args, **kw)
+
+        monkeypatch.setattr(RunTrainer, "training_step", until)
+
+    return arrange
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("packing", [False, True])
+def test_a_resumed_run_has_the_same_weights_bit_for_bit(
+    tiny_model, orders, die_after, method, packing
+):
+    """Killed in the middle of an epoch and in the next; shuffled, accumulation 3, dropout 0.1."""
+    settings = {"method": method, "packing": packing, "steps": 9, "save_every": 2}
+    undisturbed = real_runs.new_run(tiny_model, orders, **settings)
+    disturbed = real_runs.new_run(tiny_model, orders, **settings)
+    real_runs.attempt(undisturbed)
+
+    die_after(3)
+    with pytest.raises(KilledError):
+        real_runs.attempt(disturbed)
+    die_after(7)
+    with pytest.raises(KilledError):
+        real_runs.next_attempt(disturbed)
+    die_after(None)
+    real_runs.next_attempt(disturbed)
+
+    wanted, found = real_runs.weights(undisturbed), real_runs.weights(disturbed)
+    assert [e["from_step"] for e in real_runs.events(disturbed, "resumed")] == [2, 6]
+    assert wanted.keys() == found.keys()
+    assert all(torch.equal(wanted[name], found[name]) for name in wanted)
+    assert real_runs.losses(disturbed) == real_runs.losses(undisturbed)
+
+
+@pytest.fixture
+def saved(tiny_model, orders):
+    """A run directory with a sealed checkpoint of step 4."""
+    run = real_runs.new_run(tiny_model, orders)
+    staging = checkpoints.stage(run, 4)
+    (staging / "weights").write_text("w")
+    checkpoints.commit(run, staging, 4, **NOW)
+    return run
+
+
+def test_the_choice_of_a_checkpoint_is_told_with_its_reason(saved):
+    """Newest that verifies, and what is wrong with the newer one."""
+    staging = checkpoints.stage(saved, 8)
+    (staging / "weights").write_text("w")
+    (checkpoints.commit(saved, staging, 8).path / "weights").write_text("x")
+
+    start = resume.choose(saved, NOW)
+
+    assert start.step == 4
+    assert start.what.startswith("going on from step 4, the newest that verifies (step 8: ")
+
+
+@pytest.mark.parametrize(("name", "value"), [("micro_batch", 4), ("world_size", 2)])
+def test_other_settings_than_the_checkpoints_are_refused_with_both_values(saved, name, value):
+    """The position in the data would be another."""
+    with pytest.raises(UserError, match="other settings") as caught:
+        resume.choose(saved, NOW | {name: value})
+
+    assert caught.value.code is ExitCode.BAD_RECIPE
+    assert f"was {NOW[name]}, is {value}" in caught.value.why
+
+
+def test_no_sound_checkpoint_is_an_error_of_its_own(saved):
+    """Code 85, with what is wrong."""
+    (saved.checkpoints / "step-00000004" / "weights").unlink()
+
+    with pytest.raises(UserError, match="no checkpoint") as caught:
+        resume.choose(saved, NOW)
+
+    assert caught.value.code is ExitCode.NO_CHECKPOINT
+    assert "weights is missing" in caught.value.why
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files to another user")
+def test_of_a_checkpoint_that_another_user_wrote_only_the_weights_are_taken(saved):
+    """An optimizer's state is a pickle."""
+    os.chown(saved.checkpoints / "step-00000004" / "weights", 12345, -1)
+
+    start = resume.choose(saved, NOW)
+
+    assert start.weights_only
+    assert start.step == 0
+    assert "another user" in start.what
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files to another user")
+def test_foreign_weights_train_on_with_a_new_optimizer_and_no_pickle_of_theirs(
+    tiny_model, orders, die_after, monkeypatch
+):
+    """A canary in the optimizer's file is never opened."""
+    run = real_runs.new_run(tiny_model, orders, steps=3, save_every=2)
+    die_after(2)
+    with pytest.raises(KilledError):
+        real_runs.attempt(run)
+    die_after(None)
+    (checkpoint,) = checkpoints.committed(run)
+    os.chown(checkpoint.path / "optimizer.pt", 12345, -1)
+    opened = []
+    load = torch.load
+    monkeypatch.setattr(torch, "load", lambda f, **kw: (opened.append(str(f)), load(f, **kw))[1])
+
+    assert real_runs.next_attempt(run) == 0
+
+    assert opened == []
+    steps = [r["step"] for r in real_runs.steps(run) if r["a"] == 2]
+    assert steps == [1, 2, 3]
+
+
+def test_pieces_of_earlier_attempts_are_used_again(saved):
+    """A clean process must not run out of memory at the same place."""
+    durable.write_json(saved.error, {"attempt": 1, "clean_restart": True, "pieces": 4})
+
+    assert (resume.pieces(saved, "train"), resume.pieces(saved, "eval")) == (4, 1)
+
+
+def test_two_processes_resume_to_the_same_weights_bit_for_bit(tiny_model, orders):
+    """DDP over gloo, LoRA and full: killed mid-epoch, shuffled, accumulation 3, dropout 0.1."""
+    settings = {"steps": 5, "save_every": 2, "micro_batch": 1}
+    hardware = '[hardware]\nstrategy = "ddp"\ngpus = 2\n'
+    runs = [
+        real_runs.new_run(tiny_model, orders, more=hardware, method=method, **settings)
+        for method in ("lora", "lora", "full", "full")
+    ]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+
+    done = subprocess.run(
+        [*launcher, str(TWO_RANKS), "3", *[str(run.path) for run in runs]],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{TWO_RANKS.parent}"},
+        timeout=300,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr[-3000:]
+    for undisturbed, disturbed in (runs[:2], runs[2:]):
+        wanted, found = real_runs.weights(undisturbed), real_runs.weights(disturbed)
+        assert [e["from_step"] for e in real_runs.events(disturbed, "resumed")] == [2]
+        assert all(torch.equal(wanted[name], found[name]) for name in wanted)

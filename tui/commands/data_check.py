@@ -1,0 +1,146 @@
+"""`advisor data check`: data files row by row, and held-out rows that are also trained on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from profiles import chat_template, dataset, find_model
+from profiles.dataset import Inspected, OnBad
+from profiles.errors import ExitCode, UserError
+from profiles.facts import Model
+from tui import plain
+from tui.pages import data as page
+from tui.terminal import count_text, percent_text
+
+_SHOWN_FROM_BYTES = 20_000_000
+"""Smaller files are done before a person looks for progress."""
+_CHATS = ("messages", "sharegpt", "alpaca")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """The options that hold for every file."""
+
+    data_format: str | None = None
+    model: str | None = None
+    max_length: int | None = None
+    on_bad: OnBad = "error"
+
+
+@dataclass(slots=True, kw_only=True)
+class _Result:
+    """A file: what was found, or why it cannot be used."""
+
+    path: str
+    found: Inspected | None = None
+    error: UserError | None = None
+
+    @property
+    def code(self) -> int:
+        """The exit code of this file alone."""
+        if self.error is not None:
+            return int(self.error.code)
+        assert self.found is not None
+        return int(ExitCode.BAD_DATA if self.found.dataset.problem else ExitCode.FINISHED)
+
+
+def check(files: Sequence[str], held_out: str | None, asked: Asked, *, as_json: bool) -> int:
+    """Print what the files hold; the code is that of the first file that cannot be used."""
+    base = _base(asked)
+    results = [_look(file, asked, base) for file in files]
+    evaluation = _look(held_out, asked, base) if held_out is not None else None
+    if as_json:
+        _show_json(results, evaluation)
+    else:
+        _show(results, evaluation)
+    looked = [*results, *([evaluation] if evaluation else [])]
+    return next((result.code for result in looked if result.code), int(ExitCode.FINISHED))
+
+
+def _base(asked: Asked) -> Model | None:
+    base = find_model.resolve(asked.model) if asked.model is not None else None
+    if base is not None and base.path is None:
+        plain.say(f"{base.id} is not on this disk: its tokens are estimated from characters")
+    return base
+
+
+def _look(path: str, asked: Asked, base: Model | None) -> _Result:
+    folder = base.path if base is not None else None
+    progress = _progress(path)
+    try:
+        found = dataset.inspect(
+            path,
+            format=asked.data_format,
+            tokenizer_path=folder,
+            max_length=asked.max_length,
+            on_bad=asked.on_bad,
+            progress=progress,
+        )
+    except UserError as error:
+        return _Result(path=path, error=error)
+    finally:
+        if progress is not None:
+            sys.stderr.write("\r\033[K")
+    if folder is not None and found.dataset.format in _CHATS:
+        more = (*chat_template.warnings(folder), *found.dataset.warnings)
+        found = replace(found, dataset=replace(found.dataset, warnings=more))
+    return _Result(path=path, found=found)
+
+
+def _progress(path: str) -> Callable[[int, float], None] | None:
+    """A line that is written over, for a person who waits at a terminal."""
+    try:
+        is_large = Path(path).stat().st_size >= _SHOWN_FROM_BYTES
+    except (OSError, ValueError):
+        return None
+    if not is_large or not sys.stderr.isatty():
+        return None
+
+    def tell(num_rows: int, share: float) -> None:
+        sys.stderr.write(f"\r{count_text(num_rows)} rows, {percent_text(share)} ")
+        sys.stderr.flush()
+
+    return tell
+
+
+def _show(results: list[_Result], evaluation: _Result | None) -> None:
+    width = plain.page_width()
+    looked = [*results, *([evaluation] if evaluation else [])]
+    for number, result in enumerate(looked):
+        gap = [""] if number else []
+        if result.found is not None:
+            data = result.found.dataset
+            plain.show([*gap, *page.lines(data, width), "", *page.verdict(data, width)])
+        elif result.error is not None:
+            plain.say("\n".join([*gap, *plain.error_lines(result.error, width)]))
+    for result in results:
+        if evaluation and evaluation.found and result.found:
+            leak = evaluation.found.leaks_from(result.found)
+            held_out = evaluation.found.dataset
+            plain.show(["", *page.leak_lines(leak, result.path, held_out, width)])
+
+
+def _show_json(results: list[_Result], evaluation: _Result | None) -> None:
+    """One file gives its facts; several, or an --eval, give a list and the leaks."""
+    files = [_jsonable(result) for result in results]
+    if len(results) == 1 and evaluation is None:
+        plain.show_json(files[0])
+        return
+    shown: dict[str, object] = {"files": files}
+    if evaluation is not None:
+        shown["eval"] = _jsonable(evaluation)
+        shown["leaks"] = [
+            evaluation.found.leaks_from(result.found) if evaluation.found and result.found else None
+            for result in results
+        ]
+    plain.show_json(shown)
+
+
+def _jsonable(result: _Result) -> object:
+    if result.error is not None:
+        return {"error": result.error.as_dict()}
+    assert result.found is not None
+    return result.found.dataset

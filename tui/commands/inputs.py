@@ -1,0 +1,70 @@
+"""What a recipe reads, judged before it is opened: whether it may, and whether a person knows."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from advisor.recipe import Recipe
+from profiles import paths, redact
+from profiles.errors import ExitCode, UserError
+from tui import plain
+from tui.terminal import clean
+
+_DATA_KEYS = ("train", "eval")
+
+
+def accept(
+    recipe: Recipe, path: Path, base_dir: Path, set_keys: tuple[str, ...], *, allow_outside: bool
+) -> None:
+    """Ask about data outside the recipe's folder; UserError for what is refused.
+
+    `set_keys` were set by hand on the command line, so the person knows of their values.
+    """
+    named = {key: base_dir / value for key, value in _inputs(recipe).items()}
+    paths.remember(named[key] for key in named if key in set_keys)
+    if allow_outside:
+        return
+    folder = path.resolve().parent
+    data = [file for key, file in named.items() if key != "model.id"]
+    paths.refuse_closed(data, named["model.id"], folder)
+    unanswered = paths.unanswered(data, folder)
+    if not (_can_ask() and all(map(_said_yes, unanswered))):
+        paths.refuse_unanswered(unanswered)
+    paths.remember(unanswered)
+
+
+def remember(recipe: Recipe, base_dir: Path) -> None:
+    """What a person has started is not asked about again, wherever its recipe is replayed from."""
+    paths.remember(base_dir / value for value in _inputs(recipe).values())
+
+
+def refuse_secrets(text: str, path: Path) -> None:
+    """UserError for a recipe with a token in it: recipes are kept with the run, and shared."""
+    if redact.holds_secret(text):
+        raise UserError(
+            "the recipe holds what looks like a token or a password",
+            why="a recipe is copied into its run's directory, and shared",
+            do="take it out, and make it invalid where it was issued; training needs none",
+            where=str(path),
+            code=ExitCode.REFUSED,
+        )
+
+
+def _inputs(recipe: Recipe) -> dict[str, str]:
+    data = {f"data.{key}": getattr(recipe.data, key) for key in _DATA_KEYS}
+    return {key: value for key, value in data.items() if value} | {"model.id": recipe.model.id}
+
+
+def _can_ask() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _said_yes(file: Path) -> bool:
+    plain.say(f"the recipe reads {clean(str(file), 400)}, which lies outside its own folder")
+    try:
+        return click.confirm("train on it?", default=False, err=True)
+    except click.Abort:  # ctrl-c or the end of input
+        return False
