@@ -36,6 +36,7 @@ def main(argv: list[str]) -> int:
     stop.install()
     try:
         installation.check()
+        installation.check_floors()
         return _train(run, stop)
     except UserError as error:
         _record(run, error)
