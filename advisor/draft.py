@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from advisor.compare import machine_name
-from advisor.picks import Pick
+from advisor.choice.compare import machine_name
+from advisor.choice.picks import Pick
+from advisor.choice.recommend import Recommendation
+from advisor.choice.settings import MAX_GRAD_NORM, SCHEDULER, WEIGHT_DECAY
 from advisor.plan import ATTENTION_TARGETS, Plan
 from advisor.recipe import SCHEMA, Recipe
-from advisor.recommend import Recommendation
-from advisor.settings import MAX_GRAD_NORM, SCHEDULER, WEIGHT_DECAY
 from profiles.errors import ExitCode, UserError
 
 _MAX_NAME = 60

@@ -22,9 +22,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from profiles import durable
 from profiles.errors import ExitCode, UserError
-from profiles.rundir import home, read_json
+from profiles.runs import durable
+from profiles.runs.rundir import home, read_json
 
 DATA_SUFFIXES: Final = frozenset({".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet"})
 SYSTEM_PLACES: Final = tuple(

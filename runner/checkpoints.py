@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from profiles import durable
-from profiles.rundir import RunDir, read_json
+from profiles.runs import durable
+from profiles.runs.rundir import RunDir, read_json
 
 MANIFEST = "MANIFEST.json"
 _SCHEMA = 1

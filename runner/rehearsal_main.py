@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from advisor.plan import ALL_TARGETS, Plan
-from profiles import catalog
 from profiles.errors import ExitCode, UserError
+from profiles.models import catalog
 
 _MOST_MICRO_BATCHES: Final = 2
 """Gradients are there from the first on; further ones change nothing."""

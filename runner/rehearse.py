@@ -1,8 +1,8 @@
 """Peak memory of one training process, from the real model and optimizer on phantom tensors.
 
-The exact level beside the formulas of advisor/memory.py: the model that transformers builds, the
-adapter that PEFT puts on it, the loss and the optimizer are run for two steps, without weights and
-without a GPU, and every storage is followed. The result is what torch's allocator would count;
+The exact level beside the formulas of advisor/cost/memory.py: the model that transformers builds,
+the adapter that PEFT puts on it, the loss and the optimizer are run for two steps, without weights
+and without a GPU, and every storage is followed. The result is what torch's allocator would count;
 phantoms.py says how, stand_ins.py what CUDA runs in place of what a plain trace would. Workspaces
 of libraries (cuBLAS) and temporaries inside one kernel are not seen.
 """

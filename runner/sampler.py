@@ -1,7 +1,7 @@
 """Once a second, outside the training process: devices, host and the worker's memory.
 
-Run as `python -P -m runner.sampler RUN_DIR WORKER_PID`. Ends when the worker ends. A driver that
-hangs here cannot hang the training.
+Run as `python -P -m runner.sampler RUN_DIR WORKER_PID`. Ends when the worker ends. A
+driver that hangs here cannot hang the training.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 
 import psutil
 
-from profiles import machine
 from profiles.facts import Gpu
-from profiles.journal import Journal
-from profiles.rundir import RunDir
+from profiles.machines import machine
+from profiles.runs.journal import Journal
+from profiles.runs.rundir import RunDir
 
 _INTERVAL_SECONDS = 1.0
 

@@ -7,11 +7,11 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from profiles import identity, rundir
-from profiles.journal import Journal
+from profiles.runs import identity, rundir
+from profiles.runs.journal import Journal
 
 if TYPE_CHECKING:
-    from profiles.rundir import RunDir
+    from profiles.runs.rundir import RunDir
 
 GIB = 2**30
 _STEP_SECONDS = 0.5

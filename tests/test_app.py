@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from textual.widgets import Input, OptionList, Static
 
-from profiles import dataset, find_model, machine, planned
+from profiles.data import dataset
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Dataset, Machine, Model, Origin, TokenStats
-from profiles.journal import Journal
-from profiles.state import State
-from runner import control, launch, preflight
+from profiles.machines import machine, planned
+from profiles.models import find_model
+from profiles.runs.journal import Journal
+from profiles.runs.state import State
+from runner.checks import preflight
+from runner.supervision import control, launch
 from tests.canned_run import add_sample, add_steps, canned_run, finish, gpu
 from tui import keys
 from tui.app import TunedeckApp
@@ -47,7 +50,7 @@ if TYPE_CHECKING:
 
     from textual.pilot import Pilot
 
-    from profiles.rundir import RunDir
+    from profiles.runs.rundir import RunDir
 
 SIZES = [(60, 16), (80, 24), (120, 40)]
 GIB = 2**30

@@ -13,7 +13,7 @@ import memory_accuracy  # noqa: E402 - a folder of scripts, no package
 from models import Skip, model_of  # noqa: E402
 from rows import case_of, measures  # noqa: E402
 
-from advisor.memory import estimate  # noqa: E402
+from advisor.cost.memory import estimate  # noqa: E402
 
 
 def row(**changes):

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from profiles import catalog
-from profiles.dimensions import from_config
 from profiles.facts import Experts, Latent, Origin
-from profiles.parameters import active_params, count_params
+from profiles.models import catalog
+from profiles.models.dimensions import from_config
+from profiles.models.parameters import active_params, count_params
 
 LINES = [json.loads(line) for line in catalog._lines()]
 SHAPES = {line["shape"]: line for line in LINES}

@@ -13,8 +13,8 @@ from faulty_disk import Fault, FaultyDisk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profiles import durable, rundir
-from profiles.rundir import RunDir
+from profiles.runs import durable, rundir
+from profiles.runs.rundir import RunDir
 from runner import checkpoints
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from profiles import rundir
 from profiles.errors import UserError
+from profiles.runs import rundir
 
 ADVISOR = Path(sys.executable).parent / "advisor"
 
@@ -205,7 +205,7 @@ def test_the_recipe_is_saved_even_if_nobody_reads_the_page(bare_model, orders, t
 
 def test_training_packages_that_are_missing_are_named(monkeypatch, recipe):
     """With the exit code for this and nothing started."""
-    from runner import preflight
+    from runner.checks import preflight
 
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from known import HOST, dataset, model
 
-from advisor.compare import compare, machine_name, rows
-from advisor.recommend import recommend
-from advisor.wishes import Wishes
-from profiles import planned
+from advisor.choice.compare import compare, machine_name, rows
+from advisor.choice.recommend import recommend
+from advisor.choice.wishes import Wishes
+from profiles.machines import planned
 
 
 def machines(*texts):

@@ -11,11 +11,11 @@ import time
 import pytest
 from doubles import ended, exit_record, start, steps_done, wait_for
 
-from profiles import durable, identity, rundir
 from profiles.errors import ExitCode, UserError
-from profiles.journal import read_all
-from profiles.state import State
-from runner import control
+from profiles.runs import durable, identity, rundir
+from profiles.runs.journal import read_all
+from profiles.runs.state import State
+from runner.supervision import control
 
 __all__ = ["start"]
 

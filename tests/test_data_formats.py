@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from profiles import csv_rows, dataset, parquet_rows
+from profiles.data import csv_rows, dataset, parquet_rows
 from profiles.errors import ExitCode, UserError
 
 GOOD = {"prompt": "why?", "completion": "because"}

@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
-from profiles import chat_template, dataset
+from profiles.data import dataset
 from profiles.errors import ExitCode, UserError
+from profiles.models import chat_template
 
 
 def write(folder, rows, name="train.jsonl"):
@@ -251,7 +252,7 @@ PEAK = """
 import json, re, sys
 from pathlib import Path
 from profiles import dataset
-from profiles.repeats import RowHashes, RowIndex
+from profiles.data.repeats import RowHashes, RowIndex
 def peak_bytes():  # not getrusage: that begins with the peak of the process that forked
     return 1024 * int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
 """

@@ -12,15 +12,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from profiles import datafile
-from profiles import json_rows as row_reader
-from profiles import tokens as token_counts
-from profiles.dataset import check, read_examples, read_rows
-from profiles.detect import detect_format
+from profiles.data import datafile
+from profiles.data import json_rows as row_reader
+from profiles.data import tokens as token_counts
+from profiles.data.dataset import check, read_examples, read_rows
+from profiles.data.detect import detect_format
+from profiles.data.formats import Example, Message
+from profiles.data.tokens import MARK_TOKENS_PER_MESSAGE
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Origin
-from profiles.formats import Example, Message
-from profiles.tokens import MARK_TOKENS_PER_MESSAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,12 +9,12 @@ from dataclasses import replace
 import pytest
 
 from advisor import recipe as recipes
-from advisor.devices import crowded
-from profiles import machine, torch_build
+from advisor.choice.devices import crowded
 from profiles.errors import ExitCode, UserError
 from profiles.facts import GIB, Gpu, GpuProcess, Machine, Origin
-from profiles.torch_build import TorchBuild, driver_is_too_old
-from runner import gpu_checks, imports, preflight
+from profiles.machines import machine, torch_build
+from profiles.machines.torch_build import TorchBuild, driver_is_too_old
+from runner.checks import gpu_checks, imports, preflight
 from tui.commands import doctor
 
 CUDA_13 = TorchBuild(version="2.13.0+cu130", cuda="13.0", hip=None)

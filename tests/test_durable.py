@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from faulty_disk import Fault, FaultyDisk
 
-from profiles import durable
-from profiles.durable import Appender, Disk
+from profiles.runs import durable
+from profiles.runs.durable import Appender, Disk
 
 ROOT = Path(__file__).parent.parent
 
@@ -263,13 +263,13 @@ WRITERS = {
 MODULES = {"os", "shutil"}
 PATH_METHODS = {"write_text", "write_bytes", "unlink", "rename", "rmdir", "touch", "replace"}
 ALLOWED = {
-    "runner/console.py: os.truncate": "the console log is cut while the worker appends to it",
-    "runner/heart.py: .open": "stacks for a person to read, from a process in distress",
-    "runner/launch.py: .open": "the console log is raw output",
-    "runner/saving.py: .unlink": "out of a staging directory, before it is sealed",
-    "runner/session.py: .unlink": "out of a staging directory, before it is sealed",
-    "runner/supervisor.py: .open": "the console log is raw output",
-    "runner/supervisor.py: .unlink": "a heartbeat is worthless when old",
+    "runner/supervision/console.py: os.truncate": "the console log is cut while it is appended to",
+    "runner/training/heart.py: .open": "stacks for a person to read, from a process in distress",
+    "runner/supervision/launch.py: .open": "the console log is raw output",
+    "runner/training/saving.py: .unlink": "out of a staging directory, before it is sealed",
+    "runner/training/session.py: .unlink": "out of a staging directory, before it is sealed",
+    "runner/supervision/supervisor.py: .open": "the console log is raw output",
+    "runner/supervision/supervisor.py: .unlink": "a heartbeat is worthless when old",
     "tui/commands/demo.py: shutil.rmtree": "the base model of the demo is made anew",
 }
 """`file: call` -> why it need not be durable."""

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from runner import engines
+from runner.supervision import engines
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def argv(tmp_path):
 
 def test_one_device_needs_no_launcher(argv, tmp_path):
     """Python itself, safe from the working directory."""
-    expected = [sys.executable, "-P", "-m", "runner.worker", str(tmp_path)]
+    expected = [sys.executable, "-P", "-m", "runner.training.worker", str(tmp_path)]
 
     assert argv('strategy = "single"\ngpus = 1') == expected
 

@@ -8,14 +8,14 @@ import sys
 
 import pytest
 
-from profiles import durable, rundir
 from profiles.errors import ExitCode
-from profiles.journal import Journal
-from profiles.state import State
-from runner import console, evidence, kernel_log, outcome
-from runner.evidence import Evidence
-from runner.kernel_log import Line, Xid
-from runner.outcome import Ended
+from profiles.runs import durable, rundir
+from profiles.runs.journal import Journal
+from profiles.runs.state import State
+from runner.supervision import console, evidence, kernel_log, outcome
+from runner.supervision.evidence import Evidence
+from runner.supervision.kernel_log import Line, Xid
+from runner.supervision.outcome import Ended
 
 V2 = "0::/user.slice/run-42.scope\n"
 V1 = "5:devices:/\n4:memory:/docker/abc\n0::/\n"

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from profiles import catalog, config_keys
-from profiles.config_keys import ALIASES, READ
-from profiles.dimensions import from_config
 from profiles.errors import ExitCode, UserError
-from profiles.families import FAMILIES, WRAPPERS
-from profiles.parameters import count_params
+from profiles.models import catalog, config_keys
+from profiles.models.config_keys import ALIASES, READ
+from profiles.models.dimensions import from_config
+from profiles.models.families import FAMILIES, WRAPPERS
+from profiles.models.parameters import count_params
 
 SMALL: dict[str, Any] = {
     "hidden_size": 64,

@@ -14,23 +14,25 @@ torch = pytest.importorskip("torch")
 import real_runs  # noqa: E402
 from trl import SFTTrainer  # noqa: E402
 
-from profiles import durable  # noqa: E402
 from profiles.errors import ExitCode, UserError  # noqa: E402
-from profiles.journal import Journal  # noqa: E402
-from profiles.state import State  # noqa: E402
-from runner import checkpoints, control, room, saving  # noqa: E402
-from runner.heart import Heart  # noqa: E402
-from runner.protocol import ProtocolCallback  # noqa: E402
-from runner.stopping import StopEarly, StopFlag  # noqa: E402
-from runner.trainer import RunTrainer  # noqa: E402
+from profiles.runs import durable  # noqa: E402
+from profiles.runs.journal import Journal  # noqa: E402
+from profiles.runs.state import State  # noqa: E402
+from runner import checkpoints  # noqa: E402
+from runner.supervision import control  # noqa: E402
+from runner.training import room, saving  # noqa: E402
+from runner.training.heart import Heart  # noqa: E402
+from runner.training.protocol import ProtocolCallback  # noqa: E402
+from runner.training.stopping import StopEarly, StopFlag  # noqa: E402
+from runner.training.trainer import RunTrainer  # noqa: E402
 
 
 @pytest.fixture
 def quick(monkeypatch):
     """Look for room and requests without waiting."""
-    monkeypatch.setattr("runner.protocol._PAUSE_POLL_SECONDS", 0.01)
-    monkeypatch.setattr("runner.protocol._ROOM_POLL_SECONDS", 0.0)
-    monkeypatch.setattr("runner.protocol._BLIND_ROOM_POLL_SECONDS", 0.0)
+    monkeypatch.setattr("runner.training.protocol._PAUSE_POLL_SECONDS", 0.01)
+    monkeypatch.setattr("runner.training.protocol._ROOM_POLL_SECONDS", 0.0)
+    monkeypatch.setattr("runner.training.protocol._BLIND_ROOM_POLL_SECONDS", 0.0)
 
 
 def short_of_room(folder, needed):
@@ -232,7 +234,7 @@ def test_the_best_checkpoint_is_marked_and_outlives_rotation(tiny_model, orders,
 @pytest.fixture
 def beating(tmp_path):
     """A heart that looks for requests of a run before training begins."""
-    from profiles import rundir
+    from profiles.runs import rundir
 
     run = rundir.create("early")
     durable.write_json(run.manifest, {"schema": 1, "created": 0.0})

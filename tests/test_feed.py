@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from profiles.journal import Journal
-from profiles.state import State
+from profiles.runs.journal import Journal
+from profiles.runs.state import State
 from tests.canned_run import add_sample, add_steps, canned_run, gpu
 from tui import feed
 from tui.feed import Feed, Reader, Source

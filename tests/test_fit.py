@@ -7,12 +7,13 @@ from dataclasses import replace
 import pytest
 from known import HOST, dataset, model
 
-from advisor import devices, fit, ladder, memory, speed
-from advisor.devices import Batch
-from advisor.lengths import Lengths
+from advisor.choice import devices, fit, ladder
+from advisor.choice.devices import Batch
+from advisor.choice.lengths import Lengths
+from advisor.cost import memory, speed
 from advisor.plan import ALL_TARGETS, Plan
-from profiles import planned
 from profiles.facts import GIB
+from profiles.machines import planned
 
 LORA = Plan(method="lora", seq_len=2048, rank=16, alpha=32, targets=ALL_TARGETS)
 FULL = replace(LORA, method="full", rank=0, alpha=0, targets=())

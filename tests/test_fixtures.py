@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from profiles import rundir
-from profiles.journal import Tail
-from profiles.state import State, heartbeat, status
+from profiles.runs import rundir
+from profiles.runs.journal import Tail
+from profiles.runs.state import State, heartbeat, status
 from runner import checkpoints
 from tui.feed import Reader
 

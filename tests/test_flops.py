@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from llama import LLAMA_3_8B
 
-from advisor.flops import Flops, flops_per_token
+from advisor.cost.flops import Flops, flops_per_token
 from advisor.plan import ALL_TARGETS, Plan
-from profiles.dimensions import from_config
+from profiles.models.dimensions import from_config
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from profiles import durable
 from profiles.errors import ExitCode
-from profiles.journal import Journal
-from profiles.state import State, status
+from profiles.runs import durable
+from profiles.runs.journal import Journal
+from profiles.runs.state import State, status
 from tests.canned_run import canned_run, finish
 from tui import follow
 from tui.pages import status as page

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import pytest
 
-from advisor import memory
+from advisor.cost import memory
 from advisor.plan import ALL_TARGETS, ATTENTION_TARGETS, Plan
-from profiles.dimensions import from_config
+from profiles.models.dimensions import from_config
 
 ATTENTION_LINEARS = pytest.importorskip("runner.methods.lora").ATTENTION_LINEARS
 rehearse = pytest.importorskip("runner.rehearse").rehearse

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from profiles import gputable
 from profiles.errors import ExitCode, UserError
 from profiles.facts import GIB, Machine, Origin
-from profiles.gputable import look_up, spec_by_id
-from profiles.planned import plan_machine
+from profiles.machines import gputable
+from profiles.machines.gputable import look_up, spec_by_id
+from profiles.machines.planned import plan_machine
 
 HOST = Machine(
     host="laptop",

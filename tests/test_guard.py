@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from runner.guard import LossGuard, SpikeWatch, StallWatch, stall_limit
+from runner.training.guard import LossGuard, SpikeWatch, StallWatch, stall_limit
 
 
 def first_fault(losses, gradients=None, *, has_scaler=False):

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from profiles import hub
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Origin
-from profiles.find_model import resolve
+from profiles.models import hub
+from profiles.models.find_model import resolve
 
 CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from doubles import wait_for
 
-from profiles import identity, rundir
-from runner import leftovers
+from profiles.runs import identity, rundir
+from runner.supervision import leftovers
 
 
 @pytest.fixture
@@ -190,4 +190,8 @@ def test_no_signal_goes_to_a_pid_that_a_file_named():
     }
     users = {name for name, text in code.items() if "os.kill" in text}
 
-    assert users <= {"runner/supervisor.py", "runner/leftovers.py", "runner/escalation.py"}
+    assert users <= {
+        "runner/supervision/supervisor.py",
+        "runner/supervision/leftovers.py",
+        "runner/supervision/escalation.py",
+    }

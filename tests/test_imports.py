@@ -45,7 +45,7 @@ def test_a_room_loads_nothing_that_is_not_its_business(package, forbidden):
 
 def test_the_supervisor_loads_the_standard_library_and_profiles_alone():
     """It has almost nothing to fail with."""
-    others = loaded_by("runner.supervisor") - set(sys.stdlib_module_names)
+    others = loaded_by("runner.supervision.supervisor") - set(sys.stdlib_module_names)
 
     assert {m for m in others if not m.startswith("_")} <= {"runner", "profiles"}
 

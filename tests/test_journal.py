@@ -16,9 +16,9 @@ from faulty_disk import Fault, FaultyDisk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profiles import durable, journal, parts
-from profiles.durable import Disk
-from profiles.journal import Journal, Tail
+from profiles.runs import durable, journal, parts
+from profiles.runs.durable import Disk
+from profiles.runs.journal import Journal, Tail
 from tui import feed
 from tui.feed import Source
 

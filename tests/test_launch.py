@@ -26,18 +26,18 @@ from doubles import (
 )
 from pseudo_terminal import at_terminal
 
-from profiles import durable, identity, rundir
 from profiles.errors import ExitCode, UserError
-from profiles.journal import read_all
-from profiles.state import State, status
-from runner import launch, leftovers
+from profiles.runs import durable, identity, rundir
+from profiles.runs.journal import read_all
+from profiles.runs.state import State, status
+from runner.supervision import launch, leftovers
 from tui.commands import runs
 
 __all__ = ["start"]
 RESUME = """
 import sys
 from pathlib import Path
-from profiles.rundir import RunDir
+from profiles.runs.rundir import RunDir
 from runner import launch
 sys.stdout.write("r")
 sys.stdout.flush()
@@ -239,7 +239,8 @@ def test_a_start_that_was_given_up_does_not_begin_late(home, monkeypatch):
     for name, value in environment(5).items():
         monkeypatch.setenv(name, value)
     subprocess.run(
-        [sys.executable, "-P", "-m", "runner.supervisor", str(run.path), "1"], check=True
+        [sys.executable, "-P", "-m", "runner.supervision.supervisor", str(run.path), "1"],
+        check=True,
     )
 
     assert wait_for(lambda: not _supervisors(run), "it to leave")

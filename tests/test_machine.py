@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from profiles import machine as machine_module
 from profiles.facts import GIB
-from profiles.machine import probe
+from profiles.machines import machine as machine_module
+from profiles.machines.machine import probe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -177,11 +177,11 @@ def test_disk_is_measured_at_the_nearest_parent(root: Path) -> None:
 def test_probing_without_gpu_loads_nothing_heavy() -> None:
     """No NVIDIA binding, no table, no psutil: a laptop's probe stays quick."""
     code = (
-        "import sys; from profiles.machine import probe; from pathlib import Path;"
+        "import sys; from profiles.machines.machine import probe; from pathlib import Path;"
         "probe('.', root=Path(sys.argv[1]));"
-        "print(sorted({'pynvml','tomllib','torch','profiles.nvml'} & set(sys.modules)))"
+        "print(sorted({'pynvml','tomllib','torch','profiles.machines.nvml'} & set(sys.modules)))"
     )
-    home = str(machine_module.__file__).removesuffix("profiles/machine.py")
+    home = str(machine_module.__file__).removesuffix("profiles/machines/machine.py")
     command = [sys.executable, "-c", code, "/nonexistent"]
     done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=True)
     assert "[]" == done.stdout.strip()

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from llama import LLAMA_3_8B, model
 
-from advisor import head, memory
-from advisor.memory import estimate
-from advisor.network import network
+from advisor.cost import memory
+from advisor.cost.memory import estimate
+from advisor.cost.weights import adapter_params, linear_params
+from advisor.graph import head
+from advisor.graph.network import network
 from advisor.plan import ALL_TARGETS, MLP_TARGETS, Plan
-from advisor.weights import adapter_params, linear_params
 from profiles.facts import GIB, Model
-from profiles.parameters import count_params
+from profiles.models.parameters import count_params
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 

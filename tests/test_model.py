@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from profiles import catalog
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Model, Origin
-from profiles.model import from_folder
-from profiles.parameters import active_params, count_params
+from profiles.models import catalog
+from profiles.models.model import from_folder
+from profiles.models.parameters import active_params, count_params
 
 LLAMA: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -373,7 +373,10 @@ def test_published_counts_are_reproduced(tmp_path: Path) -> None:
 
 def test_import_is_light() -> None:
     """Importing the module loads neither torch nor the hub client."""
-    code = "import sys, profiles.model; print(sorted({'torch','huggingface_hub'} & {*sys.modules}))"
+    code = (
+        "import sys, profiles.models.model; "
+        "print(sorted({'torch','huggingface_hub'} & {*sys.modules}))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

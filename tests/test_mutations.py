@@ -12,7 +12,7 @@ import workload
 from faulty_disk import FaultyDisk
 from workload import World, violations
 
-from profiles import durable
+from profiles.runs import durable
 from runner import checkpoints
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the faulty disk reads /proc")

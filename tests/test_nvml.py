@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from profiles import nvml as nvml_module
 from profiles.facts import GIB, Machine, Origin
-from profiles.machine import probe
+from profiles.machines import nvml as nvml_module
+from profiles.machines.machine import probe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,7 +68,7 @@ def card(name: str, total_mib: int, **answers: Any) -> dict[str, Any]:
 
 
 class FakeNvml:
-    """The pynvml functions that profiles.nvml calls."""
+    """The pynvml functions that profiles.machines.nvml calls."""
 
     NVMLError = NVMLError
 

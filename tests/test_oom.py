@@ -14,11 +14,12 @@ torch = pytest.importorskip("torch")
 import real_runs  # noqa: E402
 
 from profiles.errors import ExitCode  # noqa: E402
-from profiles.state import State, status  # noqa: E402
-from runner import engines, oom  # noqa: E402
-from runner.oom import Shortage  # noqa: E402
-from runner.supervisor import Supervisor  # noqa: E402
-from runner.trainer import RunTrainer  # noqa: E402
+from profiles.runs.state import State, status  # noqa: E402
+from runner.supervision import engines  # noqa: E402
+from runner.supervision.supervisor import Supervisor  # noqa: E402
+from runner.training import oom  # noqa: E402
+from runner.training.oom import Shortage  # noqa: E402
+from runner.training.trainer import RunTrainer  # noqa: E402
 
 GPU, HOST = Shortage.GPU, Shortage.HOST
 CUBLAS = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"

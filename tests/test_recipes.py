@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from known import HOST, model
 
-from advisor import fit, recipe
-from profiles import installation, planned
+from advisor import recipe
+from advisor.choice import fit
+from profiles import installation
+from profiles.machines import planned
 
 PLACES = {
     "lora-small-gpu": ("1x RTX 3070", "qwen2.5-1.5b"),

@@ -10,13 +10,14 @@ from dataclasses import replace
 import pytest
 from known import HOST, dataset, model
 
-from advisor import draft, ladder, recommend, tree, words
-from advisor.ladder import BESIDE, LADDER, RUNNABLE
+from advisor import draft
+from advisor.choice import ladder, recommend, tree, words
+from advisor.choice.ladder import BESIDE, LADDER, RUNNABLE
+from advisor.choice.wishes import Wish, Wishes
 from advisor.stack import OURS
-from advisor.wishes import Wish, Wishes
-from profiles import planned
 from profiles.errors import ExitCode, UserError
 from profiles.facts import GIB, GpuProcess, Origin
+from profiles.machines import planned
 
 
 def user(**answers):

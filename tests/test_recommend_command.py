@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from advisor import recipe as recipes
-from profiles import rundir
+from profiles.runs import rundir
 from tui import plain
 from tui.main import run
 from tui.pages.json_keys import COMPARISON, RECOMMENDATION

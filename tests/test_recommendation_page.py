@@ -7,14 +7,16 @@ from dataclasses import replace
 import pytest
 from known import HOST, dataset, model
 
-from advisor import memory as estimates
-from advisor import weights, words
-from advisor.ladder import LADDER
+from advisor.choice import words
+from advisor.choice.ladder import LADDER
+from advisor.choice.recommend import recommend
+from advisor.choice.wishes import Wish, Wishes
+from advisor.cost import memory as estimates
+from advisor.cost import weights
 from advisor.plan import ALL_TARGETS, Plan
-from advisor.recommend import recommend
-from advisor.wishes import Wish, Wishes
-from profiles import catalog, find_model, planned
 from profiles.facts import Origin
+from profiles.machines import planned
+from profiles.models import catalog, find_model
 from tui.pages import alternatives, explain, memory
 from tui.pages import recommendation as page
 from tui.terminal import Symbols, bytes_text, num_cells

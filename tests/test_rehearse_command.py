@@ -11,10 +11,10 @@ from dataclasses import replace
 import pytest
 from known import HOST, dataset, model
 
-from advisor.recommend import recommend
-from advisor.wishes import Wish, Wishes
-from profiles import planned
+from advisor.choice.recommend import recommend
+from advisor.choice.wishes import Wish, Wishes
 from profiles.facts import Origin
+from profiles.machines import planned
 from tui import rehearsal
 from tui.main import run
 from tui.pages import rehearsal as page

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from advisor import recipe as recipes
-from profiles import rundir
 from profiles.errors import ExitCode, UserError
-from profiles.state import State, status
-from runner import replay
-from runner.replay import Change
+from profiles.runs import rundir
+from profiles.runs.state import State, status
+from runner.checks import replay
+from runner.checks.replay import Change
 from tui.commands import inputs
 
 LOCK = {

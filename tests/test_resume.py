@@ -13,10 +13,11 @@ torch = pytest.importorskip("torch")
 
 import real_runs  # noqa: E402
 
-from profiles import durable  # noqa: E402
 from profiles.errors import ExitCode, UserError  # noqa: E402
-from runner import checkpoints, resume  # noqa: E402
-from runner.trainer import RunTrainer  # noqa: E402
+from profiles.runs import durable  # noqa: E402
+from runner import checkpoints  # noqa: E402
+from runner.training import resume  # noqa: E402
+from runner.training.trainer import RunTrainer  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 TWO_RANKS = ROOT / "tests" / "support" / "two_ranks.py"

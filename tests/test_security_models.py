@@ -18,9 +18,12 @@ from pathlib import Path
 import pytest
 from small_model import CONFIG, recipe_text, small_model
 
-from profiles import dataset, durable, model, rundir
+from profiles.data import dataset
 from profiles.errors import ExitCode, UserError
-from runner import chat_templates, checkpoints, quarantine
+from profiles.models import model
+from profiles.runs import durable, rundir
+from runner import checkpoints
+from runner.checks import chat_templates, quarantine
 from tui.main import run as advisor_here
 
 PICKLES = [
@@ -271,7 +274,7 @@ from pathlib import Path
 resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
 from profiles import dataset, model
 from profiles.errors import UserError
-from profiles.safetensors_header import read_header
+from profiles.models.safetensors_header import read_header
 folder = Path(sys.argv[1])
 def told(call, *arguments):
     try:
@@ -396,7 +399,7 @@ def test_an_ordinary_or_merely_mistaken_template_passes(tmp_path, template):
 def test_our_sandbox_renders_as_that_of_transformers(tmp_path):
     """A template that one of them knows and the other does not would be judged wrongly."""
     chat_utils = pytest.importorskip("transformers.utils.chat_template_utils")
-    from runner import template_trial
+    from runner.checks import template_trial
 
     for template in chat_templates.TEMPLATES.values():
         for chat in template_trial._CHATS:

@@ -19,8 +19,9 @@ from watched_run import SECRETS, watched_once
 from profiles import redact
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Sample
-from profiles.state import State, status
-from runner import engines, quarantine
+from profiles.runs.state import State, status
+from runner.checks import quarantine
+from runner.supervision import engines
 from tui import report
 from tui.commands import profile
 
@@ -161,7 +162,7 @@ def test_training_needs_no_network(watched_run):
     log = watched_run.log
 
     assert (found.state, found.exit_code) == (State.FINISHED, 0), found.reason
-    assert any("runner.worker" in line for line in log if line.startswith("started"))
+    assert any("runner.training.worker" in line for line in log if line.startswith("started"))
     assert [line for line in log if not line.startswith("started")] == []
     assert watched_run.listening == []
 
@@ -177,7 +178,7 @@ def test_no_secret_is_in_any_file_of_the_run_or_in_its_processes(watched_run):
     assert len(files) > 10
     assert "canary" not in watched_run.said
     assert len(watched_run.processes) >= 2
-    assert any("runner.worker" in text for text in watched_run.processes.values())
+    assert any("runner.training.worker" in text for text in watched_run.processes.values())
     assert not [pid for pid, text in watched_run.processes.items() if "canary" in text]
 
 

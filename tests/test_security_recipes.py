@@ -15,10 +15,11 @@ from small_model import recipe_text, small_model
 
 from advisor import recipe as recipes
 from advisor.path_syntax import sound_path
-from profiles import durable, paths, rundir
+from profiles import paths
 from profiles.errors import ExitCode, UserError
-from profiles.state import State, status
-from runner import launch
+from profiles.runs import durable, rundir
+from profiles.runs.state import State, status
+from runner.supervision import launch
 from tui.main import run as advisor_here
 
 HOSTILE = [

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from profiles import session_host
-from profiles.session_host import Login
+from profiles.runs import session_host
+from profiles.runs.session_host import Login
 
 MOUNTS = """\
 /dev/vda / ext4 rw 0 0

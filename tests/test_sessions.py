@@ -17,10 +17,10 @@ import pytest
 from textual.events import Resize
 from textual.geometry import Size
 
-from profiles import durable, rundir
 from profiles.errors import ExitCode
-from profiles.journal import read_all
-from runner import engines
+from profiles.runs import durable, rundir
+from profiles.runs.journal import read_all
+from runner.supervision import engines
 from tests.canned_run import add_sample, add_steps, canned_run, finish, gpu
 from tests.support.pseudo_terminal import at_terminal
 from tui import seen

@@ -7,15 +7,15 @@ from dataclasses import replace
 import pytest
 from known import HOST, model
 
-from advisor import recommend, tree
-from advisor.devices import Batch
-from advisor.ladder import LADDER, plans, senseless
-from advisor.options import Options
+from advisor.choice import recommend, tree
+from advisor.choice.devices import Batch
+from advisor.choice.ladder import LADDER, plans, senseless
+from advisor.choice.options import Options
+from advisor.choice.settle import nearest_that_runs, settle, why_not_above
+from advisor.choice.wishes import Wish, Wishes
 from advisor.plan import ALL_TARGETS, Plan
-from advisor.settle import nearest_that_runs, settle, why_not_above
-from advisor.wishes import Wish, Wishes
-from profiles import planned
 from profiles.facts import GIB, Origin
+from profiles.machines import planned
 
 CRITICAL = Wishes(critical=Wish(True, Origin.USER))
 LABELS = Wishes(quality=Wish(False, Origin.USER), task=Wish("classify", Origin.USER))

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from llama import LLAMA_3_8B, model
 
+from advisor.cost.rates import BANDWIDTH_SHARE
+from advisor.cost.speed import SpeedEstimate, cost, estimate, flops_per_token
+from advisor.cost.traffic import work
 from advisor.plan import ALL_TARGETS, Plan
-from advisor.rates import BANDWIDTH_SHARE
-from advisor.speed import SpeedEstimate, cost, estimate, flops_per_token
-from advisor.traffic import work
 from profiles.facts import GIB, Experts, Gpu, Machine, Model, Origin
 
 FULL = Plan(method="full", seq_len=2048, loss="full", precision="bf16_pure")

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from profiles import durable, identity, notices, people, rundir, state
-from profiles.journal import Journal
-from profiles.state import State
+from profiles.runs import durable, identity, notices, people, rundir, state
+from profiles.runs.journal import Journal
+from profiles.runs.state import State
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_a_clock_that_is_set_back_changes_no_state(run, sleeper, monkeypatch):
     working(run, sleeper.pid)
     events(run, "train_begun", "paused")
     hour_ago = time.time() - 3600
-    monkeypatch.setattr("profiles.journal.time.time", lambda: hour_ago)
+    monkeypatch.setattr("profiles.runs.journal.time.time", lambda: hour_ago)
     events(run, "unpaused")
 
     assert state.status(run).state is State.RUNNING

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from profiles import durable, rundir
 from profiles.errors import ExitCode, UserError
-from profiles.journal import Journal, read_all
-from profiles.state import State, status
-from runner import (
+from profiles.runs import durable, rundir
+from profiles.runs.journal import Journal, read_all
+from profiles.runs.state import State, status
+from runner.supervision import (
     console,
     control,
     engines,
@@ -29,7 +29,7 @@ from runner import (
     outcome,
     supervisor,
 )
-from runner.outcome import Ended
+from runner.supervision.outcome import Ended
 
 DOUBLE = Path(__file__).parent / "support" / "double_worker.py"
 DEADLINE_SECONDS = 30

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from advisor.tape import Size, Tape, once, per_pair, per_token, play, saved_by
+from advisor.graph.tape import Size, Tape, once, per_pair, per_token, play, saved_by
 
 X = per_token(8)
 

@@ -6,8 +6,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from profiles.journal import Journal, read_all  # noqa: E402
-from runner.telemetry import COUNTS, CountingCollator, StepRecorder  # noqa: E402
+from profiles.runs.journal import Journal, read_all  # noqa: E402
+from runner.training.telemetry import COUNTS, CountingCollator, StepRecorder  # noqa: E402
 
 NO_TOKENS = dict.fromkeys(COUNTS, 0)
 

@@ -20,10 +20,10 @@ from accelerate.utils.fsdp_utils import fsdp2_prepare_auto_wrap_policy
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from profiles import rundir
-from profiles.journal import read_all
-from profiles.state import State, status
-from runner.trainer import shard_by_layer
+from profiles.runs import rundir
+from profiles.runs.journal import read_all
+from profiles.runs.state import State, status
+from runner.training.trainer import shard_by_layer
 
 pytestmark = pytest.mark.slow
 ADAPTER = "rank = 8\nalpha = 16\n[train]\nlearning_rate = 5e-3"

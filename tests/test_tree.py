@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from advisor import tree
-from advisor.wishes import Wish, Wishes
+from advisor.choice import tree
+from advisor.choice.wishes import Wish, Wishes
 from profiles.facts import Origin
 
 

@@ -7,12 +7,13 @@ from dataclasses import replace
 import pytest
 from known import HOST, model
 
-from advisor import fit, ladder, memory
-from advisor.devices import Batch
+from advisor.choice import fit, ladder
+from advisor.choice.devices import Batch
+from advisor.choice.unlock import unlocks
+from advisor.cost import memory
 from advisor.plan import ALL_TARGETS, Plan
-from advisor.unlock import unlocks
-from profiles import planned
 from profiles.facts import GIB, GpuProcess
+from profiles.machines import planned
 
 LORA = Plan(method="lora", seq_len=8192, rank=16, alpha=32, targets=ALL_TARGETS)
 FULL = replace(LORA, method="full", rank=0, alpha=0, targets=(), seq_len=2048)

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import pytest
 from known import HOST, dataset, model
 
-from advisor import recommend, tree
-from advisor.ladder import LADDER
-from advisor.tree import native
-from advisor.wishes import Wish, Wishes
-from profiles import planned
+from advisor.choice import recommend, tree
+from advisor.choice.ladder import LADDER
+from advisor.choice.tree import native
+from advisor.choice.wishes import Wish, Wishes
 from profiles.facts import GIB, GpuProcess, Origin
+from profiles.machines import planned
 
 
 class Case(NamedTuple):

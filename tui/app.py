@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, ClassVar
 
-from profiles import rundir
 from profiles.errors import ExitCode
+from profiles.runs import rundir
 from tui import hangup
 from tui.desk import Desk
 from tui.pace import PacedApp

@@ -8,8 +8,9 @@ import platform
 import time
 import traceback
 
-from profiles import durable, installation, redact, rundir
+from profiles import installation, redact
 from profiles.errors import ExitCode, UserError
+from profiles.runs import durable, rundir
 from tui.terminal import clean
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from profiles import rundir
-from profiles.state import status
+from profiles.runs import rundir
+from profiles.runs.state import status
 
 if TYPE_CHECKING:
     from profiles.facts import Dataset, Model
-    from profiles.rundir import RunDir
+    from profiles.runs.rundir import RunDir
     from tui.terminal import Terminal
 
 _MOST_RUNS = 20

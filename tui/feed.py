@@ -13,15 +13,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from profiles import parts
-from profiles.journal import Record, Tail, decode
-from profiles.state import Status, heartbeat, status
+from profiles.runs import parts
+from profiles.runs.journal import Record, Tail, decode
+from profiles.runs.state import Status, heartbeat, status
 from tui.follow import describe
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from profiles.rundir import RunDir
+    from profiles.runs.rundir import RunDir
 
 POLL_SECONDS = 1.0
 _WHOLE_BYTES = 16 << 20

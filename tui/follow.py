@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator
 
 from profiles.errors import ExitCode
-from profiles.journal import Record, Tail
-from profiles.rundir import RunDir
-from profiles.state import State, Status, status
+from profiles.runs.journal import Record, Tail
+from profiles.runs.rundir import RunDir
+from profiles.runs.state import State, Status, status
 from tui import plain
 from tui.terminal import clean, count_text, duration_text
 

@@ -10,15 +10,15 @@ from collections import Counter, deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from profiles.rundir import read_json
-from profiles.state import State
+from profiles.runs.rundir import read_json
+from profiles.runs.state import State
 from tui.store import Series
 from tui.terminal import clean, count_text, duration_text, percent_text
 
 if TYPE_CHECKING:
-    from profiles.journal import Record
-    from profiles.rundir import RunDir
-    from profiles.state import Status
+    from profiles.runs.journal import Record
+    from profiles.runs.rundir import RunDir
+    from profiles.runs.state import Status
     from tui.feed import Batch, Event, StepPoint
 
 PHASES = ("data", "forward", "backward", "optimizer", "other")

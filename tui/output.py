@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from profiles import durable
 from profiles.errors import ExitCode, UserError
+from profiles.runs import durable
 
 
 def write(path: Path, text: str) -> None:

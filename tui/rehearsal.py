@@ -15,16 +15,16 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from advisor import memory
-from advisor.allocator import EXPANDABLE
-from advisor.devices import budget_bytes
-from advisor.memory import MemoryEstimate
+from advisor.choice.devices import budget_bytes
+from advisor.choice.recommend import precision
+from advisor.choice.words import gib
+from advisor.cost import memory
+from advisor.cost.allocator import EXPANDABLE
+from advisor.cost.memory import MemoryEstimate
 from advisor.plan import ALL_TARGETS, Plan
-from advisor.recommend import precision
-from advisor.words import gib
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Machine, Model
-from runner import engines
+from runner.supervision import engines
 
 _NEEDED = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes")
 _METHODS = frozenset(

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from profiles import durable, rundir
+from profiles.runs import durable, rundir
 from tui.terminal import count_text, duration_text
 
 _MOST_RUNS = 50

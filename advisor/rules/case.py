@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from advisor.memory import MemoryEstimate
+from advisor.cost.memory import MemoryEstimate
 from advisor.recipe import Recipe
 from profiles.facts import Model, Run
 

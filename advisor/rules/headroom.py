@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from advisor import memory
+from advisor.cost import memory
+from advisor.cost.speed import flops_per_token
 from advisor.plan import Plan
 from advisor.rules.case import Case, Finding, NotMeasured
-from advisor.speed import flops_per_token
 
 _UNUSED = 0.60
 _MAY_USE = 0.92

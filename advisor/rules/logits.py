@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from advisor import memory
+from advisor.cost import memory
 from advisor.rules.case import Case, Finding
 
 _WARN, _CRITICAL = 0.15, 0.30

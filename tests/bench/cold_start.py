@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from profiles import catalog
+from profiles.models import catalog
 
 MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 OURS = "from tui.main import main; main()"

@@ -21,11 +21,11 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from advisor import memory
+from advisor.cost import memory
 from advisor.plan import ALL_TARGETS, ATTENTION_TARGETS, Plan
-from profiles import catalog
-from profiles.dimensions import from_config
 from profiles.facts import Model
+from profiles.models import catalog
+from profiles.models.dimensions import from_config
 from runner.methods.lora import ATTENTION_LINEARS
 from runner.rehearsal.settings import Settings
 from runner.rehearse import rehearse

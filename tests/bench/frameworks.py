@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from models import Skip
 
 from advisor.stack import Stack
-from profiles.parameters import count_params
+from profiles.models.parameters import count_params
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
 from doubles import end_everything, environment  # the line above must come first
 from killing import kill_readers, kill_supervisors, kill_workers
 
-from profiles import rundir
-from runner import launch
+from profiles.runs import rundir
+from runner.supervision import launch
 
 ADVISOR = Path(sys.executable).parent / "advisor"
 

@@ -24,7 +24,7 @@ sys.path[:0] = [str(_HERE), str(_HERE.parents[1])]
 from models import Skip  # noqa: E402 - the bench is run as a file
 from rows import Case, Row, case_of  # noqa: E402
 
-from advisor.memory import estimate  # noqa: E402
+from advisor.cost.memory import estimate  # noqa: E402
 from profiles.facts import GIB  # noqa: E402
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from dataclasses import replace
 from functools import cache
 from typing import Any, Final, NamedTuple
 
-from profiles import catalog
-from profiles.dimensions import from_config
 from profiles.facts import Model
+from profiles.models import catalog
+from profiles.models.dimensions import from_config
 
 
 class Skip(NamedTuple):

@@ -21,7 +21,7 @@ from typing import Any
 from speed_rows import Case, case_of
 from speed_units import SkippedError
 
-from advisor.speed import SpeedEstimate, estimate
+from advisor.cost.speed import SpeedEstimate, estimate
 
 
 @dataclass(frozen=True, slots=True)

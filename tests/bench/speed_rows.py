@@ -17,7 +17,7 @@ from advisor.plan import ALL_TARGETS, ATTENTION_TARGETS, LORA_METHODS, MLP_TARGE
 from advisor.stack import Stack
 from profiles.errors import UserError
 from profiles.facts import Machine, Model, Origin
-from profiles.planned import plan_machine
+from profiles.machines.planned import plan_machine
 
 H100_HBM2E_BYTES_PER_SECOND = 2.4e12
 """torchtitan's benchmark machines, as its document describes them."""

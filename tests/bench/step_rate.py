@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
 from doubles import end_everything, environment, steps_done, wait_for
 from pseudo_terminal import PseudoTerminal, at_terminal
 
-from profiles.rundir import RunDir
-from runner import launch
+from profiles.runs.rundir import RunDir
+from runner.supervision import launch
 
 _SETTLE_SECONDS = 4.0
 """The app's own start is work for the machine: what is measured begins when it is up."""

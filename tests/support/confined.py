@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from runner import quarantine
+from runner.checks import quarantine
 
 NAMES = ("AS", "CPU", "FSIZE", "NPROC", "CORE", "NOFILE")
 

@@ -17,11 +17,12 @@ import sys
 import time
 from pathlib import Path
 
-from profiles import durable, identity
-from profiles.journal import Journal
-from profiles.rundir import RunDir
-from profiles.state import State
-from runner import checkpoints, control
+from profiles.runs import durable, identity
+from profiles.runs.journal import Journal
+from profiles.runs.rundir import RunDir
+from profiles.runs.state import State
+from runner import checkpoints
+from runner.supervision import control
 
 STEP_SECONDS = 0.02
 CHATTER = ("\r" + "#" * 1000) * 1000 + "\n"

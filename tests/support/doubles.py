@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from profiles import identity, rundir
-from profiles.journal import read_all
-from profiles.rundir import read_json
-from profiles.state import status
-from runner import launch, leftovers
+from profiles.runs import identity, rundir
+from profiles.runs.journal import read_all
+from profiles.runs.rundir import read_json
+from profiles.runs.state import status
+from runner.supervision import launch, leftovers
 
 CUSTOM = Path(__file__).parent / "doubled"
 DEADLINE_SECONDS = 30

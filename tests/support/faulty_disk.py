@@ -15,7 +15,7 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from profiles.durable import Disk
+from profiles.runs.durable import Disk
 
 _INNER = len(("runs", "a run", "checkpoints", "step"))
 

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 
 from doubles import end_everything, kill, steps_done, wait_for
 
-from profiles import notices
-from profiles.journal import read_all
-from profiles.state import State, status
-from runner import checkpoints, launch
+from profiles.runs import notices
+from profiles.runs.journal import read_all
+from profiles.runs.state import State, status
+from runner import checkpoints
+from runner.supervision import launch
 
 BOUND_SECONDS = 5.0
 _LIVE = {State.QUEUED, State.STARTING, State.RUNNING, State.CHECKPOINTING}

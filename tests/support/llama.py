@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from profiles.facts import Model, Origin
-from profiles.parameters import count_params
+from profiles.models.parameters import count_params
 
 
 def model(**changes: Any) -> Model:

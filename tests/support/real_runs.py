@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 from advisor import recipe as recipes
-from profiles import durable, rundir
-from profiles.journal import Journal, SilentJournal, read_all
-from runner.attempt import Attempt
-from runner.stopping import StopFlag
+from profiles.runs import durable, rundir
+from profiles.runs.journal import Journal, SilentJournal, read_all
+from runner.training.attempt import Attempt
+from runner.training.stopping import StopFlag
 
 
 class StillHeart:
@@ -85,7 +85,7 @@ def new_run(  # noqa: PLR0913  # as many as a test may want to set
 
 def attempt(run):
     """Train the run's current attempt to its end, here; returns the exit code."""
-    from runner.session import Session
+    from runner.training.session import Session
 
     number = run.attempt()
     is_main = os.environ.get("RANK", "0") == "0"

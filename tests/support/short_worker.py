@@ -1,6 +1,6 @@
 """The real worker on a device that breaks when a micro-batch of more than one row comes at step 3.
 
-Run like `runner.worker`, alone or under torchrun; only the second rank is short of memory then.
+Run like `runner.training.worker`; under torchrun only the second rank is short of memory.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import sys
 
 import torch
 
-from runner import oom, worker
-from runner.trainer import RunTrainer
+from runner.training import oom, worker
+from runner.training.trainer import RunTrainer
 
 compute = RunTrainer.compute_loss
 

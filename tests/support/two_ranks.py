@@ -11,9 +11,9 @@ from pathlib import Path
 import real_runs
 import torch.distributed as dist
 
-from profiles import durable
-from profiles.rundir import RunDir
-from runner.trainer import RunTrainer
+from profiles.runs import durable
+from profiles.runs.rundir import RunDir
+from runner.training.trainer import RunTrainer
 
 
 class KilledError(BaseException):

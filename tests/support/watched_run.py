@@ -17,8 +17,8 @@ from pathlib import Path
 
 from audit_network import deny_network
 
-from profiles.rundir import RunDir
-from profiles.state import status
+from profiles.runs.rundir import RunDir
+from profiles.runs.state import status
 
 SECRETS = {
     "HF_TOKEN": "hf_canaryAAAAAAAAAAAAAAAA",

@@ -20,10 +20,10 @@ from pathlib import Path
 import pytest
 from faulty_disk import Crash, Fault, FaultyDisk
 
-from profiles import durable, rundir
 from profiles.errors import UserError
-from profiles.journal import Journal, read_all
-from profiles.rundir import read_json
+from profiles.runs import durable, rundir
+from profiles.runs.journal import Journal, read_all
+from profiles.runs.rundir import read_json
 from runner import checkpoints
 
 STOP_AT, END_AT = 40, 60

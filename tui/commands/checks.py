@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from profiles import find_model
+from profiles.models import find_model
 from tui import plain
 from tui.pages import model as model_page
 

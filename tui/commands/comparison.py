@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from advisor import compare as comparison
-from profiles import find_model, machine, planned, rundir
+from advisor.choice import compare as comparison
 from profiles.errors import ExitCode
+from profiles.machines import machine, planned
+from profiles.models import find_model
+from profiles.runs import rundir
 from tui import plain
 from tui.commands.recommend import Request, check_prices, read_data, usage
 from tui.pages import comparison as page

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from profiles import chat_template, dataset, find_model
-from profiles.dataset import Inspected, OnBad
+from profiles.data import dataset
+from profiles.data.dataset import Inspected, OnBad
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Model
+from profiles.models import chat_template, find_model
 from tui import plain
 from tui.pages import data as page
 from tui.terminal import count_text, percent_text

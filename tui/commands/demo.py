@@ -11,11 +11,14 @@ import time
 from pathlib import Path
 
 from advisor import recipe as recipes
-from profiles import durable, installation, machine, rundir
-from profiles import model as models
+from profiles import installation
 from profiles.errors import ExitCode, UserError
-from runner import engines, launch, preflight
+from profiles.machines import machine
+from profiles.models import model as models
+from profiles.runs import durable, rundir
+from runner.checks import preflight
 from runner.demo_text import instruction_rows
+from runner.supervision import engines, launch
 from tui import plain, report
 from tui.commands import profile
 from tui.commands import recommend as advice

@@ -7,10 +7,12 @@ import importlib.util
 import os
 import sys
 
-from profiles import installation, machine, rundir, torch_build
+from profiles import installation
 from profiles.errors import UserError
 from profiles.facts import Machine
-from runner import gpu_checks, imports
+from profiles.machines import machine, torch_build
+from profiles.runs import rundir
+from runner.checks import gpu_checks, imports
 from tui import plain
 
 _PACKAGES = {

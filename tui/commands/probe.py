@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from profiles import machine, rundir
+from profiles.machines import machine
+from profiles.runs import rundir
 from tui import plain
 from tui.pages import machine as page
 

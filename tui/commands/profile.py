@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from advisor import findings, memory, recipe
+from advisor import findings, recipe
+from advisor.cost import memory
 from advisor.findings import Report
 from advisor.recipe import Recipe
-from profiles import model, rundir
-from profiles import run as runs
 from profiles.errors import ExitCode, UserError
-from profiles.rundir import RunDir
+from profiles.models import model
+from profiles.runs import run as runs
+from profiles.runs import rundir
+from profiles.runs.rundir import RunDir
 from tui import output, plain
 from tui import report as page
 from tui.terminal import look_at_terminal

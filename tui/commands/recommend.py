@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from advisor import checks
-from advisor import recommend as advice
-from advisor.recommend import Recommendation
-from advisor.wishes import Complexity, Wish, Wishes
-from profiles import find_model, machine, rundir
+from advisor.choice import checks
+from advisor.choice import recommend as advice
+from advisor.choice.recommend import Recommendation
+from advisor.choice.wishes import Complexity, Wish, Wishes
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Dataset, Machine, Model, Origin
+from profiles.machines import machine
+from profiles.models import find_model
+from profiles.runs import rundir
 from tui import plain
 from tui.pages import recommendation as page
 from tui.terminal import look_at_terminal
@@ -158,7 +160,7 @@ def target_machine(gpu: str | None) -> Machine:
     here = machine.probe(rundir.home())
     if gpu is None:
         return here
-    from profiles import planned  # noqa: PLC0415  # reads the table only if it is asked for
+    from profiles.machines import planned  # noqa: PLC0415  # reads the table only if it is asked for
 
     return planned.plan_machine(gpu, host=here)
 
@@ -173,7 +175,7 @@ def find(base: Model, data_file: str | None, target: Machine, asked: Asked) -> R
 
 def read_data(base: Model, data_file: str, asked: Asked) -> Dataset:
     """The data, counted with the model's tokenizer where the model lies on this disk."""
-    from profiles import dataset  # noqa: PLC0415  # the tokenizer library loads with it
+    from profiles.data import dataset  # noqa: PLC0415  # the tokenizer library loads with it
 
     return dataset.check(
         data_file,

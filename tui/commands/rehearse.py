@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from advisor import checks, wants, words
-from advisor.recommend import Recommendation
+from advisor.choice import checks, wants, words
+from advisor.choice.recommend import Recommendation
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Machine, Model
 from tui import plain, rehearsal

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from advisor import recipe as recipes
 from advisor.recipe import Recipe
-from profiles import rundir
 from profiles.errors import ExitCode, UserError
-from profiles.rundir import RunDir
-from runner import launch, preflight, replay
+from profiles.runs import rundir
+from profiles.runs.rundir import RunDir
+from runner.checks import preflight, replay
+from runner.supervision import launch
 from tui import plain
 from tui.commands import inputs, save
 from tui.follow import follow as follow_run

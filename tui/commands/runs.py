@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 
-from profiles import people, rundir
-from profiles.state import State, status
-from runner import control, launch, leftovers, preflight
-from runner.escalation import FORCE_AFTER_SECONDS
+from profiles.runs import people, rundir
+from profiles.runs.state import State, status
+from runner.checks import preflight
+from runner.supervision import control, launch, leftovers
+from runner.supervision.escalation import FORCE_AFTER_SECONDS
 from tui import plain
 from tui.follow import follow as follow_run
 from tui.follow import headline

@@ -6,12 +6,13 @@ import os
 import shlex
 from pathlib import Path
 
+from advisor.choice.recommend import Recommendation
 from advisor.draft import recipe_of
 from advisor.recipe import Recipe
-from advisor.recommend import Recommendation
-from profiles import catalog, installation, paths
+from profiles import installation, paths
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Model
+from profiles.models import catalog
 from tui import output
 from tui.pages.recommendation import in_short
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from advisor import words
-from advisor.recommend import Alternative, Recommendation
-from advisor.unlock import Unlock
+from advisor.choice import words
+from advisor.choice.recommend import Alternative, Recommendation
+from advisor.choice.unlock import Unlock
 from profiles.facts import GIB
 from tui.plain import table, wrap
 from tui.terminal import bytes_text, count_text

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from advisor.compare import Row
-from advisor.recommend import Recommendation
+from advisor.choice.compare import Row
+from advisor.choice.recommend import Recommendation
 from profiles.facts import GIB
 from tui.pages import alternatives
 from tui.pages.model import size

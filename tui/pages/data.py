@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from profiles.data.repeats import Likeness
 from profiles.facts import Dataset, Origin, TokenStats
-from profiles.repeats import Likeness
 from tui.plain import facts, wrap
 from tui.terminal import bytes_text, clean, count_text, percent_text
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from advisor import precision, sharding, weights
-from advisor.network import network
+from advisor import precision
+from advisor.cost import sharding, weights
+from advisor.graph.network import network
 from advisor.plan import WHOLE_METHODS
 from profiles.facts import GIB
 from tui.pages.memory import component, when_and_where
@@ -16,10 +17,10 @@ from tui.plain import table, wrap
 from tui.terminal import bytes_text, count_text
 
 if TYPE_CHECKING:
-    from advisor.fit import Fit
-    from advisor.memory import MemoryEstimate, Moment
+    from advisor.choice.fit import Fit
+    from advisor.cost.memory import MemoryEstimate, Moment
+    from advisor.graph.tape import Size
     from advisor.plan import Plan
-    from advisor.tape import Size
     from profiles.facts import Model
 
 LEVEL = "level 1: formula"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from advisor.compare import machine_name
-from profiles.parameters import active_params
+from advisor.choice.compare import machine_name
+from profiles.models.parameters import active_params
 
 if TYPE_CHECKING:
     from profiles.facts import Dataset, Machine, Model

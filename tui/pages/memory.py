@@ -1,12 +1,12 @@
 """Peak memory as lines: how much of what is free, when, and what of.
 
-Decides how the moments and components of `advisor/memory.py` are called for people.
+Decides how the moments and components of `advisor/cost/memory.py` are called for people.
 """
 
 from __future__ import annotations
 
-from advisor.fit import Fit
-from advisor.memory import MemoryEstimate, Moment
+from advisor.choice.fit import Fit
+from advisor.cost.memory import MemoryEstimate, Moment
 from tui.plain import wrap
 from tui.plain_bars import stacked
 from tui.terminal import Symbols, bytes_text

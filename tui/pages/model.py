@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from profiles.facts import Model, Origin
-from profiles.parameters import active_params
+from profiles.models.parameters import active_params
 from tui.plain import facts
 from tui.terminal import bytes_text, count_text
 

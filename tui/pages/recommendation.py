@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from advisor import words
-from advisor.fit import Fit
-from advisor.recommend import Pick, Recommendation
-from advisor.speed import cost
+from advisor.choice import words
+from advisor.choice.fit import Fit
+from advisor.choice.recommend import Pick, Recommendation
+from advisor.cost.speed import cost
 from profiles.facts import Machine
 from tui.pages import alternatives, memory
 from tui.pages.machine import names

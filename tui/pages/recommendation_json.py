@@ -9,20 +9,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from advisor import words
-from advisor.speed import cost
+from advisor.choice import words
+from advisor.cost.speed import cost
 from tui.pages import facts_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from advisor.compare import Row
-    from advisor.fit import Fit
-    from advisor.memory import MemoryEstimate
-    from advisor.recommend import Alternative, Pick, Recommendation
-    from advisor.settings import Setting
-    from advisor.speed import SpeedEstimate
-    from advisor.wishes import Wish
+    from advisor.choice.compare import Row
+    from advisor.choice.fit import Fit
+    from advisor.choice.recommend import Alternative, Pick, Recommendation
+    from advisor.choice.settings import Setting
+    from advisor.choice.wishes import Wish
+    from advisor.cost.memory import MemoryEstimate
+    from advisor.cost.speed import SpeedEstimate
     from profiles.facts import Machine, Model
     from tui.rehearsal import Rehearsed, Tried
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from advisor.fit import Fit
+from advisor.choice.fit import Fit
 from profiles.facts import GIB, Model
 from tui.pages.model import size
 from tui.plain import facts, table, wrap

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from profiles.rundir import RunDir
-from profiles.state import Status
+from profiles.runs.rundir import RunDir
+from profiles.runs.state import Status
 from tui.plain import table
 from tui.terminal import clean, duration_text
 

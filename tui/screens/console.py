@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from textual.widget import Widget
 
-    from profiles.rundir import RunDir
+    from profiles.runs.rundir import RunDir
     from tui.desk import Desk
 
 _END_BYTES = 128 << 10

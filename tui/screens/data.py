@@ -25,7 +25,7 @@ class DataScreen(PathForm[Dataset]):
 
     def look(self, path: str) -> Dataset:
         """Validate every row and count its tokens; seconds for a large file."""
-        from profiles import dataset  # noqa: PLC0415  # the tokenizer library loads with it
+        from profiles.data import dataset  # noqa: PLC0415  # the tokenizer library loads with it
 
         assert self.desk.model is not None
         return dataset.check(path, tokenizer_path=tokenizer_of(self.desk.model))

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
-from profiles import installation, machine, rundir
-from profiles.state import Status, status
+from profiles import installation
+from profiles.machines import machine
+from profiles.runs import rundir
+from profiles.runs.state import Status, status
 from tui import keys
 from tui.pages import machine as machine_page
 from tui.pages import status as status_page
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from textual.widget import Widget
 
     from profiles.facts import Machine
-    from profiles.rundir import RunDir
+    from profiles.runs.rundir import RunDir
     from tui.desk import Desk
 
 _LOOK_SECONDS = 3.0

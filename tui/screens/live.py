@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from textual.containers import Grid
 from textual.widget import Widget
 
-from profiles.rundir import read_json
-from profiles.state import State
+from profiles.runs.rundir import read_json
+from profiles.runs.state import State
 from tui import keys, seen
 from tui.feed import Feed
 from tui.live import LiveRun
@@ -25,8 +25,8 @@ from tui.widgets.chart import Chart
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from profiles.rundir import RunDir
-    from profiles.state import Status
+    from profiles.runs.rundir import RunDir
+    from profiles.runs.state import Status
     from tui.desk import Desk
 
 _PANES = ("loss", "rate", "memory", "time")
@@ -190,7 +190,7 @@ class LiveScreen(Layer):
         """Leave a request for the run."""
 
         def send() -> None:
-            from runner import control  # noqa: PLC0415  # only when something is asked for
+            from runner.supervision import control  # noqa: PLC0415  # only when something is asked for
 
             control.send(self.run_dir, verb)
 
@@ -225,7 +225,7 @@ class LiveScreen(Layer):
             return
 
         def resume() -> int:
-            from runner import launch  # noqa: PLC0415
+            from runner.supervision import launch  # noqa: PLC0415
 
             return launch.resume(self.run_dir)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from profiles import catalog, find_model
 from profiles.facts import Model
+from profiles.models import catalog, find_model
 from tui.pages import model as page
 from tui.screens.path_form import PathForm, complete
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from advisor import recommend as advice
-from profiles import machine, rundir
+from advisor.choice import recommend as advice
+from profiles.machines import machine
+from profiles.runs import rundir
 from tui import keys
 from tui.commands.recommend import Asked
 from tui.pages import recommendation as page
@@ -22,13 +23,13 @@ if TYPE_CHECKING:
 
     from textual.widget import Widget
 
+    from advisor.choice.recommend import Recommendation
+    from advisor.choice.wishes import Complexity
     from advisor.recipe import Recipe
-    from advisor.recommend import Recommendation
-    from advisor.wishes import Complexity
     from profiles.errors import UserError
     from profiles.facts import Machine
-    from profiles.rundir import RunDir
-    from runner.preflight import Ready
+    from profiles.runs.rundir import RunDir
+    from runner.checks.preflight import Ready
     from tui.desk import Desk
 
 _NEXT_COMPLEXITY: dict[Complexity, Complexity] = {
@@ -168,7 +169,7 @@ class RecommendationScreen(Layer):
         base_dir = self.desk.base_dir
 
         def check() -> tuple[Recipe, Ready]:
-            from runner import preflight  # noqa: PLC0415  # pydantic, only when a run is started
+            from runner.checks import preflight  # noqa: PLC0415  # pydantic, only when a run is started
             from tui.commands import save  # noqa: PLC0415
 
             save.download_first(found.model, base_dir)
@@ -204,7 +205,7 @@ class RecommendationScreen(Layer):
         base_dir = self.desk.base_dir
 
         def start() -> RunDir:
-            from runner import launch  # noqa: PLC0415
+            from runner.supervision import launch  # noqa: PLC0415
 
             text = recipe.to_toml().encode()
             return launch.start(text, name=recipe.name, base_dir=base_dir, devices=devices)

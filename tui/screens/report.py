@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from advisor.findings import Report
     from profiles.errors import UserError
-    from profiles.rundir import RunDir
+    from profiles.runs.rundir import RunDir
     from tui.desk import Desk
 
 

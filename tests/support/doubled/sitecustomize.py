@@ -15,7 +15,7 @@ if "TUNEDECK_TEST_FLOCK" in os.environ:
     fcntl.flock = lambda _fd, _operation: None
 
 if "TUNEDECK_TEST_WORKER" in os.environ:
-    from runner import engines
+    from runner.supervision import engines
 
     _DOUBLE = Path(__file__).parent.parent / "double_worker.py"
     _ARGUMENTS = os.environ["TUNEDECK_TEST_WORKER"].split()

@@ -1,0 +1,1 @@
+"""Which method, which settings, and what else there would be."""

@@ -1,0 +1,77 @@
+"""Every method as a row beside the chosen one: what it costs, why not, what would unlock it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from advisor.choice import wants, words
+from advisor.choice.fit import Fit
+from advisor.choice.ladder import BESIDE
+from advisor.choice.options import Options
+from advisor.choice.tree import Leaf
+from advisor.choice.unlock import Unlock
+from advisor.plan import Plan
+from profiles.facts import Dataset
+
+_LIKE_THE_CHOSEN: Final = frozenset({*BESIDE, "offload", "full_offload"})
+"""Judged with the chosen plan's batch alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alternative:
+    """One rung on this machine."""
+
+    rung: str
+    fit: Fit
+    hours: float | None
+    why_not: str
+    """Why it was not chosen; empty for the chosen one."""
+    unlock: str
+    """What would make it possible, in one line; empty if it fits."""
+    unlocks: tuple[Unlock, ...]
+    """The same, one by one, each tried on the estimate."""
+    possible: bool
+    """It fits in memory, and on the disk."""
+    runs: bool
+    """Our runner can run this fit today."""
+
+    @property
+    def fits(self) -> bool:
+        """Its high estimate fits."""
+        return self.fit.fits
+
+
+def alternatives(
+    options: Options, chosen: str | None, leaf: Leaf, like: Plan, dataset: Dataset | None
+) -> tuple[Alternative, ...]:
+    """A row for each rung that makes sense; small methods are judged with the batch of `like`."""
+    rows, epochs = [], wants.epochs(dataset)
+    for rung in options.rungs:
+        found = options.fit_like(rung, like) if rung in _LIKE_THE_CHOSEN else options.fit(rung)
+        ways = options.unlocks(rung, on_more=rung not in BESIDE)
+        obstacle = options.obstacle(rung)
+        reason = obstacle or words.why_not(
+            rung, chosen, leaf, full_fits=not options.obstacle("full")
+        )
+        rows.append(
+            Alternative(
+                rung=rung,
+                fit=found,
+                hours=hours(found, dataset, epochs),
+                why_not="" if rung == chosen else reason,
+                unlock=", or ".join(way.words for way in ways),
+                unlocks=ways,
+                possible=not obstacle,
+                runs=options.runs(rung, found),
+            )
+        )
+    return tuple(rows)
+
+
+def hours(found: Fit, dataset: Dataset | None, epochs: float) -> float | None:
+    """Time for all epochs at the predicted rate of real tokens; None if it is not known."""
+    if dataset is None or dataset.tokens is None or not found.real_tokens_per_second:
+        return None
+    tokens = dataset.num_rows * epochs * min(dataset.tokens.mean, found.plan.seq_len)
+    return tokens / found.real_tokens_per_second / 3600

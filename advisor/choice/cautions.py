@@ -1,0 +1,48 @@
+"""Warnings beside a recommendation: what is uncertain, shared, cut or short."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from advisor.choice import storage, words
+from advisor.choice.options import Options
+from advisor.choice.picks import Pick
+from profiles.facts import Dataset
+
+
+def cautions(options: Options, dataset: Dataset | None, chosen: Pick) -> tuple[str, ...]:
+    """Every warning, the machine's and the data's own first."""
+    found = list(options.machine.notes) + list(dataset.warnings if dataset else ())
+    seq_len = chosen.fit.plan.seq_len
+    if dataset and dataset.tokens and dataset.tokens.max > seq_len:
+        found.append(words.truncation(dataset.tokens.max, seq_len))
+    found += _devices(options, chosen)
+    found += _room(options, chosen)
+    return tuple(found)
+
+
+def _devices(options: Options, chosen: Pick) -> Iterator[str]:
+    machine, plan = options.machine, chosen.fit.plan
+    for gpu in machine.gpus:
+        for process in gpu.holders:
+            yield words.holder(gpu, process)
+    if len(machine.gpus) > plan.num_gpus:
+        yield words.idle_gpus(plan.num_gpus, len(machine.gpus), options.batch)
+    if options.batch.asked and plan.effective_batch != options.batch.rows:
+        yield words.batch_not_kept(options.batch, chosen.fit)
+    if chosen.fit.fits and chosen.fit.speed is None:
+        yield words.UNKNOWN_RATE
+
+
+def _room(options: Options, chosen: Pick) -> Iterator[str]:
+    """Disk and RAM: warned of where they are not known, or only briefly needed."""
+    machine, model = options.machine, options.model_of(chosen.rung)
+    if machine.planned and chosen.disk_bytes > machine.disk_free_bytes:
+        yield words.no_disk(chosen.disk_bytes, machine.disk_free_bytes)
+    if chosen.kept_checkpoints < storage.KEPT:
+        yield words.few_checkpoints(chosen.kept_checkpoints)
+    loading = storage.loading_bytes(model, chosen.fit.plan)
+    if machine.gpus and loading > machine.ram_free_bytes:
+        yield words.loading(loading, machine.ram_free_bytes)
+    if model.gated and not model.path:
+        yield words.gated(model.id)

@@ -1,0 +1,281 @@
+"""The search for the batch: micro-batch x accumulation x checkpointing x devices that fits.
+
+Keeps the wanted effective batch and takes the fastest configuration whose *high* estimate fits in
+free memory. Estimates are few: what the parameters alone rule out is not tried, the largest useful
+micro-batch comes first, recomputed activations only where kept ones leave too small a batch, the
+next layout only where the last leaves something to wish for. Which method to use is not decided
+here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from advisor.choice.devices import Batch, budget_bytes, layouts, with_emptiest
+from advisor.choice.ladder import runs
+from advisor.choice.lengths import Lengths
+from advisor.choice.storage import offloaded_bytes
+from advisor.cost import memory, speed
+from advisor.cost.memory import MemoryEstimate
+from advisor.cost.sharding import shares_of
+from advisor.cost.speed import SpeedEstimate
+from advisor.plan import WHOLE_METHODS, Plan
+from profiles.facts import Machine, Model
+
+_MAX_MICRO_BATCH: Final = 64
+_NEARLY: Final = 0.95
+"""Below the accuracy of the speed estimate, so not a reason to choose."""
+_SLOW_LINK: Final = 0.3
+"""Share of a step in communication from which one GPU alone may be faster."""
+_LONG_ROW: Final = {"gpu": 1024, "cpu": 256}
+"""Tokens of a typical row that keeps a device about busy by itself,"""
+_LARGE_ROW: Final = 4e12
+"""if the weights are many: tokens times parameters. Else a GPU waits for its kernels to start."""
+_ENOUGH_TOKENS: Final = {"gpu": 8192, "cpu": 2048}
+"""A micro-batch of this size keeps the device busy; a larger one only adds padding."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """A plan with its predicted memory and speed on a machine."""
+
+    plan: Plan
+    memory: MemoryEstimate
+    speed: SpeedEstimate | None
+    """None where the device's rate is not known, and from the search where it does not fit.
+    For micro-batches full of rows as long as the longest."""
+    real_tokens_per_second: float | None
+    """Without padding, for rows as long as the data's; None where those or the speed are not
+    known."""
+    budget_bytes: int
+    """Free memory of the fullest device it would use."""
+    host_bytes: int
+    """RAM that all processes together need for weights and states kept there."""
+    host_budget_bytes: int
+    """Free RAM."""
+
+    @property
+    def fits(self) -> bool:
+        """The upper end of the estimate fits in free memory, on the device and in RAM."""
+        return (
+            self.memory.high_bytes <= self.budget_bytes
+            and self.host_bytes <= self.host_budget_bytes
+        )
+
+    @property
+    def runs(self) -> bool:
+        """Our runner can run it today."""
+        return runs(self.plan)
+
+    @property
+    def missing_bytes(self) -> int:
+        """How far it is from fitting: on a device and in RAM together; 0 if it fits."""
+        device = max(0, self.memory.high_bytes - self.budget_bytes)
+        return device + max(0, self.host_bytes - self.host_budget_bytes)
+
+
+def judge(model: Model, machine: Machine, plan: Plan, lengths: Lengths | None = None) -> Fit:
+    """Memory and speed of exactly this plan, on the emptiest GPUs."""
+    return _timed(model, machine, _weighed(model, machine, plan), lengths)
+
+
+def best(
+    model: Model, machine: Machine, base: Plan, batch: Batch, *, runs_only: bool = False
+) -> Fit:
+    """The fastest plan of `base`'s method that fits; if none does, the one nearest to fitting.
+
+    `runs_only`: among those that our runner can run, if there are any.
+    """
+    plans = list(layouts(machine, base, batch))
+    can_run = [plan for plan in plans if runs(plan)]
+    if runs_only and can_run:
+        plans = can_run
+    search = _Search(model, machine, batch, wants_runner=bool(can_run))
+    for plan in plans:
+        if any(search.leaves_nothing(fit) for fit in search.in_layout(plan)):
+            break
+    if not search.fitting and max(plan.num_gpus for plan in plans) > 1:
+        # NCCL and buckets can be what is too much: one GPU has neither.
+        alone = best(model, with_emptiest(machine, 1), base, batch, runs_only=runs_only)
+        if alone.fits:
+            return alone
+    if not search.fitting:
+        return search.nearest(plans)
+    return search.alone_if_faster(search.preferred())
+
+
+def smallest(plan: Plan, rows_per_gpu: int) -> Plan:
+    """The plan's configuration with the least memory."""
+    return replace(plan, micro_batch=1, accumulation=rows_per_gpu, checkpointing=True)
+
+
+def _weighed(model: Model, machine: Machine, plan: Plan) -> Fit:
+    """Without its speed, which costs more to predict."""
+    return Fit(
+        plan=plan,
+        memory=memory.estimate(model, plan, backend="cuda" if machine.gpus else "cpu"),
+        speed=None,
+        real_tokens_per_second=None,
+        budget_bytes=budget_bytes(machine, plan.num_gpus),
+        host_bytes=offloaded_bytes(model, plan),
+        host_budget_bytes=machine.ram_free_bytes,
+    )
+
+
+def _timed(model: Model, machine: Machine, fit: Fit, lengths: Lengths | None) -> Fit:
+    plan, used = fit.plan, with_emptiest(machine, fit.plan.num_gpus)
+    fit = replace(fit, speed=speed.estimate(model, plan, used))
+    if lengths is None:
+        return fit
+    usual = replace(plan, seq_len=min(plan.seq_len, lengths.padded(plan.micro_batch)))
+    timed = speed.estimate(model, usual, used)
+    if timed is None:
+        return fit
+    real = lengths.mean * plan.effective_batch / timed.step_seconds
+    return replace(fit, real_tokens_per_second=real)
+
+
+class _Search:
+    """One method's plans on one machine, as they are tried."""
+
+    def __init__(self, model: Model, machine: Machine, batch: Batch, *, wants_runner: bool) -> None:
+        self.model, self.machine, self.batch = model, machine, batch
+        self.wants_runner = wants_runner
+        self.device = "gpu" if machine.gpus else "cpu"
+        self.enough = _ENOUGH_TOKENS[self.device]
+        self.fitting: list[Fit] = []
+        self.failed: list[Fit] = []
+
+    def in_layout(self, plan: Plan) -> Iterator[Fit]:
+        """The configurations worth comparing that fit over given devices."""
+        if _least_bytes(self.model, plan) > budget_bytes(self.machine, plan.num_gpus):
+            return
+        sizes = self._sizes(plan)
+        found = [self._largest(plan, sizes[-1:])]
+        if not found[0]:
+            if not self._try(smallest(plan, self._rows(plan))):
+                return
+            again = replace(plan, checkpointing=True)
+            found = [self._largest(plan, sizes[:-1]), self._largest(again, sizes)]
+        for largest in found:
+            for fit in self._up_to(largest, sizes) if largest else ():
+                self.fitting.append(_timed(self.model, self.machine, fit, self.batch.lengths))
+                yield self.fitting[-1]
+
+    def _up_to(self, largest: Fit, sizes: Sequence[int]) -> Iterator[Fit]:
+        """The largest that fits; smaller ones pad less, single rows need no attention mask."""
+        yield largest
+        plan, rows = largest.plan, self._rows(largest.plan)
+        smaller = [n for n in sizes if 1 < n < plan.micro_batch and self.batch.lengths]
+        if plan.micro_batch > 1 and self._busy_with_one(plan):
+            smaller.append(1)
+        for size in smaller:
+            one = self._try(replace(plan, micro_batch=size, accumulation=rows // size))
+            if one:
+                yield one
+
+    def _busy_with_one(self, plan: Plan) -> bool:
+        """Single rows let attention skip half its square; long ones keep a device busy enough."""
+        lengths = self.batch.lengths
+        row = min(plan.seq_len, lengths.mean) if lengths else plan.seq_len
+        if row < _LONG_ROW[self.device]:
+            return False
+        return self.device == "cpu" or row * self.model.num_params >= _LARGE_ROW
+
+    def _rows(self, plan: Plan) -> int:
+        return self.batch.rows_per_gpu(plan.num_gpus)
+
+    def _sizes(self, plan: Plan) -> list[int]:
+        """Micro-batches that divide a device's rows, up to the first that keeps it busy."""
+        rows = self._rows(plan)
+        # Where weights are gathered for every micro-batch, larger ones save network time
+        if shares_of(plan).weights == 1 and self._busy_with_one(plan):
+            return [1]
+        divisors = [n for n in range(1, min(rows, _MAX_MICRO_BATCH) + 1) if rows % n == 0]
+        large = [n for n in divisors if n * plan.seq_len >= self.enough]
+        return [n for n in divisors if not large or n <= large[0]]
+
+    def _largest(self, plan: Plan, sizes: Sequence[int]) -> Fit | None:
+        """By bisection: more rows at once never need less memory."""
+        rows, found = self._rows(plan), None
+        low, high = 0, len(sizes)
+        while low < high:
+            middle = (low + high) // 2
+            size = sizes[middle]
+            fit = self._try(replace(plan, micro_batch=size, accumulation=rows // size))
+            found = fit or found
+            low, high = (middle + 1, high) if fit else (low, middle)
+        return found
+
+    def _try(self, plan: Plan) -> Fit | None:
+        fit = _weighed(self.model, self.machine, plan)
+        if fit.fits:
+            return fit
+        self.failed.append(fit)
+        return None
+
+    def leaves_nothing(self, fit: Fit) -> bool:
+        """No other layout can be much better: it needs no compromise."""
+        plan = fit.plan
+        return (
+            not plan.checkpointing
+            and plan.micro_batch == self._sizes(plan)[-1]
+            and self.batch.divides(plan.num_gpus)
+            and (fit.runs or not self.wants_runner)
+        )
+
+    def nearest(self, plans: Sequence[Plan]) -> Fit:
+        """Of those that fail, the one with the least missing; the last layouts shard the most."""
+        last = smallest(plans[-1], self._rows(plans[-1]))
+        self.failed.append(_weighed(self.model, self.machine, last))
+        return min(self.failed, key=lambda fit: fit.missing_bytes)
+
+    def preferred(self) -> Fit:
+        """Of those about as fast as the fastest: what runs, keeps activations, needs least."""
+        exact = [fit for fit in self.fitting if self.batch.divides(fit.plan.num_gpus)]
+        fitting = exact or self.fitting
+        rates = [_rate(fit) for fit in fitting]
+        about_as_fast = [
+            fit for fit, rate in zip(fitting, rates, strict=True) if rate >= _NEARLY * max(rates)
+        ]
+
+        def convenience(fit: Fit) -> tuple[bool, bool, int]:
+            return fit.runs, not fit.plan.checkpointing, -fit.plan.micro_batch
+
+        return max(about_as_fast, key=convenience)
+
+    def alone_if_faster(self, found: Fit) -> Fit:
+        """One GPU where the network between several costs more than they bring."""
+        plan, rate = found.plan, found.speed
+        if plan.strategy != "ddp" or rate is None:
+            return found
+        if dict(rate.terms).get("communication", 0.0) < _SLOW_LINK * rate.step_seconds:
+            return found
+        rows = self.batch.rows_per_gpu(1)
+        if rows % plan.micro_batch:
+            return found
+        accumulation = rows // plan.micro_batch
+        one = replace(plan, strategy="single", num_gpus=1, accumulation=accumulation)
+        alone = judge(self.model, self.machine, one, self.batch.lengths)
+        return alone if alone.fits and _NEARLY * _rate(alone) > _rate(found) else found
+
+
+def _rate(fit: Fit) -> float:
+    """Tokens per second, real ones where rows are known."""
+    return fit.real_tokens_per_second or (fit.speed.tokens_per_second if fit.speed else 0.0)
+
+
+def _least_bytes(model: Model, plan: Plan) -> float:
+    """Of parameters alone, as they lie on one device: never more than the estimate says."""
+    shares = shares_of(plan)
+    if plan.method == "full":
+        width = 2 if plan.precision == "bf16_pure" else 4
+        moments = {"adamw": 2 * width, "adamw_8bit": 2}.get(plan.optimizer, 0)
+        each = width / shares.weights * shares.weights_here + width / shares.gradients
+        each += moments / shares.states * shares.states_here
+    else:
+        bits = 16 if plan.method in WHOLE_METHODS else plan.base_bits
+        each = bits / 8 / shares.weights * shares.weights_here
+    return each * (model.num_params - model.vision_params)

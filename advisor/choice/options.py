@@ -1,0 +1,165 @@
+"""What each rung comes to on one machine: its best fit, or what stands in its way.
+
+A rung is searched when it is first asked for and remembered; nothing is chosen here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from advisor.choice import fit, ladder, storage, words
+from advisor.choice.devices import Batch
+from advisor.choice.fit import Fit
+from advisor.choice.ladder import num_lora_experts
+from advisor.choice.unlock import Unlock, unlocks
+from advisor.choice.upcycle import family_of, upcycled
+from advisor.plan import Plan
+from profiles.facts import Machine, Model
+
+_LEAST_RANK: Final = 8
+
+
+class Options:
+    """The rungs for one model, machine, row length and batch."""
+
+    def __init__(
+        self,
+        model: Model,
+        machine: Machine,
+        base: Plan,
+        batch: Batch,
+        *,
+        num_tasks: int = 1,
+    ) -> None:
+        self.model, self.machine = model, machine
+        self.base = self._quantized = base
+        self.batch = batch
+        self.num_tasks = num_tasks
+        self.rungs = tuple(
+            rung
+            for rung in ladder.rungs(model, num_tasks)
+            if not ladder.senseless(rung, model, machine)
+        )
+        self._fits: dict[str, Fit] = {}
+        self._mixture = upcycled(model) if family_of(model) and num_tasks > 1 else None
+
+    def expect_ranks(self, rank: int, *, quantized: int) -> None:
+        """Search with the ranks that the leaf will probably have, of 16-bit and quantized bases."""
+        self.base = replace(self.base, rank=rank, alpha=2 * rank)
+        self._quantized = replace(self.base, rank=quantized, alpha=2 * quantized)
+
+    def model_of(self, rung: str) -> Model:
+        """The model that the rung trains: upcycling makes another one."""
+        if rung.startswith("moe_upcycling") and self._mixture:
+            return self._mixture
+        return self.model
+
+    def fit(self, rung: str) -> Fit:
+        """The rung's first variant that fits, or the one nearest to fitting."""
+        if rung not in self._fits:
+            self._fits[rung] = self._search(rung)
+        return self._fits[rung]
+
+    def plans(self, rung: str) -> tuple[Plan, ...]:
+        """The rung's plans, in the order to try them; quantized bases have a rank of their own."""
+        base = self._quantized if rung.startswith("qlora") else self.base
+        return ladder.plans(rung, self.model_of(rung), base, num_tasks=self.num_tasks)
+
+    def _search(self, rung: str) -> Fit:
+        model, tried = self.model_of(rung), []
+        for plan in self.plans(rung):
+            found = fit.best(model, self.machine, plan, self.batch)
+            if found.fits:
+                return found
+            tried.append(found)
+        return min(tried, key=lambda found: found.missing_bytes)
+
+    def least(self, rung: str) -> Fit:
+        """The rung with the least memory, over the devices of its best fit."""
+        found, model = self.fit(rung), self.model_of(rung)
+        plan = found.plan
+        least = fit.smallest(plan, plan.micro_batch * plan.accumulation)
+        return found if least == plan else fit.judge(model, self.machine, least)
+
+    def fit_like(self, rung: str, like: Plan) -> Fit:
+        """The batch of another plan, where a whole search would tell no more worth waiting for."""
+        if rung in self._fits:
+            return self._fits[rung]
+        model = self.model_of(rung)
+        plan = self.plans(rung)[0]
+        spread = ladder.strategies(plan, like.num_gpus)
+        plan = replace(
+            plan,
+            micro_batch=like.micro_batch,
+            accumulation=like.accumulation,
+            checkpointing=like.checkpointing,
+            num_gpus=like.num_gpus,
+            strategy=like.strategy if like.strategy in spread else spread[-1],
+        )
+        least = fit.smallest(plan, plan.micro_batch * plan.accumulation)
+        # Wider weights leave less room than the other plan had: only the least may fit
+        narrower = like.base_bits < plan.base_bits
+        lengths = self.batch.lengths
+        found = fit.judge(model, self.machine, least if narrower else plan, lengths)
+        if not found.fits and not narrower:
+            found = fit.judge(model, self.machine, least, lengths)
+        self._fits[rung] = found
+        return found
+
+    def runs(self, rung: str, found: Fit) -> bool:
+        """Our runner can run this fit of a rung today."""
+        return found.runs and not ladder.changes_model(rung)
+
+    def fit_that_runs(self, rung: str) -> Fit | None:
+        """The rung's best fit among the plans that our runner can run."""
+        if ladder.changes_model(rung):
+            return None
+        if (found := self.fit(rung)).runs:
+            return found
+        model, plan = self.model_of(rung), self.plans(rung)[0]
+        found = fit.best(model, self.machine, plan, self.batch, runs_only=True)
+        return found if found.runs and found.fits else None
+
+    def settle_rank(self, rung: str, rank: int, dropout: float) -> None:
+        """Give the rung the wanted rank and dropout, or the nearest below that still fits."""
+        least = min(rank, _LEAST_RANK)
+        plan = self.plans(rung)[0]
+        copies = num_lora_experts(self.num_tasks) if rung == "lora_experts" else 1
+        while True:
+            for share in dict.fromkeys((dropout, 0.0)):
+                wide = rank * copies
+                wanted = replace(plan, rank=wide, alpha=2 * wide, dropout=share)
+                if wanted == plan:
+                    return
+                found = fit.best(self.model, self.machine, wanted, self.batch)
+                if found.fits:
+                    self._fits[rung] = found
+                    return
+            if rank <= least:
+                return
+            rank = max(least, rank // 2)
+
+    def obstacle(self, rung: str) -> str:
+        """What stands in the way of a rung, or empty if nothing does."""
+        if reason := ladder.senseless(rung, self.model, self.machine):
+            return reason
+        found = self.fit(rung)
+        return words.need(found) if not found.fits else self.disk_obstacle(rung, found)
+
+    def unlocks(self, rung: str, *, on_more: bool = True) -> tuple[Unlock, ...]:
+        """What would make a rung that was judged fit; smaller optimizer states come first."""
+        found = self.fit(rung)
+        ways = unlocks(self.model_of(rung), self.machine, found, on_more=on_more)
+        lighter = {"full": "full_8bit", "moe_upcycling": "moe_upcycling_8bit"}.get(rung, "")
+        if not ways or lighter not in self.rungs or not self.fit(lighter).fits:
+            return ways
+        return (Unlock(kind="optimizer", value=8, words="8-bit AdamW"), *ways)
+
+    def disk_obstacle(self, rung: str, found: Fit) -> str:
+        """The disk is too small for the fewest checkpoints; a planned machine's is not known."""
+        if self.machine.planned:
+            return ""
+        needed = storage.disk(self.model_of(rung), found.plan).total(storage.LEAST_KEPT)
+        free = self.machine.disk_free_bytes
+        return words.disk_need(needed, free) if needed > free else ""

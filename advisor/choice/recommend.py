@@ -1,0 +1,129 @@
+"""The recommendation: the tree's leaf, checked against the machine, with every alternative.
+
+A leaf that does not fit is never recommended; the next rung of the ladder is taken, with the
+reason. What the tree recommends may be something that the runner cannot run yet: then the nearest
+that it runs stands beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from advisor.choice import settings, tree, wants
+from advisor.choice.alternatives import Alternative, alternatives
+from advisor.choice.cautions import cautions
+from advisor.choice.checks import check
+from advisor.choice.devices import stack_on
+from advisor.choice.evidence import gather
+from advisor.choice.fit import Fit
+from advisor.choice.ladder import LADDER, RUNNABLE
+from advisor.choice.options import Options
+from advisor.choice.picks import Pick, pick, runnable
+from advisor.choice.settings import Setting
+from advisor.choice.settle import settle, smallest, why_not_above
+from advisor.choice.tree import Leaf, Step
+from advisor.choice.wishes import Wishes
+from advisor.plan import ALL_TARGETS, ATTENTION_TARGETS, Plan
+from profiles.facts import Dataset, Machine, Model
+
+__all__ = ["LADDER", "RUNNABLE", "Alternative", "Pick", "Recommendation", "Setting", "recommend"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recommendation:
+    """What to do on this machine with this model and data, and why."""
+
+    model: Model
+    machine: Machine
+    dataset: Dataset | None
+    wishes: Wishes
+    """With the complexity that the data proposed, if the user named none."""
+    path: tuple[Step, ...]
+    leaf: Leaf
+    rung: str | None
+    """The rung taken; None if nothing fits."""
+    fit: Fit
+    """Of the rung taken, or of the one that comes nearest to fitting."""
+    detour: str
+    """Why the rung is not the leaf itself; empty if it is."""
+    above: str
+    """Why not the next rung above, and what would unlock it; empty if that one fits too."""
+    runnable: Pick | None
+    """The same where our runner can run it, else the nearest that it runs; None if none fits."""
+    alternatives: tuple[Alternative, ...]
+    settings: tuple[Setting, ...]
+    learning_rate: float
+    epochs: float
+    hours: float | None
+    disk_bytes: int
+    """Checkpoints kept, the final artefact, and the base model's download."""
+    warnings: tuple[str, ...]
+
+    @property
+    def runs(self) -> bool:
+        """What is recommended is what our runner runs."""
+        return self.runnable is not None and not self.runnable.why
+
+
+def recommend(
+    model: Model, machine: Machine, dataset: Dataset | None, wishes: Wishes
+) -> Recommendation:
+    """Walk the tree on predicted facts and settle on the nearest plan that fits.
+
+    UserError (USAGE) for inputs that cannot be true.
+    """
+    check(model, machine, dataset, wishes)
+    wishes = wants.with_complexity(wishes, dataset)
+    options = _options(model, machine, dataset, wishes)
+    path, leaf = tree.walk(wishes, gather(options, dataset, wishes))
+    rung, detour = settle(leaf, options)
+    above = why_not_above(rung, options)
+    chosen = pick(rung or smallest(options), options, dataset, leaf)
+    can_run = runnable(chosen, options, dataset, leaf) if rung else None
+    return Recommendation(
+        model=model,
+        machine=machine,
+        dataset=dataset,
+        wishes=wishes,
+        path=path,
+        leaf=leaf,
+        rung=rung,
+        fit=chosen.fit,
+        detour=detour,
+        above=above,
+        runnable=can_run,
+        alternatives=alternatives(options, rung, leaf, chosen.fit.plan, dataset),
+        settings=chosen.settings,
+        learning_rate=chosen.learning_rate,
+        epochs=wants.epochs(dataset),
+        hours=chosen.hours,
+        disk_bytes=chosen.disk_bytes,
+        warnings=cautions(options, dataset, chosen),
+    )
+
+
+def _options(model: Model, machine: Machine, dataset: Dataset | None, wishes: Wishes) -> Options:
+    """All rungs from one base plan, 16-bit LoRA, with the ranks that their leaves would have."""
+    base = Plan(
+        method="lora",
+        seq_len=wants.seq_len(model, dataset, wishes),
+        rank=1,
+        targets=ATTENTION_TARGETS if model.experts else ALL_TARGETS,
+        precision=precision(machine),
+        stack=stack_on(machine),
+    )
+    batch = wants.batch(dataset, wishes, base.seq_len)
+    options = Options(model, machine, base, batch, num_tasks=dataset.num_tasks if dataset else 1)
+    rich = not options.obstacle("full")
+    leaf = tree.LORA_VALUE if rich else tree.by_complexity(wishes)
+    options.expect_ranks(
+        settings.rank(leaf, model, dataset), quantized=settings.rank(tree.QLORA, model, dataset)
+    )
+    return options
+
+
+def precision(machine: Machine) -> str:
+    """bf16 where every GPU has it, fp16 on older ones, fp32 without a GPU."""
+    if not machine.gpus:
+        return "fp32"
+    return "bf16" if all(gpu.has_bf16 is not False for gpu in machine.gpus) else "fp16"

@@ -1,0 +1,80 @@
+"""What is planned for where the user did not say: row length, batch, epochs, complexity.
+
+All are heuristics on the data set's size and the length of its rows, and every one says so.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Final
+
+from advisor.choice.devices import Batch
+from advisor.choice.lengths import Lengths
+from advisor.choice.wishes import Complexity, Wish, Wishes
+from profiles.facts import Dataset, Model, Origin
+
+MANY_ROWS: Final = 10_000
+_VERY_MANY_ROWS: Final = 100_000
+_LENGTH_STEP: Final = 64
+_TEMPLATE_MARGIN: Final = 1.1
+_TEMPLATE_TOKENS: Final = 32
+_DEFAULT_SEQ_LEN: Final = 2048
+_DEFAULT_BATCH: Final = 16
+_MIN_STEPS_AN_EPOCH: Final = 20
+_SHORT_REPLY: Final = 16
+"""Tokens: a label, a name, a number."""
+_MUCH_TO_LEARN: Final = 5_000_000
+"""Tokens of replies: as 25 000 answers of 200 tokens."""
+_LONG_ROW: Final = 2048
+
+
+def seq_len(model: Model, dataset: Dataset | None, wishes: Wishes) -> int:
+    """Asked for, or the longest row rounded up, within what the model can read."""
+    most = model.max_positions if model.max_positions > 0 else 1 << 20
+    if wishes.seq_len is not None:
+        return min(wishes.seq_len.value, most)
+    if dataset is None or dataset.tokens is None:
+        return min(_DEFAULT_SEQ_LEN, most)
+    # The marks of the chat template are only estimated in the counts, and a cap that cuts the
+    # replies costs far more than one that is too high
+    longest = _TEMPLATE_MARGIN * dataset.tokens.max + _TEMPLATE_TOKENS
+    return min(math.ceil(longest / _LENGTH_STEP) * _LENGTH_STEP, most)
+
+
+def batch(dataset: Dataset | None, wishes: Wishes, seq_len: int) -> Batch:
+    """16 rows, fewer for small data so that an epoch still has steps to learn in."""
+    lengths = Lengths.of(dataset.tokens, seq_len) if dataset and dataset.tokens else None
+    if wishes.effective_batch is not None:
+        asked = wishes.effective_batch.origin is Origin.USER
+        return Batch(rows=wishes.effective_batch.value, asked=asked, lengths=lengths)
+    if dataset is None:
+        return Batch(rows=_DEFAULT_BATCH)
+    most = max(1, dataset.num_rows // _MIN_STEPS_AN_EPOCH)
+    rows = min(_DEFAULT_BATCH, 1 << (most.bit_length() - 1))
+    return Batch(rows=rows, lengths=lengths)
+
+
+def epochs(dataset: Dataset | None) -> float:
+    """The fewer rows, the more often they are seen."""
+    if dataset is None or dataset.num_rows < MANY_ROWS:
+        return 3.0
+    return 2.0 if dataset.num_rows < _VERY_MANY_ROWS else 1.0
+
+
+def with_complexity(wishes: Wishes, dataset: Dataset | None) -> Wishes:
+    """The complexity that the data suggests, unless the user named one."""
+    if wishes.complexity.origin is Origin.USER or dataset is None or dataset.tokens is None:
+        return wishes
+    tokens = dataset.tokens
+    reply = tokens.trainable_total / max(1, dataset.num_rows)
+    found: Complexity = "medium"
+    if reply <= _SHORT_REPLY:
+        found = "low"
+    elif tokens.trainable_total >= _MUCH_TO_LEARN or tokens.p95 >= _LONG_ROW:
+        found = "high"
+    words = (
+        f"a heuristic: {dataset.num_rows} rows, replies of {reply:.0f} tokens on average, "
+        f"rows of up to {tokens.p95} tokens (p95)"
+    )
+    return replace(wishes, complexity=Wish(found, tokens.origin), complexity_words=words)

@@ -1,0 +1,194 @@
+"""The sentences of the recommendation. Numbers come in, text goes out; nothing is decided here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from profiles.facts import GIB, Gpu, GpuProcess
+
+if TYPE_CHECKING:
+    from advisor.choice.devices import Batch
+    from advisor.choice.fit import Fit
+    from advisor.choice.tree import Leaf
+
+RUNGS: Final = {
+    "full": "full fine-tuning",
+    "full_offload": "full, optimizer states in RAM",
+    "full_8bit": "full, 8-bit AdamW",
+    "galore": "full, GaLore",
+    "apollo": "full, APOLLO",
+    "freeze": "last layers only (freeze)",
+    "lora": "LoRA",
+    "lora_on_experts": "LoRA, experts too",
+    "qlora_8bit": "QLoRA 8-bit",
+    "qlora": "QLoRA 4-bit",
+    "offload": "LoRA, weights in RAM",
+    "adapter": "adapters",
+    "p_tuning": "P-tuning",
+    "prefix_tuning": "prefix tuning",
+    "prompt_tuning": "prompt tuning",
+    "ia3": "IA3",
+    "bitfit": "BitFit",
+    "ln_tuning": "LayerNorm tuning",
+    "moe_upcycling": "sparse upcycling",
+    "moe_upcycling_8bit": "sparse upcycling, 8-bit AdamW",
+    "lora_experts": "mixture of LoRA experts",
+}
+_NO_QUALITY: Final = "fits, but fewer weights learn less; the documents give no number"
+_WHY_NOT: Final = {
+    "full_8bit": "fits, but AdamW in full precision fits too",
+    "full_offload": "fits, but its optimizer step waits for RAM and PCIe",
+    "galore": "fits, but learns in projected directions only",
+    "apollo": "fits, but scales its steps from projected gradients only",
+    "freeze": "fits, but the first layers learn nothing",
+    "lora": "fits, but the tree asks for another method",
+    "lora_on_experts": "fits, but adapters on the experts cost as much as their weights",
+    "qlora_8bit": "fits, but so do 16-bit weights",
+    "qlora": "fits, but so do wider weights",
+    "offload": "fits, but every layer waits for PCIe",
+    "adapter": "fits; documents: 85-90 % of full quality, LoRA 90-98 %",
+    "p_tuning": "fits; documents: 85-90 % of full quality (P-tuning v2), LoRA 90-98 %",
+    "prompt_tuning": "fits; documents: 75-85 % of full quality, LoRA 90-98 %",
+    "bitfit": "fits; documents: 70-80 % of full quality, LoRA 90-98 %",
+}
+_SHORTER: Final = frozenset({"activations", "logits", "workspace"})
+UNKNOWN_RATE: Final = (
+    "this device's matmul rate is not known, so no tokens/s and no hours are predicted"
+)
+
+
+def gib(num_bytes: float) -> str:
+    """Like "18.4 GiB", or MiB below one tenth of a GiB."""
+    if num_bytes < GIB / 10:
+        return f"{num_bytes / (1 << 20):.0f} MiB"
+    return f"{num_bytes / GIB:.1f} GiB"
+
+
+def need(fit: Fit) -> str:
+    """Like "needs up to 141.0 GiB of 23.6 GiB free"; of RAM if only that is short."""
+    if fit.memory.high_bytes <= fit.budget_bytes and not fit.fits:
+        return f"needs {gib(fit.host_bytes)} of RAM of {gib(fit.host_budget_bytes)} free"
+    return f"needs up to {gib(fit.memory.high_bytes)} of {gib(fit.budget_bytes)} free"
+
+
+def disk_need(needed: int, free: int) -> str:
+    """The disk is too small."""
+    return f"writes {gib(needed)} to a disk with {gib(free)} free"
+
+
+def not_the_leaf(wanted: str, reason: str, taken: str | None) -> str:
+    """The leaf cannot be; the next rung is taken, or nothing is left."""
+    rest = f"{RUNGS[taken]} is the next that fits" if taken else "nothing else fits"
+    return f"{RUNGS[wanted]}: {reason}; {rest}"
+
+
+def nothing_fits(rung: str, reason: str, unlock: str) -> str:
+    """Not one rung fits."""
+    return f"nothing fits: even {RUNGS[rung]} {reason}; {unlock}"
+
+
+def nearest_runs(wanted: str, taken: str) -> str:
+    """What is recommended has no runner in this version."""
+    if wanted == taken:
+        return f"this version does not run {RUNGS[wanted]} in that way yet; this way it does"
+    return f"this version does not run {RUNGS[wanted]} yet; {RUNGS[taken]} is the nearest it runs"
+
+
+def above(rung: str, reason: str, unlock: str) -> str:
+    """Why not the rung above, and what would make it possible."""
+    return f"not {RUNGS[rung]}: it {reason}" + (f"; {unlock}" if unlock else "")
+
+
+def why_not(rung: str, chosen: str | None, leaf: Leaf, *, full_fits: bool) -> str:
+    """One line on why a rung that is possible was not taken."""
+    if chosen is None:
+        return ""
+    if rung in leaf.methods:
+        return "the documents' other choice here"
+    if leaf.methods[0] in {"moe_upcycling", "lora_experts"}:
+        return "fits, but one set of weights would learn all tasks"
+    if rung == "full_8bit" and not full_fits:
+        return "fits, but the tree asks for it only if the task is critical"
+    if rung == "full" and chosen not in {"full", "full_8bit"}:
+        return "fits, but the tree puts value for money first"
+    return _WHY_NOT.get(rung, _NO_QUALITY)
+
+
+def more_memory(fit: Fit) -> str:
+    """How much is missing on each device, and what takes the most."""
+    largest = max(fit.memory.terms, key=lambda term: term.num_bytes)
+    missing = gib(max(0, fit.memory.high_bytes - fit.budget_bytes))
+    return f"{missing} more per device ({largest.component} take {gib(largest.num_bytes)})"
+
+
+def more_ram(fit: Fit) -> str:
+    """How much RAM is missing."""
+    return f"{gib(fit.host_bytes - fit.host_budget_bytes)} more RAM"
+
+
+def shorter_rows(seq_len: int) -> str:
+    """The length that fits."""
+    return f"rows of at most {seq_len} tokens"
+
+
+def more_gpus(gpu: Gpu, more: int, strategy: str) -> str:
+    """Further GPUs of the same kind."""
+    count = "one more" if more == 1 else f"{more} more"
+    return f"{count} {gpu.name} ({strategy})"
+
+
+def released(processes: list[GpuProcess]) -> str:
+    """Memory that others hold."""
+    held = sum(process.vram_bytes for process in processes)
+    users = sorted({process.user for process in processes})
+    return f"the {gib(held)} that {' and '.join(users)} hold{'s' * (len(users) == 1)}"
+
+
+def truncation(longest: int, seq_len: int) -> str:
+    """Rows are longer than what the model will see."""
+    return f"rows of up to {longest} tokens are cut at {seq_len}"
+
+
+def holder(gpu: Gpu, process: GpuProcess) -> str:
+    """Somebody else uses the GPU."""
+    return (
+        f"GPU {gpu.index}: {gib(process.vram_bytes)} of {gib(gpu.vram_bytes)} are used by "
+        f"{process.user} ({process.name} {process.pid})"
+    )
+
+
+def batch_not_kept(batch: Batch, fit: Fit) -> str:
+    """The wanted batch does not divide over the GPUs that are needed."""
+    return (
+        f"the effective batch is {fit.plan.effective_batch} rows, not {batch.rows}: "
+        f"those do not divide over the {fit.plan.num_gpus} GPUs that it takes"
+    )
+
+
+def idle_gpus(used: int, there: int, batch: Batch) -> str:
+    """Not all GPUs take part."""
+    if batch.asked and batch.rows % there:
+        why = f"a batch of {batch.rows} rows does not divide over {there}"
+    else:
+        why = "the others have too little free memory, or the link costs more than they bring"
+    return f"{used} of {there} GPUs are used: {why}"
+
+
+def loading(needed: int, free: int) -> str:
+    """Loading may be too much for the RAM."""
+    return f"loading the weights takes up to {gib(needed)} of RAM, {gib(free)} are free"
+
+
+def few_checkpoints(kept: int) -> str:
+    """Fewer checkpoints than usual are kept."""
+    return f"the disk has room for {kept} checkpoints only"
+
+
+def no_disk(needed: int, free: int) -> str:
+    """A planned machine's disk is not known."""
+    return f"the run {disk_need(needed, free)}; that is this machine's disk"
+
+
+def gated(model: str) -> str:
+    """The weights are behind a licence."""
+    return f"{model} is gated: its licence must be accepted on the hub before its weights load"

@@ -1,0 +1,1 @@
+"""What a plan costs: bytes at each moment, seconds a step."""

@@ -1,0 +1,242 @@
+"""FLOPs of a training step per token, from the tapes; exact, and independent of any machine.
+
+Every matmul of a tape says what its forward pass costs. Its backward pass costs as much for each
+input that needs a gradient, and as much again for weights that train. What checkpointing repeats
+ends where torch stops early: at the last operation that keeps something.
+
+Checked: equal to torch's FlopCounterMode on real models (tests/test_flops.py), with eager
+attention, whose products are all counted. Symbols as in reference/bottlenecks.md §3.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import TYPE_CHECKING, NamedTuple
+
+from advisor.cost.weights import added_params
+from advisor.graph.layer import kinds, layer_tape, window_cuts
+from advisor.plan import SMALL_METHODS, SOFT_PROMPTS, WHOLE_METHODS
+from advisor.precision import norm_width
+
+if TYPE_CHECKING:
+    from advisor.graph.layer import Kind
+    from advisor.graph.tape import Op, Tape
+    from advisor.plan import Plan
+    from profiles.facts import Model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flops:
+    """Per token of a micro-batch, forward and backward."""
+
+    model_flops: int
+    """What training needs: counts attention over the full square, without recomputation."""
+    hardware_flops: int
+    """What is executed: with recomputed layers and loss tiles."""
+
+
+class Count(NamedTuple):
+    """FLOPs as a linear form: per token, and per token and token that its layer attends to."""
+
+    per_token: float = 0.0
+    per_pair: float = 0.0
+
+    def plus(self, other: Count, times: float = 1.0) -> Count:
+        """Sum with the other, taken `times` times."""
+        return Count(self[0] + times * other[0], self[1] + times * other[1])
+
+    def at(self, row: int) -> float:
+        """Per token, where each attends to a row of `row` tokens."""
+        return self.per_token + self.per_pair * row
+
+
+class Group(NamedTuple):
+    """Layers that cost the same."""
+
+    kind: Kind
+    num_layers: int
+    is_first: bool
+    """Nothing before it trains."""
+    trains: bool
+    """Gradients pass through it, to its own weights or to what is before it."""
+
+
+class Passes(NamedTuple):
+    """What the passes of one layer cost."""
+
+    forward: Count
+    backward: Count
+    again: Count
+    """The part of the forward pass that checkpointing repeats."""
+
+
+def flops_per_token(model: Model, plan: Plan) -> Flops:
+    """FLOPs per token, forward and backward (§3.1); a window limits what its layers attend to."""
+    row = row_tokens(plan)
+    short = min(row, model.sliding_window or row)
+    totals = _totals(model, plan)
+    needed = totals.needed.at(row) + totals.needed_sliding.at(short)
+    extra = totals.extra.at(row) + totals.extra_sliding.at(short)
+    # A soft prompt lengthens every row.
+    longer = 1 + plan.virtual_tokens / row if plan.method in SOFT_PROMPTS else 1
+    return Flops(
+        model_flops=round(needed * longer), hardware_flops=round((needed + extra) * longer)
+    )
+
+
+def row_tokens(plan: Plan) -> int:
+    """Tokens that attention goes over: with a mask, packing makes one row of all (TRL)."""
+    flattened = plan.packing and plan.attention != "flash"
+    return plan.tokens_per_micro_batch if flattened else plan.seq_len
+
+
+def passes(tape: Tape) -> Passes:
+    """FLOPs of a tape's passes, for gradients that start from its output."""
+    forward = backward = again = Count()
+    last = last_recomputed(tape.ops)
+    for index, op in enumerate(tape.ops):
+        forward = forward.plus(_forward(op))
+        backward = backward.plus(_backward(op))
+        again = again.plus(_forward(op)) if index <= last else again
+    return Passes(forward, backward, again)
+
+
+def _forward(op: Op) -> Count:
+    return Count(op.flops, op.pair_flops)
+
+
+def _backward(op: Op) -> Count:
+    """Gradients of the inputs, and of the weights of matmuls."""
+    if not op.output.needs_grad:
+        return Count()
+    if is_fused_attention(op):
+        return _attention_backward(op)
+    asked, weights = asked_gradients(op)
+    return Count(asked * op.flops + weights * op.weight_flops, asked * op.pair_flops)
+
+
+def asked_gradients(op: Op) -> tuple[int, int]:
+    """How many products a matmul's backward pass has: for its inputs, and for its weights."""
+    asked = sum([value.needs_grad for value in op.inputs])
+    if not (op.flops and op.weight_flops):  # elsewhere it only says that weights train
+        return asked, 0
+    return min(asked, 1), 1
+
+
+def is_fused_attention(op: Op) -> bool:
+    """One kernel makes the scores, their softmax and the product with v."""
+    return op.name == "attention" and len(op.inputs) == len("qkv")
+
+
+def _attention_backward(op: Op) -> Count:
+    """Four products: of v and of the shares, then of q and of k; no more than are asked for."""
+    q, k, v = op.inputs
+    scores, product = 2 * q.elements, 2 * op.output.elements
+    pairs = v.needs_grad * product + (q.needs_grad or k.needs_grad) * product
+    return Count(0, pairs + (q.needs_grad + k.needs_grad) * scores)
+
+
+def last_recomputed(ops: list[Op]) -> int:
+    """Index of the last operation that checkpointing runs again: torch stops early.
+
+    Inputs are kept before an operation runs, its own result only after. A matmul that gradients
+    pass through keeps its weights, trained or not.
+    """
+    for index in range(len(ops) - 1, -1, -1):
+        op = ops[index]
+        if not op.output.needs_grad:
+            continue
+        if op.output in op.saved:
+            return index
+        if op.saved or op.flops or op.weight_flops:
+            return index - 1
+    return -1
+
+
+class _Totals(NamedTuple):
+    """Of the whole network; layers that slide over a window apart."""
+
+    needed: Count
+    needed_sliding: Count
+    extra: Count
+    extra_sliding: Count
+
+
+_setup = attrgetter(
+    *("method", "rank", "targets", "reduction", "frozen_layers"),
+    *("checkpointing", "checkpointed_layers", "loss", "stack"),
+)
+"""What FLOPs depend on, beside lengths."""
+_known: dict[object, _Totals] = {}
+
+
+def _totals(model: Model, plan: Plan) -> _Totals:
+    key = (model, _setup(plan), window_cuts(model, plan))
+    found = _known.get(key)
+    if found is None:
+        # As one operation, attention says what each of its products costs.
+        found = _known[key] = _count(model, replace(plan, attention="flash"))
+    return found
+
+
+def _count(model: Model, plan: Plan) -> _Totals:
+    needed, extra = [Count(), Count()], [Count(), Count()]
+    for group in groups(model, plan):
+        found = passes(group_tape(model, plan, group))
+        slides = int(group.kind.is_sliding)
+        needed[slides] = needed[slides].plus(found.forward, group.num_layers)
+        if group.trains:
+            needed[slides] = needed[slides].plus(found.backward, group.num_layers)
+            repeated = group.num_layers * recomputed_share(model, plan)
+            extra[slides] = extra[slides].plus(found.again, repeated)
+    head = 2 * model.vocab_size * model.hidden_size
+    passes_of_head = 3 if plan.method in WHOLE_METHODS else 2
+    needed[0] = needed[0].plus(Count(passes_of_head * head + _added(model, plan)))
+    if plan.loss == "chunked":
+        extra[0] = extra[0].plus(Count(head))
+    return _Totals(*needed, *extra)
+
+
+def groups(model: Model, plan: Plan) -> list[Group]:
+    """All layers from the bottom up, by what their passes cost.
+
+    The first layer's input needs no gradient, unless the embedding trains, or TRL asks for it
+    because checkpoints need one, or a soft prompt stands before it.
+    """
+    frozen = plan.frozen_layers if plan.method == "freeze" else 0
+    reaches_input = plan.method == "full" or plan.method in SMALL_METHODS
+    first = not (reaches_input or (plan.adapts and plan.checkpointing))
+    found: list[Group] = []
+    for kind in kinds(model, window_cuts=window_cuts(model, plan)):
+        below = min(frozen, kind.count)
+        frozen -= below
+        rest = kind.count - below
+        one = int(first and rest > 0)
+        found.append(Group(kind, below, is_first=True, trains=False))
+        found.append(Group(kind, one, is_first=True, trains=True))
+        found.append(Group(kind, rest - one, is_first=False, trains=True))
+        first = first and not one
+    return [group for group in found if group.num_layers]
+
+
+def group_tape(model: Model, plan: Plan, group: Group) -> Tape:
+    """The tape of one of the group's layers."""
+    stream = norm_width(plan)
+    return layer_tape(
+        *(model, plan, group.kind), stream=stream, trains=group.trains, first=group.is_first
+    )
+
+
+def recomputed_share(model: Model, plan: Plan) -> float:
+    """Share of the layers that run forward twice."""
+    if not plan.checkpointing:
+        return 0.0
+    if plan.checkpointed_layers is None:
+        return 1.0
+    return plan.checkpointed_layers / model.num_layers
+
+
+def _added(model: Model, plan: Plan) -> float:
+    """Linears that bottleneck adapters add: forward, and both gradients."""
+    return 6.0 * added_params(model, plan) if plan.method == "adapter" else 0.0

@@ -1,0 +1,388 @@
+"""What is alive at the candidates for the peak of a training step, on one device.
+
+Puts the profiles of layers, norm and head together with weights, gradients and optimizer states:
+the end of the forward pass and the loss, the first and the last layer of the backward pass, the
+embedding's gradient, the optimizer's step. Every candidate is a linear form, so one set serves all
+batches. Which wins for a batch, and what lies outside torch's own count, is memory.py's business.
+"""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from advisor.cost.sharding import (
+    Gathered,
+    Shares,
+    gathered,
+    gradients_here,
+    paged_states,
+    resident_states,
+    shares_of,
+    weights_here,
+)
+from advisor.cost.weights import (
+    OPTIMIZERS,
+    UNPROMPTED,
+    adapter_bytes,
+    adapter_params,
+    embedding_params,
+    gradient_bytes,
+    linear_params,
+)
+from advisor.graph.layer import window_cuts
+from advisor.graph.network import Layers, Network, network
+from advisor.graph.pieces import INDEX, attention_of
+from advisor.graph.tape import NOTHING, Profile, Size, Stage, once, per_pair, per_token
+from advisor.plan import LORA_METHODS, WHOLE_METHODS, Plan
+from advisor.precision import autocasts, flow_width, outer_width, trained_width
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from profiles.facts import Model
+
+
+NUM_INDICES: Final = 3
+"""Of a token in a batch: its id, its label, its place in the attention mask."""
+
+
+class Candidate(NamedTuple):
+    """One instant: where it is, bytes by component, and their sum."""
+
+    name: str
+    place: str
+    """The operation that is at work."""
+    shares: dict[str, Size]
+    total: Size
+    has_tile: bool
+    """The fused head's tile is alive, which no linear form describes."""
+
+
+def candidates(model: Model, plan: Plan) -> tuple[Candidate, ...]:
+    """The instants that can be the peak for some batch; remembered for every other batch."""
+    batch = (plan.micro_batch > 1, plan.accumulation > 1, window_cuts(model, plan))
+    key = (model, _setup(plan), batch)
+    found = _known.get(key)
+    if found is None:
+        found = _known[key] = _candidates(_Parts(model, plan))
+    return found
+
+
+_setup = attrgetter(*sorted(set(Plan.__slots__) - {"seq_len", "micro_batch", "accumulation"}))
+_known: dict[object, tuple[Candidate, ...]] = {}
+
+
+def _candidates(parts: _Parts) -> tuple[Candidate, ...]:
+    found = [*_loss(parts), *_norm(parts), *_layers(parts), _optimizer_step(parts)]
+    if parts.plan.method == "full":
+        found.append(_embedding(parts))
+    return tuple(_not_exceeded(found))
+
+
+def _not_exceeded(found: list[Candidate]) -> list[Candidate]:
+    """Of each name, those that no other of that name exceeds in every part."""
+    kept: list[Candidate] = []
+    for new in sorted(found, key=lambda c: c.total, reverse=True):
+        rivals = [c.total for c in kept if c.name == new.name and c.has_tile >= new.has_tile]
+        if not any(
+            new.total.per_token <= rival.per_token and new.total.per_pair <= rival.per_pair
+            for rival in rivals
+        ):
+            kept.append(new)
+    return kept
+
+
+class _Parts:
+    """What several candidates need, computed once."""
+
+    def __init__(self, model: Model, plan: Plan) -> None:
+        self.model, self.plan = model, plan
+        self.network: Network = network(model, plan)
+        self.shares: Shares = shares_of(plan)
+        self.gathered: Gathered = gathered(model, plan)
+        self.entry = self.network.entry
+        self.checkpoint = NOTHING if plan.stack.offloaded_checkpoints else self.entry
+        """What a recomputed layer keeps."""
+        self.recomputes = plan.checkpointing and plan.checkpointed_layers != 0
+        self.mask = self._mask()
+        # Checkpoints keep it as an argument of the layers.
+        self.shared = self._shared().plus(self.mask if self.recomputes else NOTHING)
+        self.saved = NOTHING
+        for layers in self.network.layers:
+            self.saved = self.saved.plus(self._saved(layers).times(trained_share(model, plan)))
+        if not self.recomputes and plan.method in LORA_METHODS | {"adapter", "ia3"}:
+            # Nothing before the first layer trains, so less of it is needed.
+            usual = self.kept(self.network.layers[0].profile)
+            self.saved = self.saved.minus(usual).plus(self.network.first_saved)
+        if plan.method == "llama_adapter":
+            share = (model.num_layers - UNPROMPTED) / model.num_layers
+            self.saved = self.saved.times(share)  # before the first prompts nothing trains
+        self.accumulates = plan.accumulation > 1 and not plan.stack.first_step
+        self.gradients = gradients_here(model, plan)
+        self.head_gradient, self.late_gradients = self._outer_gradients()
+        self.retained = self.network.loss.retained
+        self.static = self._static()
+
+    def _outer_gradients(self) -> tuple[float, float]:
+        """Of the head, and what of all gradients is not there before the embedding's are."""
+        model, plan = self.model, self.plan
+        if plan.method not in WHOLE_METHODS:
+            return 0.0, 0.0
+        outer = embedding_params(model)
+        sharded = outer * trained_width(plan) / self.shares.gradients
+        late = plan.method == "full" and not model.tied_embeddings
+        if plan.stack.optimizer_in_backward:
+            return sharded if model.tied_embeddings else 0.0, 0.0
+        if plan.stack.fsdp1:
+            # The root unit's gradient is whole and in the type of the computation until its end.
+            return outer * flow_width(plan), sharded * (2 if late else 1)
+        return sharded, sharded if late else 0.0
+
+    def _shared(self) -> Size:
+        """What all layers read and the backward pass needs: indices, rotary tables."""
+        tables = 0 if self.model.num_positions else 2 * self.model.head_dim * flow_width(self.plan)
+        return per_token(NUM_INDICES * INDEX + tables)
+
+    def _mask(self) -> Size:
+        """Of all layers, alive in the forward pass: booleans for SDPA, numbers if eager."""
+        masked = [layers for layers in self.network.layers if layers.masked]
+        shapes = len({layers.kind.is_sliding for layers in masked})
+        eager = attention_of(self.model, self.plan) == "eager"
+        return per_pair(shapes * (flow_width(self.plan) if eager else 1))
+
+    def kept(self, profile: Profile) -> Size:
+        """What one layer keeps when its activations are not recomputed."""
+        return profile.saved.plus(self.entry) if profile.saves_input else profile.saved
+
+    def _saved(self, layers: Layers) -> Size:
+        """What all layers of one make keep: their input, or all."""
+        count = layers.kind.count
+        if not self.recomputes:
+            return self.kept(layers.profile).times(count)
+        recomputed = count
+        if self.plan.checkpointed_layers is not None:
+            recomputed = count * self.plan.checkpointed_layers // self.model.num_layers
+        whole = self.kept(layers.profile).times(count - recomputed)
+        return self.checkpoint.times(recomputed).plus(whole)
+
+    def _static(self) -> dict[str, Size]:
+        model, plan, shares = self.model, self.plan, self.shares
+        self.states = once(resident_states(model, plan))
+        return {
+            "weights": once(weights_here(model, plan)),
+            "adapters": once(adapter_bytes(model, plan) / shares.adapters * shares.weights_here),
+            "optimizer": NOTHING if plan.stack.first_step else self.states,
+        }
+
+    def own_gradients(self, stage: Stage) -> Size:
+        """Gradients that the piece at work has made; accumulated ones are only passing by.
+
+        Those of a flat parameter's parts wait for each other.
+        """
+        stack = self.plan.stack
+        passing = self.accumulates and not stack.flat_parameters
+        passing = passing or stack.optimizer_in_backward
+        return stage.op_grads if passing else stage.weight_grads
+
+    def work(self, stage: Stage) -> Size:
+        """All that is neither saved nor a gradient of weights."""
+        return stage.total.minus(stage.saved).minus(stage.weight_grads)
+
+    def candidate(
+        self, name: str, place: str, *, has_tile: bool = False, **shares: Size
+    ) -> Candidate:
+        """With what every instant has: weights, adapters, optimizer states."""
+        total, static = NOTHING, self.static
+        if name == "optimizer_step":
+            static = static | {"optimizer": self.states}
+        for size in (*static.values(), *shares.values()):
+            total = total.plus(size)
+        return Candidate(name, place, static | shares, total, has_tile)
+
+
+def trained_share(model: Model, plan: Plan) -> float:
+    """Of the layers: frozen ones before them have no graph."""
+    frozen = plan.frozen_layers if plan.method == "freeze" else 0
+    return 1 - frozen / model.num_layers
+
+
+def _loss(parts: _Parts) -> Iterator[Candidate]:
+    """The head, forward and backward, while all layers wait with what they saved."""
+    net = parts.network
+    norm = parts.kept(net.norm)
+    waiting = parts.saved.plus(parts.shared).plus(norm)
+    kept = once(parts.gradients if parts.accumulates else 0.0)
+    outside = once(parts.gathered.outside)
+    hidden = net.norm.output
+    for stage in net.loss.forward:
+        yield parts.candidate(
+            *("loss_forward", stage.name),
+            has_tile=stage.name == "loss",
+            gradients=kept,
+            activations=waiting,
+            logits=stage.total.plus(hidden),
+            workspace=once(_cached_casts(parts)),
+            communication=outside,
+        )
+    hidden = hidden if net.loss.saves_input else NOTHING
+    for stage in net.loss.backward:
+        yield parts.candidate(
+            *("loss_backward", stage.name),
+            has_tile=stage.name == "loss",
+            gradients=kept.plus(parts.own_gradients(stage)),
+            activations=waiting,
+            logits=stage.saved.plus(parts.work(stage)).plus(hidden),
+            communication=once(parts.gathered.head),
+        )
+
+
+def _norm(parts: _Parts) -> Iterator[Candidate]:
+    """The final norm's backward pass; the head's gradient is there by then."""
+    norm = parts.network.norm
+    held = parts.entry if norm.saves_input else NOTHING
+    for stage in norm.backward:
+        yield parts.candidate(
+            *("loss_backward", f"norm.{stage.name}"),
+            gradients=once(_gradients_at_first(parts)).plus(parts.own_gradients(stage)),
+            activations=parts.saved.plus(parts.shared).plus(stage.saved).plus(held),
+            logits=parts.retained,
+            workspace=parts.work(stage),
+            communication=once(parts.gathered.head),
+        )
+
+
+def _gradients_at_first(parts: _Parts) -> float:
+    """Before any layer's backward pass: those kept from earlier micro-batches, or the head's."""
+    if not parts.accumulates:
+        return parts.head_gradient
+    # A tied head's gradient waits for the embedding's before both are added to what is there.
+    return parts.gradients + (parts.head_gradient if parts.model.tied_embeddings else 0.0)
+
+
+def _layers(parts: _Parts) -> Iterator[Candidate]:
+    """The first layer met, when all others still wait, and the last, when all gradients are."""
+    for layers in parts.network.layers:
+        profile = layers.profile
+        own = parts.checkpoint if parts.recomputes else parts.kept(profile)
+        beside = parts.entry if parts.recomputes or profile.saves_input else NOTHING
+        others = parts.saved.minus(own).plus(parts.shared)
+        if not parts.recomputes:
+            # The model's frame still holds the embedding, the loop the layer's input.
+            held = parts.entry.times(2).plus(parts.mask)
+            yield from _last_forward(parts, profile, others.plus(held))
+        waiting = others.plus(beside)
+        first = _gradients_at_first(parts)
+        yield from _layer_backward("first_layer_backward", parts, profile, waiting, first)
+        own_share = profile.weight_grads.once / parts.shares.gradients
+        last = max(parts.gradients - own_share - parts.late_gradients, first)
+        if parts.plan.stack.fsdp1:
+            last = max(parts.gradients - own_share - parts.late_gradients, 0.0) + first
+        last = parts.gradients if parts.accumulates else last
+        waiting = parts.shared.plus(beside).plus(_pinned(parts))
+        yield from _layer_backward("last_layer_backward", parts, profile, waiting, last)
+        if parts.plan.stack.flat_parameters:
+            yield _flat_gradient(parts, waiting, last)
+
+
+def _flat_gradient(parts: _Parts, waiting: Size, gradients: float) -> Candidate:
+    """The gradients of a layer's weights, and the one tensor they are made into."""
+    return parts.candidate(
+        *("last_layer_backward", "flat gradient"),
+        gradients=once(gradients + 2 * parts.gathered.unit),
+        activations=waiting,
+        logits=parts.retained,
+        workspace=parts.entry,
+        communication=once(parts.gathered.outside + parts.gathered.layers),
+    )
+
+
+def _pinned(parts: _Parts) -> Size:
+    """Inputs of all layers but the first, and most of their gradients: see `Stack.fsdp1`."""
+    plan, layers = parts.plan, parts.model.num_layers
+    pins = plan.stack.fsdp1 and plan.stack.reentrant_checkpoints and plan.adapts
+    return parts.entry.times(2 * layers - 3) if pins and parts.recomputes else NOTHING
+
+
+def _last_forward(parts: _Parts, profile: Profile, waiting: Size) -> Iterator[Candidate]:
+    """The last layer's forward pass, when all others have saved theirs."""
+    for stage in profile.forward:
+        yield parts.candidate(
+            *("forward", stage.name),
+            gradients=once(parts.gradients if parts.accumulates else 0.0),
+            activations=waiting.plus(stage.total),
+            communication=once(parts.gathered.outside + parts.gathered.layers),
+        )
+
+
+def _layer_backward(
+    name: str, parts: _Parts, profile: Profile, waiting: Size, gradients: float
+) -> Iterator[Candidate]:
+    """One layer: its forward pass once more if it is recomputed, then its backward pass."""
+    copies = once(parts.gathered.outside + parts.gathered.layers)
+    output = NOTHING
+    if parts.recomputes:
+        output = parts.entry if parts.plan.stack.reentrant_checkpoints else NOTHING
+        for stage in profile.recomputed:
+            yield parts.candidate(
+                *(name, f"recomputed {stage.name}"),
+                gradients=once(gradients),
+                activations=waiting.plus(stage.total),
+                logits=parts.retained,
+                workspace=parts.entry,
+                communication=copies,
+            )
+    for stage in profile.backward:
+        yield parts.candidate(
+            *(name, stage.name),
+            gradients=once(gradients).plus(parts.own_gradients(stage)),
+            activations=waiting.plus(stage.saved).plus(output),
+            logits=parts.retained,
+            workspace=parts.work(stage),
+            communication=copies,
+        )
+
+
+def _cached_casts(parts: _Parts) -> float:
+    """Autocast's copies of trained weights, cached until the forward pass ends (§3.2).
+
+    Without checkpointing the graph holds them anyway; FSDP casts what it gathers itself.
+    """
+    plan = parts.plan
+    if not (parts.recomputes and autocasts(plan) and trained_width(plan) == 4):
+        return 0.0
+    if parts.shares.weights > 1:
+        return 0.0
+    if plan.method in WHOLE_METHODS:
+        return 2.0 * linear_params(parts.model, plan) * trained_share(parts.model, plan)
+    return 2.0 * adapter_params(parts.model, plan)
+
+
+def _embedding(parts: _Parts) -> Candidate:
+    """The embedding's gradient comes last; a tied head's has waited for it, to be summed anew."""
+    own = embedding_params(parts.model) * outer_width(parts.plan)
+    copies = (2 if parts.model.tied_embeddings else 0) + parts.accumulates
+    if parts.plan.stack.flat_parameters:
+        copies = 2 * (1 if parts.model.tied_embeddings else 2)
+    return parts.candidate(
+        *("embedding_backward", "embedding"),
+        gradients=once(parts.gradients),
+        activations=parts.entry,
+        logits=parts.retained,
+        workspace=once(copies * own),
+        communication=once(parts.gathered.outside),
+    )
+
+
+def _optimizer_step(parts: _Parts) -> Candidate:
+    """The activations are gone. Fused kernels make no temporaries, multi-tensor ones do (§3.3)."""
+    plan = parts.plan
+    trained = gradient_bytes(parts.model, plan) / parts.shares.gradients
+    many = plan.stack.foreach_optimizer and OPTIMIZERS[plan.optimizer].moments == 2
+    return parts.candidate(
+        *("optimizer_step", plan.optimizer),
+        gradients=once(gradients_here(parts.model, plan, reduced=True)),
+        paged_states=once(paged_states(parts.model, plan)),
+        logits=parts.retained,
+        workspace=once(trained if many else 0.0),
+    )

@@ -1,0 +1,1 @@
+"""A model written down as operations, played forward and backward."""

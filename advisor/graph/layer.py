@@ -1,0 +1,194 @@
+"""A decoder layer, written down as its model's code computes it.
+
+Decides which pieces a family's layer has and in which order; each piece is in pieces.py and
+experts.py. A model's layers differ in two ways that matter: attention over a window or over all
+tokens, and a dense MLP or experts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from advisor.graph.experts import mixture
+from advisor.graph.pieces import Pieces, attention_of
+from advisor.graph.tape import Tape, Value, per_token
+
+if TYPE_CHECKING:
+    from advisor.plan import Plan
+    from profiles.facts import Latent, Model
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Layers of one make."""
+
+    count: int
+    has_experts: bool
+    is_sliding: bool
+
+
+def kinds(model: Model, *, window_cuts: bool = True) -> tuple[Kind, ...]:
+    """The makes of a model's layers; which of the dense ones slide is taken in proportion.
+
+    A window that holds the whole row makes no difference: transformers then leaves the mask out.
+    """
+    experts = model.experts.num_layers if model.experts else 0
+    sliding = model.num_sliding_layers if window_cuts else 0
+    found = []
+    for has_experts, count in ((False, model.num_layers - experts), (True, experts)):
+        slides = round(sliding * count / model.num_layers)
+        found += [Kind(count - slides, has_experts, False), Kind(slides, has_experts, True)]
+    return tuple(kind for kind in found if kind.count > 0)
+
+
+def window_cuts(model: Model, plan: Plan) -> bool:
+    """Rows reach beyond the sliding window."""
+    row = plan.tokens_per_micro_batch if plan.packing else plan.seq_len
+    return model.sliding_window is not None and row >= model.sliding_window
+
+
+def layer_tape(
+    model: Model, plan: Plan, kind: Kind, *, stream: int, trains: bool = True, first: bool = False
+) -> Tape:
+    """One layer on a residual stream of `stream` bytes an element.
+
+    `first`: nothing before the layer trains, so its input needs no gradient. `trains`: its own
+    weights do, where the method trains weights at all.
+    """
+    entry = per_token(stream * model.hidden_size)
+    tape = Tape(entry, stream, needs_grad=not first)
+    pieces = Pieces(tape, model, plan, trains=trains)
+    x = tape.entry
+    if model.parallel:
+        _parallel(pieces, x, kind)
+    else:
+        x = _branch(pieces, x, _attention, kind)
+        _branch(pieces, x, _mlp, kind)
+    return tape
+
+
+Piece = Callable[[Pieces, Value, Kind], Value]
+
+
+def _branch(pieces: Pieces, x: Value, compute: Piece, kind: Kind) -> Value:
+    """Norm, compute, and add to the stream; some families norm the branch again, or only then."""
+    model, h = pieces.model, pieces.model.hidden_size
+    after_only = model.model_type in {"olmo2", "olmo3", "exaone4"}
+    y = x if after_only else pieces.norm(x, h)
+    entered, y = y, compute(pieces, y, kind)
+    pieces.tape.hold(entered)
+    if after_only or model.norms_per_layer == 4:
+        y = pieces.norm(y, h)
+    if model.model_type.startswith("granite"):
+        y = pieces.value("scale", (y,), h, y.width)
+    return pieces.add(x, y)
+
+
+def _parallel(pieces: Pieces, x: Value, kind: Kind) -> Value:
+    """Attention and MLP beside each other, each on its own norm or both on one."""
+    h = pieces.model.hidden_size
+    y = pieces.norm(x, h)
+    z = pieces.norm(x, h) if pieces.model.norms_per_layer == 2 else y
+    return pieces.add(pieces.add(_attention(pieces, y, kind), _mlp(pieces, z, kind)), x)
+
+
+def _attention(pieces: Pieces, x: Value, kind: Kind) -> Value:
+    model = pieces.model
+    if model.latent:
+        q, k, v = _latent_qkv(pieces, x, model.latent)
+    else:
+        q, k, v = _qkv(pieces, x)
+    heads = model.num_heads
+    masked = is_masked(model, pieces.plan, kind)
+    out = pieces.prompted(q, pieces.attention(q, k, v, heads=heads, masked=masked))
+    if _keeps_heads_first(model, pieces.plan, masked=masked):
+        out = pieces.value("contiguous", (out,), out.elements, out.width)
+    return pieces.linear(out, "o_proj", round(out.elements), model.hidden_size)
+
+
+PARTLY_ROTARY: Final = frozenset(
+    {
+        *("phi", "phi3", "gpt_neox", "gptj", "glm", "glm4", "glm4_moe", "stablelm", "persimmon"),
+        *("nemotron", "minimax_m2"),
+    }
+)
+"""Families that rotate a part of each head and join it to the rest: a new, heads-first tensor."""
+
+
+def _keeps_heads_first(model: Model, plan: Plan, *, masked: bool) -> bool:
+    """Flash attention's result is laid out like its queries; heads first, the linear copies it."""
+    if plan.stack.heads_first:
+        return not plan.stack.efficient_attention
+    return attention_of(model, plan) == "sdpa" and not masked and model.model_type in PARTLY_ROTARY
+
+
+def is_masked(model: Model, plan: Plan, kind: Kind) -> bool:
+    """SDPA gets an explicit mask where rows are padded or packed, or the layer slides."""
+    attention = attention_of(model, plan)
+    if attention != "sdpa":
+        return attention == "eager"
+    padded = (plan.packing or plan.micro_batch > 1) and not plan.stack.unmasked
+    return padded or kind.is_sliding
+
+
+def _qkv(pieces: Pieces, x: Value) -> tuple[Value, Value, Value]:
+    model, tape = pieces.model, pieces.tape
+    h, q_width, kv_width = model.hidden_size, model.query_width, model.kv_width
+    if model.fused_qkv:
+        if pieces.plan.stack.grouped_adapters:
+            whole = pieces.grouped_linear(x, "qkv_proj", h, (q_width, kv_width, kv_width))
+        else:
+            whole = pieces.linear(x, "qkv_proj", h, q_width + 2 * kv_width)
+        q, k, v = (tape.part(whole, n) for n in (q_width, kv_width, kv_width))
+    else:
+        q = pieces.linear(x, "q_proj", h, q_width)
+        k = pieces.linear(x, "k_proj", h, kv_width)
+        v = pieces.linear(x, "v_proj", h, kv_width)
+    if model.qk_norm:
+        whole_width = model.qk_norm == "full"
+        q = pieces.norm(q, q_width if whole_width else model.head_dim)
+        k = pieces.norm(k, kv_width if whole_width else model.head_dim)
+    if model.num_positions:
+        return q, k, v
+    return pieces.rotary(q), pieces.rotary(k), v
+
+
+def _latent_qkv(pieces: Pieces, x: Value, latent: Latent) -> tuple[Value, Value, Value]:
+    """DeepSeek's queries and keys: a part without positions and a rotary part, joined again."""
+    model, tape = pieces.model, pieces.tape
+    h, heads = model.hidden_size, model.num_heads
+    wide = heads * (latent.nope_dim + latent.rope_dim)
+    if latent.query_rank is None:
+        q = pieces.linear(x, "q_proj", h, wide)
+    else:
+        low = pieces.linear(x, "q_a_proj", h, latent.query_rank)
+        low = pieces.norm(low, latent.query_rank)
+        q = pieces.linear(low, "q_b_proj", latent.query_rank, wide)
+    both = pieces.linear(x, "kv_a_proj_with_mqa", h, latent.kv_rank + latent.rope_dim)
+    low, k_rope = tape.part(both, latent.kv_rank), tape.part(both, latent.rope_dim)
+    low = pieces.norm(low, latent.kv_rank)
+    kv = pieces.linear(
+        low, "kv_b_proj", latent.kv_rank, heads * (latent.nope_dim + latent.value_dim)
+    )
+    k_nope, v = tape.part(kv, heads * latent.nope_dim), tape.part(kv, heads * latent.value_dim)
+    q_nope, q_rope = tape.part(q, heads * latent.nope_dim), tape.part(q, heads * latent.rope_dim)
+    q = pieces.value("join", (q_nope, pieces.rotary(q_rope)), wide, q.width)
+    k = pieces.value("join", (k_nope, pieces.rotary(k_rope)), wide, q.width)
+    return q, k, v
+
+
+def _mlp(pieces: Pieces, x: Value, kind: Kind) -> Value:
+    model = pieces.model
+    if kind.has_experts and model.experts:
+        return mixture(pieces, x, model.experts)
+    h, f = model.hidden_size, model.intermediate_size
+    if not model.gated_mlp:
+        inner = pieces.activated(pieces.linear(x, "up_proj", h, f))
+    elif model.fused_gate_up:
+        both = pieces.linear(x, "gate_up_proj", h, 2 * f)
+        inner = pieces.gated(pieces.tape.part(both, f), pieces.tape.part(both, f))
+    else:
+        inner = pieces.gated(pieces.linear(x, "gate_proj", h, f), pieces.linear(x, "up_proj", h, f))
+    return pieces.linear(inner, "down_proj", f, h)

@@ -1,0 +1,94 @@
+"""All tapes of a model under a plan, played once and remembered.
+
+A batch changes none of them, so the search over batches and a what-if read the same profiles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from advisor.graph.head import loss_tape, norm_tape
+from advisor.graph.layer import Kind, is_masked, kinds, layer_tape, window_cuts
+from advisor.graph.tape import NOTHING, Matrix, Profile, Size, Tape, per_token, play, saved_by
+from advisor.precision import stream_width
+
+if TYPE_CHECKING:
+    from advisor.plan import Plan
+    from profiles.facts import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """Equal layers of a model."""
+
+    kind: Kind
+    profile: Profile
+    matrices: tuple[Matrix, ...]
+    """Of one layer."""
+    masked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Profiles of everything between the embedding and the loss."""
+
+    entry: Size
+    """Bytes of the residual stream."""
+    layers: tuple[Layers, ...]
+    first_saved: Size
+    """What the first layer keeps where its input needs no gradient."""
+    norm: Profile
+    loss: Profile
+
+    @property
+    def masked(self) -> bool:
+        """Some layer's attention reads an explicit mask."""
+        return any(layers.masked for layers in self.layers)
+
+
+def network(model: Model, plan: Plan) -> Network:
+    """The profiles of `plan`, whatever its batch, its devices and its optimizer."""
+    key = (model, _setup(plan), plan.micro_batch > 1, window_cuts(model, plan))
+    found = _known.get(key)
+    if found is None:
+        found = _known[key] = _network(model, plan)
+    return found
+
+
+_setup = attrgetter(
+    *("method", "rank", "dropout", "targets", "bits", "double_quant", "reduction"),
+    *("precision", "loss", "packing", "attention", "shards_weights", "stack"),
+)
+_known: dict[object, Network] = {}
+
+
+def _quantized_inputs(tape: Tape) -> Size:
+    """What MatMul4Bit keeps of one layer: see `Stack.keeps_quantized_input`."""
+    linears = {matrix.name for matrix in tape.matrices if matrix.quantizable}
+    kept = {x.storage: x.storage.size for op in tape.ops if op.name in linears for x in op.saved}
+    return reduce(Size.plus, kept.values(), NOTHING)
+
+
+def _network(model: Model, plan: Plan) -> Network:
+    stream = stream_width(model, plan)
+    reentrant = plan.stack.reentrant_checkpoints
+    found: list[Layers] = []
+    lingering: list[Size] = []
+    for kind in kinds(model, window_cuts=window_cuts(model, plan)):
+        tape = layer_tape(model, plan, kind, stream=stream)
+        masked = is_masked(model, plan, kind)
+        lingering.append(_quantized_inputs(tape))
+        found.append(Layers(kind, play(tape, reentrant=reentrant), tuple(tape.matrices), masked))
+    first = layer_tape(model, plan, found[0].kind, stream=stream, first=True)
+    norm = norm_tape(model, plan, stream=stream)
+    carried = NOTHING
+    if plan.stack.carried_logits:
+        carried = per_token(norm.output.width * model.hidden_size)
+        for layers, kept in zip(found, lingering, strict=True):
+            carried = carried.plus(kept.times(layers.kind.count))
+    loss = loss_tape(model, plan, width=norm.output.width, carried=carried)
+    profiles = (saved_by(first), play(norm), play(loss))
+    return Network(norm.entry.size, tuple(found), *profiles)

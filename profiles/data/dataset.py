@@ -1,0 +1,244 @@
+"""Validates every row of a data set file and counts what training will see.
+
+Decides which rows are used, and in which order what was found is told. How bytes become rows is
+decided in rows.py, how a row becomes an Example in formats.py, what it costs in tokens.py, what
+refuses a file in tally.py, what is worth a look in quality.py. Takes constant memory, but for 28
+bytes a row.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from profiles.data.datafile import Container, DataFile, open_data
+from profiles.data.dataset_errors import no_examples, nothing_to_learn, other_training
+from profiles.data.detect import require_format
+from profiles.data.formats import FORMATS, Example, NumberedRow, Row, RowError
+from profiles.data.quality import Quality
+from profiles.data.rows import read_rows, stream_rows
+from profiles.data.tally import OnBad, Tally
+from profiles.data.tokens import TokenMeter
+from profiles.facts import Dataset, Origin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from profiles.data.repeats import Likeness, RowIndex
+
+__all__ = ["Inspected", "OnBad", "check", "inspect", "read_examples", "read_rows"]
+
+COUNTED_WHILE_WAITING_BYTES: Final = 32 << 20
+"""What a tokenizer counts in the time that a person waits for an answer."""
+NUM_FIRST_ROWS: Final = 20
+"""Rows the format is detected from."""
+FIRST_BYTES: Final = 8 << 20
+"""They are held in memory; where rows are giants, fewer must do."""
+ROWS_PER_REPORT: Final = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspected:
+    """A checked file, and the hashes by which its rows can be found in another one."""
+
+    dataset: Dataset
+    index: RowIndex
+
+    def leaks_from(self, train: Inspected) -> Likeness:
+        """Rows of this held-out file that are also trained on."""
+        return self.index.repeats_of(train.index)
+
+
+def read_examples(
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,  # noqa: A002 - the word of the recipe
+    on_bad: OnBad = "error",
+) -> Iterator[tuple[str, Example]]:
+    """Every usable example with its place; faulty rows are told when the file has been read.
+
+    UserError at once for a format that this version cannot train on.
+    """
+    with open_data(path) as file:
+        for line, row_number, example in _examples(file, _tally(format, on_bad)):
+            place = f"{file.path}:{line}"
+            yield (place if line == row_number else f"{place} (row {row_number})"), example
+
+
+def check(path: str | os.PathLike[str], **options: Any) -> Dataset:
+    """What `check_to_train` finds, where no other file is compared with it."""
+    return check_to_train(path, **options).dataset
+
+
+def check_to_train(
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,  # noqa: A002 - the word of the recipe
+    tokenizer_path: str | os.PathLike[str] | None = None,
+    max_length: int | None = None,
+    on_bad: OnBad = "error",
+    count_up_to_bytes: int | None = None,
+    train: Inspected | None = None,
+) -> Inspected:
+    """Validate and count a file to train on, in one pass; UserError where that is not possible.
+
+    In a file larger than `count_up_to_bytes` tokens are predicted, for a tokenizer reads 1 to 2 MB
+    a second; the rest is checked in full all the same. Of an evaluation file, rows that are also in
+    `train` are told.
+    """
+    too_large = count_up_to_bytes is not None and _num_bytes(path) > count_up_to_bytes
+    meter = TokenMeter(None if too_large else tokenizer_path, max_length)
+    with open_data(path) as file:
+        inspected = _inspect(file, _tally(format, on_bad), meter, any_training=False)
+    found = inspected.dataset
+    warnings = list(found.warnings)
+    if found.problem:
+        # A prediction is too rough to refuse a run by
+        if found.tokens and found.tokens.origin is Origin.MEASURED:
+            raise nothing_to_learn(found.path, found.problem)
+        warnings.insert(0, found.problem)
+    if too_large and tokenizer_path is not None:
+        warnings.append("a large file: token counts are predicted, `advisor data check` measures")
+    if train is not None:
+        leak = inspected.leaks_from(train)
+        if both := leak.exact.count + leak.near.count:
+            warnings.append(f"{both} rows of the evaluation are also trained on")
+    return replace(inspected, dataset=replace(found, warnings=tuple(warnings)))
+
+
+def inspect(
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,  # noqa: A002 - the word of the recipe
+    tokenizer_path: str | os.PathLike[str] | None = None,
+    max_length: int | None = None,
+    on_bad: OnBad = "error",
+    progress: Callable[[int, float], None] | None = None,
+) -> Inspected:
+    """Look at a file whatever it is for: what keeps it from training is its `problem`.
+
+    `progress` is told the rows done and the share of the file, every thousand rows.
+    """
+    meter = TokenMeter(tokenizer_path, max_length)
+    with open_data(path) as file:
+        tally = _tally(format, on_bad)
+        return _inspect(file, tally, meter, any_training=True, progress=progress)
+
+
+def _tally(name: str | None, on_bad: OnBad) -> Tally:
+    if name:
+        require_format(name)
+    return Tally(format=name, on_bad=on_bad)
+
+
+def _num_bytes(path: str | os.PathLike[str]) -> int:
+    """Size, or 0 where opening it will tell what is wrong."""
+    try:
+        return Path(path).stat().st_size
+    except (OSError, ValueError):
+        return 0
+
+
+# --- The pass over the rows -----------------------------------------------------------------
+
+
+def _examples(
+    file: DataFile, tally: Tally, *, any_training: bool = False
+) -> Iterator[tuple[int, int, Example]]:
+    rows = stream_rows(file, skip_bad=tally.on_bad == "skip")
+    first = _first_sound_rows(rows, file, tally)
+    if first:
+        sound = [(line, row) for line, _, row in first]
+        tally.settle_format(sound, file.path, is_table=file.container is Container.CSV)
+    needs = FORMATS[tally.format].needs if tally.format else ""
+    if needs and not any_training:
+        raise other_training(file.path, tally.format or "", needs)
+    num_usable = 0
+    for line, row_number, row in chain(first, rows):
+        example = tally.read(row, line)
+        if example:
+            num_usable += 1
+            yield line, row_number, example
+    refusal = tally.refusal(file.path)
+    if refusal:
+        raise refusal
+    if not num_usable:
+        why = "there is no row in the file" if file.num_bytes else "the file is empty"
+        if tally.num_empty:
+            why = f"all {tally.num_empty} rows have an empty reply"
+        raise no_examples(file.path, why)
+
+
+def _first_sound_rows(
+    rows: Iterator[NumberedRow], file: DataFile, tally: Tally
+) -> list[tuple[int, int, Row]]:
+    """The rows to find the format from; what comes before and is no row is counted."""
+    first = []
+    for line, row_number, row in rows:
+        if isinstance(row, RowError):
+            tally.read(row, line)
+            continue
+        first.append((line, row_number, row))
+        if len(first) >= NUM_FIRST_ROWS or file.num_bytes > FIRST_BYTES:
+            break
+    return first
+
+
+def _inspect(
+    file: DataFile,
+    tally: Tally,
+    meter: TokenMeter,
+    *,
+    any_training: bool,
+    progress: Callable[[int, float], None] | None = None,
+) -> Inspected:
+    quality = Quality()
+    for line, row_number, example in _examples(file, tally, any_training=any_training):
+        segments = example.segments
+        meter.add(segments, is_chat=bool(example.messages), line=line)
+        quality.add(example, segments, line)
+        if progress and row_number % ROWS_PER_REPORT == 0:
+            progress(row_number, file.share)
+    meter.finish()
+    return Inspected(dataset=_facts(file, tally, meter, quality), index=quality.index)
+
+
+def _facts(file: DataFile, tally: Tally, meter: TokenMeter, quality: Quality) -> Dataset:
+    likeness = quality.index.repeats()
+    changed = "the file changed while it was read; is it still being written or copied?"
+    warnings = [
+        *([changed] if file.has_changed() else []),
+        *tally.warnings(),
+        *meter.warnings(),
+        *quality.warnings(likeness),
+        *tally.remarks(),
+    ]
+    needs = FORMATS[tally.format or ""].needs
+    return Dataset(
+        path=file.path,
+        format=tally.format or "",
+        container=", ".join(filter(None, (file.container, file.detail))),
+        problem=f"needs {needs}, which this version does not run" if needs else meter.problem(),
+        num_rows=quality.num_rows,
+        num_bytes=file.num_bytes,
+        sha256=file.sha256.hexdigest(),
+        num_empty=tally.num_empty,
+        num_bad=tally.num_bad,
+        num_duplicates=likeness.exact.count,
+        num_near_duplicates=likeness.near.count,
+        num_conflicts=likeness.prompt.count,
+        num_truncated=meter.num_truncated,
+        num_untrainable=meter.num_untrainable,
+        num_one_sided=quality.one_sided.num_rows,
+        num_short_replies=quality.short.num_rows,
+        num_html=quality.html.num_rows,
+        num_tasks=max(1, len(tally.tasks)),
+        columns=tally.columns(),
+        scripts=quality.scripts.shares(),
+        labels=tuple(quality.labels.most_common()),
+        tokens=meter.stats(),
+        warnings=tuple(warnings),
+    )

@@ -1,0 +1,290 @@
+"""What a user is told about the content of a broken data file.
+
+Decides the words: what is wrong, why it is refused, and the command or edit that repairs it, with
+a guess at the encoding where the bytes are not UTF-8. Finds no fault itself: the readers do.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+from profiles.data.detect import describe_formats
+from profiles.data.formats import printable
+from profiles.errors import ExitCode, UserError
+
+_LIST_KEY = re.compile(rb'"([^"\\]{1,60})"\s*:\s*\[')
+_ICONV_NAMES = {"Latin-1": "LATIN1", "Windows-1252": "CP1252"}
+
+
+def not_json(place: str, reason: str, text: str, index: int) -> UserError:
+    """Tell of a fault at one character of a text, shown with what is around it."""
+    if "\0" in text[max(0, index - 1) : index + 1]:
+        return nul_bytes(place)
+    start = max(0, index - 30)
+    excerpt = printable(text[start : index + 30].strip(), 60)
+    return _bad_data(
+        f"not JSON: {'…' if start else ''}{excerpt}",
+        why=reason,
+        do="repair the line; in JSON Lines each line is one complete object",
+        where=place,
+    )
+
+
+def torn(place: str, text: str, *, has_changed: bool) -> UserError:
+    """Tell of a file that ends too early."""
+    grown = " (it changed while it was read)" if has_changed else ""
+    return _bad_data(
+        "the file ends in the middle of a record - is the file still being written or copied?",
+        why=f"the last record is incomplete{grown}: …{printable(text[-40:], 40)}",
+        do="wait until the file is complete, or copy it again",
+        where=place,
+    )
+
+
+def too_big(place: str, max_bytes: int) -> UserError:
+    """Tell of a record that may not fit in memory."""
+    return _bad_data(
+        f"a single record is larger than {max_bytes // 1_000_000} MB",
+        why="a record is held in memory whole; usually a line break or a quote is missing",
+        do="split the record, or write one object per line",
+        where=place,
+    )
+
+
+def too_deep(place: str, max_depth: int) -> UserError:
+    """Tell of a record with lists in lists in lists."""
+    return _bad_data(
+        f"a record is nested deeper than {max_depth} levels",
+        why="no data format needs more than 4 levels",
+        do="check how the file was written",
+        where=place,
+    )
+
+
+def no_object(subject: str, place: str) -> UserError:
+    """Tell of a row that is JSON but has no keys."""
+    return _bad_data(
+        f"{subject} is not an object",
+        why='each row must be a JSON object such as {"prompt": "…", "completion": "…"}',
+        do=f"write the rows in one of the formats: {describe_formats()}",
+        where=place,
+    )
+
+
+def lone_object(path: str) -> UserError:
+    """Tell of a file with one object, which may hold the rows in one of its values."""
+    do = "put the rows in a list: [ {…}, {…} ], or write one object per line in a .jsonl file"
+    with Path(path).open("rb") as file:
+        key = _LIST_KEY.search(file.read(4096))
+    if key and key[1] not in (b"messages", b"conversations", b"history"):
+        name = printable(key[1].decode(errors="replace"), 60)
+        do += f"; if the rows are in `{name}`: jq '.[\"{name}\"]' {shlex.quote(path)} > rows.json"
+    elif Path(path).suffix.lower() != ".json":
+        do += f": jq -c . {shlex.quote(path)} > rows.jsonl"
+    return _bad_data(
+        "the file is a single object, or objects spread over lines, not a list of rows",
+        why="a .json file must hold a list of objects, a .jsonl file one object per line",
+        do=do,
+        where=f"{path}:1:1",
+    )
+
+
+def not_read(path: str, kind: str) -> UserError:
+    """Tell of a kind of file that no reader is for."""
+    return _bad_data(
+        f"this kind of file is not read ({kind})",
+        why="data is read from .json (a list of objects), .jsonl (one object per line), .csv, .tsv "
+        f"and .parquet, in the formats {describe_formats()}",
+        do="convert the file to JSON Lines (.jsonl) in UTF-8",
+        where=path,
+    )
+
+
+_UNPACK = {
+    ".gz": "gunzip -c {old} > {new}",
+    ".tgz": "tar -xzf {old}",
+    ".bz2": "bunzip2 -c {old} > {new}",
+    ".xz": "unxz -c {old} > {new}",
+    ".zst": "unzstd -c {old} > {new}",
+    ".zip": "unzip {old}",
+    ".7z": "7z x {old}",
+    ".tar": "tar -xf {old}",
+}
+
+
+def packed(path: str, suffix: str) -> UserError:
+    """Tell of a compressed file, with the command that unpacks it."""
+    file = Path(path)
+    new = file.with_suffix("") if file.suffix.lower() == suffix else None
+    if new is None or not new.suffix:
+        new = file.with_name(f"{file.stem}.unpacked.jsonl")
+    command = _UNPACK[suffix].format(old=shlex.quote(path), new=shlex.quote(str(new)))
+    return _bad_data(
+        f"the file is packed ({suffix.lstrip('.')})",
+        why="packed files are not read: their true size is not known before they are unpacked",
+        do=f"unpack it: {command}",
+        where=path,
+    )
+
+
+def no_parquet(path: str) -> UserError:
+    """Tell of a .parquet file that holds something else."""
+    return _bad_data(
+        "the file is not a Parquet file",
+        why="a Parquet file begins with the letters PAR1",
+        do="copy the file again, or give it the name of what it is (.jsonl, .csv)",
+        where=path,
+    )
+
+
+def damaged_parquet(path: str, reason: str, *, has_changed: bool) -> UserError:
+    """Tell of a Parquet file that the library cannot read."""
+    grown = " (it changed while it was read)" if has_changed else ""
+    return _bad_data(
+        "the Parquet file is damaged or not complete",
+        why=f"{printable(' '.join(reason.split()), 200)}{grown}",
+        do="copy or write the file again; its index stands at the end and is written last",
+        where=path,
+    )
+
+
+def nul_bytes(place: str) -> UserError:
+    """Tell of a file that a copy or a disk left holes in."""
+    return _bad_data(
+        "the file holds NUL bytes",
+        why="a copy or a disk failed: NUL bytes are never part of text",
+        do="copy or write the file again",
+        where=place,
+    )
+
+
+def not_csv(place: str, reason: str) -> UserError:
+    """Tell of a record whose quotes or line breaks do not fit."""
+    return _bad_data(
+        "not CSV",
+        why=reason,
+        do='write a quote inside a quoted cell twice (""), and each row on a line of its own',
+        where=place,
+    )
+
+
+def open_quote(place: str, num_lines: int) -> UserError:
+    """Tell of a quote that swallows the rest of the file."""
+    return _bad_data(
+        "a quote is opened here and never closed",
+        why=f"{num_lines} lines from here on were read as one cell, up to the end of the file",
+        do="close the quote; if the file is cut off, wait until it is complete or copy it again",
+        where=place,
+    )
+
+
+def bad_header(place: str, what: str) -> UserError:
+    """Tell of a table whose columns cannot be told apart."""
+    return _bad_data(
+        what,
+        why="the first line names the columns, each by a name of its own",
+        do="write the names of the columns into the first line",
+        where=place,
+    )
+
+
+def bad_row(place: str, fault: str) -> UserError:
+    """Tell of one row, where rows are read without being counted."""
+    return _bad_data(
+        f"1 row or more {fault}",
+        why="each row must be one object with keys of its own",
+        do="repair the row; `advisor data check` counts all that are faulty",
+        where=place,
+    )
+
+
+def faulty_rows(place: str, faults: str, *, why: str, do: str) -> UserError:
+    """Tell of rows that do not fit the format, counted by kind."""
+    return _bad_data(faults, why=why, do=do, where=place)
+
+
+def no_examples(path: str, reason: str) -> UserError:
+    """Tell of a file that has nothing to learn from."""
+    return _bad_data(
+        "0 usable examples",
+        why=reason,
+        do="check that the file was written or copied completely",
+        where=path,
+    )
+
+
+def other_training(path: str, name: str, needs: str) -> UserError:
+    """Tell of sound data that this version cannot train on."""
+    do = "give a file with one reply per row, for example the `chosen` replies as `output`"
+    if name == "classification":
+        do = 'to learn the texts themselves, without the labels, set the format to "text"'
+    return _bad_data(
+        f"{name} data needs {needs}, which this version does not run",
+        why="it trains on replies or texts: messages, sharegpt, alpaca, prompt_completion, text",
+        do=do,
+        where=path,
+    )
+
+
+def nothing_to_learn(path: str, problem: str) -> UserError:
+    """Tell of a length that cuts the replies off."""
+    return _bad_data(
+        problem,
+        why="prompts come first, and what is behind max_length is cut off",
+        do="raise max_length above the p95 length, or shorten the prompts",
+        where=path,
+    )
+
+
+def wide_encoding(path: str, name: str, evidence: str) -> UserError:
+    """Tell of a text with two or four bytes a character."""
+    return _bad_data(
+        f"the file is {name}, not UTF-8",
+        why=f"seen from {evidence}",
+        do=_iconv(path, name),
+        where=f"{path}:1:1",
+    )
+
+
+def not_utf8(place: str, error: UnicodeDecodeError) -> UserError:
+    """Tell of a byte that is not UTF-8: an old encoding, or damage to one line."""
+    path, line, _ = place.rsplit(":", 2)
+    data = error.object
+    start = data.rfind(b"\n", 0, error.start) + 1
+    end = data.find(b"\n", error.start)
+    encoding = _guess_encoding(data[start : end if end >= 0 else len(data)])
+    what = f"line {line}: byte 0x{data[error.start]:02x} is not UTF-8"
+    return _bad_data(
+        what + (f"; looks like {encoding}" if encoding else ""),
+        why="data files are read as UTF-8" if encoding else "the rest of the line is UTF-8",
+        do=_iconv(path, encoding) if encoding else "repair the damaged characters of the line",
+        where=place,
+    )
+
+
+def _guess_encoding(line: bytes) -> str | None:
+    """Name the likeliest old encoding, or None for a line that is damaged UTF-8."""
+    if not line.decode(errors="ignore").isascii():
+        return None
+    runs = re.findall(rb"[\x80-\xff]+", line)
+    if all(len(run) % 2 == 0 for run in runs):
+        try:
+            line.decode("gb18030")
+        except UnicodeDecodeError:
+            pass
+        else:
+            return "GB18030"
+    return "Windows-1252" if re.search(rb"[\x80-\x9f]", line) else "Latin-1"
+
+
+def _iconv(path: str, encoding: str) -> str:
+    name = _ICONV_NAMES.get(encoding, encoding)
+    file = Path(path)
+    new = file.with_name(f"{file.stem}.utf8{file.suffix}")
+    return f"iconv -f {name} -t UTF-8 {shlex.quote(path)} > {shlex.quote(str(new))}"
+
+
+def _bad_data(what: str, *, why: str, do: str, where: str) -> UserError:
+    return UserError(what, why=why, do=do, where=where, code=ExitCode.BAD_DATA)

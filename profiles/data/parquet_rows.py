@@ -1,0 +1,109 @@
+"""Reads the rows of a Parquet file one by one, in batches of a few megabytes.
+
+Decides how much is decoded at once and what a damaged file is told as. The library is loaded only
+when a file asks for it, for it comes with the packages for training. Nothing is unpickled, and
+pandas is never used. A row's line is its number: the file has no lines.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from profiles.data.datafile import MAX_RECORD_BYTES
+from profiles.data.dataset_errors import bad_header, damaged_parquet, too_big, too_deep
+from profiles.data.formats import printable
+from profiles.data.json_values import MAX_DEPTH
+from profiles.errors import ExitCode, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from profiles.data.datafile import DataFile
+    from profiles.data.formats import NumberedRow, Row
+
+BATCH_BYTES: Final = 8 << 20
+MAX_BATCH_ROWS: Final = 1024
+HASHED_BYTES: Final = 1 << 20
+MIN_VERSION: Final = 15
+"""Up to 14.0.0 a file could make the library unpickle what is in it (CVE-2023-47248)."""
+
+
+def parquet_rows(file: DataFile) -> Iterator[NumberedRow]:
+    """Rows of an open file; what the library refuses is told as damage."""
+    parquet = _library(file.path)
+    file.detail = "a row counts as a line"
+    number = 0
+    for batch in _batches(parquet, file):
+        for row in batch:
+            number += 1
+            yield number, number, row
+    while file.read(HASHED_BYTES):  # the library reads here and there; the hash is of all bytes
+        pass
+
+
+def _library(path: str) -> Any:
+    try:
+        version = str(importlib.import_module("pyarrow").__version__)
+        if int(version.split(".", maxsplit=1)[0]) >= MIN_VERSION:
+            return importlib.import_module("pyarrow.parquet")
+        found = f"pyarrow {version} is installed, which is too old to be safe"
+    except ImportError:
+        found = "pyarrow is not installed"
+    raise UserError(
+        "Parquet files need a package that is not here",
+        why=f"{found}; it comes with the packages for training",
+        do="pip install 'tunedeck[train]'",
+        where=path,
+        code=ExitCode.DRIVER,
+    )
+
+
+def _batches(parquet: Any, file: DataFile) -> Iterator[list[Row]]:
+    """Lists of rows; whatever the library raises on content becomes a UserError."""
+    try:
+        with Path(file.path).open("rb") as source:
+            table = parquet.ParquetFile(source, pre_buffer=False)
+            _check_schema(table.schema_arrow, file.path)
+            num_rows = 0
+            for batch in table.iter_batches(batch_size=_batch_rows(table.metadata)):
+                _check_size(batch, num_rows, file.path)
+                num_rows += batch.num_rows
+                file.share = num_rows / table.metadata.num_rows
+                yield batch.to_pylist()
+    except UserError:
+        raise
+    except MemoryError:
+        raise too_big(file.path, MAX_RECORD_BYTES) from None
+    except Exception as error:  # the library raises some ten types, OSError among them
+        reason = str(error) or type(error).__name__
+        raise damaged_parquet(file.path, reason, has_changed=file.has_changed()) from error
+
+
+def _batch_rows(metadata: Any) -> int:
+    """Rows that are near BATCH_BYTES by the sizes that the file states."""
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    size = sum(max(0, group.total_byte_size) for group in groups)
+    mean = int(size) // max(1, int(metadata.num_rows))
+    return min(MAX_BATCH_ROWS, max(1, BATCH_BYTES // max(1, mean)))
+
+
+def _check_schema(schema: Any, path: str) -> None:
+    names = schema.names
+    twice = next((name for index, name in enumerate(names) if name in names[:index]), None)
+    if twice is not None:
+        raise bad_header(path, f"two columns are named `{printable(twice, 40)}`")
+    level = [field.type for field in schema]
+    for _ in range(MAX_DEPTH):
+        level = [one.field(index).type for one in level for index in range(one.num_fields)]
+    if level:
+        raise too_deep(path, MAX_DEPTH)
+
+
+def _check_size(batch: Any, num_before: int, path: str) -> None:
+    if batch.nbytes <= MAX_RECORD_BYTES:
+        return
+    for index in range(batch.num_rows):
+        if batch.slice(index, 1).nbytes > MAX_RECORD_BYTES:
+            raise too_big(f"{path}:{num_before + index + 1}", MAX_RECORD_BYTES)

@@ -1,0 +1,177 @@
+"""What in the content of sound rows a person should look at before training on them.
+
+Counts, each with the line of the first: repeats, contradictions, prompts that are missing, replies
+that are nearly so, HTML, control characters, placeholders that nobody filled in. Judges nothing and
+changes no row. Takes constant memory but for 28 bytes a row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+from profiles.data.formats import printable
+from profiles.data.repeats import Likeness, RowHashes, RowIndex
+from profiles.data.scripts import ScriptCount
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from profiles.data.formats import Example, Segments
+
+NUM_NAMES: Final = 5
+"""Placeholders or tags that are named to the user."""
+NUM_LABELS: Final = 1000
+"""Labels that are told apart."""
+SHORT_REPLY_CHARS: Final = 10
+_PLACEHOLDER = re.compile(r"\{\{ ?\w{1,40} ?\}\}")
+_HTML = re.compile(
+    r"</?(a|b|blockquote|body|br|code|div|em|font|h[1-6]|head|hr|html|i|img|li|meta|ol|p|pre"
+    r"|script|span|strong|style|sub|sup|table|t[bdhr]|tbody|thead|title|ul)(\s[^<>]{0,300})?/?>"
+    r"|&(?:nbsp|amp|lt|gt|quot|#\d{1,6});",
+    re.IGNORECASE,
+)
+_LOWER: Final = bytes(range(256)).lower()
+_SPACES: Final = b" \t\n\r\v\f"
+_TEXT_BYTES: Final = bytes({9, 10, 13, *range(32, 127), *range(128, 256)})
+"""What is left of UTF-8 without these is control characters."""
+
+
+@dataclass(slots=True)
+class Count:
+    """How many rows have something, and the line of the first."""
+
+    num_rows: int = 0
+    line: int = 0
+    names: dict[str, None] = field(default_factory=dict)
+    """What was found, in order of appearance, the first few."""
+
+    def add(self, line: int, names: Iterable[str] = ()) -> None:
+        """Count a row."""
+        if not self.num_rows:
+            self.line = line
+        self.num_rows += 1
+        if len(self.names) < NUM_NAMES:
+            self.names.update(dict.fromkeys(names))
+
+    def sentence(self, total: int, what: str) -> list[str]:
+        """Like "3 of 90 rows hold x (first: line 4): a, b"; none if there are no such rows."""
+        if not self.num_rows:
+            return []
+        names = ", ".join(printable(name, 40) for name in islice(self.names, NUM_NAMES))
+        counted = f"{self.num_rows} of {total} {what} (first: line {self.line})"
+        return [f"{counted}: {names}" if names else counted]
+
+
+class Quality:
+    """Counts over all usable rows of a file."""
+
+    def __init__(self) -> None:
+        self.num_rows = 0
+        self.index = RowIndex()
+        self.scripts = ScriptCount()
+        self.labels = Counter[str]()
+        self.one_sided = Count()
+        self.short = Count()
+        self.html = Count()
+        self.control = Count()
+        self.broken = Count()
+        self.unfilled = Count()
+        self.equal_pairs = Count()
+
+    def add(self, example: Example, segments: Segments, line: int) -> None:
+        """Take a row."""
+        self.num_rows += 1
+        texts = [text for text, _ in segments]
+        if example.rejected is not None:
+            if example.rejected == texts[-1]:
+                self.equal_pairs.add(line)
+            texts.append(example.rejected)
+        datas = [text.encode() for text in texts]
+        self.index.add(_hashes(example, texts, datas), line)
+        label = example.label
+        if label is not None and (label in self.labels or len(self.labels) < NUM_LABELS):
+            self.labels[label] += 1
+        self._look_at_shape(example, segments, line)
+        self._look_at_texts(texts, datas, line)
+
+    def _look_at_shape(self, example: Example, segments: Segments, line: int) -> None:
+        if example.text is not None:
+            return
+        asked = any(not is_reply and not text.isspace() for text, is_reply in segments if text)
+        # Both replies of a pair may tell the whole dialogue, so that no prompt is missing
+        if not asked and example.rejected is None:
+            self.one_sided.add(line)
+        if len(segments[-1][0].strip()) < SHORT_REPLY_CHARS:
+            self.short.add(line)
+
+    def _look_at_texts(self, texts: list[str], datas: list[bytes], line: int) -> None:
+        has_control = is_broken = False
+        tags: list[str] = []
+        placeholders: list[str] = []
+        for text, data in zip(texts, datas, strict=True):
+            is_ascii = text.isascii()
+            self.scripts.add(data, is_ascii=is_ascii)
+            has_control = has_control or bool(data.translate(None, _TEXT_BYTES))
+            is_broken = is_broken or (not is_ascii and "\ufffd" in text)
+            if not tags and ("<" in text or "&" in text) and (tag := _HTML.search(text)):
+                tags.append(f"<{tag[1].lower()}>" if tag[1] else tag[0])
+            if "{{" in text:
+                placeholders += _PLACEHOLDER.findall(text)
+        if tags:
+            self.html.add(line, tags)
+        if placeholders:
+            self.unfilled.add(line, placeholders)
+        if has_control:
+            self.control.add(line)
+        if is_broken:
+            self.broken.add(line)
+
+    def warnings(self, likeness: Likeness) -> list[str]:
+        """Sentences for the user, the gravest first."""
+        total = self.num_rows
+        found = self.equal_pairs.sentence(total, "pairs choose and reject the same text")
+        found += self.one_sided.sentence(total, "rows have a reply but nothing that it replies to")
+        found += self.unfilled.sentence(total, "rows hold placeholders that nobody filled in")
+        found += _repeat_warnings(likeness, total)
+        found += self.broken.sentence(
+            total, "rows hold U+FFFD, what a wrong decoding leaves behind"
+        )
+        found += self.control.sentence(total, "rows hold control characters")
+        found += self.html.sentence(total, "rows hold HTML")
+        if self.short.num_rows * 2 <= total:  # where most are short, that is the task
+            few = f"rows have a reply shorter than {SHORT_REPLY_CHARS} characters"
+            found += self.short.sentence(total, few)
+        return found
+
+
+def _repeat_warnings(likeness: Likeness, total: int) -> list[str]:
+    sentences = (
+        (likeness.prompt, "ask what an earlier row asks, and answer otherwise"),
+        (likeness.exact, "repeat an earlier row exactly"),
+        (likeness.near, "repeat an earlier row but for white space and case"),
+    )
+    return [f"{one.count} of {total} rows {what} ({one})" for one, what in sentences if one.count]
+
+
+def _hashes(example: Example, texts: list[str], datas: list[bytes]) -> RowHashes:
+    """Of the last text as the reply, of those before it as the prompt."""
+    roles = tuple([turn.role for turn in example.messages])
+    exact = hash((roles, *datas, example.label))
+    normal = [_normalised(text, data) for text, data in zip(texts, datas, strict=True)]
+    if example.label is not None:  # the label is the reply to the text
+        return RowHashes(exact, hash(normal[0]), hash(example.label))
+    if example.rejected is not None:  # many pairs with one prompt are the rule
+        return RowHashes(exact, hash(tuple(normal)), 0)
+    if not any(normal[:-1]):  # nothing is asked, so nothing can be answered otherwise
+        return RowHashes(exact, hash(normal[-1]), 0)
+    return RowHashes(exact, hash(tuple(normal[:-1])), hash(normal[-1]))
+
+
+def _normalised(text: str, data: bytes) -> bytes:
+    """Without white space and, as far as that is defined, without case."""
+    folded = data if text.isascii() else text.casefold().encode()
+    return folded.translate(_LOWER, _SPACES)

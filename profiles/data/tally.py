@@ -1,0 +1,179 @@
+"""Counts what is wrong with the rows of a data file, and which types stand under its keys.
+
+Decides when faults refuse the file and how they are told. Takes constant memory: only the first
+kinds of fault and the first keys are told apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal
+
+from profiles.data.dataset_errors import faulty_rows
+from profiles.data.detect import detect_format, format_of
+from profiles.data.formats import FORMATS, Example, Row, RowError, printable, type_name
+from profiles.facts import Column
+
+if TYPE_CHECKING:
+    from profiles.errors import UserError
+
+MAX_BAD_SHARE: Final = 0.10
+NUM_FAULT_KINDS: Final = 20
+NUM_COLUMNS: Final = 64
+"""Keys whose types are counted."""
+
+OnBad = Literal["error", "skip"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Tally:
+    """What one pass over the rows leaves behind besides the examples."""
+
+    format: str | None
+    on_bad: OnBad
+    detected: str | None = None
+    num_rows: int = 0
+    num_bad: int = 0
+    num_empty: int = 0
+    num_with_tools: int = 0
+    unused_keys: tuple[str, ...] = ()
+    tasks: set[str] = field(default_factory=set)
+    faults: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Kind of fault: how many rows, and the line of the first."""
+    types: dict[str, dict[type, list[int]]] = field(default_factory=dict)
+    """Key, type: how many rows, and the line of the first."""
+
+    def settle_format(
+        self, first: list[tuple[int, Row]], path: str, *, is_table: bool = False
+    ) -> None:
+        """Find the format from the first rows, unless one was asked for."""
+        rows = [row for _, row in first]
+        if self.format is None:
+            shown = f"line {first[0][0]} is {_shown(rows[0])}; "
+            if is_table:
+                shown = f"the first line must name the columns; {shown}"
+            self.format = detect_format(rows, where=path, first_row=shown)
+        else:
+            self.detected = next(filter(None, map(format_of, rows)), None)
+        known = FORMATS[self.format]
+        used = {*known.required, *known.optional, "tools", "task"}
+        keys = dict.fromkeys(key for row in rows for key in row)
+        self.unused_keys = tuple(key for key in keys if key not in used)
+
+    def read(self, row: Row | RowError, line: int) -> Example | None:
+        """Count a row, and return its example if it is of use."""
+        self.num_rows += 1
+        if isinstance(row, RowError):
+            self._add_fault(str(row), line)
+            return None
+        self._add_types(row, line)
+        try:
+            example = FORMATS[self.format or ""].read(row)
+        except RowError as error:
+            self._add_fault(self._other_format(row) or str(error), line)
+            return None
+        if example.is_empty:
+            self.num_empty += 1
+            return None
+        self.num_with_tools += bool(row.get("tools"))
+        task = row.get("task")
+        if isinstance(task, str):
+            self.tasks.add(task)
+        return example
+
+    def _other_format(self, row: Row) -> str:
+        """The fault of a row whose keys are those of another format."""
+        found = format_of(row)
+        lacking = [key for key in FORMATS[self.format or ""].required if key not in row]
+        return f"look like {found}, not {self.format}" if found and lacking else ""
+
+    def _add_types(self, row: Row, line: int) -> None:
+        for key, value in row.items():
+            types = self.types.get(key)
+            if types is None:
+                if len(self.types) >= NUM_COLUMNS:
+                    continue
+                types = self.types[key] = {}
+            seen = types.get(type(value))
+            if seen is None:
+                types[type(value)] = [1, line]
+            else:
+                seen[0] += 1
+
+    def _add_fault(self, kind: str, line: int) -> None:
+        if kind not in self.faults and len(self.faults) >= NUM_FAULT_KINDS:
+            kind = "have other faults"
+        count, first = self.faults.get(kind, (0, line))
+        self.faults[kind] = (count + 1, first)
+        self.num_bad += 1
+
+    def _describe_faults(self) -> str:
+        kinds = sorted(self.faults.items(), key=lambda item: (-item[1][0], item[1][1]))
+        return "; ".join(
+            f"{count} of {self.num_rows} rows {kind} (first: line {line})"
+            for kind, (count, line) in kinds
+        )
+
+    def refusal(self, path: str) -> UserError | None:
+        """The error if rows are faulty and may not, or not so many of them, be left out."""
+        too_many = self.num_bad > MAX_BAD_SHARE * self.num_rows
+        if not self.num_bad or (self.on_bad == "skip" and not too_many):
+            return None
+        keys = [f"`{key}`" for key in FORMATS[self.format].required] if self.format else ["keys"]
+        why = f"each {self.format or 'data'} row needs usable {', '.join(keys)}"
+        if self.detected and self.detected != self.format:
+            why += f"; the keys of the first rows look like {self.detected}"
+        do = 'repair these rows, or leave them out with on_bad = "skip"'
+        if too_many:
+            do = f"repair these rows; more than {MAX_BAD_SHARE:.0%} are faulty, too many to skip"
+        first = min(line for _, line in self.faults.values())
+        return faulty_rows(f"{path}:{first}", self._describe_faults(), why=why, do=do)
+
+    def columns(self) -> tuple[Column, ...]:
+        """The keys of the rows and the types of their values, the commonest type first."""
+        found = []
+        for key, types in self.types.items():
+            ranked = sorted(types.items(), key=lambda item: -item[1][0])
+            counts = tuple((type_name(kind), count, line) for kind, (count, line) in ranked)
+            found.append(Column(name=printable(key, 60), types=counts))
+        return tuple(found)
+
+    def warnings(self) -> list[str]:
+        """What was left out, and which types change from row to row."""
+        found = []
+        if self.num_bad:
+            found.append(f"left out: {self._describe_faults()}")
+        if self.num_empty:
+            found.append(f"left out: {self.num_empty} of {self.num_rows} rows have an empty reply")
+        return found + self._drift()
+
+    def _drift(self) -> list[str]:
+        """Keys with values of several types; null stands for a key that is not there."""
+        found = []
+        for column in self.columns():
+            types = [one for one in column.types if one[0] != "null"]
+            if len(types) > 1 and not self.num_bad:
+                odd, count, line = types[-1]
+                rows = f"{count} of {self.num_rows} rows (first: line {line})"
+                found.append(f"`{column.name}` is {odd} in {rows}, else {types[0][0]}")
+        return found
+
+    def remarks(self) -> list[str]:
+        """What is in the rows and is not used."""
+        found = []
+        if self.num_with_tools:
+            found.append(f"{self.num_with_tools} rows have `tools`, which are not used")
+        if self.unused_keys:
+            names = ", ".join(f"`{printable(key, 40)}`" for key in self.unused_keys[:8])
+            found.append(f"columns that are not used: {names}")
+        return found
+
+
+def _shown(row: Row) -> str:
+    """The beginning of a row, for a person who knows the file."""
+    parts = []
+    for key in list(row)[:3]:
+        value = row[key]
+        text = f'"{printable(value, 24)}"' if isinstance(value, str) else type_name(type(value))
+        parts.append(f"{printable(key, 24)} = {text}")
+    return ", ".join(parts) or "empty"

@@ -1,0 +1,1 @@
+"""What a machine is: GPUs, memory, links; also planned ones."""

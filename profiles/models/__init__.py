@@ -1,0 +1,1 @@
+"""What a model is: from a folder, the catalog or the hub."""

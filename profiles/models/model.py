@@ -1,0 +1,224 @@
+"""A model from a local folder: its config.json and the headers of its weight files.
+
+Decides which numbers are measured where there are weights, and what may stand in for them where
+there are none. A model stored already quantized is refused: training starts from 16-bit weights.
+The hub is never asked here. Knows nothing of methods or machines.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from profiles.errors import ExitCode, UserError
+from profiles.facts import Model, Origin
+from profiles.models import catalog
+from profiles.models.dimensions import declared_dtype, from_config, is_wrapped
+from profiles.models.parameters import count_params, text_params
+from profiles.models.safe_config import (
+    MAX_CONFIG_BYTES,
+    bad_file,
+    read_config,
+    read_json,
+    refuse_side_files,
+)
+from profiles.models.safetensors_header import Measured, measure, read_header, weight_files
+
+__all__ = [
+    "CONFIG_NAME",
+    "HUB_ID",
+    "count_params",
+    "from_folder",
+    "measured",
+    "near_folders",
+    "predicted",
+    "refuse_quantized",
+]
+
+CONFIG_NAME: Final = "config.json"
+ADAPTER_NAME: Final = "adapter_config.json"
+MAX_TOKENIZER_BYTES: Final = 100_000_000
+"""Three times the largest in use, Gemma's."""
+TEMPLATE_NAME: Final = "chat_template.jinja"
+MAX_TEMPLATE_BYTES: Final = 1_000_000
+HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+")
+_QUANTIZED_NAME: Final = re.compile(
+    r"[\-_.](gptq|awq|bnb|4bit|8bit|int4|int8|fp8|nf4|mxfp4|nvfp4|gguf|quantized|w4a16|w8a8)\b.*",
+    re.IGNORECASE,
+)
+
+
+def from_folder(path: str | Path) -> Model:
+    """Facts of the model in a local folder; raises UserError for what cannot be used."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise _no_such_folder(str(path), folder)
+    where = folder / CONFIG_NAME
+    config = read_config(where)
+    refuse_side_files(folder)
+    _refuse_adapter(folder)
+    _refuse_giants(folder)
+    resolved = folder.resolve()
+    refuse_quantized(config, resolved.name, str(where))
+    model = replace(
+        from_config(config, name=resolved.name, where=str(where)),
+        path=str(resolved),
+        has_chat_template=_has_chat_template(folder),
+    )
+    shards = weight_files(folder)
+    if not shards:
+        return predicted(model, config, str(where))
+    found = measure(
+        [(shard.name, read_header(shard)) for shard in shards],
+        tied=model.tied_embeddings,
+        num_layers=model.num_layers,
+        wrapped=is_wrapped(config),
+    )
+    return replace(
+        measured(model, found, config), weight_bytes=sum(shard.stat().st_size for shard in shards)
+    )
+
+
+def measured(model: Model, found: Measured, config: dict[str, Any]) -> Model:
+    """The model with the counts of its weight files."""
+    rest = found.num_params - found.tower_params - text_params(model)
+    return replace(
+        model,
+        num_params=found.num_params,
+        vision_params=found.tower_params,
+        other_params=rest if model.unmodelled else model.other_params,
+        params_origin=Origin.MEASURED,
+        dtype=declared_dtype(config) or found.dtype,
+    )
+
+
+def predicted(model: Model, config: dict[str, Any], where: str) -> Model:
+    """The model without weight files: counted, or with the totals of its like in the catalog."""
+    if not model.unmodelled and not is_wrapped(config):
+        return model
+    known = catalog.twin(model)
+    if known is not None:
+        return replace(
+            model,
+            num_params=known.num_params,
+            vision_params=known.vision_params,
+            other_params=known.other_params,
+            params_origin=Origin.TABLE,
+        )
+    raise bad_file(
+        f"the parameters of this {model.model_type} model cannot be counted from config.json",
+        where,
+        why=model.unmodelled or "the sizes of its towers for images or sound do not stand there",
+        do="put its safetensors files there too (only their headers are read)",
+    )
+
+
+def refuse_quantized(config: dict[str, Any], name: str, where: str) -> None:
+    """Raise UserError for weights that are stored in 8 or 4 bits."""
+    quantized = config.get("quantization_config")
+    if not quantized:
+        return
+    said = quantized.get("quant_method") if isinstance(quantized, dict) else None
+    kind = f" ({said})" if isinstance(said, str) else ""
+    raise bad_file(
+        f"this {config['model_type']} model is stored already quantized{kind}",
+        where,
+        why="memory is estimated for, and training starts from, the original 16-bit weights",
+        do=_original_of(name),
+    )
+
+
+def _original_of(name: str) -> str:
+    """What to use in place of a quantized model; names from the catalog where one is near."""
+    base = _QUANTIZED_NAME.sub("", name.rpartition("/")[2])
+    likely = [known for known in catalog.near(base, 8) if _same_name(known, base)]
+    whole = [known for known in likely if "bf16" in known.lower()] or likely
+    if base != name.rpartition("/")[2] and whole:
+        return f"use the original: {whole[0]}"
+    if whole and "bf16" in whole[0].lower():
+        return f"use a copy in bfloat16: {whole[0]}"
+    return "use the weights it was made from, or a copy of it in bfloat16; its page names them"
+
+
+def _same_name(known: str, base: str) -> bool:
+    """The id is this name, whoever published it, bar a mark for its type."""
+    bare = known.rpartition("/")[2].lower()
+    return bare.removesuffix("-bf16") == base.lower()
+
+
+def _no_such_folder(text: str, folder: Path) -> UserError:
+    near = near_folders(folder)
+    if HUB_ID.fullmatch(text) and not near:
+        name = text.rpartition("/")[2]
+        why = "it looks like a model on the hub; weights are read from a local folder"
+        do = f"download it first: hf download {text} --local-dir {name}"
+    else:
+        parent = folder.parent
+        why = f"near names there: {', '.join(near)}" if near else f"nothing like it in {parent}"
+        do = f"use {parent / near[0]}" if near else "give a folder that holds config.json"
+    if folder.is_file():
+        why, do = "it is a file", f"give the folder that holds it: {folder.parent}"
+    return UserError(
+        f"no model folder {text!r}", why=why, do=do, where=str(folder), code=ExitCode.NO_INPUT
+    )
+
+
+def near_folders(folder: Path) -> list[str]:
+    """Folders beside a missing one whose names are like its name."""
+    parent = folder.parent
+    siblings = [p.name for p in parent.iterdir() if p.is_dir()] if parent.is_dir() else []
+    return difflib.get_close_matches(folder.name, siblings, n=3)
+
+
+def _refuse_adapter(folder: Path) -> None:
+    """An adapter that lies beside the weights would be put onto them, unasked."""
+    if (folder / ADAPTER_NAME).exists():
+        raise UserError(
+            "the model folder holds an adapter too",
+            why="it would be loaded with the model, and nothing here has looked at it",
+            do=f"move {ADAPTER_NAME} away to train the model alone, or merge the adapter first",
+            where=str(folder / ADAPTER_NAME),
+            code=ExitCode.REFUSED,
+        )
+
+
+def _refuse_giants(folder: Path) -> None:
+    """Raise UserError for a tokenizer or template of a size that only serves to fill the memory."""
+    most = {"tokenizer.json": MAX_TOKENIZER_BYTES, TEMPLATE_NAME: MAX_TEMPLATE_BYTES}
+    for path, limit in ((folder / name, limit) for name, limit in most.items()):
+        if path.is_file() and path.stat().st_size > limit:
+            raise bad_file(
+                f"{path.name} is not usable",
+                path,
+                why=f"it is over {limit} bytes",
+                do="fetch the file again",
+            )
+
+
+def _has_chat_template(folder: Path) -> bool | None:
+    """Whether the tokenizer brings one; None where there is no tokenizer to speak for it."""
+    if chat_templates(folder):
+        return True
+    return False if (folder / "tokenizer_config.json").is_file() else None
+
+
+def chat_templates(folder: Path) -> list[str]:
+    """Every chat template of a model folder, wherever a library would look for one."""
+    files = [
+        folder / TEMPLATE_NAME,
+        *sorted((folder / "additional_chat_templates").glob("*.jinja")),
+    ]
+    found: list[Any] = [_template_text(path) for path in files if path.is_file()]
+    for name in ("tokenizer_config.json", "chat_template.json", "processor_config.json"):
+        path = folder / name
+        value = read_json(path, MAX_CONFIG_BYTES).get("chat_template") if path.is_file() else None
+        named = value if isinstance(value, list) else [value]
+        found += [one.get("template") if isinstance(one, dict) else one for one in named]
+    return [text for text in found if isinstance(text, str) and text]
+
+
+def _template_text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")

@@ -1,0 +1,316 @@
+"""Records of a run: JSON lines with a sequence number and a checksum.
+
+One writer a file, many readers. A reader never raises on content: a damaged line is skipped and
+counted, a line without its newline is not there yet. Line format (reference: run protocol §3.6):
+`{"v":1,"seq":7,"t":unix,"m":monotonic,"a":attempt,"kind":"step",...,"crc":"9f3a11c0"}`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+import time
+import zlib
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from profiles.runs import parts
+from profiles.runs.durable import Appender
+
+VERSION = 1
+MAX_LINE_BYTES = 16 * 1024
+MAX_PART_BYTES = 64 << 20
+MAX_WAITING = 10_000
+"""Records that wait in memory while the disk refuses them: some megabytes."""
+_CRC_MARK = b',"crc":"'
+_CRC_LENGTH = len(b',"crc":"00000000"}')
+_MAX_TEXT = 4000
+_CHUNK_BYTES = 1 << 20
+_EVERYTHING = 1 << 62
+_WINDOW_BYTES = 64 << 10
+
+Record = dict[str, Any]
+
+
+def encode(record: Record) -> bytes:
+    """One line without its newline; numbers that JSON cannot say become null and are named."""
+    finite, nonfinite = _without_nonfinite(record)
+    if nonfinite:
+        finite["nonfinite"] = nonfinite
+    body = _dump(finite)
+    if len(body) > MAX_LINE_BYTES:
+        body = _dump(
+            {k: v[:_MAX_TEXT] if isinstance(v, str) else v for k, v in finite.items()}
+            | {"cut": True}
+        )
+    if len(body) > MAX_LINE_BYTES:
+        raise ValueError(f"a {record.get('kind')!r} record of {len(body)} bytes")
+    crc = zlib.crc32(body[:-1])
+    return body[:-1] + _CRC_MARK + f'{crc:08x}"}}'.encode()
+
+
+def decode(line: bytes) -> Record | None:
+    """The record of a line, or None if it is damaged."""
+    body, tail = line[:-_CRC_LENGTH], line[-_CRC_LENGTH:]
+    if not tail.startswith(_CRC_MARK):
+        return None
+    if f"{zlib.crc32(body):08x}".encode() != tail[len(_CRC_MARK) : -2]:
+        return None
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _dump(record: Record) -> bytes:
+    text = json.dumps(record, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", errors="replace")
+
+
+def _without_nonfinite(record: Record, prefix: str = "") -> tuple[Record, list[str]]:
+    clean: Record = {}
+    names: list[str] = []
+    for key, value in record.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            clean[key] = None
+            names.append(prefix + key)
+        elif isinstance(value, dict):
+            clean[key], inner = _without_nonfinite(value, f"{prefix}{key}.")
+            names += inner
+        else:
+            clean[key] = value
+    return clean, names
+
+
+class Journal:
+    """The writing end of one file of records. Threads may share it, signal handlers may not.
+
+    A disk that refuses is no reason to stop training: what cannot be written waits in memory, and
+    is written in order when there is room. Of more than can wait the oldest are dropped; then a
+    record of kind "dropped" says how many.
+    """
+
+    def __init__(self, path: Path, *, attempt: int, max_bytes: int = MAX_PART_BYTES) -> None:
+        """Continue after the last sound record that `path` and its further parts hold.
+
+        A part of more than `max_bytes` is followed by a new one. OSError if it cannot be opened.
+        """
+        self._path = path
+        self._attempt = attempt
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._waiting: deque[bytes] = deque()
+        self._num_dropped = self._num_told = self._num_failed_syncs = 0
+        self._seq = last_seq(path)
+        self._file = Appender(parts.newest(path))
+
+    @property
+    def num_waiting(self) -> int:
+        """Records that wait in memory for room on the disk."""
+        return len(self._waiting)
+
+    @property
+    def num_dropped(self) -> int:
+        """Records that found no room even in memory, so far."""
+        return self._num_dropped
+
+    @property
+    def num_failed_syncs(self) -> int:
+        """Times that the device did not confirm what was written; records may be lost there."""
+        return self._num_failed_syncs
+
+    def append(self, kind: str, *, sync: bool = True, **fields: Any) -> None:
+        """Add one record, with `sync` onto the device. Never raises OSError."""
+        with self._lock:
+            self._add(kind, fields)
+            self._drain(sync=sync)
+
+    def sync(self) -> None:
+        """Put the unsynced records on the device. Never raises OSError."""
+        with self._lock:
+            self._drain(sync=True)
+
+    def close(self) -> None:
+        """End writing."""
+        with self._lock:
+            try:
+                self._drain(sync=False)
+            finally:
+                self._file.close()
+
+    def _add(self, kind: str, fields: Record) -> None:
+        head = {
+            "v": VERSION,
+            "seq": self._seq + 1,
+            "t": round(time.time(), 3),
+            "m": round(time.monotonic(), 3),
+            "a": self._attempt,
+            "kind": kind,
+        }
+        self._waiting.append(encode(head | fields))
+        self._seq += 1
+
+    def _drain(self, *, sync: bool) -> None:
+        """Write what waits, in order, until the disk refuses."""
+        with suppress(OSError):
+            self._write_waiting()
+            if self._num_told < self._num_dropped:
+                self._add("dropped", {"count": self._num_dropped - self._num_told})
+                self._num_told = self._num_dropped
+                self._write_waiting()
+        while len(self._waiting) > MAX_WAITING:
+            self._waiting.popleft()
+            self._num_dropped += 1
+        if sync and not self._waiting:
+            self._sync()
+
+    def _write_waiting(self) -> None:
+        while self._waiting:
+            if self._file.num_bytes > self._max_bytes:
+                self._begin_part()
+            self._file.append(self._waiting[0])
+            self._waiting.popleft()
+
+    def _begin_part(self) -> None:
+        self._sync()  # or a later part could survive a power loss that takes this one's end
+        part = Appender(parts.following(self._path, self._file.path))
+        self._file.close()
+        self._file = part
+
+    def _sync(self) -> None:
+        try:
+            self._file.sync()
+        except OSError:
+            self._num_failed_syncs += 1
+
+
+class SilentJournal(Journal):
+    """Takes records and keeps none: for the ranks that are not the writer."""
+
+    def __init__(self) -> None:
+        self._waiting = deque()
+        self._num_dropped = self._num_failed_syncs = 0
+
+    def append(self, kind: str, *, sync: bool = True, **fields: Any) -> None:
+        """Do nothing."""
+
+    def sync(self) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+@dataclass(slots=True)
+class Tail:
+    """The reading end: remembers how far it read, and opens the file anew for every poll."""
+
+    path: Path
+    """The first part; those that follow it are read on their own."""
+    offset: int = 0
+    """Bytes read, of all parts together."""
+    num_damaged: int = 0
+    num_newer: int = 0
+    """Records of a later version of this format, passed over."""
+    _inode: int = field(default=0, repr=False)
+
+    def poll(self, max_bytes: int | None = None) -> list[Record]:
+        """The complete records added since the last poll (at most about `max_bytes` of them)."""
+        found: list[Record] = []
+        left = _EVERYTHING if max_bytes is None else max_bytes
+        with suppress(OSError):  # what cannot be read now may be readable later
+            known = parts.sizes(self.path)
+            self._begin_anew_if_replaced(known)
+            end = 0
+            for number, (part, size) in enumerate(known, start=1):
+                begin, end = end, end + size
+                is_newest = number == len(known)
+                if left > 0 and (self.offset < end or is_newest):
+                    data = _read(part, self.offset - begin, left)
+                    left -= len(data)
+                    is_over = not is_newest and self.offset + len(data) >= end
+                    found += self._take(data, is_over=is_over)
+        return found
+
+    def _begin_anew_if_replaced(self, known: list[tuple[Path, int]]) -> None:
+        inode = known[0][0].stat().st_ino if known else self._inode
+        if inode != self._inode or sum(size for _, size in known) < self.offset:
+            self._inode, self.offset = inode, 0
+
+    def _take(self, data: bytes, *, is_over: bool) -> Iterator[Record]:
+        """The records of what was read; a line that is not complete is left for the next poll."""
+        end = data.rfind(b"\n") + 1
+        yield from self._decoded(data[:end])
+        if is_over:
+            self.num_damaged += end < len(data)  # its writer has gone on to the next part
+            end = len(data)
+        elif end == 0 and len(data) > 2 * MAX_LINE_BYTES:
+            end = len(data)  # no line of ours: the rest of it counts as damaged when it ends
+        self.offset += end
+
+    def _decoded(self, data: bytes) -> Iterator[Record]:
+        for line in data.split(b"\n"):
+            record = decode(line)
+            if record is not None and _is_newer(record):
+                self.num_newer += 1
+            elif record is not None and _is_ours(record):
+                yield record
+            elif line:
+                self.num_damaged += 1
+
+
+def _is_newer(record: Record) -> bool:
+    version = record.get("v", 0)
+    return isinstance(version, int) and version > VERSION
+
+
+def _is_ours(record: Record) -> bool:
+    """Has what every reader relies on."""
+    return (
+        isinstance(record.get("seq"), int)
+        and isinstance(record.get("t"), int | float)
+        and isinstance(record.get("kind"), str)
+    )
+
+
+def _read(part: Path, offset: int, num_bytes: int) -> bytes:
+    with part.open("rb") as file:
+        file.seek(offset)
+        room = os.fstat(file.fileno()).st_size - offset
+        return file.read(max(0, min(num_bytes, room)))
+
+
+def read_all(path: Path) -> Iterator[Record]:
+    """Every sound record of a file, in order, in constant memory; nothing if it cannot be read."""
+    tail = Tail(path)
+    while True:
+        before = tail.offset
+        yield from tail.poll(_CHUNK_BYTES)
+        if tail.offset == before:
+            return
+
+
+def last_seq(path: Path) -> int:
+    """Sequence number of the last sound record; 0 if there is none. Reads from the end."""
+    return next(filter(None, map(_last_seq_of, reversed(parts.existing(path)))), 0)
+
+
+def _last_seq_of(part: Path) -> int:
+    size, window = part.stat().st_size, _WINDOW_BYTES
+    while True:
+        data = _read(part, max(0, size - window), window)
+        lines = data[: data.rfind(b"\n") + 1].split(b"\n")
+        for line in reversed(lines):  # the first one may lack its beginning: then it is not sound
+            record = decode(line)
+            if record is not None and isinstance(record.get("seq"), int):
+                return int(record["seq"])
+        if window >= size:
+            return 0
+        window *= 8

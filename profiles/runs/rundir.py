@@ -1,0 +1,277 @@
+"""The run directory: the names of its files, and which runs there are.
+
+Layout after the run protocol §3.2. What state a run is in is `state.py`'s business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from profiles import installation
+from profiles.errors import ExitCode, UserError
+from profiles.runs import durable
+
+SCHEMA = 1
+_EXCLUSIVE = os.O_CREAT | os.O_EXCL
+_SLUG_LENGTH = 40
+_BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
+_ID_PATTERN = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}_[0-9]{4}_[a-z0-9-]+_[a-z2-7]{5}")
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """Names of the files of one run. Each file has one writer, named beside it."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """The run's id, which is its directory's name."""
+        return self.path.name
+
+    @property
+    def manifest(self) -> Path:
+        """run.json: what was started, written once (launcher)."""
+        return self.path / "run.json"
+
+    @property
+    def recipe(self) -> Path:
+        """Byte-exact copy of the recipe (launcher)."""
+        return self.path / "recipe.toml"
+
+    @property
+    def recipe_lock(self) -> Path:
+        """Resolved hashes and versions (worker)."""
+        return self.path / "recipe.lock.json"
+
+    @property
+    def attempt_file(self) -> Path:
+        """Number of the current attempt (launcher)."""
+        return self.path / "attempt"
+
+    @property
+    def claims(self) -> Path:
+        """One empty file an attempt, made exclusively: who makes it may start that attempt."""
+        return self.path / "attempts"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the supervisor and every descendant."""
+        return self.path / "lock"
+
+    @property
+    def worker_lock(self) -> Path:
+        """Held by every training process: torchrun's ranks inherit no open file."""
+        return self.path / "lock.worker"
+
+    @property
+    def processes(self) -> Path:
+        """proc.json: identities of supervisor and worker (supervisor)."""
+        return self.path / "proc.json"
+
+    @property
+    def supervisor_events(self) -> Path:
+        """Events of the supervisor."""
+        return self.path / "events.sup.jsonl"
+
+    @property
+    def worker_events(self) -> Path:
+        """Events of the worker."""
+        return self.path / "events.runner.jsonl"
+
+    @property
+    def metrics(self) -> Path:
+        """Steps, losses and evaluations (worker)."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        """Device and process samples, one a second (sampler)."""
+        return self.path / "samples.jsonl"
+
+    @property
+    def supervisor_heartbeat(self) -> Path:
+        """Proof of life of the supervisor."""
+        return self.path / "hb.sup"
+
+    @property
+    def worker_heartbeat(self) -> Path:
+        """Proof of life and progress of the worker."""
+        return self.path / "hb.runner"
+
+    @property
+    def console(self) -> Path:
+        """Raw output of the worker."""
+        return self.path / "console.log"
+
+    @property
+    def requests(self) -> Path:
+        """Requests from people, one file each."""
+        return self.path / "control" / "in"
+
+    @property
+    def answers(self) -> Path:
+        """What became of each request (worker)."""
+        return self.path / "control" / "done"
+
+    @property
+    def stacks(self) -> Path:
+        """Where each thread of a worker that hangs stood, on request (worker)."""
+        return self.path / "stacks.log"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Committed checkpoints and staging (worker)."""
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """The final artefact, present only when complete (worker)."""
+        return self.path / "model"
+
+    @property
+    def error(self) -> Path:
+        """error.json: why the worker gave up (worker)."""
+        return self.path / "error.json"
+
+    @property
+    def exit(self) -> Path:
+        """exit.json: how the attempt ended (supervisor)."""
+        return self.path / "exit.json"
+
+    def attempt(self) -> int:
+        """Number of the current attempt, the highest that was claimed; 1 for a fresh run."""
+        try:
+            written = int(self.attempt_file.read_text())
+        except (OSError, ValueError):
+            written = 1
+        return max(written, *self._claimed(), 1)
+
+    def _claimed(self) -> list[int]:
+        try:
+            return [int(p.name) for p in self.claims.iterdir() if p.name.isdecimal()]
+        except OSError:
+            return []
+
+    def claim(self, attempt: int) -> bool:
+        """Take an attempt for oneself; False if somebody was first. OSError if it cannot be kept.
+
+        Correct without locks, which some network file systems grant to everybody
+        (huggingface_hub#4306): one of many simultaneous exclusive creations succeeds.
+        """
+        if not self.claims.is_dir():
+            with contextlib.suppress(FileExistsError):  # made by somebody else a moment ago
+                durable.make_dir(self.claims)
+        try:
+            os.close(durable.disk.open(self.claims / str(attempt), os.O_WRONLY | _EXCLUSIVE))
+        except FileExistsError:
+            return False
+        durable.sync_dir(self.claims)
+        return True
+
+
+def home() -> Path:
+    """Where everything of ours lives: $TUNEDECK_HOME, else ~/.local/share/tunedeck."""
+    configured = os.environ.get("TUNEDECK_HOME")
+    return Path(configured) if configured else Path.home() / ".local/share/tunedeck"
+
+
+def run_root() -> Path:
+    """The directory of all runs."""
+    return home() / "runs"
+
+
+def create(name: str) -> RunDir:
+    """Make a fresh run directory under the root; its name is taken exclusively."""
+    root = run_root()
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:_SLUG_LENGTH] or "run"
+    stamp = time.strftime("%Y-%m-%d_%H%M")
+    suffix = "".join(secrets.choice(_BASE32) for _ in range(5))
+    path = root / f"{stamp}_{slug}_{suffix}"
+    try:
+        root.mkdir(mode=durable.PRIVATE_DIR, parents=True, exist_ok=True)
+        durable.make_dir(path)
+        for part in ("control", "control/in", "control/done", "control/tmp", "checkpoints"):
+            durable.make_dir(path / part)
+    except OSError as error:
+        raise UserError(
+            f"cannot create a run directory: {error.strerror}",
+            why="every run keeps its files in a directory of its own",
+            do="make that place writable, or set TUNEDECK_HOME to one that is",
+            where=str(root),
+            code=ExitCode.CANNOT_CREATE,
+        ) from error
+    return RunDir(path)
+
+
+def all_runs() -> list[RunDir]:
+    """Every run under the root, newest first."""
+    try:
+        names = [e.name for e in os.scandir(run_root()) if e.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
+    known = [n for n in names if _ID_PATTERN.fullmatch(n)]
+    return sorted((RunDir(run_root() / n) for n in known), key=created, reverse=True)
+
+
+def created(run: RunDir) -> float:
+    """Unix time of the run's creation; 0 if its manifest is damaged."""
+    return float((read_json(run.manifest) or {}).get("created", 0.0))
+
+
+def refuse_newer(run: RunDir) -> None:
+    """UserError if the run was made by a newer version: this one may show it, not touch it."""
+    manifest = read_json(run.manifest) or {}
+    schema = manifest.get("schema", SCHEMA)
+    if isinstance(schema, int) and schema <= SCHEMA:
+        return
+    theirs, ours = manifest.get("tool_version", "a newer version"), installation.version()
+    raise UserError(
+        f"run made by tunedeck {theirs}, you have {ours}: view only",
+        why=f"its files follow schema {schema}, this version knows up to {SCHEMA}",
+        do="use the version that made it, or a newer one",
+        where=str(run.manifest),
+        code=ExitCode.NEWER_SCHEMA,
+    )
+
+
+def find(text: str | None) -> RunDir:
+    """The run with this id, a unique part of an id, or a path; the newest for None."""
+    if text and (Path(text) / "run.json").is_file():
+        return RunDir(Path(text).resolve())
+    runs = all_runs()
+    matches = [r for r in runs if text is None or text in r.id]
+    exact = [r for r in matches if r.id == text]
+    if exact or len(matches) == 1 or (matches and text is None):
+        return (exact or matches)[0]
+    if not runs:
+        what, why = "there are no runs yet", "no run directory was found"
+    elif matches:
+        what = f"{text!r} fits {len(matches)} runs"
+        why = "ids that fit: " + ", ".join(r.id for r in matches[:5])
+    else:
+        what, why = f"no run is called {text!r}", f"the newest run is {runs[0].id}"
+    raise UserError(
+        what,
+        why=why,
+        do="give more of the id; `advisor runs` lists them",
+        where=str(run_root()),
+        code=ExitCode.NO_INPUT,
+    )
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object, or None if the file is missing or damaged."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,172 @@
+"""Everything that can be found wrong before a run is started; nothing is written or started."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from advisor import recipe as recipes
+from advisor.choice import fit
+from advisor.choice.devices import stack_on
+from advisor.choice.fit import Fit
+from advisor.recipe import Recipe
+from profiles import installation
+from profiles.data import dataset
+from profiles.errors import ExitCode, UserError
+from profiles.facts import Dataset, Machine, Model
+from profiles.machines import machine, torch_build
+from profiles.models import model, safetensors_header
+from profiles.runs import rundir, session_host
+from profiles.runs.rundir import RunDir, read_json
+from runner.checks import chat_templates, gpu_checks, imports, replay
+
+_NEEDED = ("torch", "transformers", "peft", "trl", "accelerate", "datasets")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """What was found; the run may start."""
+
+    model: Model
+    machine: Machine
+    dataset: Dataset
+    fit: Fit
+    devices: tuple[str, ...]
+    """GPUs to use, the emptiest first: the ones whose free memory was judged."""
+    warnings: tuple[str, ...]
+
+
+def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
+    """Packages, devices, model, data and memory of a recipe; UserError on the first that fails.
+
+    With `share` it may start beside others who hold the memory that it may need.
+    """
+    _platform()
+    _packages(recipe)
+    here = machine.probe(rundir.home())
+    gpu_checks.check(here, recipe.hardware.gpus, recipe.train.precision, torch_build.installed())
+    _bitsandbytes(recipe, here)
+    base = model.from_folder(base_dir / recipe.model.id)
+    checked = _data(recipe, base_dir, base)
+    chat_templates.check_choice(recipe.data.chat_template, base, checked[0].format)
+    longest = checked[0].tokens.max if checked[0].tokens else None
+    plan = replace(recipe.to_plan(longest), stack=stack_on(here))
+    predicted = fit.judge(base, here, plan)
+    if not (share or base.unmodelled):
+        gpu_checks.check_room(here, predicted)
+    warnings = [w for data in checked for w in data.warnings]
+    warnings += [*_ignored(base), *session_host.warnings(rundir.home())]
+    if not here.gpus:
+        warnings.append("there is no GPU: this trains on the CPU, which takes long")
+    if base.unmodelled:
+        warnings.append(f"no estimate holds for this model: {base.unmodelled}")
+    elif not predicted.fits:
+        warnings.append(
+            f"predicted to need up to {predicted.memory.high_bytes / 2**30:.1f} GiB of "
+            f"{predicted.budget_bytes / 2**30:.1f} GiB free: it may run out of memory"
+        )
+    return Ready(
+        model=base,
+        machine=here,
+        dataset=checked[0],
+        fit=predicted,
+        devices=_emptiest(here, recipe.hardware.gpus),
+        warnings=tuple(warnings),
+    )
+
+
+def _data(recipe: Recipe, base_dir: Path, base: Model) -> list[Dataset]:
+    """The files to train on and to evaluate with; what is in both is told."""
+    options: dict[str, Any] = {
+        "format": recipe.data.format,
+        "tokenizer_path": base.path,
+        "max_length": recipe.data.max_length,
+        "on_bad": recipe.data.on_bad,
+        "count_up_to_bytes": dataset.COUNTED_WHILE_WAITING_BYTES,
+    }
+    train = dataset.check_to_train(str(base_dir / recipe.data.train), **options)
+    if recipe.data.eval is None:
+        return [train.dataset]
+    held_out = dataset.check_to_train(str(base_dir / recipe.data.eval), train=train, **options)
+    return [train.dataset, held_out.dataset]
+
+
+def check_resume(
+    run: RunDir, *, share: bool = False, allow_changed: bool = False
+) -> tuple[str, ...]:
+    """Devices, data and memory of a run that is to go on; returns warnings.
+
+    UserError if its data is not what it began with (the position in it would mean other rows), or
+    if there is no longer room for it.
+    """
+    recipe = recipes.parse(run.recipe.read_text(), where=str(run.recipe))
+    base_dir = replay.base_dir_of(run.recipe)
+    here = machine.probe(rundir.home())
+    gpu_checks.check(here, recipe.hardware.gpus, recipe.train.precision, torch_build.installed())
+    before = (read_json(run.recipe_lock) or {}).get("sha256", {})
+    now = replay.data_hashes(recipe, base_dir)
+    was = {"sha256": {key: before[key] for key in now if key in before}}
+    changed = replay.changes(was, {"sha256": {key: now[key] for key in was["sha256"]}})
+    if changed and not allow_changed:
+        replay.refuse(changed, (), run.recipe)
+    base = model.from_folder(base_dir / recipe.model.id)
+    predicted = fit.judge(base, here, replace(recipe.to_plan(None), stack=stack_on(here)))
+    if not (share or base.unmodelled):
+        gpu_checks.check_room(here, predicted)
+    warnings = [f"{c.name} is not what the run began with" for c in changed]
+    return (*warnings, *session_host.warnings(run.path))
+
+
+def _ignored(base: Model) -> list[str]:
+    pickles = safetensors_header.ignored_pickles(Path(base.path)) if base.path else []
+    names = ", ".join(pickles[:3])
+    return [f"ignored, because a pickle can run any code: {names}"] if pickles else []
+
+
+def _emptiest(here: Machine, num_gpus: int) -> tuple[str, ...]:
+    gpus = sorted(here.gpus, key=lambda gpu: gpu.vram_free_bytes, reverse=True)
+    return tuple(gpu.uuid or str(gpu.index) for gpu in gpus[:num_gpus])
+
+
+def _platform() -> None:
+    if sys.platform != "linux":
+        raise UserError(
+            "training runs on Linux only",
+            why="a run is watched through /proc and Linux's process signals",
+            do="plan here with `advisor recommend --gpu`, run the recipe on the GPU box",
+            where="advisor run",
+            code=ExitCode.DRIVER,
+        )
+
+
+def _packages(recipe: Recipe) -> None:
+    needed = [*_NEEDED, *(["bitsandbytes"] if _needs_bitsandbytes(recipe) else [])]
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"training needs packages that are not installed: {', '.join(missing)}",
+            why="tunedeck installs without torch, so that it can plan on a laptop",
+            do="pip install 'tunedeck[train]' into this environment",
+            where="advisor run",
+            code=ExitCode.DRIVER,
+        )
+    installation.check_floors()
+
+
+def _bitsandbytes(recipe: Recipe, here: Machine) -> None:
+    """Of use on a GPU, where a worker would find it out after minutes of loading."""
+    if here.gpus and _needs_bitsandbytes(recipe) and (fault := imports.fault("bitsandbytes")):
+        raise UserError(
+            "bitsandbytes is installed but cannot be used",
+            why=fault,
+            do="pip install --force-reinstall 'bitsandbytes>=0.49'",
+            where="advisor run",
+            code=ExitCode.DRIVER,
+        )
+
+
+def _needs_bitsandbytes(recipe: Recipe) -> bool:
+    return recipe.method.name == "qlora" or "8bit" in recipe.train.optimizer

@@ -1,0 +1,1 @@
+"""Starting a run, keeping watch over it, recording its end."""

@@ -1,0 +1,87 @@
+"""The console log: bounded in size, and asked for its end.
+
+The worker appends to the file, so that a supervisor that dies takes nothing away from it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from profiles.runs import durable
+from profiles.runs.rundir import RunDir
+
+LIMIT_BYTES = 8 << 20
+"""Of each of the two parts, console.log and console.log.1."""
+_READ_BYTES = 4 * LIMIT_BYTES
+_TAIL_BYTES = 64 << 10
+_OVERWRITTEN = re.compile(rb"[^\n]*\r(?!\n|$)")
+_RANK_FAILED = re.compile(
+    r"failed \(exitcode: -(?P<signal>\d+)\) local_rank: (?P<rank>\d+) \(pid: (?P<pid>\d+)\)"
+)
+
+
+def older_part(run: RunDir) -> Path:
+    """What was cut off last."""
+    return run.console.with_suffix(".log.1")
+
+
+def rotate(run: RunDir) -> bool:
+    """Cut a log that is over its limit, keeping its end aside; True if it was cut.
+
+    The worker's descriptor appends, so after the cut it goes on at the start of the file.
+    """
+    try:
+        if run.console.stat().st_size <= LIMIT_BYTES:
+            return False
+        kept = collapse(_end_of(run.console, _READ_BYTES))[-LIMIT_BYTES:]
+        durable.write_atomic(older_part(run), kept)
+    except OSError:
+        pass  # without room for the copy the end is lost, but the disk does not fill up
+    try:
+        os.truncate(run.console, 0)
+    except OSError:
+        return False
+    return True
+
+
+def collapse(content: bytes) -> bytes:
+    """What a terminal would still show: text that a carriage return overwrote is dropped."""
+    return _OVERWRITTEN.sub(b"", content)
+
+
+def _end_of(path: Path, num_bytes: int) -> bytes:
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - num_bytes))
+        return file.read(num_bytes)
+
+
+def size(run: RunDir) -> int:
+    """Bytes in the log now: where the output of an attempt that starts now will begin."""
+    try:
+        return run.console.stat().st_size
+    except OSError:
+        return 0
+
+
+def tail(run: RunDir, since: int = 0) -> str:
+    """The last 64 KiB that came after offset `since`; after a cut, of what is there."""
+    now = size(run)
+    wanted = now - since if now >= since else now
+    try:
+        return _end_of(run.console, min(wanted, _TAIL_BYTES)).decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def killed_rank(text: str) -> tuple[int, int, int] | None:
+    """(signal, rank, pid) of the rank whose death by a signal ended torchrun's group, or None.
+
+    torchrun ends with 1 whatever became of its ranks, and no error file is written on SIGKILL. Its
+    agent logs the first failure, with the exit code as Python's subprocess gives it: minus the
+    signal (torch/distributed/elastic/multiprocessing/api.py, SubprocessContext._poll).
+    """
+    found = _RANK_FAILED.search(text)
+    return (int(found["signal"]), int(found["rank"]), int(found["pid"])) if found else None

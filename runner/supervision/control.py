@@ -1,0 +1,197 @@
+"""Requests from people to a run: one file each, bound to one attempt.
+
+A request names a verb; whoever obeys it answers with a file of the same name. A request for
+another attempt is answered as ignored: a stale stop never touches a resumed run. Only files of the
+user who owns the run count, in a directory that nobody else can write.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from profiles.errors import ExitCode, UserError
+from profiles.runs import durable, rundir
+from profiles.runs.rundir import RunDir, read_json
+from profiles.runs.state import State, Status, status
+
+VERBS = ("stop", "stop_now", "pause", "unpause", "checkpoint")
+STOPS = ("stop", "stop_now")
+_VERSION = 1
+_LIFE_SECONDS = 24 * 3600.0
+"""A request that nobody could answer for a day is no longer meant."""
+_answered: set[str] = set()
+"""Requests of this process's run whose file could not be taken away: the disk does not obey."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One request as read from its file."""
+
+    path: Path
+    verb: str
+    attempt: int
+    id: str = ""
+    not_after: float = float("inf")
+    """Unix time after which it is no longer meant."""
+
+
+def send(run: RunDir, verb: str) -> None:
+    """Ask the live attempt of `run` for `verb`; UserError if nothing is there to obey."""
+    rundir.refuse_newer(run)
+    now = status(run)
+    if now.state.is_over or now.state in (State.ELSEWHERE, State.UNKNOWN):
+        raise _nobody_obeys(run, verb, now)
+    if not _is_private(run.requests):
+        raise UserError(
+            "the request would not be read: its directory is not private",
+            why="a run obeys only files that its own user alone can write",
+            do=f"as the user who started the run: chmod 700 {run.requests.parent} {run.requests}",
+            where=str(run.requests),
+            code=ExitCode.REFUSED,
+        )
+    try:
+        leave(run, verb, now.attempt)
+    except OSError as error:
+        raise UserError(
+            f"the request could not be left: {error.strerror}",
+            why="a request is a file in the run's directory",
+            do="make room there, or ask as the user who started the run",
+            where=str(run.requests),
+            code=ExitCode.IO_ERROR,
+        ) from error
+
+
+def _nobody_obeys(run: RunDir, verb: str, now: Status) -> UserError:
+    ways = {State.ELSEWHERE: "ask on the host that runs it", State.UNKNOWN: "try again"}
+    return UserError(
+        f"cannot {verb.replace('_', ' ')}: the run is {now.state}",
+        why=now.reason or now.notice or "no process works on it",
+        do=ways.get(now.state, "`advisor resume` goes on from the last checkpoint"),
+        where=str(run.path),
+        code=ExitCode.USAGE,
+    )
+
+
+def leave(run: RunDir, verb: str, attempt: int) -> None:
+    """Write the request for this attempt; OSError if there is no room."""
+    now, name = time.time(), f"{time.time_ns():020d}-{secrets.token_hex(4)}"
+    request = {
+        "v": _VERSION,
+        "id": name,
+        "run": run.id,
+        "attempt": attempt,
+        "verb": verb,
+        "args": {},
+        "by": f"uid {os.getuid()}",
+        "t": now,
+        "not_after": now + _LIFE_SECONDS,
+    }
+    durable.write_json(run.requests / f"{name}.json", request)
+
+
+def waiting(run: RunDir) -> list[Request]:
+    """Requests without an answer, oldest first, as any reader sees them.
+
+    Files of other users and damaged files are passed over, all files if others can write there.
+    """
+    if not _is_private(run.requests):
+        return []
+    found = (_parse(run, path) for path in sorted(_request_files(run)))
+    return [r for r in found if r is not None and r.path.name not in _answered]
+
+
+def pending(run: RunDir) -> list[Request]:
+    """What the worker has to answer, oldest first; it alone may call this.
+
+    Expired requests, repeated ids and a second stop beside the first are answered here, as ignored.
+    """
+    now, found = time.time(), []
+    ids, asked = set(), set()
+    for request in waiting(run):
+        again = request.id in ids or (run.answers / f"{request.id}.json").exists()
+        if again:
+            answer(run, request, "ignored: repeated")
+        elif now > request.not_after:
+            answer(run, request, "ignored: expired")
+        elif (request.verb, request.attempt) in asked:
+            answer(run, request, "ignored: asked already")
+        else:
+            found.append(request)
+        ids.add(request.id)
+        asked.add((request.verb, request.attempt))
+    return found
+
+
+def _parse(run: RunDir, path: Path) -> Request | None:
+    content = read_json(path) or {}
+    attempt, verb, life = (content.get(k) for k in ("attempt", "verb", "not_after"))
+    if content.get("run") != run.id or verb not in VERBS or not isinstance(attempt, int):
+        return None
+    return Request(
+        path=path,
+        verb=str(verb),
+        attempt=attempt,
+        id=str(content.get("id", path.stem)).replace("/", "_"),
+        not_after=float(life) if isinstance(life, int | float) else float("inf"),
+    )
+
+
+def _is_private(folder: Path) -> bool:
+    """A real directory of this user that nobody else can write, and its parent too."""
+    try:
+        found = [os.lstat(path) for path in (folder, folder.parent)]
+    except OSError:
+        return False
+    return all(
+        stat.S_ISDIR(one.st_mode) and one.st_uid == os.getuid() and not one.st_mode & 0o022
+        for one in found
+    )
+
+
+def _request_files(run: RunDir) -> list[Path]:
+    try:
+        entries = list(os.scandir(run.requests))
+    except OSError:
+        return []
+    return [Path(e.path) for e in entries if _is_request(e)]
+
+
+def _is_request(entry: os.DirEntry[str]) -> bool:
+    if not entry.name.endswith(".json") or entry.name.startswith("."):
+        return False
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except OSError:  # answered and taken away a moment ago
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid()
+
+
+def answer(run: RunDir, request: Request, result: str) -> None:
+    """Record what became of a request, then take it away; a full disk stops neither the run nor us.
+
+    An answer that there is no room for is lost. A request that cannot be taken away is not obeyed
+    twice by this process.
+    """
+    content = {"v": _VERSION, "id": request.id, "verb": request.verb, "result": result}
+    told = run.answers / request.path.name
+    with contextlib.suppress(OSError):
+        if not told.exists():  # the first answer to an id stays
+            durable.write_json(told, content | {"t": time.time()})
+    try:
+        durable.disk.unlink(request.path)
+    except OSError:
+        _answered.add(request.path.name)
+
+
+def readdress(run: RunDir, attempts: range, attempt: int) -> None:
+    """Let unanswered stops of these earlier attempts hold for this one; OSError without room."""
+    for request in waiting(run):
+        if request.verb in STOPS and request.attempt in attempts:
+            leave(run, request.verb, attempt)
+            answer(run, request, f"now for attempt {attempt}")

@@ -1,0 +1,211 @@
+"""Starting a run so that nothing of the starter is needed any more.
+
+The launcher writes the run directory and starts the supervisor in a session of its own, without a
+terminal, a pipe or an open file of ours. Then it waits for the first sign of life, no longer. Who
+may start an attempt is decided by one exclusive creation, whatever locks say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from profiles import installation, redact
+from profiles.errors import ExitCode, UserError
+from profiles.runs import durable, people, rundir, session_host, state
+from profiles.runs.identity import Identity
+from profiles.runs.journal import read_all
+from profiles.runs.rundir import RunDir
+from profiles.runs.state import State
+from runner.supervision import leftovers
+
+_SIGN_OF_LIFE_SECONDS = 15.0
+_GONE_SECONDS = 5.0
+"""A supervisor that has written its last record needs some time to leave."""
+_POLL_SECONDS = 0.05
+_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+_MOST_PIDS = 8
+
+
+def start(recipe_text: bytes, *, name: str, base_dir: Path, devices: tuple[str, ...]) -> RunDir:
+    """Create a run of the recipe and start it.
+
+    Paths in the recipe are relative to `base_dir`; `devices` are the GPUs it may use, by UUID or
+    number, none on a CPU.
+    """
+    run = rundir.create(name)
+    with _first_writes(run, is_new=True):
+        _describe(run, recipe_text, name=name, base_dir=base_dir, devices=devices)
+        _begin_attempt(run, 1)
+    _wait_for_sign(run, 1)
+    return run
+
+
+def _describe(
+    run: RunDir, recipe_text: bytes, *, name: str, base_dir: Path, devices: tuple[str, ...]
+) -> None:
+    durable.write_atomic(run.recipe, recipe_text)
+    durable.write_json(
+        run.manifest,
+        {
+            "schema": rundir.SCHEMA,
+            "id": run.id,
+            "name": name,
+            "created": time.time(),
+            "host": os.uname().nodename,
+            "base_dir": str(base_dir),
+            "devices": devices,
+            "tool_version": installation.version(),
+            "python": sys.executable,
+        },
+    )
+
+
+@contextlib.contextmanager
+def _first_writes(run: RunDir, *, is_new: bool = False) -> Iterator[None]:
+    """Before anything runs: a disk that does not take the files is told, a new run taken back."""
+    try:
+        yield
+    except OSError as error:
+        if is_new:
+            with contextlib.suppress(OSError):
+                durable.remove_tree(run.path, inside=rundir.run_root())
+        is_storage = error.errno in _STORAGE
+        raise UserError(
+            f"the run was not started: {error.strerror or error}",
+            why="its first files could not be written",
+            do="make room there" if is_storage else "make that place writable for this user",
+            where=str(rundir.run_root() if is_new else run.path),
+            code=ExitCode.IO_ERROR if is_storage else ExitCode.CANNOT_CREATE,
+        ) from error
+
+
+def resume(run: RunDir) -> int:
+    """Start the next attempt of a run that is over; returns the step it goes on from."""
+    rundir.refuse_newer(run)
+    now = state.status(run)
+    if now.state is State.FINISHED:
+        raise _refusal(run, "the run is finished", "there is nothing left to do")
+    if not now.state.is_over:
+        raise _refusal(run, f"the run is {now.state}", now.reason or now.notice or "it still works")
+    _wait_until_left(run)
+    _refuse_leftovers(run)
+    attempt = now.attempt + 1
+    with _first_writes(run):
+        _begin_attempt(run, attempt)
+    _wait_for_sign(run, attempt)
+    return now.resumable_from or 0
+
+
+def _refusal(run: RunDir, what: str, why: str) -> UserError:
+    return UserError(
+        f"cannot resume: {what}",
+        why=why,
+        do="`advisor watch` shows it, `advisor run` starts the recipe anew",
+        where=str(run.path),
+        code=ExitCode.CANNOT_CREATE,
+    )
+
+
+def _wait_until_left(run: RunDir) -> None:
+    """The supervisor of a run that is over leaves by itself, and its lock with it."""
+    deadline = time.monotonic() + _GONE_SECONDS
+    while _is_supervised(run) or state.is_held(run.lock):
+        if time.monotonic() > deadline or (not _is_supervised(run) and leftovers.find(run)):
+            return
+        time.sleep(_POLL_SECONDS)
+
+
+def _is_supervised(run: RunDir) -> bool:
+    with contextlib.suppress(OSError):
+        return people.supervisor_is_alive(run)
+    return True  # it cannot be read, so nobody says that it is gone
+
+
+def _refuse_leftovers(run: RunDir) -> None:
+    if _is_supervised(run):
+        raise _refusal(run, "its supervisor still works", "it tidies up after the last attempt")
+    if left := leftovers.find(run):
+        raise UserError(
+            f"cannot resume: {_count(left)} the run (pids {_pids(left)})",
+            why="they outlived the last attempt, and may still use its GPU and its files",
+            do=f"end them with `advisor stop --now {run.id}`",
+            where=str(run.path),
+            code=ExitCode.CANNOT_CREATE,
+        )
+    if state.is_locked(run):
+        raise _refusal(run, "its lock is held", "by a process that cannot be seen from here")
+
+
+def _count(left: list[Identity]) -> str:
+    return "1 leftover process holds" if len(left) == 1 else f"{len(left)} leftover processes hold"
+
+
+def _pids(left: list[Identity]) -> str:
+    more = ", ..." if len(left) > _MOST_PIDS else ""
+    return ", ".join(str(who.pid) for who in left[:_MOST_PIDS]) + more
+
+
+def _begin_attempt(run: RunDir, attempt: int) -> None:
+    """Claim it and start its supervisor; OSError or UserError if it is not ours to start."""
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "runner.supervision.supervisor",
+        str(run.path),
+        str(attempt),
+    ]
+    scope = session_host.scope_command(f"tunedeck-{run.id}-{attempt}")
+    with run.console.open("ab") as console:
+        if not run.claim(attempt):
+            raise _refusal(run, "somebody else resumes it", f"attempt {attempt} is taken")
+        with contextlib.suppress(OSError):  # for people who look; the claim alone counts
+            durable.write_atomic(run.attempt_file, f"{attempt}\n".encode())
+        # Without a user manager that obeys, a session of its own is what there is
+        if not scope or _spawn(run, [*scope, *command], console) != 0:
+            _spawn(run, command, console)
+
+
+def _spawn(run: RunDir, command: list[str], console: BinaryIO) -> int:
+    """Run the starter, which forks the supervisor and ends."""
+    return subprocess.Popen(  # noqa: S603  # argv list of our own, no shell
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=console,
+        stderr=console,
+        cwd=run.path,
+        env=redact.without_secrets(os.environ) | {"PYTHONSAFEPATH": "1"},
+        start_new_session=True,
+    ).wait()
+
+
+def _wait_for_sign(run: RunDir, attempt: int) -> None:
+    deadline = time.monotonic() + _SIGN_OF_LIFE_SECONDS
+    while time.monotonic() < deadline:
+        if any(e.get("a") == attempt for e in read_all(run.supervisor_events)):
+            return
+        time.sleep(_POLL_SECONDS)
+    raise UserError(
+        "the run did not start",
+        why=console_tail(run) or "the supervisor gave no sign of life in 15 s",
+        do="read the console log",
+        where=str(run.console),
+        code=ExitCode.INTERNAL,
+    )
+
+
+def console_tail(run: RunDir, num_lines: int = 3) -> str:
+    """The last lines of the console log, for an error message."""
+    try:
+        lines = run.console.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return " / ".join(lines[-num_lines:])

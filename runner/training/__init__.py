@@ -1,0 +1,1 @@
+"""The training process: one attempt of one run."""

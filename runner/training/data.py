@@ -1,0 +1,118 @@
+"""Validated rows to the trainer's data sets: chat columns, splits, template.
+
+The rows come from the same reader that validates them (`profiles.data.dataset`). Tokenising,
+masking and packing are TRL's business.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from advisor.recipe import Recipe
+from profiles.data.dataset import OnBad, read_examples
+from profiles.data.formats import Example
+from runner.checks import chat_templates
+from runner.checks.chat_templates import CHOSEN_BY_MODEL, TEMPLATES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Splits:
+    """Rows as TRL takes them; `test` is touched by no training."""
+
+    train: Dataset
+    eval: Dataset | None
+    test: Dataset | None
+    assistant_only: bool
+    """The template marks the replies, so every reply of a conversation is learnt."""
+
+
+def set_template(tokenizer: PreTrainedTokenizerBase, choice: str, where: str) -> None:
+    """Give the tokenizer the chat template of the recipe; its own must exist to be chosen."""
+    if choice != CHOSEN_BY_MODEL:
+        tokenizer.chat_template = TEMPLATES[choice]
+    elif not tokenizer.chat_template:
+        raise chat_templates.missing(where)
+
+
+def load(recipe: Recipe, base_dir: Path, tokenizer: PreTrainedTokenizerBase) -> Splits:
+    """Read, check and split the data of a recipe."""
+    data = recipe.data
+    examples = _read(base_dir / data.train, data.format, data.on_bad)
+    if any(e.messages for e in examples):
+        if data.chat_template == CHOSEN_BY_MODEL:
+            chat_templates.check(base_dir / recipe.model.id)
+        set_template(tokenizer, data.chat_template, recipe.model.id)
+    shares = [int(s) for s in data.split.split(":")]
+    if data.eval is not None:
+        evaluation: Sequence[Example] = _read(base_dir / data.eval, data.format, data.on_bad)
+        shares[1] = 0
+        train, _, test = split(examples, shares, recipe.train.seed)
+    else:
+        train, evaluation, test = split(examples, shares, recipe.train.seed)
+    assistant_only = _marks_replies(tokenizer) and any(_num_replies(e) > 1 for e in examples)
+    return Splits(
+        train=_columns(train, assistant_only=assistant_only),
+        eval=_columns(evaluation, assistant_only=assistant_only) if evaluation else None,
+        test=_columns(test, assistant_only=assistant_only) if test else None,
+        assistant_only=assistant_only,
+    )
+
+
+def _read(path: Path, data_format: str | None, on_bad: OnBad) -> list[Example]:
+    return [e for _, e in read_examples(path, format=data_format, on_bad=on_bad)]
+
+
+def split(
+    examples: Sequence[Example], shares: Sequence[int], seed: int
+) -> tuple[list[Example], list[Example], list[Example]]:
+    """Draw train, eval and test; exact duplicates go to one side, so nothing leaks."""
+    groups: dict[bytes, list[int]] = {}
+    for index, example in enumerate(examples):
+        groups.setdefault(_digest(example), []).append(index)
+    keys = list(groups)
+    random.Random(seed).shuffle(keys)  # noqa: S311  # a split, no secret
+    total = sum(shares)
+    first = len(keys) * shares[0] // total or 1
+    second = first + len(keys) * shares[1] // total
+    if shares[2] == 0:
+        second = len(keys)
+    parts = keys[:first], keys[first:second], keys[second:]
+    picked = [[examples[i] for i in sorted(j for k in part for j in groups[k])] for part in parts]
+    return picked[0], picked[1], picked[2]
+
+
+def _digest(example: Example) -> bytes:
+    text = "\0".join(part for part, _ in example.segments)
+    return blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
+
+
+def _num_replies(example: Example) -> int:
+    return sum(m.role == "assistant" for m in example.messages)
+
+
+def _marks_replies(tokenizer: PreTrainedTokenizerBase) -> bool:
+    return "{% generation %}" in str(tokenizer.chat_template or "")
+
+
+def _columns(examples: Sequence[Example], *, assistant_only: bool) -> Dataset:
+    return Dataset.from_list([as_row(e, assistant_only=assistant_only) for e in examples])
+
+
+def as_row(example: Example, *, assistant_only: bool) -> dict[str, Any]:
+    """TRL's columns: `messages`, or `prompt` and `completion`, or `text`."""
+    if not example.messages:
+        if example.text is not None:
+            return {"text": example.text}
+        return {"prompt": example.prompt, "completion": example.completion}
+    turns = [{"role": m.role, "content": m.content} for m in example.messages]
+    if assistant_only:
+        return {"messages": turns}
+    return {"prompt": turns[:-1], "completion": turns[-1:]}

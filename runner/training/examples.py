@@ -1,0 +1,81 @@
+"""Greedy answers to a few held-out prompts, before and after training: to be read by people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from profiles.runs.journal import Journal
+from runner.training.trainer import RunTrainer
+
+_NUM = 3
+_NEW_TOKENS = 64
+_MAX_CHARS = 1000
+
+
+def write(
+    trainer: RunTrainer, rows: Dataset | None, events: Journal, *, moment: str, max_length: int
+) -> None:
+    """Answer the first few of `rows` as `sample` events; sharded models are left out."""
+    if rows is None or trainer.args.world_size > 1:
+        return
+    try:
+        for row in rows.select(range(min(_NUM, len(rows)))):
+            _write_one(trainer, row, events, moment=moment, max_length=max_length)
+    except (RuntimeError, IndexError, ValueError) as error:
+        # an example is no reason to lose a run
+        events.append("sample_failed", moment=moment, error=str(error)[:_MAX_CHARS])
+
+
+def _write_one(
+    trainer: RunTrainer, row: dict[str, Any], events: Journal, *, moment: str, max_length: int
+) -> None:
+    prompt, wanted = _prompt_of(row)
+    if wanted is None:
+        return
+    events.append(
+        "sample",
+        moment=moment,
+        step=trainer.state.global_step,
+        prompt=_shown(prompt)[:_MAX_CHARS],
+        wanted=wanted[:_MAX_CHARS],
+        answer=_generate(trainer, prompt, max_length)[:_MAX_CHARS],
+    )
+
+
+def _prompt_of(row: dict[str, Any]) -> tuple[Any, str | None]:
+    if "messages" in row:
+        return row["messages"][:-1], row["messages"][-1]["content"]
+    if isinstance(row.get("prompt"), list):
+        return row["prompt"], row["completion"][-1]["content"]
+    return row.get("prompt"), row.get("completion")
+
+
+def _shown(prompt: Any) -> str:
+    return str(prompt) if isinstance(prompt, str) else str(prompt[-1]["content"])
+
+
+def _generate(trainer: RunTrainer, prompt: Any, max_length: int) -> str:
+    """The greedy answer to a prompt; of a long one the end is kept, as much as training sees."""
+    tokenizer: PreTrainedTokenizerBase = trainer.processing_class
+    if isinstance(prompt, str):
+        inputs = tokenizer(prompt, return_tensors="pt")
+    else:
+        inputs = tokenizer.apply_chat_template(
+            prompt, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+    room = max(1, max_length - _NEW_TOKENS)
+    inputs = {k: v[:, -room:].to(trainer.args.device) for k, v in inputs.items()}
+    network, was_training = trainer.model, trainer.model.training
+    network.eval()
+    with torch.no_grad():
+        output = network.generate(
+            **inputs, max_new_tokens=_NEW_TOKENS, do_sample=False, use_cache=True
+        )
+    network.train(was_training)
+    return str(
+        tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    )

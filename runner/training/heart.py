@@ -1,0 +1,88 @@
+"""The heartbeat of a training process: proof of life, and what its main thread cannot see."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import threading
+import time
+from collections import deque
+from statistics import median
+
+from profiles.runs import durable
+from profiles.runs.journal import Journal
+from profiles.runs.rundir import RunDir
+from runner.supervision import control
+from runner.training.guard import StallWatch
+from runner.training.stopping import VERBS, StopFlag
+
+_BEAT_SECONDS = 2.0
+_MEDIAN_OF = 100
+"""Steps whose median says how long one usually takes."""
+
+
+class Heart(threading.Thread):
+    """Proof of life every two seconds, with the step and phase that training is in.
+
+    Also watches what the training thread cannot: that it makes progress, and, before training
+    begins, that nobody asks it to stop.
+    """
+
+    def __init__(self, run: RunDir, events: Journal, stop: StopFlag) -> None:
+        super().__init__(daemon=True, name="heartbeat")
+        self.step = 0
+        self.phase = "starting"
+        self._run = run
+        self._events = events
+        self._stop_flag = stop
+        self._ticks = 0
+        self._seconds: deque[float] = deque(maxlen=_MEDIAN_OF)
+        self._stall = StallWatch(time.monotonic)
+
+    def end_step(self, step: int, seconds: float) -> None:
+        """An optimizer step is done; it took this long."""
+        self.step = step
+        self._seconds.append(seconds)
+
+    def tick(self) -> None:
+        """Something smaller than a step is done."""
+        self._ticks += 1
+
+    def run(self) -> None:
+        """Beat for ever; a full disk is no reason to stop training."""
+        counter = 0
+        while True:
+            counter += 1
+            line = f"{counter} {self.step} {self.phase}\n"
+            with contextlib.suppress(OSError):
+                durable.overwrite(self._run.worker_heartbeat, line.encode())
+            self._look_for_stall()
+            if self._stop_flag.may_interrupt and self._is_asked_to_stop():
+                self._stop_flag.raise_from_thread()
+                return
+            time.sleep(_BEAT_SECONDS)
+
+    def _look_for_stall(self) -> None:
+        seconds = median(self._seconds) if self._seconds else 0.0
+        waited = self._stall.look((self.step, self.phase, self._ticks), self.phase, seconds)
+        if waited is None:
+            return
+        if waited == 0.0:
+            self._events.append("progressing", step=self.step)
+            return
+        usual = f" (median {seconds:.1f} s)" if seconds else ""
+        minutes = f"{waited / 60:.0f} min{usual}"
+        what = f"alive but no step for {minutes}; stacks are in {self._run.stacks.name}"
+        self._events.append(
+            "stalled", step=self.step, phase=self.phase, seconds=round(waited, 1), what=what
+        )
+        with contextlib.suppress(OSError), self._run.stacks.open("a") as stacks:
+            faulthandler.dump_traceback(file=stacks, all_threads=True)
+
+    def _is_asked_to_stop(self) -> bool:
+        attempt = self._run.attempt()
+        for request in control.pending(self._run):
+            if request.attempt == attempt and request.verb in VERBS:
+                control.answer(self._run, request, "obeyed")
+                return True
+        return False

@@ -1,0 +1,227 @@
+"""What a training step owes to the people who watch: records, requests, pauses, guards.
+
+A callback of transformers' Trainer, called at the ends of steps. What people ask is decided by the
+first rank and told to the others, so that all do the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from profiles.errors import ExitCode, UserError
+from profiles.runs.rundir import RunDir
+from runner import checkpoints
+from runner.supervision import control
+from runner.training.guard import Fault, LossGuard
+from runner.training.room import Shortfall
+from runner.training.stopping import VERBS
+
+if TYPE_CHECKING:
+    from runner.training.trainer import RunTrainer
+
+_PAUSE_POLL_SECONDS = 0.5
+_ROOM_POLL_SECONDS = 5.0
+_BLIND_ROOM_POLL_SECONDS = 30.0
+"""A quota cannot be measured from here: only trying again tells."""
+_ROOM = "room"
+_LOGGED = ("loss", "grad_norm", "learning_rate", "epoch")
+
+OnSpike = Literal["warn", "pause", "stop"]
+
+
+class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
+    """Obeys requests at step boundaries and writes what happens."""
+
+    def __init__(self, trainer: RunTrainer, *, on_spike: OnSpike) -> None:
+        self.trainer = trainer
+        self.attempt = trainer.attempt
+        self.stop = trainer.attempt.stop
+        self.stopping = False
+        self._ranks = trainer.ranks
+        self._on_spike = on_spike
+        self._guard = LossGuard(has_scaler=trainer.args.fp16)
+        self._optimizer_phase: contextlib.AbstractContextManager[None] | None = None
+
+    def on_train_begin(
+        self, _args: Any, state: TrainerState, _control: Any, model: Any = None, **_: Any
+    ) -> None:
+        """Try the longest batch, then say how long the run will be."""
+        self.trainer.try_longest_batch(model)
+        self.stop.wait_for_steps()
+        self._event("train_begun", step=state.global_step, num_steps=state.max_steps)
+
+    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
+        """The optimizer's time begins."""
+        self._optimizer_phase = self.trainer.recorder.phase("optimizer")
+        self._optimizer_phase.__enter__()
+
+    def on_optimizer_step(self, *_: Any, **__: Any) -> None:
+        """The optimizer's time ends."""
+        if self._optimizer_phase is not None:
+            self._optimizer_phase.__exit__(None, None, None)
+
+    def on_step_end(self, _args: Any, state: TrainerState, flow: TrainerControl, **_: Any) -> None:
+        """Close the step's record, then look at what people ask for."""
+        recorder = self.trainer.recorder
+        counts = self._agree()
+        if self._ranks.is_main:
+            self.attempt.progress.end_step(state.global_step, recorder.seconds)
+            recorder.finish(state.global_step, counts)
+        for verb in self._verbs():
+            self._obey(verb, state, flow)
+
+    def on_log(
+        self, _args: Any, state: TrainerState, flow: TrainerControl, logs: Any = None, **_: Any
+    ) -> None:
+        """Keep the loss, and judge it."""
+        if not logs or "loss" not in logs:
+            return
+        values = {name: float(logs[name]) for name in _LOGGED if name in logs}
+        if self._ranks.is_main:
+            self.attempt.metrics.append("loss", sync=False, step=state.global_step, **values)
+        fault = self._guard.look(values["loss"], values.get("grad_norm"))
+        if fault is not None:
+            self._answer(fault, state, flow)
+
+    def _answer(self, fault: Fault, state: TrainerState, flow: TrainerControl) -> None:
+        """End the run, or say what was seen and keep what was saved before it."""
+        run = self.attempt.run
+        self._event("guard", step=state.global_step, fault=fault.kind, what=fault.what)
+        if fault.kind in ("zero_loss", "zero_gradient"):
+            raise _nothing_learnt(fault.what, state, run)
+        if fault.ends_run:
+            raise diverged(fault.what, state, run)
+        if fault.kind != "loss_spike":
+            return
+        if self._ranks.is_main and (last := checkpoints.committed(run)):
+            checkpoints.pin(run, last[0].step, fault.what)
+        if self._on_spike == "stop":
+            raise _spiked(fault.what, state, run)
+        if self._on_spike == "pause":
+            self._pause(state, flow, fault.what)
+
+    def _event(self, kind: str, **fields: Any) -> None:
+        self.attempt.events.append(kind, **fields)
+
+    def _agree(self) -> dict[str, int]:
+        """One sum over the ranks: token counts, and whether any rank got a signal."""
+        counts = self.trainer.recorder.counts
+        signals, *sums = self._ranks.totals([int(self.stop.asked), *counts.values()])
+        self.stop.asked = signals > 0
+        return dict(zip(counts, sums, strict=True))
+
+    def _verbs(self) -> Iterator[str]:
+        """What is asked for now, the same on every rank."""
+        verbs = self._ranks.from_main(self._take_requests() if self._ranks.is_main else [])
+        if self.stop.asked:
+            yield "stop"
+        yield from verbs
+
+    def _take_requests(self) -> list[str]:
+        run, verbs = self.attempt.run, []
+        for request in control.pending(run):
+            if request.attempt != run.attempt():
+                control.answer(run, request, "ignored: meant for another attempt")
+                continue
+            control.answer(run, request, "obeyed")
+            verbs.append(request.verb)
+        return verbs
+
+    def _obey(self, verb: str, state: TrainerState, flow: TrainerControl) -> None:
+        if verb == "checkpoint":
+            flow.should_save = True
+        elif verb == "pause":
+            self._pause(state, flow, "asked to pause")
+        elif verb in VERBS and not self.stopping:
+            self.stopping = flow.should_training_stop = True
+            flow.should_save = verb == "stop"
+            self._event("stop_accepted", step=state.global_step, verb=verb)
+
+    def _pause(self, state: TrainerState, flow: TrainerControl, what: str) -> None:
+        for verb in self._wait(state, "asked", what, lambda: False):
+            self._obey(verb, state, flow)
+
+    def wait_for_room(self, state: TrainerState, lacking: Shortfall, needed_bytes: int) -> bool:
+        """Wait until a checkpoint can be written; False if a stop without it was asked for."""
+        tried = time.monotonic()
+        patience = _BLIND_ROOM_POLL_SECONDS if lacking.cause else _ROOM_POLL_SECONDS
+
+        def has_room() -> bool:
+            nonlocal tried
+            if time.monotonic() - tried < patience:
+                return False
+            tried = time.monotonic()
+            return self.trainer.saver.shortfall(needed_bytes) is None
+
+        what = f"{lacking}; make room, or stop without saving"
+        verbs = self._wait(state, "disk_full", what, has_room)
+        if not VERBS.intersection(verbs):
+            return True
+        if not self.stopping:
+            self.stopping = self.trainer.control.should_training_stop = True
+            self._event("stop_accepted", step=state.global_step, verb="stop_now")
+        return False
+
+    def _wait(
+        self, state: TrainerState, reason: str, what: str, is_over: Callable[[], bool]
+    ) -> list[str]:
+        """Pause until somebody says so, or `is_over`; returns what else was asked for."""
+        progress = self.attempt.progress
+        phase, progress.phase = progress.phase, "paused"
+        self._event("paused", step=state.global_step, reason=reason, what=what)
+        asked: list[str] = []
+        while not {"unpause", _ROOM, *VERBS}.intersection(asked):
+            time.sleep(_PAUSE_POLL_SECONDS)
+            self._agree()
+            asked += [verb for verb in self._verbs() if verb != "pause"]
+            if self._ranks.from_main(is_over()):
+                asked.append(_ROOM)
+        self._event("unpaused", step=state.global_step)
+        progress.phase = phase
+        self.trainer.recorder.begin()
+        return [verb for verb in asked if verb not in ("unpause", _ROOM)]
+
+
+def diverged(what: str, state: TrainerState, run: RunDir) -> UserError:
+    """The numbers are no longer of use; what was saved before them still is."""
+    losses = [
+        entry["loss"] for entry in state.log_history if math.isfinite(entry.get("loss", math.nan))
+    ]
+    last = f"the last finite loss was {losses[-1]:.3f}" if losses else "no step had a finite loss"
+    saved = checkpoints.committed(run)
+    kept = f"; the weights of step {saved[0].step} are finite and kept" if saved else ""
+    return UserError(
+        f"training diverged at step {state.global_step}: {what}",
+        why=last + kept,
+        do="lower train.learning_rate, warm up longer, or use bf16 instead of fp16; look at the "
+        "data with `advisor data check`",
+        where=str(run.metrics),
+        code=ExitCode.DIVERGED,
+    )
+
+
+def _nothing_learnt(what: str, state: TrainerState, run: RunDir) -> UserError:
+    return UserError(
+        f"stopped at step {state.global_step}: {what}",
+        why="no token of these batches is learnt, or no weight takes part",
+        do="see with `advisor data check` how many replies are left at data.max_length",
+        where=str(run.metrics),
+        code=ExitCode.DIVERGED,
+    )
+
+
+def _spiked(what: str, state: TrainerState, run: RunDir) -> UserError:
+    return UserError(
+        f"stopped on a loss spike at step {state.global_step}: {what}",
+        why='the recipe says train.on_spike = "stop"',
+        do="lower train.learning_rate, or look at the rows of these steps; the checkpoint before "
+        "the spike is pinned",
+        where=str(run.metrics),
+        code=ExitCode.LOSS_SPIKE,
+    )

@@ -1,0 +1,123 @@
+"""Where an attempt goes on, and whether it may: the newest checkpoint that is sound and fits.
+
+An optimizer's state and random states are loaded only from what this user's run has written; of a
+checkpoint that somebody else put there, the weights alone are taken.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from advisor.recipe import Recipe
+from profiles.errors import ExitCode, UserError
+from profiles.runs.journal import Record, read_all
+from profiles.runs.rundir import RunDir, read_json
+from runner import checkpoints
+
+_NAMES = {
+    "micro_batch": "train.micro_batch",
+    "accumulation": "train.accumulation",
+    "world_size": "hardware.gpus",
+    "seed": "train.seed",
+    "packing": "data.packing",
+    "max_length": "data.max_length",
+    "method": "method.name",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Where training begins."""
+
+    path: Path | None = None
+    """The checkpoint, or None for the base model."""
+    step: int = 0
+    weights_only: bool = False
+    what: str = ""
+    """The choice with its reason, for people; empty for a fresh start."""
+    passed_over: tuple[str, ...] = ()
+
+
+def facts(recipe: Recipe, world_size: int) -> dict[str, Any]:
+    """What the position in the data and the optimizer's state depend on, for manifests."""
+    return {
+        "micro_batch": recipe.train.micro_batch,
+        "accumulation": recipe.train.accumulation,
+        "world_size": world_size,
+        "seed": recipe.train.seed,
+        "packing": recipe.data.packing,
+        "max_length": recipe.data.max_length,
+        "method": recipe.method.name,
+    }
+
+
+def choose(run: RunDir, now: dict[str, Any]) -> Start:
+    """The newest checkpoint that is sound; UserError if none is, or if it does not fit `now`."""
+    sound, faults = checkpoints.newest_sound(run)
+    reasons = tuple(f"step {checkpoint.step}: {fault}" for checkpoint, fault in faults.items())
+    if sound is None:
+        if reasons:
+            raise _none_left(run, reasons)
+        return Start(what="no checkpoint was saved: going on from the base model")
+    because = f" ({'; '.join(reasons)})" if reasons else ""
+    if not _is_ours(sound.path):
+        what = f"going on with the weights of step {sound.step}, which another user wrote, and a "
+        what += "new optimizer"
+        return Start(path=sound.path, weights_only=True, what=what + because, passed_over=reasons)
+    saved = read_json(sound.path / checkpoints.MANIFEST) or {}
+    _refuse_change(saved, now, sound)
+    return Start(
+        path=sound.path,
+        step=sound.step,
+        what=f"going on from step {sound.step}, the newest that verifies{because}",
+        passed_over=reasons,
+    )
+
+
+def _is_ours(folder: Path) -> bool:
+    """Written by this user: an optimizer's state is a pickle, and only loaded from oneself."""
+    return all(path.lstat().st_uid == os.getuid() for path in (folder, *folder.rglob("*")))
+
+
+def pieces(run: RunDir, during: str) -> int:
+    """Into how many pieces earlier attempts had to divide a micro-batch."""
+    events = [e for e in read_all(run.worker_events) if _is_division(e, during)]
+    found = [int(e["pieces"]) for e in events]
+    error = read_json(run.error) or {}
+    if during == "train" and error.get("clean_restart"):
+        found.append(int(error.get("pieces", 1)))
+    return max(found, default=1)
+
+
+def _is_division(event: Record, during: str) -> bool:
+    is_one = event["kind"] == "oom" and event.get("during") == during
+    return is_one and isinstance(event.get("pieces"), int)
+
+
+def _refuse_change(saved: Record, now: dict[str, Any], checkpoint: checkpoints.Checkpoint) -> None:
+    changed = [
+        f"{_NAMES[key]} was {saved[key]}, is {value}"
+        for key, value in now.items()
+        if key in saved and saved[key] != value
+    ]
+    if changed:
+        raise UserError(
+            f"step {checkpoint.step} cannot be gone on from with other settings",
+            why="; ".join(changed) + ": the position in the data would not be the same",
+            do="put them back, or start a new run of the changed recipe with `advisor run`",
+            where=str(checkpoint.path),
+            code=ExitCode.BAD_RECIPE,
+        )
+
+
+def _none_left(run: RunDir, reasons: tuple[str, ...]) -> UserError:
+    return UserError(
+        "no checkpoint can be resumed from",
+        why="; ".join(reasons),
+        do="start the recipe anew with `advisor run`",
+        where=str(run.checkpoints),
+        code=ExitCode.NO_CHECKPOINT,
+    )

@@ -1,0 +1,87 @@
+"""Committing what the Trainer has staged, and whether there is room for it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from profiles.runs.rundir import RunDir
+from runner import checkpoints
+from runner.training import room
+from runner.training.attempt import Attempt
+from runner.training.protocol import diverged
+from runner.training.room import Shortfall
+
+_UNTRUSTED = "training_args.bin"
+"""A pickle that the Trainer leaves in checkpoints and nobody needs."""
+_STATES_PER_WEIGHT = 2
+"""AdamW keeps two moments of every trained weight."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Saver:
+    """The checkpoints of one attempt; used by the first rank alone."""
+
+    attempt: Attempt
+    keep: int
+    facts: dict[str, Any]
+    """What the position in the data depends on, for the manifests."""
+    newest_loss: tuple[int, float] | None = None
+    """(step, loss) of the newest evaluation."""
+
+    @property
+    def run(self) -> RunDir:
+        """Where the checkpoints go."""
+        return self.attempt.run
+
+    def needed_bytes(self, model: torch.nn.Module) -> int:
+        """Size of the checkpoint to come: like the last one, or weights and two moments."""
+        if last := checkpoints.committed(self.run):
+            return _size(last[0].path)
+        return weights_bytes(model) * (1 + _STATES_PER_WEIGHT)
+
+    def shortfall(self, needed_bytes: int) -> Shortfall | None:
+        """What a checkpoint of this size lacks."""
+        return room.shortfall(self.run.checkpoints, needed_bytes)
+
+    def commit(self, staging: Path, step: int, *, epoch: float | None, started: float) -> None:
+        """Give a staged checkpoint its name, tell of it, and remove what is too old."""
+        events = self.attempt.events
+        folder = staging / f"checkpoint-{step}"
+        (folder / _UNTRUSTED).unlink(missing_ok=True)
+        done = checkpoints.commit(self.run, folder, step, epoch=epoch, **self.facts)
+        checkpoints.discard(staging)
+        self._mark_if_best(step)
+        seconds = round(time.perf_counter() - started, 4)
+        events.append("checkpoint", step=step, seconds=seconds, bytes=_size(done.path))
+        if removed := checkpoints.rotate(self.run, self.keep):
+            events.append("rotated", steps=removed)
+
+    def _mark_if_best(self, step: int) -> None:
+        if self.newest_loss is None or self.newest_loss[0] != step:
+            return
+        loss, best = self.newest_loss[1], checkpoints.best(self.run)
+        if best is None or loss < best.loss:
+            checkpoints.mark_best(self.run, step, loss)
+
+
+def weights_bytes(model: torch.nn.Module) -> int:
+    """Size of what is trained, which is what the final artefact holds."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return sum(int(p.numel() * p.element_size()) for p in trained)
+
+
+def refuse_nonfinite(model: torch.nn.Module, state: Any, run: RunDir) -> None:
+    """UserError (82) if a trained weight is not finite: such a model is never saved."""
+    for name, parameter in model.named_parameters():
+        local = getattr(parameter, "_local_tensor", parameter)
+        if parameter.requires_grad and not torch.isfinite(local).all():
+            raise diverged(f"the weights {name} are not finite", state, run)
+
+
+def _size(folder: Path) -> int:
+    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())

@@ -1,0 +1,309 @@
+"""One training attempt with torch in hand: load, evaluate, train, publish.
+
+Reads from top to bottom as training goes: model, data, trainer, base evaluation, training, final
+evaluation, artefact.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, TrainerState
+from transformers.utils import logging as transformers_logging
+from trl import SFTConfig
+
+from advisor.recipe import Recipe
+from profiles.errors import ExitCode, UserError
+from profiles.models import model
+from profiles.runs import durable
+from profiles.runs.state import State
+from runner import checkpoints, methods
+from runner.supervision import engines
+from runner.training import data, examples, recipe_lock, resume
+from runner.training.attempt import Attempt
+from runner.training.division import DURING
+from runner.training.resume import Start
+from runner.training.saving import weights_bytes
+from runner.training.stopping import StopEarly
+from runner.training.trainer import RunTrainer
+
+_PERIODS = 5
+"""Evaluations and checkpoints in a run, unless the recipe says otherwise."""
+_OPTIMIZERS = {
+    "adamw": "adamw_torch_fused",
+    "adamw_8bit": "adamw_bnb_8bit",
+    "paged_adamw_8bit": "paged_adamw_8bit",
+}
+
+
+@dataclass
+class Session:
+    """One attempt of one run."""
+
+    attempt: Attempt
+    recipe: Recipe
+    base_dir: Path
+
+    def __post_init__(self) -> None:
+        self.run, self.events = self.attempt.run, self.attempt.events
+        self.progress = self.attempt.progress
+        self.is_main = int(os.environ.get("RANK", "0")) == 0
+
+    def run_to_end(self) -> int:
+        """Train to the planned last step, or to where somebody stops it; returns the exit code."""
+        started = time.perf_counter()
+        transformers_logging.disable_progress_bar()  # bars would fill the console log
+        reclaimed = checkpoints.clear_staging(self.run) if self.is_main else 0
+        start = self._start()
+        trainer, splits = self._build()
+        self._write_lock()
+        self.events.append(
+            "prepared",
+            seconds=round(time.perf_counter() - started, 3),
+            num_train=len(trainer.train_dataset),
+            num_dropped=len(splits.train) - len(trainer.train_dataset)
+            if not self.recipe.data.packing
+            else 0,
+            num_at_max_length=self._num_at_max_length(trainer),
+            num_trainable=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+            reclaimed_bytes=reclaimed,
+            device=str(trainer.args.device),
+        )
+        if start.path is None:
+            self._base_evaluation(trainer, splits)
+        self._train(trainer, start)
+        if trainer.state.global_step < trainer.state.max_steps:
+            self.events.append("end", state=State.STOPPED, step=trainer.state.global_step)
+            return int(ExitCode.STOPPED)
+        return self._finish(trainer, splits)
+
+    def _train(self, trainer: RunTrainer, start: Start) -> None:
+        self.progress.phase = "training"
+        for during in DURING:
+            if (pieces := resume.pieces(self.run, during)) > 1:
+                reason = "an earlier attempt ran out of memory"
+                trainer.division.set(during, pieces, reason, step=start.step)
+        if start.path is not None and start.weights_only:
+            trainer._load_from_checkpoint(str(start.path))  # noqa: SLF001  # no public way
+        elif start.path is not None and self._took_last_step(trainer, start.path):
+            return
+        go_on = None if start.weights_only or start.path is None else str(start.path)
+        trainer.train(resume_from_checkpoint=go_on)
+        trainer.recorder.flush()
+
+    def _took_last_step(self, trainer: RunTrainer, checkpoint: Path) -> bool:
+        """Killed after the last step: the Trainer would make one step more."""
+        saved = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        if trainer.is_fsdp_enabled or not 0 < saved.max_steps <= saved.global_step:
+            return False
+        trainer._load_from_checkpoint(str(checkpoint))  # noqa: SLF001  # no public way
+        trainer.state = saved
+        return True
+
+    def _start(self) -> Start:
+        """Where this attempt begins; the first rank decides, for all see the same files."""
+        if self.run.attempt() == 1:
+            return Start()
+        start = resume.choose(self.run, self._facts())
+        if self.is_main:
+            _, faults = checkpoints.newest_sound(self.run)
+            for checkpoint in faults:
+                checkpoints.set_aside(checkpoint)
+        self.events.append(
+            "resumed", from_step=start.step, passed_over=list(start.passed_over), what=start.what
+        )
+        return start
+
+    def _facts(self) -> dict[str, Any]:
+        return resume.facts(self.recipe, int(os.environ.get("WORLD_SIZE", "1")))
+
+    def _build(self) -> tuple[RunTrainer, data.Splits]:
+        self.progress.phase = "loading"
+        model_dir = (self.base_dir / self.recipe.model.id).resolve()
+        model.from_folder(model_dir)  # refuses configs that could run code, before transformers
+        tokenizer = AutoTokenizer.from_pretrained(
+            model_dir, trust_remote_code=False, local_files_only=True
+        )
+        splits = data.load(self.recipe, self.base_dir, tokenizer)
+        arguments = self._arguments(splits)
+        assert arguments.device  # chooses this rank's GPU, before anything is loaded onto one
+        torch.manual_seed(self.recipe.train.seed)
+        prepared = methods.prepare(self.recipe, model_dir)
+        self.progress.phase = "tokenising"
+        trainer = RunTrainer(
+            self.attempt,
+            full_logits=self.recipe.train.loss == "full",
+            keep=self.recipe.train.keep_checkpoints,
+            facts=self._facts(),
+            lighter=_lighter(self.recipe),
+            on_spike=self.recipe.train.on_spike,
+            model=prepared.model,
+            peft_config=prepared.peft_config,
+            processing_class=tokenizer,
+            args=arguments,
+            train_dataset=splits.train,
+            eval_dataset=splits.eval,
+        )
+        if self.recipe.train.precision == "bf16_pure":
+            _narrow_trained(trainer.model)
+        if len(trainer.train_dataset) == 0:
+            raise _nothing_to_learn(self.recipe, self.base_dir)
+        self._space_evaluations(trainer)
+        return trainer, splits
+
+    def _num_at_max_length(self, trainer: RunTrainer) -> int:
+        """Rows that fill max_length, so were probably cut; packing fills every row."""
+        if self.recipe.data.packing:
+            return 0
+        rows = trainer.train_dataset["input_ids"]
+        return sum(len(ids) >= self.recipe.data.max_length for ids in rows)
+
+    def _space_evaluations(self, trainer: RunTrainer) -> None:
+        """Once it is known how many rows are left: packing and dropped rows make fewer steps."""
+        train = self.recipe.train
+        every = max(1, _planned_steps(self.recipe, len(trainer.train_dataset)) // _PERIODS)
+        trainer.args.eval_steps = train.eval_every or every
+        trainer.args.save_steps = train.save_every or every
+
+    def _arguments(self, splits: data.Splits) -> SFTConfig:
+        train, hardware = self.recipe.train, self.recipe.hardware
+        on_cpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
+        return SFTConfig(
+            output_dir=str(self.run.path / ".trainer"),
+            max_length=self.recipe.data.max_length,
+            packing=self.recipe.data.packing,
+            eval_packing=False,
+            assistant_only_loss=splits.assistant_only,
+            num_train_epochs=train.epochs,
+            max_steps=train.max_steps or -1,
+            learning_rate=self.recipe.learning_rate,
+            lr_scheduler_type=train.scheduler,
+            warmup_steps=train.warmup,
+            optim="adamw_torch"
+            if train.optimizer == "adamw" and on_cpu
+            else _OPTIMIZERS[train.optimizer],
+            weight_decay=train.weight_decay,
+            max_grad_norm=train.max_grad_norm,
+            per_device_train_batch_size=train.micro_batch,
+            per_device_eval_batch_size=train.micro_batch,
+            gradient_accumulation_steps=train.accumulation,
+            gradient_checkpointing=train.checkpointing,
+            bf16=train.precision == "bf16",
+            fp16=train.precision == "fp16",
+            use_cpu=on_cpu,
+            ddp_backend="gloo" if on_cpu and hardware.gpus > 1 else None,
+            dataloader_num_workers=train.workers,
+            dataloader_pin_memory=not on_cpu,
+            eval_strategy="steps" if splits.eval is not None else "no",
+            eval_steps=1,  # spaced when the number of rows is known
+            prediction_loss_only=True,
+            save_strategy="steps",
+            logging_steps=train.log_every,
+            logging_nan_inf_filter=False,  # it would show a diverged run as converged, and sync
+            seed=train.seed,
+            data_seed=train.seed,
+            report_to="none",
+            disable_tqdm=True,
+            push_to_hub=False,
+            **engines.sharding_arguments(hardware.strategy),
+        )
+
+    def _base_evaluation(self, trainer: RunTrainer, splits: data.Splits) -> None:
+        """What the base model can do, so that the gain can be told."""
+        self.progress.phase = "evaluating"
+        if splits.eval is not None:
+            trainer.evaluate()
+        self._examples(trainer, splits, "before")
+
+    def _finish(self, trainer: RunTrainer, splits: data.Splits) -> int:
+        self.progress.phase = "finishing"
+        step = trainer.state.global_step
+        evaluated = {e["step"] for e in trainer.state.log_history if "eval_loss" in e}
+        if splits.eval is not None and step not in evaluated:
+            trainer.evaluate()
+        self._publish(trainer)
+        self._examples(trainer, splits, "after")
+        self.events.append("end", state=State.FINISHED, step=step)
+        return int(ExitCode.FINISHED)
+
+    def _publish(self, trainer: RunTrainer) -> None:
+        """Write the adapter or the model under its final name, complete or not at all."""
+        self._wait_for_room(trainer)
+        staging = self.run.path / f"{durable.STAGING_PREFIX}model"
+        if self.is_main:
+            checkpoints.discard(staging)
+        trainer.save_model(str(staging))  # every rank takes part in gathering shards
+        if not self.is_main:
+            return
+        (staging / "training_args.bin").unlink(missing_ok=True)
+        checkpoints.seal(staging, step=trainer.state.global_step)
+        durable.publish_dir(staging, self.run.model)
+        checkpoints.discard(self.run.path / ".trainer")
+
+    def _wait_for_room(self, trainer: RunTrainer) -> None:
+        """The last checkpoint has the weights, so a stop that gives up waiting loses nothing."""
+        needed = weights_bytes(trainer.model)
+        while lacking := trainer.ranks.from_main(trainer.saver.shortfall(needed)):
+            if not trainer.protocol.wait_for_room(trainer.state, lacking, needed):
+                raise StopEarly
+
+    def _examples(self, trainer: RunTrainer, splits: data.Splits, moment: str) -> None:
+        rows = splits.test if splits.test is not None else splits.eval
+        examples.write(
+            trainer, rows, self.events, moment=moment, max_length=self.recipe.data.max_length
+        )
+
+    def _write_lock(self) -> None:
+        """What the recipe resolved to; what changed since the first attempt is told."""
+        if not self.is_main:
+            return
+        drifted = recipe_lock.keep(self.run, recipe_lock.resolve(self.recipe, self.base_dir))
+        if drifted:
+            self.events.append("drift", changed=list(drifted[:50]))
+
+
+def _lighter(recipe: Recipe) -> list[str]:
+    """Changes of the recipe that save memory, the cheapest in speed and quality first."""
+    train = recipe.train
+    changes = [
+        (train.loss == "full", 'train.loss = "chunked"'),
+        (not train.checkpointing, "train.checkpointing = true"),
+        (
+            train.optimizer == "adamw" and recipe.method.name == "full",
+            'train.optimizer = "adamw_8bit"',
+        ),
+        (recipe.method.name == "lora", 'method.name = "qlora"'),
+        (recipe.method.name == "full", 'method.name = "lora"'),
+        (True, f"data.max_length = {recipe.data.max_length // 2}"),
+    ]
+    return [change for applies, change in changes if applies][:3]
+
+
+def _narrow_trained(model: torch.nn.Module) -> None:
+    """Adapters in bf16 too: PEFT makes those of a 16-bit base fp32."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.bfloat16)
+
+
+def _planned_steps(recipe: Recipe, num_rows: int) -> int:
+    """Optimizer steps the Trainer will make, for spacing evaluations (packing makes it fewer)."""
+    if recipe.train.max_steps is not None:
+        return recipe.train.max_steps
+    batch = recipe.train.micro_batch * recipe.train.accumulation * recipe.hardware.gpus
+    return max(1, int(-(-num_rows // batch) * recipe.train.epochs))
+
+
+def _nothing_to_learn(recipe: Recipe, base_dir: Path) -> UserError:
+    return UserError(
+        "no example has a token to learn from",
+        why=f"the prompts alone fill data.max_length = {recipe.data.max_length}",
+        do="raise data.max_length; `advisor data check` shows the lengths",
+        where=str(base_dir / recipe.data.train),
+        code=ExitCode.BAD_DATA,
+    )
