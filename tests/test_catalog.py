@@ -244,7 +244,7 @@ def test_built_models_have_the_catalog_s_count(name: str) -> None:
 def test_the_catalog_is_light() -> None:
     """Finding a model loads neither torch nor the hub client."""
     code = (
-        "import sys; from profiles import catalog; catalog.find('gpt2'); "
+        "import sys; from profiles.models import catalog; catalog.find('gpt2'); "
         "print(sorted({'torch', 'huggingface_hub', 'difflib', 'pydantic'} & {*sys.modules}))"
     )
     done = subprocess.run(

@@ -288,7 +288,7 @@ def test_parquet_is_read_without_pandas_and_json_without_the_library(tmp_path):
     parquet(tmp_path, [GOOD])
     write(tmp_path, json.dumps(GOOD) + "\n", "a.jsonl")
     code = (
-        "import sys; from profiles import dataset; dataset.check(sys.argv[1])\n"
+        "import sys; from profiles.data import dataset; dataset.check(sys.argv[1])\n"
         "print('pyarrow' in sys.modules, 'pandas' in sys.modules)"
     )
     loaded = [

@@ -233,7 +233,7 @@ def test_a_huge_line_is_read_in_bounded_memory_and_told(tmp_path):
         resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
 
     code = (
-        "import sys; from profiles import dataset\n"
+        "import sys; from profiles.data import dataset\n"
         "print(dataset.check(sys.argv[1], max_length=4096).warnings[0])"
     )
     done = subprocess.run(
@@ -251,7 +251,7 @@ def test_a_huge_line_is_read_in_bounded_memory_and_told(tmp_path):
 PEAK = """
 import json, re, sys
 from pathlib import Path
-from profiles import dataset
+from profiles.data import dataset
 from profiles.data.repeats import RowHashes, RowIndex
 def peak_bytes():  # not getrusage: that begins with the peak of the process that forked
     return 1024 * int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])

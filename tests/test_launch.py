@@ -38,7 +38,7 @@ RESUME = """
 import sys
 from pathlib import Path
 from profiles.runs.rundir import RunDir
-from runner import launch
+from runner.supervision import launch
 sys.stdout.write("r")
 sys.stdout.flush()
 sys.stdin.read(1)
@@ -318,7 +318,7 @@ def test_a_recycled_pid_in_proc_json_is_never_signalled(start):
 START_AT_TERMINAL = """
 import os, sys, time
 from pathlib import Path
-from runner import launch
+from runner.supervision import launch
 run = launch.start(b"", name="a run", base_dir=Path("/"), devices=())
 print("started", run.id, flush=True)
 time.sleep(60)

@@ -272,7 +272,8 @@ BOMBS = """
 import json, resource, struct, sys
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
-from profiles import dataset, model
+from profiles.data import dataset
+from profiles.models import model
 from profiles.errors import UserError
 from profiles.models.safetensors_header import read_header
 folder = Path(sys.argv[1])

@@ -64,21 +64,30 @@ def finished(done):
     ("method", "settings"),
     [("lora", ADAPTER), ("qlora", ADAPTER), ("full", "[train]\nlearning_rate = 3e-3")],
 )
-def test_a_run_learns_reports_and_replays_bit_for_bit(advisor, recipe, method, settings):
-    """Evaluation loss below the base model's; the same losses the second time."""
-    path = recipe(method, settings)
+def test_a_run_learns_and_reports(advisor, recipe, method, settings):
+    """Evaluation loss below the base model's, and a report that adds up."""
+    run = finished(advisor("run", recipe(method, settings), "--follow"))
 
-    first = finished(advisor("run", path, "--follow"))
-    second = finished(advisor("run", path, "--follow"))
-
-    found = status(first)
+    found = status(run)
     assert found.eval_loss < found.base_loss
-    assert len(losses(first)) == 12
-    assert losses(first) == losses(second)
-    report = json.loads(advisor("profile", first.id, "--json").stdout)["report"]
+    assert len(losses(run)) == 12
+    report = json.loads(advisor("profile", run.id, "--json").stdout)["report"]
     assert report["verdict"]
     assert abs(sum(share for _, share in report["phase_shares"]) - 1) < 1e-6
     assert report["run"]["padded_tokens"] >= report["run"]["tokens"] > report["run"]["label_tokens"]
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
+def test_a_recipe_replays_bit_for_bit(tiny_model, orders, method):
+    """The same losses the second time."""
+    first, second = (
+        real_runs.new_run(tiny_model, orders, method=method, steps=4) for _ in range(2)
+    )
+    for run in (first, second):
+        real_runs.attempt(run)
+
+    assert real_runs.losses(first) == real_runs.losses(second)
+    assert len(real_runs.losses(first)) == 4
 
 
 def test_a_killed_worker_resumes_to_the_same_losses(advisor, recipe):
@@ -135,11 +144,9 @@ def test_a_run_killed_after_its_last_step_is_finished_without_another_step(tiny_
     assert run.model.is_dir()
 
 
-@pytest.mark.parametrize("method", ["lora", "qlora"])
-def test_two_processes_train_together(advisor, recipe, method):
+def test_two_processes_train_together(advisor, recipe):
     """Two gloo processes end like any run; on CPUs Accelerate takes DDP where FSDP is asked for."""
-    settings = f"{ADAPTER}\n"
-    path = recipe(method, settings)
+    path = recipe("qlora", f"{ADAPTER}\n")
     path.write_text(path.read_text() + '[hardware]\nstrategy = "fsdp"\ngpus = 2\n')
 
     run = finished(advisor("run", path, "--follow"))

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any
 
 from profiles.errors import UserError
-from tui.terminal import clean, harmless, num_cells
+from tui.terminal import clean, harmless_lines, num_cells
 
 DEFAULT_WIDTH = 80
 MOST_WIDTH = 120
@@ -104,20 +104,22 @@ def error_lines(error: UserError, width: int = DEFAULT_WIDTH) -> list[str]:
 
 def say(text: str = "") -> None:
     """A message for the person, on stderr; stdout is for data."""
-    print(harmless(text), file=sys.stderr)
+    print(harmless_lines(text), file=sys.stderr)
 
 
 def show(lines: Iterable[str]) -> None:
     """Data, on stdout; what this encoding cannot say is replaced."""
     encoding = sys.stdout.encoding or "utf-8"
-    text = harmless("\n".join(lines))
+    text = harmless_lines("\n".join(lines))
     print(text.encode(encoding, errors="replace").decode(encoding))
 
 
 def show_json(value: Any) -> None:
     """Facts as JSON, on stdout; escaped where the encoding or a terminal cannot take them."""
     text = json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False)
-    if (sys.stdout.encoding or "").lower().replace("-", "") != "utf8" or harmless(text) != text:
+    if (sys.stdout.encoding or "").lower().replace("-", "") != "utf8" or harmless_lines(
+        text
+    ) != text:
         text = json.dumps(jsonable(value), indent=2, allow_nan=False).replace("\x7f", "\\u007f")
     print(text)
 

@@ -183,9 +183,14 @@ def clean(text: str, limit: int = 200) -> str:
     return _first_cells(text, limit - len(ending)) + ending
 
 
-def harmless(text: str) -> str:
-    """Take control codes out of lines whose spaces mean something."""
-    return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
+def harmless(line: str) -> str:
+    """Take control codes out of a line whose spaces mean something."""
+    return "".join(char if char.isprintable() else " " for char in line)
+
+
+def harmless_lines(text: str) -> str:
+    """Each line made harmless."""
+    return "\n".join(harmless(line) for line in text.split("\n"))
 
 
 def _first_cells(text: str, limit: int) -> str:

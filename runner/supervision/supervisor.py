@@ -52,6 +52,8 @@ class Supervisor:
         self._lock_fd = _take_lock(run)
         if is_held(run.worker_lock):  # ranks of an earlier attempt outlived their supervisor
             raise SystemExit(ExitCode.CANNOT_CREATE)
+        with contextlib.suppress(OSError):
+            durable.clear_leftovers(run.path)
         self.events = Journal(run.supervisor_events, attempt=self.attempt)
         self._record = ExitRecord(run)
         self._sampler: subprocess.Popen[bytes] | None = None
