@@ -139,11 +139,12 @@ def newest_sound(run: RunDir) -> tuple[Checkpoint | None, dict[Checkpoint, str]]
     return None, faults
 
 
-def set_aside(checkpoint: Checkpoint) -> None:
-    """Keep a damaged checkpoint for a person to look at, but count it no longer."""
+def set_aside(checkpoint: Checkpoint) -> Path:
+    """Keep a checkpoint for a person to look at, but count it no longer; returns where it is."""
     aside = durable.beside(checkpoint.path, "bad-")
     durable.disk.rename(checkpoint.path, aside)
     durable.sync_dir(aside.parent)
+    return aside
 
 
 def mark_best(run: RunDir, step: int, loss: float) -> None:
@@ -173,6 +174,13 @@ def pins(run: RunDir) -> dict[int, str]:
     if not isinstance(steps, dict):
         return {}
     return {int(step): str(why) for step, why in steps.items() if re.fullmatch("[0-9]{1,8}", step)}
+
+
+def forget_marks(run: RunDir) -> None:
+    """No step is the best or pinned: they were another line of steps."""
+    for file in (_best_file(run), _pins_file(run)):
+        with suppress(FileNotFoundError):
+            durable.disk.unlink(file)
 
 
 def _best_file(run: RunDir) -> Path:
@@ -234,6 +242,12 @@ def discard(path: Path) -> None:
             durable.disk.rename(path, doomed)
             durable.sync_dir(path.parent)
         durable.remove_tree(doomed, inside=path.parent)
+
+
+def drop(staging: Path) -> None:
+    """Take away what was staged; what cannot be removed is cleared by the next attempt."""
+    with suppress(OSError):
+        discard(staging)
 
 
 def hash_file(path: Path) -> str:

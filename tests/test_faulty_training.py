@@ -12,6 +12,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import real_runs  # noqa: E402
+from safetensors import SafetensorError  # noqa: E402
+from transformers import Trainer  # noqa: E402
 from trl import SFTTrainer  # noqa: E402
 
 from profiles.errors import ExitCode, UserError  # noqa: E402
@@ -66,8 +68,9 @@ def test_a_full_disk_pauses_the_run_and_it_goes_on_when_there_is_room(
         OSError(errno.ENOSPC, "No space left on device"),
         OSError(errno.EDQUOT, "Disk quota exceeded"),
         RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"),
+        SafetensorError("Error while serializing: I/O error: No space left (os error 28)"),
     ],
-    ids=["full", "quota", "torch"],
+    ids=["full", "quota", "torch", "safetensors"],
 )
 def test_a_save_that_fails_for_want_of_room_is_tried_again(
     tiny_model, orders, monkeypatch, quick, error
@@ -75,13 +78,13 @@ def test_a_save_that_fails_for_want_of_room_is_tried_again(
     """Half of a checkpoint is removed, and torch's words for a full disk are understood."""
     run = real_runs.new_run(tiny_model, orders, steps=2, save_every=2)
     errors = [error]
-    commit = checkpoints.commit
+    save = Trainer._save_checkpoint
 
-    def failing(*args, **facts):
+    def failing(trainer, *args):
+        save(trainer, *args)
         if errors:
             monkeypatch.setattr(room, "shortfall", short_of_room)
             raise errors.pop()
-        return commit(*args, **facts)
 
     wait = ProtocolCallback.wait_for_room
 
@@ -89,7 +92,7 @@ def test_a_save_that_fails_for_want_of_room_is_tried_again(
         monkeypatch.setattr(room, "shortfall", lambda *_: None)
         return wait(*args)
 
-    monkeypatch.setattr(checkpoints, "commit", failing)
+    monkeypatch.setattr(Trainer, "_save_checkpoint", failing)
     monkeypatch.setattr(ProtocolCallback, "wait_for_room", make_room)
 
     assert real_runs.attempt(run) == 0
@@ -97,6 +100,43 @@ def test_a_save_that_fails_for_want_of_room_is_tried_again(
     assert len(real_runs.events(run, "paused")) == 1
     assert [c.step for c in checkpoints.committed(run)] == [2]
     assert sorted(p.name for p in run.checkpoints.iterdir() if p.is_dir()) == ["step-00000002"]
+
+
+@pytest.mark.parametrize("operation", ["stage", "commit"])
+def test_a_disk_that_fills_up_unseen_pauses_too(tiny_model, orders, monkeypatch, quick, operation):
+    """A quota cannot be measured: the first write tells."""
+    run = real_runs.new_run(tiny_model, orders, steps=2, save_every=2)
+    errors, real = [OSError(errno.EDQUOT, "Disk quota exceeded")], getattr(checkpoints, operation)
+
+    def failing(*args, **kw):
+        if errors:
+            raise errors.pop()
+        return real(*args, **kw)
+
+    monkeypatch.setattr(checkpoints, operation, failing)
+
+    assert real_runs.attempt(run) == 0
+
+    assert "your quota is used up" in real_runs.events(run, "paused")[0]["what"]
+    assert [c.step for c in checkpoints.committed(run)] == [2]
+
+
+def test_a_stop_that_was_accepted_still_waits_for_room(tiny_model, orders, monkeypatch, quick):
+    """SIGTERM means save and stop: a full disk delays it, a second request gives the save up."""
+    run = real_runs.new_run(tiny_model, orders, steps=6, save_every=100)
+    answers = [short_of_room] * 3
+    monkeypatch.setattr(room, "shortfall", lambda *a: answers.pop()(*a) if answers else None)
+    step = RunTrainer.training_step
+
+    def asked(trainer, *args, **kw):
+        trainer.attempt.stop.asked |= trainer.state.global_step == 1
+        return step(trainer, *args, **kw)
+
+    monkeypatch.setattr(RunTrainer, "training_step", asked)
+
+    assert real_runs.attempt(run) == ExitCode.STOPPED
+
+    assert [c.step for c in checkpoints.committed(run)] == [2]
 
 
 def test_a_stop_while_the_disk_is_full_ends_without_a_checkpoint(
@@ -248,15 +288,16 @@ def beating(tmp_path):
 
 def test_a_request_before_the_first_step_interrupts_what_goes_on(beating):
     """Loading and tokenising may take long, and there is nothing to save."""
-    run, heart, _ = beating
+    run, heart, stop = beating
     durable.write_json(run.requests / "a.json", {"run": run.id, "attempt": 1, "verb": "stop"})
     heart.start()
 
     with pytest.raises(StopEarly):
         threading.Event().wait(20)
 
-    assert list(run.requests.iterdir()) == []
-    assert control.pending(run) == []
+    real_runs.wait_for(lambda: not control.pending(run))
+    assert heart.is_alive()
+    assert stop.asked
 
 
 def test_a_stall_is_written_down_with_the_stacks_of_all_threads(beating):

@@ -17,7 +17,7 @@ from profiles.errors import ExitCode  # noqa: E402
 from profiles.runs.state import State, status  # noqa: E402
 from runner.supervision import engines  # noqa: E402
 from runner.supervision.supervisor import Supervisor  # noqa: E402
-from runner.training import oom  # noqa: E402
+from runner.training import oom, pieces  # noqa: E402
 from runner.training.oom import Shortage  # noqa: E402
 from runner.training.trainer import RunTrainer  # noqa: E402
 
@@ -74,12 +74,32 @@ def test_pieces_hold_every_row_once_and_lose_their_padding():
     mask = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]])
     batch = {"input_ids": torch.arange(20).view(5, 4), "attention_mask": mask, "tag": "kept"}
 
-    first, second = oom.pieces_of(batch, 2)
+    first, second = pieces.pieces_of(batch, 2)
 
     assert [tuple(p["input_ids"].shape) for p in (first, second)] == [(3, 3), (2, 4)]
     assert first["tag"] == "kept"
     assert torch.equal(second["input_ids"], batch["input_ids"][3:])
-    assert oom.pieces_of(batch, 1) == [batch]
+    assert pieces.pieces_of(batch, 1) == [batch]
+
+
+def test_a_packed_row_is_cut_between_its_examples():
+    """Three examples of 2, 3 and 1 tokens in one row: two in the first piece, one in the second."""
+    positions = torch.tensor([[0, 1, 0, 1, 2, 0]])
+    batch = {
+        "input_ids": torch.arange(6)[None],
+        "position_ids": positions,
+        "cu_seq_lens_q": torch.tensor([0, 2, 5, 6], dtype=torch.int32),
+        "max_length_q": 3,
+        "seq_idx": torch.tensor([[0, 0, 1, 1, 1, 2]], dtype=torch.int32),
+    }
+
+    first, second = pieces.pieces_of(batch, 2)
+
+    assert pieces.num_rows(batch) == 3
+    assert [p["input_ids"].tolist() for p in (first, second)] == [[[0, 1, 2, 3, 4]], [[5]]]
+    assert [p["cu_seq_lens_q"].tolist() for p in (first, second)] == [[0, 2, 5], [0, 1]]
+    assert [p["max_length_q"] for p in (first, second)] == [3, 1]
+    assert first["seq_idx"].tolist() == [[0, 0, 1, 1, 1]]
 
 
 @pytest.fixture
@@ -104,14 +124,19 @@ NO_DROPOUT = "rank = 8\nalpha = 16"
 SETTINGS = {"adapter": NO_DROPOUT, "steps": 5, "micro_batch": 4, "accumulation": 2}
 
 
-@pytest.mark.parametrize("from_step", [0, 3])
+@pytest.mark.parametrize(
+    ("from_step", "settings"),
+    [(0, {}), (3, {}), (2, {"packing": True}), (0, {"more": 'loss = "full"\n'})],
+    ids=["first step", "step 3", "packed", "whole logits"],
+)
 def test_out_of_memory_divides_the_batch_and_repeats_no_step(
-    tiny_model, orders, memory_for, from_step
+    tiny_model, orders, memory_for, from_step, settings
 ):
     """Steps strictly +1, the same losses, every change in the journal."""
-    undisturbed = real_runs.new_run(tiny_model, orders, **SETTINGS)
+    settings = SETTINGS | settings
+    undisturbed = real_runs.new_run(tiny_model, orders, **settings)
     real_runs.attempt(undisturbed)
-    short = real_runs.new_run(tiny_model, orders, **SETTINGS)
+    short = real_runs.new_run(tiny_model, orders, **settings)
     memory_for(200, from_step=from_step)
 
     assert real_runs.attempt(short) == 0
@@ -124,6 +149,29 @@ def test_out_of_memory_divides_the_batch_and_repeats_no_step(
     assert "effective batch unchanged" in told[0]["what"]
     rehearsed = told[0]["seq"] < real_runs.events(short, "train_begun")[0]["seq"]
     assert rehearsed == (from_step == 0)
+
+
+def test_a_loss_that_counts_no_tokens_of_the_step_is_divided_by_shares(
+    tiny_model, orders, memory_for, monkeypatch
+):
+    """Some families return the mean of their batch: Gemma 3n, Gemma 4."""
+    monkeypatch.setattr(RunTrainer, "_get_num_items_in_batch", lambda *_: None)
+    init = RunTrainer.__init__
+
+    def without_counts(trainer, *args, **kw):
+        init(trainer, *args, **kw)
+        trainer.model_accepts_loss_kwargs = False
+
+    monkeypatch.setattr(RunTrainer, "__init__", without_counts)
+    undisturbed = real_runs.new_run(tiny_model, orders, **SETTINGS)
+    real_runs.attempt(undisturbed)
+    short = real_runs.new_run(tiny_model, orders, **SETTINGS)
+    memory_for(200, from_step=2)
+
+    real_runs.attempt(short)
+
+    assert real_runs.losses(short) == pytest.approx(real_runs.losses(undisturbed), abs=1e-6)
+    assert real_runs.events(short, "oom")
 
 
 def test_out_of_memory_in_evaluation_divides_the_evaluation_only(tiny_model, orders, memory_for):

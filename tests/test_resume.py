@@ -147,6 +147,8 @@ def test_foreign_weights_train_on_with_a_new_optimizer_and_no_pickle_of_theirs(
     assert opened == []
     steps = [r["step"] for r in real_runs.steps(run) if r["a"] == 2]
     assert steps == [1, 2, 3]
+    assert [c.step for c in checkpoints.committed(run)] == [3, 2]
+    assert [p.name[:17] for p in run.checkpoints.glob("bad-*")] == ["bad-step-00000002"]
 
 
 def test_pieces_of_earlier_attempts_are_used_again(saved):

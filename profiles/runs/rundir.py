@@ -63,6 +63,11 @@ class RunDir:
         return self.path / "attempts"
 
     @property
+    def devices(self) -> Path:
+        """devices.json: the GPUs that an attempt was given anew (launcher)."""
+        return self.path / "devices.json"
+
+    @property
     def lock(self) -> Path:
         """Held by the supervisor and every descendant."""
         return self.path / "lock"

@@ -94,30 +94,53 @@ def _data(recipe: Recipe, base_dir: Path, base: Model) -> list[Dataset]:
     return [train.dataset, held_out.dataset]
 
 
-def check_resume(
-    run: RunDir, *, share: bool = False, allow_changed: bool = False
-) -> tuple[str, ...]:
-    """Devices, data and memory of a run that is to go on; returns warnings.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumable:
+    """What was found; the run may go on."""
+
+    devices: tuple[str, ...]
+    """GPUs to use, the emptiest of today."""
+    warnings: tuple[str, ...]
+
+
+def check_resume(run: RunDir, *, share: bool = False, allow_changed: bool = False) -> Resumable:
+    """Devices, data and memory of a run that is to go on.
 
     UserError if its data is not what it began with (the position in it would mean other rows), or
     if there is no longer room for it.
     """
     recipe = recipes.parse(run.recipe.read_text(), where=str(run.recipe))
-    base_dir = replay.base_dir_of(run.recipe)
+    base_dir = Path(str((read_json(run.manifest) or {}).get("base_dir", run.path)))
     here = machine.probe(rundir.home())
     gpu_checks.check(here, recipe.hardware.gpus, recipe.train.precision, torch_build.installed())
-    before = (read_json(run.recipe_lock) or {}).get("sha256", {})
-    now = replay.data_hashes(recipe, base_dir)
-    was = {"sha256": {key: before[key] for key in now if key in before}}
-    changed = replay.changes(was, {"sha256": {key: now[key] for key in was["sha256"]}})
+    changed = _changed_data(run, recipe, base_dir)
     if changed and not allow_changed:
         replay.refuse(changed, (), run.recipe)
     base = model.from_folder(base_dir / recipe.model.id)
     predicted = fit.judge(base, here, replace(recipe.to_plan(None), stack=stack_on(here)))
     if not (share or base.unmodelled):
         gpu_checks.check_room(here, predicted)
-    warnings = [f"{c.name} is not what the run began with" for c in changed]
-    return (*warnings, *session_host.warnings(run.path))
+    warnings = [f"{change.name} is not what the run began with" for change in changed]
+    return Resumable(
+        devices=_emptiest(here, recipe.hardware.gpus),
+        warnings=(*warnings, *session_host.warnings(run.path)),
+    )
+
+
+def _changed_data(run: RunDir, recipe: Recipe, base_dir: Path) -> tuple[replay.Change, ...]:
+    before = (read_json(run.recipe_lock) or {}).get("sha256", {})
+    now = replay.data_hashes(recipe, base_dir)
+    gone = [key for key, value in now.items() if value is None]
+    if gone:
+        raise UserError(
+            f"the data of the run cannot be read: {', '.join(gone)}",
+            why=f"the recipe names it relative to {base_dir}",
+            do="put it back where it was",
+            where=str(run.recipe),
+            code=ExitCode.NO_INPUT,
+        )
+    known = {key: before[key] for key in now if key in before}
+    return replay.changes({"sha256": known}, {"sha256": {key: now[key] for key in known}})
 
 
 def _ignored(base: Model) -> list[str]:

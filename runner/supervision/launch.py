@@ -13,13 +13,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from profiles import installation, redact
 from profiles.errors import ExitCode, UserError
-from profiles.runs import durable, people, rundir, session_host, state
+from profiles.runs import devices, durable, people, rundir, session_host, state
 from profiles.runs.identity import Identity
 from profiles.runs.journal import read_all
 from profiles.runs.rundir import RunDir
@@ -87,8 +87,11 @@ def _first_writes(run: RunDir, *, is_new: bool = False) -> Iterator[None]:
         ) from error
 
 
-def resume(run: RunDir) -> int:
-    """Start the next attempt of a run that is over; returns the step it goes on from."""
+def resume(run: RunDir, chosen: Sequence[str] | None = None) -> int:
+    """Start the next attempt of a run that is over; returns the step it goes on from.
+
+    `chosen`: the GPUs to use from here on, by UUID or number; None keeps those it had.
+    """
     rundir.refuse_newer(run)
     now = state.status(run)
     if now.state is State.FINISHED:
@@ -99,6 +102,8 @@ def resume(run: RunDir) -> int:
     _refuse_leftovers(run)
     attempt = now.attempt + 1
     with _first_writes(run):
+        if chosen is not None:
+            devices.choose(run, chosen)
         _begin_attempt(run, attempt)
     _wait_for_sign(run, attempt)
     return now.resumable_from or 0

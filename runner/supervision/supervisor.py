@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from profiles.errors import ExitCode
-from profiles.runs import durable, identity, people
+from profiles.runs import devices, durable, identity, people
 from profiles.runs.journal import Journal
-from profiles.runs.rundir import RunDir, read_json
+from profiles.runs.rundir import RunDir
 from profiles.runs.state import is_held, newest_checkpoint
 from runner.supervision import console, control, engines, evidence, leftovers, outcome
 from runner.supervision.escalation import Escalation, Pulse
@@ -123,8 +123,7 @@ class Supervisor:
             )
 
     def _environment(self) -> dict[str, str]:
-        devices = list((read_json(self.run.manifest) or {}).get("devices", []))
-        return engines.worker_environment(os.environ, devices)
+        return engines.worker_environment(os.environ, devices.of(self.run))
 
     def _start_sampler(self, worker_pid: int) -> None:
         """It ends with the worker; whatever keeps it is reaped with the other children."""

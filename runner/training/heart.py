@@ -57,9 +57,8 @@ class Heart(threading.Thread):
             with contextlib.suppress(OSError):
                 durable.overwrite(self._run.worker_heartbeat, line.encode())
             self._look_for_stall()
-            if self._stop_flag.may_interrupt and self._is_asked_to_stop():
-                self._stop_flag.raise_from_thread()
-                return
+            if self._stop_flag.may_interrupt and not self._stop_flag.asked:
+                self._look_for_stop()
             time.sleep(_BEAT_SECONDS)
 
     def _look_for_stall(self) -> None:
@@ -79,10 +78,10 @@ class Heart(threading.Thread):
         with contextlib.suppress(OSError), self._run.stacks.open("a") as stacks:
             faulthandler.dump_traceback(file=stacks, all_threads=True)
 
-    def _is_asked_to_stop(self) -> bool:
+    def _look_for_stop(self) -> None:
         attempt = self._run.attempt()
         for request in control.pending(self._run):
             if request.attempt == attempt and request.verb in VERBS:
+                self._stop_flag.raise_from_thread()
                 control.answer(self._run, request, "obeyed")
-                return True
-        return False
+                return

@@ -1,9 +1,4 @@
-"""Out of memory: recognising it in what libraries raise, and dividing a batch into smaller pieces.
-
-One classifier for all of the run. The answer to a shortage is a smaller micro-batch at the same
-effective batch: the rows of a micro-batch are worked on in pieces whose gradients add up to the
-same. Nothing here decides when; that is the trainer's business.
-"""
+"""Out of memory: recognising it in what libraries raise. One classifier for all of the run."""
 
 from __future__ import annotations
 
@@ -14,11 +9,6 @@ from typing import Any
 import torch
 
 from profiles.errors import ExitCode, UserError
-
-Batch = dict[str, Any]
-
-IGNORED_LABEL = -100
-"""torch's ignore index: a position that is not learnt."""
 
 
 class Shortage(StrEnum):
@@ -84,56 +74,6 @@ def is_sane(device: torch.device) -> bool:
         return bool(torch.ones(1, device=device).item() == 1.0)
     except RuntimeError:
         return False
-
-
-def num_rows(batch: Batch) -> int:
-    """Rows of a batch: the first dimension of its tensors."""
-    return int(batch["input_ids"].shape[0])
-
-
-def pieces_of(batch: Batch, num_pieces: int) -> list[Batch]:
-    """A batch as up to `num_pieces` batches of fewer rows, in order.
-
-    Tensors of shape (rows, ...) are divided. What only pads a piece is cut away on the right, so
-    that its longest row decides what it costs.
-    """
-    rows = num_rows(batch)
-    if num_pieces <= 1 or rows <= 1:
-        return [batch]
-    pieces = []
-    for indices in torch.arange(rows).chunk(num_pieces):
-        first, last = int(indices[0]), int(indices[-1]) + 1
-        pieces.append(_without_padding({k: _rows(v, rows, first, last) for k, v in batch.items()}))
-    return pieces
-
-
-def _rows(value: Any, rows: int, first: int, last: int) -> Any:
-    is_per_row = isinstance(value, torch.Tensor) and value.dim() > 0 and value.shape[0] == rows
-    return value[first:last] if is_per_row else value
-
-
-def _without_padding(piece: Batch) -> Batch:
-    mask = piece.get("attention_mask")
-    if not isinstance(mask, torch.Tensor) or mask.dim() != 2:
-        return piece
-    width = mask.shape[1]
-    used = int(mask.any(dim=0).nonzero().max()) + 1 if bool(mask.any()) else width
-    return {
-        k: v[:, :used]
-        if isinstance(v, torch.Tensor) and v.dim() == 2 and v.shape[1] == width
-        else v
-        for k, v in piece.items()
-    }
-
-
-def num_learnt(batch: Batch) -> int:
-    """Tokens of a batch that count in its loss; the first of a row is never predicted."""
-    return int((batch["labels"][:, 1:] != IGNORED_LABEL).sum())
-
-
-def longest_batch(lengths: list[int], rows: int) -> list[int]:
-    """Indices of the `rows` longest examples: no micro-batch of the run can be larger."""
-    return sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)[:rows]
 
 
 class OutOfMemoryError(UserError):

@@ -43,6 +43,7 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
         self.attempt = trainer.attempt
         self.stop = trainer.attempt.stop
         self.stopping = False
+        self._stop_agreed = self._stop_told = False
         self._ranks = trainer.ranks
         self._on_spike = on_spike
         self._guard = LossGuard(has_scaler=trainer.args.fp16)
@@ -100,7 +101,8 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
         if fault.kind != "loss_spike":
             return
         if self._ranks.is_main and (last := checkpoints.committed(run)):
-            checkpoints.pin(run, last[0].step, fault.what)
+            with contextlib.suppress(OSError):  # a full disk is no reason to stop
+                checkpoints.pin(run, last[0].step, fault.what)
         if self._on_spike == "stop":
             raise _spiked(fault.what, state, run)
         if self._on_spike == "pause":
@@ -113,13 +115,15 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
         """One sum over the ranks: token counts, and whether any rank got a signal."""
         counts = self.trainer.recorder.counts
         signals, *sums = self._ranks.totals([int(self.stop.asked), *counts.values()])
-        self.stop.asked = signals > 0
+        # not into `asked`: a signal that comes meanwhile would be lost, or known to one rank alone
+        self._stop_agreed |= signals > 0
         return dict(zip(counts, sums, strict=True))
 
     def _verbs(self) -> Iterator[str]:
         """What is asked for now, the same on every rank."""
         verbs = self._ranks.from_main(self._take_requests() if self._ranks.is_main else [])
-        if self.stop.asked:
+        if self._stop_agreed and not self._stop_told:
+            self._stop_told = True
             yield "stop"
         yield from verbs
 

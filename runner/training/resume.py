@@ -7,7 +7,7 @@ checkpoint that somebody else put there, the weights alone are taken.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,19 @@ def choose(run: RunDir, now: dict[str, Any]) -> Start:
         what=f"going on from step {sound.step}, the newest that verifies{because}",
         passed_over=reasons,
     )
+
+
+def set_foreign_aside(run: RunDir, start: Start) -> Start:
+    """Give another user's checkpoints names that do not count; the chosen one under its new name.
+
+    Steps begin at 1 again, so theirs would be taken for newer than what this run will save.
+    """
+    path = start.path
+    for checkpoint in checkpoints.committed(run):
+        aside = checkpoints.set_aside(checkpoint)
+        path = aside if checkpoint.path == start.path else path
+    checkpoints.forget_marks(run)
+    return replace(start, path=path)
 
 
 def _is_ours(folder: Path) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,9 +53,15 @@ def shortfall(folder: Path, needed_bytes: int) -> Shortfall | None:
     return None
 
 
+def _number_told(error: BaseException) -> int | None:
+    """Safetensors tells the system's error in its text: "... (os error 28)"."""
+    told = re.search(r"\(os error (\d+)\)", str(error))
+    return int(told[1]) if told else None
+
+
 def shortfall_of(error: BaseException, folder: Path, needed_bytes: int) -> Shortfall | None:
     """What was lacking when a save failed with `error`; None if that was not the reason."""
-    number = error.errno if isinstance(error, OSError) else None
+    number = error.errno if isinstance(error, OSError) else _number_told(error)
     lacking = shortfall(folder, needed_bytes)
     if lacking is not None:
         return lacking

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -16,6 +18,7 @@ from runner.training.attempt import Attempt
 from runner.training.protocol import diverged
 from runner.training.room import Shortfall
 
+Value = TypeVar("Value")
 _UNTRUSTED = "training_args.bin"
 """A pickle that the Trainer leaves in checkpoints and nobody needs."""
 _STATES_PER_WEIGHT = 2
@@ -48,13 +51,23 @@ class Saver:
         """What a checkpoint of this size lacks."""
         return room.shortfall(self.run.checkpoints, needed_bytes)
 
+    def try_to(self, write: Callable[[], Value], needed_bytes: int) -> Value | Shortfall:
+        """What `write` returns, or the room that it lacked; any other OSError goes up."""
+        try:
+            return write()
+        except OSError as error:
+            lacking = room.shortfall_of(error, self.run.checkpoints, needed_bytes)
+            if lacking is None:
+                raise
+            return lacking
+
     def commit(self, staging: Path, step: int, *, epoch: float | None, started: float) -> None:
         """Give a staged checkpoint its name, tell of it, and remove what is too old."""
         events = self.attempt.events
         folder = staging / f"checkpoint-{step}"
         (folder / _UNTRUSTED).unlink(missing_ok=True)
         done = checkpoints.commit(self.run, folder, step, epoch=epoch, **self.facts)
-        checkpoints.discard(staging)
+        checkpoints.drop(staging)
         self._mark_if_best(step)
         seconds = round(time.perf_counter() - started, 4)
         events.append("checkpoint", step=step, seconds=seconds, bytes=_size(done.path))
@@ -66,7 +79,8 @@ class Saver:
             return
         loss, best = self.newest_loss[1], checkpoints.best(self.run)
         if best is None or loss < best.loss:
-            checkpoints.mark_best(self.run, step, loss)
+            with contextlib.suppress(OSError):  # the checkpoint itself is committed
+                checkpoints.mark_best(self.run, step, loss)
 
 
 def weights_bytes(model: torch.nn.Module) -> int:

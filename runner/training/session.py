@@ -20,7 +20,8 @@ from trl import SFTConfig
 from advisor.recipe import Recipe
 from profiles.errors import ExitCode, UserError
 from profiles.models import model
-from profiles.runs import durable
+from profiles.runs import devices, durable
+from profiles.runs.rundir import RunDir
 from profiles.runs.state import State
 from runner import checkpoints, methods
 from runner.supervision import engines
@@ -59,8 +60,8 @@ class Session:
         started = time.perf_counter()
         transformers_logging.disable_progress_bar()  # bars would fill the console log
         reclaimed = checkpoints.clear_staging(self.run) if self.is_main else 0
-        start = self._start()
         trainer, splits = self._build()
+        start = trainer.ranks.from_main(self._start() if self.is_main else None) or Start()
         self._write_lock()
         self.events.append(
             "prepared",
@@ -106,14 +107,15 @@ class Session:
         return True
 
     def _start(self) -> Start:
-        """Where this attempt begins; the first rank decides, for all see the same files."""
+        """Where this attempt begins; the first rank looks, and the others are told."""
         if self.run.attempt() == 1:
             return Start()
         start = resume.choose(self.run, self._facts())
-        if self.is_main:
-            _, faults = checkpoints.newest_sound(self.run)
-            for checkpoint in faults:
-                checkpoints.set_aside(checkpoint)
+        _, faults = checkpoints.newest_sound(self.run)
+        for checkpoint in faults:
+            checkpoints.set_aside(checkpoint)
+        if start.weights_only:
+            start = resume.set_foreign_aside(self.run, start)
         self.events.append(
             "resumed", from_step=start.step, passed_over=list(start.passed_over), what=start.what
         )
@@ -173,6 +175,8 @@ class Session:
     def _arguments(self, splits: data.Splits) -> SFTConfig:
         train, hardware = self.recipe.train, self.recipe.hardware
         on_cpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
+        if on_cpu and devices.of(self.run):
+            raise _gpus_gone(self.run)
         return SFTConfig(
             output_dir=str(self.run.path / ".trainer"),
             max_length=self.recipe.data.max_length,
@@ -265,6 +269,16 @@ class Session:
         drifted = recipe_lock.keep(self.run, recipe_lock.resolve(self.recipe, self.base_dir))
         if drifted:
             self.events.append("drift", changed=list(drifted[:50]))
+
+
+def _gpus_gone(run: RunDir) -> UserError:
+    return UserError(
+        "the GPUs of this run cannot be used any more",
+        why=f"it was started for {', '.join(devices.of(run))}, and CUDA finds none of them",
+        do="look with `advisor probe`; `advisor resume` takes the GPUs that are there",
+        where=str(run.path),
+        code=ExitCode.GPU_LOST,
+    )
 
 
 def _lighter(recipe: Recipe) -> list[str]:

@@ -14,8 +14,11 @@ from profiles.errors import ExitCode
 VERBS = frozenset({"stop", "stop_now"})
 
 
-class StopEarly(Exception):  # noqa: N818  # nothing is wrong
-    """Stop now: there is nothing to save, or it has been saved."""
+class StopEarly(BaseException):  # nothing is wrong
+    """Stop now: there is nothing to save, or it has been saved.
+
+    No Exception: libraries that catch those would go on.
+    """
 
 
 class StopFlag:
@@ -43,8 +46,8 @@ class StopFlag:
         os.kill(os.getpid(), signal.SIGTERM)
 
     def _on_signal(self, _number: int, _frame: object) -> None:
-        if self._may_interrupt:
+        first, self.asked = not self.asked, True
+        if self._may_interrupt and first:
             raise StopEarly
-        if self.asked:  # the second time means now
+        if not (first or self._may_interrupt):  # the second time means now
             raise SystemExit(ExitCode.STOPPED)
-        self.asked = True

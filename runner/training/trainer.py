@@ -14,7 +14,7 @@ from transformers import Trainer
 from trl import SFTTrainer
 
 from runner import checkpoints
-from runner.training import oom, room
+from runner.training import pieces, room
 from runner.training.attempt import Attempt
 from runner.training.division import Division, During
 from runner.training.protocol import OnSpike, ProtocolCallback
@@ -66,8 +66,9 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc]
             lighter=lighter,
         )
         self._staging: Path | None = None
-        self._begun: list[oom.Batch] = []
+        self._begun: list[pieces.Batch] = []
         self._is_trial = False
+        self._share = 1.0
         self.data_collator: Any = CountingCollator(self.data_collator)
         self._time_backward()
         if self.is_fsdp_enabled:
@@ -122,19 +123,25 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc]
                 if not reason:
                     raise
             # outside of the handler: the error's frames hold on to the tensors that were too many
-            self._divide("train", reason, max(oom.num_rows(one) for one in self._begun))
+            self._divide("train", reason, max(pieces.num_rows(one) for one in self._begun))
             model.zero_grad()
             todo = self._begun
 
     def _in_pieces(self, model: Any, inputs: Any, num_items: Any) -> torch.Tensor:
         """The loss of a micro-batch: the sum over its pieces, each a share of the step's tokens."""
-        *early, last = oom.pieces_of(inputs, self.division.pieces["train"])
-        total: Any = 0.0
+        *early, last = pieces.pieces_of(inputs, self.division.pieces["train"])
+        learnt, total = max(1, pieces.num_learnt(inputs)) if early else 0, 0.0
         for piece in early:
             with self._unsynced(model):
-                total = total + super().training_step(model, piece, num_items)
-        loss: torch.Tensor = super().training_step(model, last, num_items) + total
+                total = total + self._one_piece(model, piece, num_items, learnt)
+        loss: torch.Tensor = self._one_piece(model, last, num_items, learnt) + total
         return loss
+
+    def _one_piece(self, model: Any, piece: Any, num_items: Any, learnt: int) -> Any:
+        """`learnt`: tokens that the whole micro-batch learns; 0 if it is not divided."""
+        self._share = pieces.num_learnt(piece) / learnt if learnt else 1.0
+        self.attempt.progress.tick()
+        return super().training_step(model, piece, num_items)
 
     def _unsynced(self, model: Any) -> contextlib.AbstractContextManager[None]:
         """DDP adds up the gradients of the ranks once a micro-batch; shards are added each time."""
@@ -147,16 +154,46 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc]
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The loss alone: TRL's would read entropy and accuracy back from the device each time."""
-        if return_outputs:
-            return super().compute_loss(model, inputs, True, num_items_in_batch)
+        if return_outputs or not model.training:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         with self.recorder.phase("forward"):
             inputs = {**inputs, "use_cache": False}
+            if self.aux_loss_enabled:
+                inputs["output_router_logits"] = True
             if self.full_logits:
-                return Trainer.compute_loss(self, model, inputs, False, num_items_in_batch)
-            loss = model(**inputs, fused_lm_head=True, num_items_in_batch=num_items_in_batch).loss
-            if self.args.average_tokens_across_devices and num_items_in_batch is not None:
-                loss = loss * self.accelerator.num_processes
-            return loss
+                return self._full_loss(model, inputs, num_items_in_batch)
+            return self._fused_loss(model, inputs, num_items_in_batch)
+
+    def _fused_loss(self, model: Any, inputs: Any, num_items: Any) -> Any:
+        """As TRL's: the sum over tokens by the step's tokens; of a micro-batch's mean its share."""
+        outputs = model(**inputs, fused_lm_head=True)
+        count = outputs.label_mask.sum() if num_items is None else num_items
+        loss = -outputs.log_probs.sum() / torch.as_tensor(count).clamp(min=1)
+        loss = loss * (self._share if num_items is None else self._num_averaged)
+        if self.aux_loss_enabled:
+            loss = loss + self._aux_weight(num_items) * outputs.aux_loss
+        return loss
+
+    def _full_loss(self, model: Any, inputs: Any, num_items: Any) -> Any:
+        """The model's own loss; the router's part of it is weighted as it should be."""
+        loss, outputs = Trainer.compute_loss(self, model, inputs, True, num_items)
+        if num_items is None:
+            return loss * self._share
+        if self.aux_loss_enabled:
+            inside = self.router_aux_loss_coef * self._num_averaged
+            loss = loss + (self._aux_weight(num_items) - inside) * outputs.aux_loss
+        return loss
+
+    @property
+    def _num_averaged(self) -> int:
+        """Ranks over whose gradients DDP takes a mean, while the tokens counted are all ranks'."""
+        return self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+
+    def _aux_weight(self, num_items: Any) -> float:
+        """Of the router's loss: a mean over micro-batches; over pieces it is nearly the same."""
+        parts = 1 if num_items is None else self.current_gradient_accumulation_steps
+        weight: float = self.router_aux_loss_coef * self._share / parts
+        return weight
 
     # --- Out of memory ----------------------------------------------------------------------
 
@@ -176,7 +213,7 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc]
         optimizer's state, which comes later, is taken meanwhile.
         """
         lengths = [len(ids) for ids in self.train_dataset["input_ids"]]
-        rows = oom.longest_batch(lengths, self.args.per_device_train_batch_size)
+        rows = pieces.longest_batch(lengths, self.args.per_device_train_batch_size)
         batch = self.data_collator([self.train_dataset[index] for index in rows])
         batch.pop(TOKEN_STATS)
         device = self.args.device
@@ -186,7 +223,7 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc]
         self.current_gradient_accumulation_steps = self.args.gradient_accumulation_steps
         with torch.random.fork_rng(devices=devices), self._unsynced(model):
             ballast = self._optimizer_room()
-            num_items = torch.tensor(oom.num_learnt(batch), device=device)
+            num_items = torch.tensor(pieces.num_learnt(batch), device=device)
             self.training_step(model, batch, num_items.clamp(min=1))
             del ballast
         model.zero_grad()
@@ -230,19 +267,17 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc]
                 reason = self.division.reason_of(error)
                 if not reason:
                     raise
-            self._divide("eval", reason, oom.num_rows(inputs))
+            self._divide("eval", reason, pieces.num_rows(inputs))
 
     def _predict_in_pieces(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """(loss, None, None): the mean over the batch's tokens, as if it had not been divided."""
-        pieces = oom.pieces_of(inputs, self.division.pieces["eval"])
-        if len(pieces) == 1:
+        parts = pieces.pieces_of(inputs, self.division.pieces["eval"])
+        if len(parts) == 1:
             return super().prediction_step(model, inputs, *args, **kwargs)
-        weights = [oom.num_learnt(piece) for piece in pieces]
-        losses = [
-            super(RunTrainer, self).prediction_step(model, p, *args, **kwargs)[0] for p in pieces
-        ]
-        shares = [loss * weight for loss, weight in zip(losses, weights, strict=True) if weight]
-        return sum(shares) / max(1, sum(weights)), None, None
+        predict = super().prediction_step
+        pairs = [(predict(model, p, *args, **kwargs)[0], pieces.num_learnt(p)) for p in parts]
+        shares = [loss * weight for loss, weight in pairs if weight] or [pairs[0][0] * 0]
+        return sum(shares) / max(1, sum(weight for _, weight in pairs)), None, None
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Evaluate, and keep the result as an event; a stop during training leaves it out."""
@@ -292,19 +327,30 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc]
         run, step, started = self.attempt.run, self.state.global_step, time.perf_counter()
         if lacking := self.ranks.from_main(self.saver.shortfall(needed)):
             return lacking
-        mine = checkpoints.stage(run, step) if self.ranks.is_main else None
-        staging = self._staging = self.ranks.from_main(mine)
+        mine: Path | Shortfall | None = None
+        if self.ranks.is_main:
+            mine = self.saver.try_to(lambda: checkpoints.stage(run, step), needed)
+        staging = self.ranks.from_main(mine)
+        if isinstance(staging, Shortfall):
+            return staging
         assert staging is not None
+        self._staging = staging
         try:
             Trainer._save_checkpoint(self, model, trial)  # noqa: SLF001  # ours adds no model card
-            self.accelerator.wait_for_everyone()
-            if self.ranks.is_main:
-                self.saver.commit(staging, step, epoch=self.state.epoch, started=started)
-        except (OSError, RuntimeError) as error:
+        except Exception as error:  # whatever a library raises, the file system is asked
             lacking = room.shortfall_of(error, run.checkpoints, needed)
-            checkpoints.discard(staging)
+            checkpoints.drop(staging)
             if lacking is None or self.args.world_size > 1:  # the others wait in a collective
                 raise
             return lacking
         self.accelerator.wait_for_everyone()
-        return None
+        lacking = None
+        if self.ranks.is_main:
+            epoch = self.state.epoch
+            done = self.saver.try_to(
+                lambda: self.saver.commit(staging, step, epoch=epoch, started=started), needed
+            )
+            if isinstance(done, Shortfall):
+                checkpoints.drop(staging)
+                lacking = done
+        return self.ranks.from_main(lacking)

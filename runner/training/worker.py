@@ -18,7 +18,7 @@ from pathlib import Path
 from advisor import recipe as recipes
 from profiles import installation
 from profiles.errors import ExitCode, UserError
-from profiles.runs import durable, identity
+from profiles.runs import durable, identity, locks
 from profiles.runs.journal import Journal, SilentJournal
 from profiles.runs.rundir import RunDir, read_json
 from profiles.runs.state import State
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
     """Train; returns the exit code."""
     run = RunDir(Path(argv[1]))
     lock = os.open(run.worker_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, durable.PRIVATE_FILE)
-    fcntl.flock(lock, fcntl.LOCK_SH)  # until this process ends, however it ends
+    locks.take(lock, fcntl.LOCK_SH)  # until this process ends, however it ends
     _show_stacks_on_request(run)
     stop = StopFlag()
     stop.install()
@@ -39,6 +39,8 @@ def main(argv: list[str]) -> int:
         installation.check()
         installation.check_floors()
         return _train(run, stop)
+    except StopEarly:  # before anything was begun
+        return int(ExitCode.STOPPED)
     except UserError as error:
         _record(run, error)
         return int(error.code)

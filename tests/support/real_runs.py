@@ -140,3 +140,11 @@ def quiet(run):
     """An attempt that nobody trains."""
     journal = Journal(run.worker_events, attempt=1)
     return Attempt(run=run, events=journal, metrics=journal, progress=StillHeart(), stop=StopFlag())
+
+
+def wait_for(condition, seconds=20):
+    """Poll until it holds; AssertionError if it never does."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)

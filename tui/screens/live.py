@@ -225,9 +225,11 @@ class LiveScreen(Layer):
             return
 
         def resume() -> int:
+            from runner.checks import preflight  # noqa: PLC0415  # only when it is asked for
             from runner.supervision import launch  # noqa: PLC0415
 
-            return launch.resume(self.run_dir)
+            ready = preflight.check_resume(self.run_dir)
+            return launch.resume(self.run_dir, ready.devices)
 
         self.say("starting the next attempt")
         self.work("request", resume, lambda step: self.say(f"goes on from step {step}"))

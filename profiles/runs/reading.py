@@ -1,0 +1,39 @@
+"""Reading what lies in a run directory: regular files alone, and nothing that blocks."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+"""Opening a pipe for reading would wait for its writer."""
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading; OSError for anything else, a symbolic link too."""
+    fd = os.open(path, _FLAGS)
+    try:
+        mode = os.fstat(fd).st_mode
+        if not stat.S_ISREG(mode):
+            number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+            raise OSError(number, os.strerror(number), str(path))
+        return os.fdopen(fd, "rb")
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def content(path: Path) -> bytes:
+    """All of a regular file; OSError if it cannot be read or is no regular file."""
+    with open_regular(path) as file:
+        return file.read()
+
+
+def whole(record: Mapping[str, Any], name: str, default: int = 0) -> int:
+    """A field that should hold a whole number; `default` if it holds anything else."""
+    value = record.get(name)
+    return value if isinstance(value, int) else default
