@@ -4,9 +4,12 @@ A recipe trains on what it names, and what was trained can be shared, so one tha
 files could carry them out. Three kinds of places are told apart:
 
 - its own folder, the folder one works in and tunedeck's home: nothing is asked;
-- elsewhere: asked once for each file, and the answer is kept;
+- elsewhere, the scratch places of batch jobs among it: asked once for each file, and the answer is
+  kept;
 - places that hold no training data (the system's, hidden ones, the homes of keys), and files that
   are none by their names: refused, until `--allow-outside` says otherwise.
+
+A link to a file of one's own, as caches of data sets are used, is called what the link is called.
 
 What a person named to tunedeck with their own hands (`recommend --data`, `--set data.train=`)
 counts as answered, so that nobody is asked about a recipe of their own. Models lie in shared
@@ -17,6 +20,7 @@ the system's places and the homes of keys are closed.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -31,7 +35,12 @@ SYSTEM_PLACES: Final = tuple(
     Path("/", *place.split())
     for place in ("etc", "proc", "sys", "dev", "boot", "var log", "var spool", "run secrets")
 )
-SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108  # nothing is written there; data may lie there
+SCRATCH_PLACES: Final = (
+    Path("/dev/shm"),  # noqa: S108  # nothing is written there; data may lie there
+    *(Path("/var/spool", name) for name in ("slurm", "slurmd", "pbs", "torque")),
+)
+"""Lie in the system's places, and batch jobs copy their data there."""
+SCRATCH_VARIABLES: Final = ("TMPDIR", "SLURM_TMPDIR", "PBS_JOBDIR")
 HOMES_OF_KEYS: Final = frozenset(
     {".aws", ".azure", ".config", ".docker", ".gnupg", ".kube", ".password-store", ".ssh"}
 )
@@ -43,8 +52,7 @@ def refuse_closed(data: Iterable[Path], model: Path, folder: Path) -> None:
     """UserError if a recipe in `folder` names data or a model in a place that holds none."""
     known, open_places = _known(), roots(folder)
     for path, is_data in [*((file, True) for file in data), (model, False)]:
-        real = _real(path)
-        fault = "" if str(real) in known else _closed(real, open_places, is_data=is_data)
+        fault = "" if str(_real(path)) in known else _closed(path, open_places, is_data=is_data)
         if fault:
             does = "would train on" if is_data else "takes its model from"
             raise _refusal(f"the recipe {does} {path}", fault, path)
@@ -89,20 +97,52 @@ def roots(folder: Path) -> list[Path]:
 
 def _closed(path: Path, open_places: list[Path], *, is_data: bool) -> str:
     """Why nothing there is for training, by where it lies or what it is called; else ""."""
-    system = next((place for place in SYSTEM_PLACES if path.is_relative_to(place)), None)
-    if system and not path.is_relative_to(SHARED_MEMORY):
+    real, scratch = _real(path), _scratch_places()
+    system = next((place for place in SYSTEM_PLACES if real.is_relative_to(place)), None)
+    if system and not any(real.is_relative_to(place) for place in scratch):
         return f"{system} belongs to the system"
-    around = [place for place in open_places if path.is_relative_to(place)]
-    below = min((path.relative_to(place).parts for place in around), key=len, default=path.parts)
-    keys = HOMES_OF_KEYS.intersection(below)
+    keys = HOMES_OF_KEYS.intersection(_below(real, open_places))
     if keys:
         return f"{min(keys)} is a place for keys and settings"
-    hidden = [part for part in below if part.startswith(".")] if is_data else []
+    if not is_data:
+        return ""
+    called = _called(path, real, open_places)
+    hidden = [part for part in _below(called, [*open_places, *scratch]) if part.startswith(".")]
     if hidden:
         return f"{hidden[0]} is hidden, and hidden places keep settings and keys"
-    if is_data and not around and path.suffix.lower() not in DATA_SUFFIXES:
+    is_open = any(real.is_relative_to(place) for place in open_places)
+    if not is_open and called.suffix.lower() not in DATA_SUFFIXES:
         return "it lies outside the recipe's folder and is no data file by its name"
     return ""
+
+
+def _called(path: Path, real: Path, open_places: list[Path]) -> Path:
+    """The path by whose name a file is judged: that of a link in an open place, else its own.
+
+    Only links to regular, not hidden files of one's own count: caches keep data sets in hidden
+    folders under names without a suffix.
+    """
+    link = _real(path.parent) / path.name
+    if not any(link.is_relative_to(place) for place in open_places) or real.name.startswith("."):
+        return real
+    try:
+        found = real.stat()
+    except (OSError, ValueError):
+        return real
+    return link if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() else real
+
+
+def _below(path: Path, places: list[Path]) -> tuple[str, ...]:
+    """The parts of the path below the innermost place that it lies in, else all of them."""
+    inside = [path.relative_to(place).parts for place in places if path.is_relative_to(place)]
+    return min(inside, key=len, default=path.parts)
+
+
+def _scratch_places() -> list[Path]:
+    """Where batch jobs keep data; a variable that names a whole place of the system is no such."""
+    named = [_real(Path(os.environ[name])) for name in SCRATCH_VARIABLES if os.environ.get(name)]
+    whole = [place for place in named if any(s.is_relative_to(place) for s in SYSTEM_PLACES)]
+    return [*SCRATCH_PLACES, *(place for place in named if place not in whole)]
 
 
 def _real(path: Path) -> Path:

@@ -22,17 +22,26 @@ _SECRET_NAME: Final = re.compile(
 )
 _SECRET_TEXT: Final = re.compile(
     r"""
-    \b(?:hf|api_org)_[A-Za-z0-9]{16,}                      # Hugging Face
-    | \bsk-(?=[A-Za-z0-9_\-]*\d)[A-Za-z0-9_\-]{16,}        # OpenAI, Anthropic
+    (?<=://)[^\s/@:]*:[^\s/@]+(?=@)                        # user:password@host
+    | \b(?:hf|api_org)_(?=[a-z]*[A-Z0-9])[A-Za-z0-9]{30,}  # Hugging Face
+    | (?<![\w/\-])sk-                                      # OpenAI, Anthropic and others
+      (?: (?=[A-Za-z_\-]*\d)(?=[a-z0-9_\-]*[A-Z])[A-Za-z0-9_\-]{20,}
+        | (?:or-v1-)?[0-9a-f]{32,} )
     | \b(?:gh[pousr]_|github_pat_)[A-Za-z0-9_]{16,}
     | \bglpat-[A-Za-z0-9_\-]{16,}
-    | \b(?:AKIA|ASIA)[A-Z0-9]{12,}                         # Amazon
-    | (?<=\b[Bb]earer\s)[A-Za-z0-9._~+/=\-]{8,}
-    | (?<=://)[^\s/@]+:[^\s/@]+(?=@)                       # user:password@host
+    | \b(?:AKIA|ASIA)(?=[A-Z]{0,15}\d)[A-Z0-9]{16}\b       # Amazon
+    | (?<=\b[Bb]earer\s)(?=[A-Za-z._~+/=\-]*\d)[A-Za-z0-9._~+/=\-]{20,}
     """,
     re.VERBOSE,
 )
-"""Shorter than real tokens, longer than the names of folders that begin alike."""
+"""As long and as mixed as real tokens, so that names of files and words that begin alike are none.
+
+Hostile text takes linear time: no repeat holds what another match of its kind may begin after.
+"""
+_NEVER_DROPPED: Final = frozenset(
+    {"CONDA_PREFIX", "HOME", "LD_LIBRARY_PATH", "PATH", "PWD", "PYTHONPATH", "VIRTUAL_ENV"}
+)
+"""No process starts right without its paths, and a folder's name may look like a token."""
 
 
 def is_secret_name(name: str) -> bool:
@@ -46,11 +55,14 @@ def holds_secret(text: str) -> bool:
 
 
 def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment less the variables that hold secrets, by their names or their values."""
+    """The environment less the variables that hold secrets, by their names or their values.
+
+    Variables that hold paths are kept whatever their values look like.
+    """
     return {
         name: value
         for name, value in environment.items()
-        if not is_secret_name(name) and not holds_secret(value)
+        if name in _NEVER_DROPPED or not (is_secret_name(name) or holds_secret(value))
     }
 
 

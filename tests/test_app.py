@@ -538,7 +538,9 @@ def test_the_end_is_told_with_what_can_be_done(monkeypatch: pytest.MonkeyPatch) 
     """How it ended, why, and r to go on."""
     run = canned_run(done=20)
     resumed: list[RunDir] = []
-    monkeypatch.setattr(launch, "resume", lambda run: resumed.append(run) or 4)
+    ready = preflight.Resumable(devices=(), warnings=())
+    monkeypatch.setattr(preflight, "check_resume", lambda _run: ready)
+    monkeypatch.setattr(launch, "resume", lambda run, _devices: resumed.append(run) or 4)
 
     async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
         await until(app, pilot, "RUNNING")

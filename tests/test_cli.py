@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from profiles.errors import UserError
+from profiles.errors import ExitCode, UserError
 from profiles.runs import rundir
 
 ADVISOR = Path(sys.executable).parent / "advisor"
@@ -239,3 +239,15 @@ def test_a_reader_that_leaves_early_is_no_error(bare_model):
     done = subprocess.run(["/bin/bash", "-c", command], capture_output=True, check=False)
 
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_output_that_cannot_be_written_is_told(advisor):
+    """A full disk behind a redirection is no mistake of ours."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [ADVISOR, "probe"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+
+    assert done.returncode == ExitCode.IO_ERROR
+    assert done.stderr.startswith("error: the output cannot be written: No space left")
+    assert "Traceback" not in done.stderr

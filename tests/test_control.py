@@ -64,17 +64,27 @@ def test_an_expired_request_is_answered_as_ignored(run):
 
 
 def test_a_repeated_id_is_answered_as_ignored(run):
-    """The same request under another name, or left once more, is obeyed once."""
+    """The same request, left once more, is obeyed once."""
     leave(run, "one")
-    leave(run, "two", id="one")
 
     (request,) = control.pending(run)
     control.answer(run, request, "obeyed")
     leave(run, "one")
 
     assert control.pending(run) == []
-    assert (answered(run, "one"), answered(run, "two")) == ("obeyed", "ignored: repeated")
+    assert answered(run, "one") == "obeyed"
     assert list(run.requests.glob("*.json")) == []
+
+
+@pytest.mark.parametrize("claim", [{"id": "x" * 300}, {"not_after": 10**400}, {"id": "a/../b"}])
+def test_what_a_request_says_of_itself_raises_nothing(run, claim):
+    """The training process reads it: an id is no name of a file, a time no number of seconds."""
+    leave(run, "stop", **claim)
+
+    (request,) = control.pending(run)
+    control.answer(run, request, "obeyed")
+
+    assert answered(run, "stop") == "obeyed"
 
 
 def test_a_request_for_another_attempt_is_handed_over_with_its_number(run):

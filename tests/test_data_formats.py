@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from alarm import alarm
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -88,7 +89,6 @@ BAD_CSV = [
     ("quote too many", b'text,id\n"a,1\nb,"2"\n', "not CSV", ":3:4"),
     ("old mac", b"text,id\ra,1\rb,2\r", "not CSV", ":1:8"),
     ("same name", b"text,text\na,b\n", "two columns are named `text`", ":1:1"),
-    ("no name", b"text,\na,b\n", "column 2 has no name", ":1:1"),
     ("no header", b"what is up?,not much\na,b\n", "no known data format", ".csv"),
     ("python text", b"messages\n\"[{'role': 'user'}]\"\n", "Python text in `messages`", ":2"),
     ("no json", b"instruction,output,history\nq,a,x\n", "`history` that is not JSON", ":2"),
@@ -119,6 +119,48 @@ def test_a_table_whose_first_rows_are_all_ragged_is_refused(tmp_path):
 def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path):
     """Spreadsheet programs write one."""
     assert dataset.check(write(tmp_path, "\ufefftext\na\n")).format == "text"
+
+
+@pytest.mark.parametrize(
+    ("data", "column"),
+    [
+        (",instruction,output\n0,q,a\n", "column 1 (no name)"),
+        ("instruction,output,\nq,a,\n", "column 3 (no name)"),
+    ],
+    ids=["index of pandas", "delimiter at the end"],
+)
+def test_a_column_without_a_name_is_read_and_told(tmp_path, data, column):
+    """Its cells are of no use; the others are."""
+    found = dataset.check(write(tmp_path, data))
+
+    assert (found.format, found.num_rows, found.num_bad) == ("alpaca", 1, 0)
+    assert f"columns that are not used: `{column}`" in " ".join(found.warnings)
+
+
+@pytest.mark.parametrize("line", ["sep=;\r\n", '"sep=;"\n', "\ufeffSEP=;\n", "\n  \nsep=;\n"])
+def test_the_line_that_names_the_delimiter_is_no_header(tmp_path, line):
+    """As Excel writes it; lines are numbered as an editor does."""
+    path = write(tmp_path, f"{line}prompt;completion\na,b,c,d;e\n")
+
+    assert [one.prompt for one in examples(path)] == ["a,b,c,d"]
+    assert [at for at, _, _ in dataset.read_rows(path)] == [line.count("\n") + 2]
+
+
+def test_lines_of_white_space_are_no_rows(tmp_path):
+    """As in JSON Lines; a cell of white space in quotes is one."""
+    path = write(tmp_path, " \nprompt,completion\na,b\n   \n\t\n \r\nc,d\n")
+
+    assert [line for line, _, _ in dataset.read_rows(path)] == [3, 7]
+    path = write(tmp_path, 'text\na\n"  "\n  \nb\n')
+    assert [line for line, _, _ in dataset.read_rows(path)] == [2, 3, 5]
+
+
+def test_white_space_before_turns_takes_linear_time(tmp_path):
+    """A cell of spaces alone is a text."""
+    path = write(tmp_path, f'prompt,completion\n"{" " * 400_000}",a\n"{" " * 400_000}[",b\n')
+
+    with alarm(20):
+        assert dataset.check(path).num_rows == 2
 
 
 def test_a_quote_that_swallows_the_file_is_bounded(tmp_path, monkeypatch):

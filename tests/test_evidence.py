@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -334,11 +335,54 @@ def test_an_address_space_limit_is_an_error_that_python_can_tell():
     assert (done.returncode, "MemoryError" in done.stderr) == (1, True)
 
 
+class KernelLog:
+    """What reads of /dev/kmsg give, in order; the device is closed with the last one."""
+
+    def __init__(self, monkeypatch, reads):
+        reads = iter(reads)
+        real = os.open
+        monkeypatch.setattr(kernel_log.os, "read", lambda _fd, _num: next(reads))
+        monkeypatch.setattr(
+            kernel_log.os,
+            "open",
+            lambda path, *a: real("/dev/null" if path == "/dev/kmsg" else path, *a),
+        )
+
+
+def test_a_kernel_log_that_has_an_end_is_read_to_it(monkeypatch):
+    """Containers bind /dev/null there: every read gives nothing, none would block."""
+    KernelLog(monkeypatch, [KMSG.encode(), b""])
+
+    assert kernel_log._read_kmsg() == KMSG
+
+
+def test_a_kernel_log_without_an_end_is_read_so_far(monkeypatch):
+    """A file that never runs dry keeps no supervisor from recording the end."""
+    KernelLog(monkeypatch, itertools.repeat(b"x" * 8192))
+
+    assert len(kernel_log._read_kmsg()) == 16 << 20
+
+
 def test_overwritten_progress_bars_are_collapsed():
     """What a terminal would still show stays; line ends of both kinds stay."""
     text = b"a\rb\rc\nplain\r\nlast 1%\rlast 2%"
 
     assert console.collapse(text) == b"c\nplain\r\nlast 2%"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (b"a\rb\r\n", b"b\r\n"),
+        (b"a\r\r\nb", b"\r\nb"),
+        (b"a\rb\r", b"b\r"),
+        (b"x\r" * 500_000 + b"end\n", b"end\n"),
+        (b"x" * 1_000_000 + b"\r\n", b"x" * 1_000_000 + b"\r\n"),
+    ],
+)
+def test_a_line_of_any_length_is_collapsed_in_one_pass(text, shown):
+    """In time that grows with its length alone: with its square, these would take hours."""
+    assert console.collapse(text) == shown
 
 
 def test_a_log_over_its_limit_is_cut_and_its_end_kept(run, monkeypatch):

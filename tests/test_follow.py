@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from profiles.errors import ExitCode
-from profiles.runs import durable
-from profiles.runs.journal import Journal
+from profiles.runs import durable, journal
+from profiles.runs.journal import Journal, Tail
 from profiles.runs.state import State, status
 from tests.canned_run import canned_run, finish
 from tui import follow
@@ -40,6 +40,26 @@ def test_what_an_event_said_is_not_repeated_as_a_notice(monkeypatch):
     lines = [line for line in follow._lines(run) if "1.2 GB" in line]
 
     assert lines == ["paused at step 20: 1.2 GB free, needs 3.4 GB"]
+
+
+def test_a_long_past_is_read_in_pieces(monkeypatch):
+    """Of its losses the newest one is kept, so the memory does not grow with the run."""
+    run = canned_run()
+    metrics = Journal(run.metrics, attempt=1)
+    for step in range(21, 3000):
+        metrics.append("loss", sync=False, step=step, loss=1.0, text="x" * 200)
+    metrics.close()
+    sizes, real = [], Tail.poll
+    monkeypatch.setattr(journal, "_CHUNK_BYTES", 1 << 16)
+    monkeypatch.setattr(
+        Tail, "poll", lambda t, *a: (found := real(t, *a), sizes.append(len(found)))[0]
+    )
+    monkeypatch.setattr(follow.time, "sleep", lambda _: finish(run, "stopped", 20))
+
+    lines = [line for line in follow._lines(run) if line.startswith("step ") and "  loss" in line]
+
+    assert lines == ["step 2999/40  loss 1.0000"]
+    assert max(sizes) < 500
 
 
 def test_a_notice_is_listed_under_the_runs():

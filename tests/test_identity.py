@@ -35,14 +35,19 @@ def test_a_signal_reaches_the_process_that_is_meant(sleeper):
 
 @pytest.mark.parametrize(
     "change",
-    [{"start": 1}, {"boot_id": "another"}, {"host": "gpu-b"}, {"pid_namespace": "pid:[1]"}],
+    [{"start": 1}, {"boot_id": "another"}, {"pid_namespace": "pid:[1]"}],
 )
 def test_a_pid_that_belongs_to_somebody_else_is_not_signalled(sleeper, change):
-    """Another start time, boot, host or namespace is another process."""
+    """Another start time, boot or namespace is another process."""
     who = replace(identity.of_process(sleeper.pid), **change)
 
     assert not identity.send_signal(who, signal.SIGKILL)
     assert sleeper.poll() is None
+
+
+def test_the_name_of_a_host_says_nothing_about_a_process(sleeper):
+    """A container of the host has a name of its own; the boot id is the machine's."""
+    assert replace(identity.of_process(sleeper.pid), host="container").is_alive
 
 
 @pytest.mark.parametrize("pid", [1, os.getppid(), 0, -1, 2**22 + 1, 2**40])

@@ -92,6 +92,19 @@ def test_long_text_is_cut_and_marked(tmp_path):
     assert (record["cut"], len(record["text"])) == (True, 4000)
 
 
+@pytest.mark.parametrize(
+    "fields", [{"what": "漢" * 9000, "why": "漢" * 9000}, {"many": list(range(20_000))}]
+)
+def test_a_record_of_any_size_is_written_within_the_limit(tmp_path, fields):
+    """What writes it is the training process: it must not raise."""
+    Journal(tmp_path / "j", attempt=1).append("error", **fields)
+
+    (record,) = journal.read_all(tmp_path / "j")
+
+    assert (record["kind"], record["cut"]) == ("error", True)
+    assert (tmp_path / "j").stat().st_size < journal.MAX_LINE_BYTES + 100
+
+
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory):
     """The bytes of a small journal."""
@@ -319,6 +332,15 @@ def test_other_files_are_no_parts(tmp_path):
     names = [p.name for p in parts.existing(tmp_path / "events.jsonl")]
 
     assert names == ["events.jsonl", "events.00001.jsonl"]
+
+
+def test_parts_behind_a_gap_are_none(tmp_path):
+    """A file that somebody put there moves no writer away from the last part."""
+    path = tmp_path / "events.jsonl"
+    for name in (path.name, "events.00001.jsonl", "events.99999.jsonl"):
+        (tmp_path / name).touch()
+
+    assert parts.newest(path).name == "events.00001.jsonl"
 
 
 def test_a_tail_follows_from_part_to_part(tmp_path):

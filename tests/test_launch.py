@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -81,6 +82,60 @@ def test_of_twenty_simultaneous_resumes_one_wins(killed, monkeypatch, locks):
     assert kinds(killed).count("sup_started") == 2
     assert kinds(killed).count("worker_spawned") == 2
     assert killed.attempt() == 2
+
+
+def test_a_file_system_without_locks_starts_and_resumes(start):
+    """Lustre without `-o flock` answers ENOSYS; claim and identities are enough."""
+    run = start(100_000, TUNEDECK_TEST_FLOCK="ENOSYS")
+    wait_for(lambda: steps_done(run) > 11, "steps")
+    kill(run, "worker")
+    exit_record(run)
+
+    assert launch.resume(run) == 10
+
+
+def test_a_starter_that_ignores_its_children_costs_no_record(start):
+    """Inherited, that would let the kernel reap the worker, and how it ended be lost."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        run = start(3)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+    assert exit_record(run)["state"] == "finished"
+
+
+def test_a_relative_home_starts_a_run(start, tmp_path, monkeypatch):
+    """Supervisor and worker work in another directory than the starter."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TUNEDECK_HOME", "here")
+
+    assert exit_record(start(3))["state"] == "finished"
+
+
+def test_a_supervisor_that_is_there_and_silent_did_not_fail_to_start(home, monkeypatch):
+    """On a slow disk its first record takes its time."""
+    monkeypatch.setattr(launch, "_SIGN_OF_LIFE_SECONDS", 0.1)
+    run = rundir.create("a run")
+    with run.lock.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="no sign of life yet") as found:
+            launch._wait_for_sign(run, 1)
+
+    assert f"`advisor watch {run.id}` shows it" in found.value.do
+
+
+def test_a_start_that_failed_is_not_queued_for_as_long_as_its_starter_lives(home, monkeypatch):
+    """A screen may stay open for days."""
+    monkeypatch.setattr(launch, "_SIGN_OF_LIFE_SECONDS", 0.1)
+    run = rundir.create("a run")
+    assert run.claim(1)
+
+    with pytest.raises(UserError, match="did not start"):
+        launch._wait_for_sign(run, 1)
+
+    os.utime(run.claims / "1", (1, 1))
+    assert status(run).state is State.LOST
 
 
 def test_twenty_simultaneous_starts_get_twenty_directories(home):

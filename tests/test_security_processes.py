@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from alarm import alarm
 from audit_network import deny_network
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,13 +30,17 @@ from tui.commands import profile
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("hf_abcdefghijklmnop failed", "[removed] failed"),
-        ("key sk-proj-abcdefgh12345", "key [removed]"),
+        ("hf_abcdefghijklmnopqrSTUVWXYZabcdefgh failed", "[removed] failed"),
+        ("key sk-proj-abcdefgh-12345_ABCDEFGH", "key [removed]"),
+        ("(sk-ant-api03-abcdEFGH12345678)", "([removed])"),
+        (f"key=sk-or-v1-{'0123abcd' * 8}", "key=[removed]"),
         ("ghp_abcdefgh12345678 github_pat_11AAAAAAAAAAAA_b", "[removed] [removed]"),
         ("AKIAIOSFODNN7EXAMPLE", "[removed]"),
-        ("Authorization: Bearer abc.def-ghi", "Authorization: Bearer [removed]"),
-        ("authorization: bearer abc.def-ghi", "authorization: bearer [removed]"),
+        ("Authorization: Bearer abc.def-ghi.012345678", "Authorization: Bearer [removed]"),
+        ("authorization: bearer abc.def-ghi.012345678", "authorization: bearer [removed]"),
         ("https://me:pass@host/x", "https://[removed]@host/x"),
+        ("redis://:pass@host/x", "redis://[removed]@host/x"),
+        (f"https://hf_{'aB' * 17}:x@host", "https://[removed]@host"),
         (
             "/data/hf_models_and_data/sk-learn-models-old",
             "/data/hf_models_and_data/sk-learn-models-old",
@@ -47,6 +52,45 @@ from tui.commands import profile
 def test_what_looks_like_a_token_is_masked(text, expected):
     """And what does not is left."""
     assert redact.redact(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "What is a bearer instrument?",
+        "the bearer internationalisation-of-shares",
+        "data/sk-learn-docs-2024-v2.jsonl",
+        "data/sk-Learn-Docs-2024-Version-2.jsonl",
+        "sk-learn-docs-2024-v2.jsonl",
+        "ASIAPACIFICREGION.csv",
+        "ASIAPACIFICREGIONSALES2024.csv",
+        "hf_transformersmodels",
+        "hf_transformersforquestionanswering",
+    ],
+)
+def test_ordinary_words_and_names_are_no_secrets(text):
+    """They begin like tokens, and are none by length or mixture."""
+    assert not redact.holds_secret(text)
+
+
+HOSTILE = {
+    "colons": "://" + ":" * 1_000_000,
+    "addresses": "://a:" * 200_000,
+    "keys in keys": "sk-" * 333_333,
+    "keys": " sk-a" * 200_000,
+    "long key": "sk-" + "a-" * 500_000,
+    "bearers": "bearer " * 142_857,
+    "long bearer": "bearer " + "a" * 1_000_000,
+    "short tokens": "hf_ ghp_ AKIA glpat- " * 47_000,
+    "one word": "hf_" * 333_333,
+}
+
+
+@pytest.mark.parametrize("shape", HOSTILE)
+def test_masking_takes_linear_time(shape):
+    """A recipe may be as long; what it holds decides nothing."""
+    with alarm(20):
+        assert redact.redact(HOSTILE[shape]) == HOSTILE[shape]
 
 
 def test_an_error_never_holds_a_token():
@@ -79,10 +123,19 @@ def test_no_secret_reaches_the_worker_s_environment():
     """By name or by value; what training needs stays."""
     needed = {"PATH": "/bin", "CUDA_HOME": "/usr", "HF_HOME": "/cache", "TOKENIZERS_X": "1"}
 
-    found = engines.worker_environment(SECRETS | needed | {"ODD": "x hf_canaryAAAAAAAAAAAA"})
+    found = engines.worker_environment(SECRETS | needed | {"ODD": f"x {SECRETS['HF_TOKEN']}"})
 
     assert "canary" not in json.dumps(found)
     assert needed.items() <= found.items()
+
+
+def test_variables_that_hold_paths_are_kept_whatever_they_look_like():
+    """A folder may be called like a token, and no process starts without its paths."""
+    odd = "sk-Env-py311-cuda12-2024x:/bin"
+    names = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "CONDA_PREFIX", "HOME", "PWD")
+
+    assert redact.holds_secret(odd)
+    assert redact.without_secrets(dict.fromkeys([*names, "ODD"], odd)) == dict.fromkeys(names, odd)
 
 
 def test_telemetry_is_off_and_no_token_is_looked_for():

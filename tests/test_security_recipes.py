@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import tomllib
+from pathlib import Path
 
 import pytest
 import tomli_w
@@ -315,6 +316,54 @@ def test_a_model_in_a_cache_is_taken(tmp_path, dry_run):
     assert dry_run(recipe_text(model=str(folder))) == 0
 
 
+@pytest.fixture
+def cached(tmp_path):
+    """A data file as a cache of data sets keeps it: in a hidden folder, without a suffix."""
+    path = tmp_path / ".cache" / "huggingface" / "blobs" / "0123abcd"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps([{"prompt": "p", "completion": "c"}] * 4))
+    return path
+
+
+def test_a_link_to_a_cache_is_called_what_the_link_is_called(place, dry_run, cached, capsys):
+    """It is asked about as all that lies elsewhere; the cache's own name for it is refused."""
+    (place / "train.json").symlink_to(cached)
+
+    assert dry_run(recipe_text(train="train.json")) == ExitCode.REFUSED
+    assert "lies outside its own folder" in capsys.readouterr().err
+    paths.remember([cached])
+    assert dry_run(recipe_text(train="train.json")) == 0
+
+
+@pytest.mark.parametrize("kind", ["hidden file", "folder", "of another", "link without suffix"])
+def test_a_link_opens_nothing_else(place, cached, monkeypatch, kind):
+    """Hidden files, which hold keys and habits, folders, and files of other people."""
+    hidden = cached.with_name(".netrc")
+    hidden.write_text("x")
+    if kind == "of another":
+        monkeypatch.setattr("os.geteuid", lambda: cached.stat().st_uid + 1)
+    link = place / ("train" if kind == "link without suffix" else "train.json")
+    link.symlink_to({"hidden file": hidden, "folder": cached.parent}.get(kind, cached))
+
+    with pytest.raises(UserError, match="would train on"):
+        paths.refuse_closed([link], place / "model", place)
+
+
+def test_the_scratch_places_of_batch_jobs_are_asked_about(place, monkeypatch):
+    """Though they lie in the system's places; a variable does not open such a place whole."""
+    model = place / "model"
+    spool, hidden = Path("/var/spool/slurmd/job7/rows.json"), Path("/var/spool/job7/.x/rows.json")
+    paths.refuse_closed([spool], model, place)
+    assert paths.unanswered([spool], place) == [spool]
+
+    monkeypatch.setenv("SLURM_TMPDIR", "/var/spool/job7/.x")
+    paths.refuse_closed([hidden], model, place)
+    for value in ("/var/spool", "/var", "/"):
+        monkeypatch.setenv("SLURM_TMPDIR", value)
+        with pytest.raises(UserError, match="would train on"):
+            paths.refuse_closed([Path("/var/spool/job7/rows.json")], model, place)
+
+
 def test_data_elsewhere_is_refused_where_nobody_can_be_asked(dry_run, elsewhere, capsys):
     """In batch the flag is the answer, for this once."""
     text = recipe_text(train=str(elsewhere))
@@ -329,6 +378,24 @@ def test_data_that_a_person_named_is_not_asked_about(dry_run, elsewhere):
     """`recommend --data` and `--set` are hands of their own; a replay later meets no question."""
     assert dry_run(recipe_text(), "--set", f"data.train={json.dumps(str(elsewhere))}") == 0
     assert dry_run(recipe_text(train=str(elsewhere))) == 0
+
+
+def test_a_recipe_saved_under_another_home_is_only_asked_about(
+    tmp_path, place, elsewhere, monkeypatch, capsys
+):
+    """Answers are kept in a home; in another one the flag or a person says so again."""
+    arguments = ["--model", "model", "--data", str(elsewhere), "--gpu", "1x RTX 4090"]
+    assert advisor_here(["recommend", *arguments, "--save", "r.toml"]) == 0
+    start = ["run", "r.toml", "--dry-run"]
+    assert advisor_here(start) == 0
+    monkeypatch.setenv("TUNEDECK_HOME", str(tmp_path / "another"))
+    capsys.readouterr()
+
+    assert advisor_here(start) == ExitCode.REFUSED
+    assert "--allow-outside" in next(
+        line for line in capsys.readouterr().err.splitlines() if line.startswith("do:")
+    )
+    assert advisor_here([*start, "--allow-outside"]) == 0
 
 
 def test_data_in_the_folder_one_works_in_is_not_asked_about(tmp_path, place, dry_run, monkeypatch):
@@ -367,9 +434,7 @@ def test_a_damaged_record_of_answers_only_asks_again(place, elsewhere, home):
     assert paths.unanswered([elsewhere], place) == []
 
 
-@pytest.mark.parametrize(
-    "secret", ["hf_abcdefghijklmnop", "sk-abcdefghijklmnop12", "://u:pass@h/x"]
-)
+@pytest.mark.parametrize("secret", [f"hf_{'aB' * 17}", "sk-abcdefghijklmnopQR12", "://u:pass@h/x"])
 def test_a_token_in_a_recipe_is_refused(dry_run, secret):
     """It would be copied into the run directory and shared."""
     assert dry_run(recipe_text() + f"# {secret}\n") == ExitCode.REFUSED

@@ -67,6 +67,10 @@ RULES = {
         "security_recipes::data_in_the_folder_one_works_in_is_not_asked_about",
         "security_recipes::a_person_is_asked_once",
         "security_recipes::a_damaged_record_of_answers_only_asks_again",
+        "security_recipes::a_link_to_a_cache_is_called_what_the_link_is_called",
+        "security_recipes::a_link_opens_nothing_else",
+        "security_recipes::the_scratch_places_of_batch_jobs_are_asked_about",
+        "security_recipes::a_recipe_saved_under_another_home_is_only_asked_about",
     ),
     6: rule(
         "no code of a model",

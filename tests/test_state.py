@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -9,14 +10,22 @@ import re
 import subprocess
 import sys
 import time
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from profiles.runs import durable, identity, notices, people, rundir, state
+from profiles.runs import durable, identity, locks, notices, people, rundir, state
 from profiles.runs.journal import Journal
 from profiles.runs.state import State
+
+HEAD = b'{"v":1,"seq":1,"t":1,"m":1,"a":1,'
+
+
+def sealed(body):
+    """A journal's line with a sound checksum, whatever it says."""
+    return body + f',"crc":"{zlib.crc32(body):08x}"}}\n'.encode()
 
 
 @pytest.fixture
@@ -131,9 +140,201 @@ def test_another_boot_is_told(run, sleeper):
 
 def test_a_run_of_another_host_is_not_judged(run, sleeper):
     """On a shared home the run may well be alive."""
-    working(run, sleeper.pid, host="gpu-b")
+    working(run, sleeper.pid, host="gpu-b", boot_id="another")
 
     assert state.status(run).state is State.ELSEWHERE
+
+
+@contextlib.contextmanager
+def held(run, *, is_held=True):
+    """Hold the lock of the run, or leave it free."""
+    with run.lock.open("w") as lock:
+        if is_held:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+OTHER = {"pid_namespace": "pid:[1]", "host": "c0ffee"}
+REBOOTED = {"boot_id": "another", "start": 1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_held", "expected", "words"),
+    [
+        (OTHER, True, State.ELSEWHERE, "in another container of this host"),
+        (OTHER, False, State.LOST, "its container ended"),
+        (REBOOTED, False, State.LOST, "the host restarted"),
+        (REBOOTED, True, State.ELSEWHERE, "another machine called"),
+        (REBOOTED | {"host": "gpu-b"}, False, State.ELSEWHERE, "runs on gpu-b"),
+        (REBOOTED | {"host": "gpu-b"}, True, State.ELSEWHERE, "runs on gpu-b"),
+    ],
+)
+def test_what_cannot_be_seen_from_here_is_judged_by_boot_and_lock(
+    run, sleeper, changes, is_held, expected, words
+):
+    """No live run is called lost, and nobody is told to end what is not here."""
+    me = identity.of_process(sleeper.pid)
+    there = replace(me, **changes)
+    started_by(run, there, there, supervisor=there)
+
+    with held(run, is_held=is_held):
+        found = state.status(run)
+
+    assert (found.state, words in found.reason) == (expected, True), found.reason
+    assert "stop --now" not in found.reason
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF])
+def test_a_file_system_without_locks_keeps_no_run_from_starting(run, monkeypatch, number):
+    """Nothing counts as taken, everything as granted: claim and identities decide."""
+
+    def refuse(_fd, _kind):
+        raise OSError(number, os.strerror(number))
+
+    with held(run):
+        monkeypatch.setattr(fcntl, "flock", refuse)
+
+        assert not locks.is_held(run.lock)
+        assert locks.take(0, fcntl.LOCK_EX)
+
+
+def test_a_lock_is_tried_on_a_file_open_for_writing(run, monkeypatch):
+    """NFS makes flock a byte-range lock, and refuses an exclusive one on a file only read."""
+    real = fcntl.flock
+
+    def as_on_nfs(fd, kind):
+        if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        real(fd, kind)
+
+    with held(run):
+        monkeypatch.setattr(fcntl, "flock", as_on_nfs)
+
+        assert locks.is_held(run.lock)
+    assert not locks.is_held(run.lock)
+
+
+def claimed_by(run, attempt, who):
+    """Let this process claim the attempt."""
+    assert run.claim(attempt)
+    durable.write_json(run.claims / str(attempt), who.as_dict())
+
+
+@pytest.mark.parametrize("age", [-1e6, 1e6])
+def test_a_start_is_judged_by_its_starter_not_by_a_clock(run, sleeper, age):
+    """The clock of a file server may be hours off, either way."""
+    claimed_by(run, 1, identity.of_process(sleeper.pid))
+    for path in (run.attempt_file, run.claims / "1"):
+        os.utime(path, (time.time() - age,) * 2)
+
+    alive = state.status(run).state
+    sleeper.kill()
+    sleeper.wait()
+
+    found = state.status(run)
+    assert (alive, found.state) == (State.QUEUED, State.LOST)
+    assert found.reason == "it was never started"
+
+
+def test_a_claim_names_who_made_it(run):
+    """An empty one, by an older version, names nobody."""
+    assert run.claim(1)
+    assert run.starter(1) == identity.of_process(os.getpid())
+
+    (run.claims / "1").write_bytes(b"")
+    assert run.starter(1) is None
+
+
+def test_a_resume_that_did_not_begin_hides_no_end(run, sleeper):
+    """State, code and reason of the attempt before."""
+    ended = {"attempt": 1, "state": "killed", "code": 137, "what": "killed", "last_step": 9}
+    durable.write_json(run.exit, ended)
+    claimed_by(run, 2, dead(identity.of_process(sleeper.pid)))
+
+    found = state.status(run)
+
+    assert (found.state, found.exit_code, found.step) == (State.KILLED, 137, 9)
+    assert found.reason == "killed; a resume did not begin"
+
+
+DEEP = b"[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("run.json", b'{"created": null}'),
+        ("run.json", b'{"created": "1"}'),
+        ("run.json", b'{"created": 1' + b"0" * 400 + b"}"),
+        ("exit.json", DEEP),
+        ("exit.json", b'{"attempt": 1, "state": 7, "code": "x", "last_step": "x"}'),
+        ("proc.json", DEEP),
+        ("attempts/1", DEEP),
+        ("hb.runner", b"\xff"),
+        ("events.runner.jsonl", sealed(b'{"v":1,"seq":1,"t":1,"kind":"prepared"')),
+        ("events.runner.jsonl", sealed(b'{"v":1,"seq":1,"t":1,"m":"x","a":1,"kind":"end"')),
+        ("events.runner.jsonl", sealed(HEAD + b'"kind":"prepared","num_steps":null')),
+        ("events.runner.jsonl", sealed(HEAD + b'"kind":"checkpoint","step":"x"')),
+        ("events.runner.jsonl", sealed(HEAD + b'"kind":"end","x":' + DEEP)),
+    ],
+)
+def test_no_content_makes_a_reader_raise(run, sleeper, name, content):
+    """Whatever lies there, all runs are listed, and each has a state."""
+    working(run, sleeper.pid)
+    (run.path / name).parent.mkdir(exist_ok=True)
+    (run.path / name).write_bytes(content)
+
+    assert [r.path for r in rundir.all_runs()] == [run.path]
+    assert isinstance(state.status(run), state.Status)
+
+
+def test_a_fault_of_ours_is_an_unknown_state(run, monkeypatch):
+    """A list of runs is not lost to one of them."""
+    monkeypatch.setattr(people, "of_attempt", lambda *_: 1 / 0)
+
+    found = state.status(run)
+
+    assert (found.state, "ZeroDivisionError" in found.notice) == (State.UNKNOWN, True)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+@pytest.mark.parametrize(
+    "name", ["run.json", "exit.json", "proc.json", "attempt", "events.sup.jsonl", "hb.runner"]
+)
+def test_what_is_no_regular_file_keeps_no_reader_waiting(run, sleeper, name, kind):
+    """A pipe without a writer would block an open, a link could lead to one."""
+    working(run, sleeper.pid)
+    path, pipe = run.path / name, run.path / "pipe"
+    path.unlink(missing_ok=True)
+    os.mkfifo(path if kind == "pipe" else pipe)
+    if kind == "link":
+        path.symlink_to(pipe)
+    code = (
+        "import sys; from pathlib import Path; from profiles.runs import rundir, state;"
+        "print(state.status(rundir.all_runs()[0]).state)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], timeout=20, capture_output=True, check=True)
+
+    assert done.stdout
+
+
+def test_a_relative_home_is_one_place_everywhere(tmp_path, monkeypatch):
+    """The supervisor works in its run directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TUNEDECK_HOME", "here")
+
+    assert rundir.home() == tmp_path / "here"
+
+
+def test_a_file_system_that_counts_no_blocks_is_not_full(run, sleeper, monkeypatch):
+    """Some that are mounted over a network say zero of everything."""
+    working(run, sleeper.pid)
+    found = os.statvfs(run.path)
+    nothing = os.statvfs_result((*found[:2], 0, 0, 0, *found[5:]))
+    monkeypatch.setattr(os, "statvfs", lambda _: nothing)
+
+    assert state.status(run).notice == ""
 
 
 def test_a_descendant_that_holds_the_lock_keeps_the_run_alive(run, sleeper):
@@ -250,14 +451,14 @@ def test_a_file_that_cannot_be_read_makes_no_run_dead(run, sleeper, monkeypatch,
     events(run, "train_begun")
     Journal(run.supervisor_events, attempt=1).append("sup_started")
     expected = state.status(run).state
-    real_open, real_read = Path.open, Path.read_bytes
+    real_open = os.open
 
-    def fail(path):
-        if path.name == name:
+    def fail(path, *args, **kwargs):
+        if Path(path).name == name:
             raise OSError(number, os.strerror(number), str(path))
+        return real_open(path, *args, **kwargs)
 
-    monkeypatch.setattr(Path, "open", lambda p, *a, **k: fail(p) or real_open(p, *a, **k))
-    monkeypatch.setattr(Path, "read_bytes", lambda p: fail(p) or real_read(p))
+    monkeypatch.setattr(os, "open", fail)
 
     found = state.status(run)
 

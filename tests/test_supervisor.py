@@ -334,7 +334,8 @@ def test_a_silent_worker_is_asked_where_it_stands_and_left_alone(run, supervised
 
     assert "double_worker.py" in stacks
     found = status(run)
-    assert (found.state, str(run.stacks) in found.notice) == (State.RUNNING, True)
+    assert found.state in {State.RUNNING, State.CHECKPOINTING}
+    assert str(run.stacks) in found.notice
     assert kinds(run).count("unresponsive") == 1
 
 
@@ -497,6 +498,26 @@ def test_a_judgement_that_fails_still_leaves_a_record(run, supervised, monkeypat
 
     assert (found.state, found.exit_code) == (State.KILLED, 137)
     assert found.reason == "the worker ended with -9; why could not be found out"
+
+
+def test_a_record_that_json_cannot_say_leaves_the_least(run, supervised, monkeypatch):
+    """Not a number, for one: the end is recorded all the same."""
+    real = outcome.of
+    monkeypatch.setattr(outcome, "of", lambda *a: real(*a) | {"rusage": float("nan")})
+    supervised(100_000)
+    kill_worker(run)
+
+    assert ended(run).reason == "the worker ended with -9; why could not be found out"
+
+
+def test_a_name_that_is_no_text_is_recorded(run):
+    """File names are bytes: those that are no UTF-8 come as lone surrogates."""
+    name = os.fsdecode(b"caf\xe9.json")
+
+    for record in (supervisor.ExitRecord(run).write, lambda c: durable.write_json(run.error, c)):
+        record({"attempt": 1, "state": "failed", "what": name})
+
+    assert [rundir.read_json(p)["what"] for p in (run.exit, run.error)] == [name, name]
 
 
 def test_a_duty_that_fails_does_not_end_the_wait(run, supervised, monkeypatch):

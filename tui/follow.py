@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from profiles.errors import ExitCode
 from profiles.runs.journal import Record, Tail
+from profiles.runs.reading import whole
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import State, Status, status
 from tui import plain
@@ -37,14 +38,14 @@ def _lines(run: RunDir) -> Iterator[str]:
     last_line, record, num_steps, told = 0.0, None, 0, ""
     while True:
         now = status(run)
-        for event in events.poll():
-            num_steps = int(event.get("num_steps", num_steps))
+        for event in events.stream():
+            num_steps = whole(event, "num_steps", num_steps)
             if text := describe(event):
                 told = _words(event) or told
                 yield text
         if now.notice != told and (told := now.notice):
             yield f"! {clean(told, 300)}"
-        for found in metrics.poll():
+        for found in metrics.stream():  # a long past goes by, its newest loss stays
             record = found if found["kind"] == "loss" else record
         if record and time.monotonic() - last_line > _STEP_LINE_SECONDS:
             last_line = time.monotonic()
@@ -57,12 +58,12 @@ def _lines(run: RunDir) -> Iterator[str]:
 
 def step_line(record: Record, num_steps: int) -> str:
     """Like "step 40/300  loss 3.412"."""
-    return f"step {record['step']}/{num_steps}  loss {_loss(record)}"
+    return f"step {record.get('step')}/{num_steps}  loss {_loss(record)}"
 
 
 def _loss(record: Record) -> str:
     loss = record.get("loss")
-    return "not finite" if loss is None else f"{loss:.4f}"
+    return f"{loss:.4f}" if isinstance(loss, int | float) else "not finite"
 
 
 def describe(event: Record) -> str:

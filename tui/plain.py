@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
-from profiles.errors import UserError
+from profiles.errors import ExitCode, UserError
 from tui.terminal import clean, harmless_lines, num_cells
 
 DEFAULT_WIDTH = 80
@@ -111,17 +111,33 @@ def show(lines: Iterable[str]) -> None:
     """Data, on stdout; what this encoding cannot say is replaced."""
     encoding = sys.stdout.encoding or "utf-8"
     text = harmless_lines("\n".join(lines))
-    print(text.encode(encoding, errors="replace").decode(encoding))
+    _print(text.encode(encoding, errors="replace").decode(encoding))
 
 
 def show_json(value: Any) -> None:
     """Facts as JSON, on stdout; escaped where the encoding or a terminal cannot take them."""
     text = json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False)
-    if (sys.stdout.encoding or "").lower().replace("-", "") != "utf8" or harmless_lines(
-        text
-    ) != text:
+    is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    if not is_utf8 or harmless_lines(text) != text:
         text = json.dumps(jsonable(value), indent=2, allow_nan=False).replace("\x7f", "\\u007f")
-    print(text)
+    _print(text)
+
+
+def _print(text: str) -> None:
+    """To stdout at once, so that a disk which takes no more is told and not only seen at exit."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # the reader has gone: nothing is wrong
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed
+        raise UserError(
+            f"the output cannot be written: {error.strerror or error}",
+            why="standard output leads to a place that takes no more",
+            do="make room there, or send the output elsewhere",
+            where="standard output",
+            code=ExitCode.IO_ERROR,
+        ) from error
 
 
 def jsonable(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from advisor.findings import Report, terms_of_peak
 from advisor.rules.case import Finding
 from profiles.facts import Run
+from profiles.runs.state import State, Status
 from tui.plain import facts, wrap
 from tui.plain_bars import stacked
 from tui.terminal import (
@@ -41,6 +42,15 @@ def lines(report: Report, width: int, symbols: Symbols) -> list[str]:
         *_not_measured(report, width),
         *_samples(run, width),
     ]
+
+
+def ending(now: Status) -> str:
+    """Like "killed at step 123 of 200; `advisor resume` goes on from 120"."""
+    of = f" of {now.num_steps}" if now.num_steps else ""
+    text = f"{now.state} at step {now.step}{of}"
+    if now.state.is_over and now.state is not State.FINISHED:
+        text += f"; `advisor resume` goes on from {now.resumable_from or 0}"
+    return text
 
 
 def _summary(run: Run, width: int) -> list[str]:

@@ -112,7 +112,11 @@ def settings(
         _setting("gradient clipping", f"{MAX_GRAD_NORM:g}", "documents"),
         _precision(machine, plan),
         _setting("epochs", f"{epochs:g}", rows),
-        _setting("early stopping", "after 3 evaluations", "documents: no better in 3 of them"),
+        _setting(
+            "early stopping",
+            "by hand, after 3 evaluations",
+            "documents: no better in 3 of them; `advisor stop` saves",
+        ),
     )
 
 

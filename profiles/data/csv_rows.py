@@ -37,7 +37,9 @@ DELIMITERS: Final = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"
 _TURN_COLUMNS: Final = ("messages", "conversations", "history")
 _REPLY_COLUMNS: Final = ("prompt", "chosen", "rejected")
 """Texts, or turns in JSON."""
-_LOOKS_LIKE_TURNS = re.compile(r'\s*\[?\s*\{\s*"(role|from|content|value)"')
+_LOOKS_LIKE_TURNS = re.compile(r'\s*(?:\[\s*)?\{\s*"(role|from|content|value)"')
+_NAMES_DELIMITER = re.compile(r'"?sep=([,;\t|])"?\s*', re.IGNORECASE)
+"""The line that Excel reads, and writes on request, before the header."""
 _QUOTED = re.compile(r'"[^"]*"?')
 _SEARCHED_CHARS: Final = 1 << 20
 """Of a line, for the column of a fault."""
@@ -70,7 +72,7 @@ def _records(lines: _Lines, *, skip_bad: bool) -> Iterator[list[str] | RowError]
             if lines.at_end or not skip_bad:
                 raise lines.fault(str(error)) from None
             cells = RowError("are not CSV")
-        if cells:
+        if cells and not lines.is_blank:
             yield cells
         lines.start_record()
 
@@ -84,10 +86,9 @@ def _delimiter(first: str) -> str:
 def _header(cells: list[str] | RowError, place: str) -> list[str]:
     if isinstance(cells, RowError):
         raise bad_header(place, "the first line is not CSV")
-    names = [cell.strip() for cell in cells]
+    # The index of pandas and a delimiter at the end of each line make columns without a name
+    names = [cell.strip() or f"column {number} (no name)" for number, cell in enumerate(cells, 1)]
     for number, name in enumerate(names, 1):
-        if not name:
-            raise bad_header(place, f"column {number} has no name")
         if name in names[: number - 1]:
             what = f"two columns are named `{printable(name, 40)}`"
             raise bad_header(place, f"{what} (columns {names.index(name) + 1} and {number})")
@@ -125,9 +126,15 @@ class _Lines:
         """The line in which the record began."""
         self._last = ""
         self._texts = self._read()
-        head = next(self._texts, "")
-        self.delimiter = _delimiter(head)
+        self.delimiter = ""
+        head = self._head()
+        self.delimiter = self.delimiter or _delimiter(head)
         self._texts = chain([head], self._texts)
+
+    @property
+    def is_blank(self) -> bool:
+        """The record is one line of nothing but white space."""
+        return self.begin == self._number and self._last.isspace()
 
     def texts(self) -> Iterator[str]:
         """The lines, with their ends."""
@@ -137,6 +144,17 @@ class _Lines:
         """The next line begins a record."""
         self.begin = self._number + 1
         self._num_bytes = 0
+
+    def _head(self) -> str:
+        """The header's first line; blank lines and one that names the delimiter come before it."""
+        for text in self._texts:
+            named = None if self.delimiter else _NAMES_DELIMITER.fullmatch(text)
+            if named:
+                self.delimiter = named[1]
+            elif not text.isspace():
+                return text
+            self.start_record()
+        return ""
 
     def _read(self) -> Iterator[str]:
         for number, raw in self._file.lines(MAX_RECORD_BYTES + 1):

@@ -109,9 +109,15 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write_atomic` of one JSON value, indented, for people who open it."""
+    """`write_atomic` of one JSON value."""
+    write_atomic(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """One JSON value, indented, for people who open it; ValueError if JSON cannot say it."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, sort_keys=False)
-    write_atomic(path, text.encode() + b"\n")
+    # A byte of a path that is no UTF-8 is a lone surrogate, which JSON says as \udcXX
+    return text.encode(errors="backslashreplace") + b"\n"
 
 
 def make_dir(path: Path) -> None:

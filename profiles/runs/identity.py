@@ -1,4 +1,4 @@
-"""Which process is meant: a pid alone is reused, so it is bound to host, boot and start time.
+"""Which process is meant: a pid alone is reused, so boot, namespace and start time belong to it.
 
 Signals to a process that a file names go through `send_signal` alone: it can never reach a later
 process with the same pid.
@@ -19,6 +19,7 @@ class Identity:
     """One process, for ever: no later process on any host has the same identity."""
 
     host: str
+    """Name for people; a container has one of its own."""
     boot_id: str
     pid_namespace: str
     pid: int
@@ -31,8 +32,16 @@ class Identity:
 
     @property
     def is_local(self) -> bool:
-        """Belongs to this host and boot, so that this process may judge it."""
-        return (self.host, self.boot_id, self.pid_namespace) == _here()
+        """Belongs to this boot and pid namespace, so that this process may judge it.
+
+        The boot id says which machine it is; containers give it other names.
+        """
+        return self.is_of_this_boot and self.pid_namespace == _here()[2]
+
+    @property
+    def is_of_this_boot(self) -> bool:
+        """Ran on this machine since its start, perhaps in another container."""
+        return self.boot_id == _here()[1]
 
     @property
     def is_alive(self) -> bool:
@@ -132,7 +141,7 @@ def _here() -> tuple[str, str, str]:
         boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         namespace = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
-        boot_id = namespace = "unknown"
+        boot_id, namespace = f"unknown, {of_this_host()}", "unknown"
     return of_this_host(), boot_id, namespace
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from profiles.runs import parts
+from profiles.runs import parts, reading
 from profiles.runs.durable import Appender
 
 VERSION = 1
@@ -30,7 +30,8 @@ MAX_WAITING = 10_000
 """Records that wait in memory while the disk refuses them: some megabytes."""
 _CRC_MARK = b',"crc":"'
 _CRC_LENGTH = len(b',"crc":"00000000"}')
-_MAX_TEXT = 4000
+_MAX_TEXT_BYTES = 4000
+_HEAD = ("v", "seq", "t", "m", "a", "kind")
 _CHUNK_BYTES = 1 << 20
 _EVERYTHING = 1 << 62
 _WINDOW_BYTES = 64 << 10
@@ -39,18 +40,18 @@ Record = dict[str, Any]
 
 
 def encode(record: Record) -> bytes:
-    """One line without its newline; numbers that JSON cannot say become null and are named."""
+    """One line without its newline; numbers that JSON cannot say become null and are named.
+
+    Of a record that is too long, long texts are cut; if that is not enough, its head is kept alone.
+    """
     finite, nonfinite = _without_nonfinite(record)
     if nonfinite:
         finite["nonfinite"] = nonfinite
     body = _dump(finite)
     if len(body) > MAX_LINE_BYTES:
-        body = _dump(
-            {k: v[:_MAX_TEXT] if isinstance(v, str) else v for k, v in finite.items()}
-            | {"cut": True}
-        )
+        body = _dump({k: _cut(v) for k, v in finite.items()} | {"cut": True})
     if len(body) > MAX_LINE_BYTES:
-        raise ValueError(f"a {record.get('kind')!r} record of {len(body)} bytes")
+        body = _dump({k: finite[k] for k in _HEAD if k in finite} | {"cut": True})
     crc = zlib.crc32(body[:-1])
     return body[:-1] + _CRC_MARK + f'{crc:08x}"}}'.encode()
 
@@ -64,9 +65,15 @@ def decode(line: bytes) -> Record | None:
         return None
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
+
+
+def _cut(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return value.encode(errors="replace")[:_MAX_TEXT_BYTES].decode(errors="ignore")
 
 
 def _dump(record: Record) -> bytes:
@@ -239,6 +246,13 @@ class Tail:
                     found += self._take(data, is_over=is_over)
         return found
 
+    def stream(self) -> Iterator[Record]:
+        """Everything added since the last poll, in constant memory."""
+        before = -1
+        while self.offset != before:
+            before = self.offset
+            yield from self.poll(_CHUNK_BYTES)
+
     def _begin_anew_if_replaced(self, known: list[tuple[Path, int]]) -> None:
         inode = known[0][0].stat().st_ino if known else self._inode
         if inode != self._inode or sum(size for _, size in known) < self.offset:
@@ -274,14 +288,14 @@ def _is_newer(record: Record) -> bool:
 def _is_ours(record: Record) -> bool:
     """Has what every reader relies on."""
     return (
-        isinstance(record.get("seq"), int)
-        and isinstance(record.get("t"), int | float)
+        all(isinstance(record.get(name), int) for name in ("seq", "a"))
+        and all(isinstance(record.get(name), int | float) for name in ("t", "m"))
         and isinstance(record.get("kind"), str)
     )
 
 
 def _read(part: Path, offset: int, num_bytes: int) -> bytes:
-    with part.open("rb") as file:
+    with reading.open_regular(part) as file:
         file.seek(offset)
         room = os.fstat(file.fileno()).st_size - offset
         return file.read(max(0, min(num_bytes, room)))
@@ -289,12 +303,7 @@ def _read(part: Path, offset: int, num_bytes: int) -> bytes:
 
 def read_all(path: Path) -> Iterator[Record]:
     """Every sound record of a file, in order, in constant memory; nothing if it cannot be read."""
-    tail = Tail(path)
-    while True:
-        before = tail.offset
-        yield from tail.poll(_CHUNK_BYTES)
-        if tail.offset == before:
-            return
+    return Tail(path).stream()
 
 
 def last_seq(path: Path) -> int:

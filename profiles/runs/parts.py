@@ -7,19 +7,20 @@ changes again, so an offset into all of them together keeps its meaning.
 from __future__ import annotations
 
 import os
-import re
 from contextlib import suppress
+from itertools import count, takewhile
 from pathlib import Path
+
+from profiles.runs import reading
 
 
 def existing(path: Path) -> list[Path]:
-    """The parts that are there, in order; `path` names the first."""
-    pattern = re.compile(rf"{re.escape(path.stem)}(\.[0-9]{{5}})?{re.escape(path.suffix)}")
-    try:
-        names = [e.name for e in os.scandir(path.parent) if pattern.fullmatch(e.name)]
-    except OSError:
-        return []
-    return [path.with_name(n) for n in sorted(names, key=lambda n: (n != path.name, n))]
+    """The parts that are there, in order, up to the first gap; `path` names the first."""
+    return list(takewhile(os.path.lexists, (_numbered(path, n) for n in count())))
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem}.{number:05d}{path.suffix}") if number else path
 
 
 def newest(path: Path) -> Path:
@@ -30,7 +31,7 @@ def newest(path: Path) -> Path:
 def following(path: Path, part: Path) -> Path:
     """The name of the part after `part`, in the file that `path` names."""
     number = 0 if part == path else int(part.name.removeprefix(f"{path.stem}.")[:5])
-    return path.with_name(f"{path.stem}.{number + 1:05d}{path.suffix}")
+    return _numbered(path, number + 1)
 
 
 def size(path: Path) -> int:
@@ -52,7 +53,7 @@ def read(path: Path, offset: int, num_bytes: int) -> bytes:
     data = b""
     for part, length in sizes(path):
         if offset < length and num_bytes > len(data):
-            with part.open("rb") as file:
+            with reading.open_regular(part) as file:
                 file.seek(offset)
                 data += file.read(num_bytes - len(data))
         offset = max(0, offset - length)

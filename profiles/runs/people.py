@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from profiles.runs import identity
+from profiles.runs import identity, reading
 from profiles.runs.identity import Identity
 from profiles.runs.journal import Record, read_all
 from profiles.runs.rundir import RunDir
@@ -21,7 +21,7 @@ from profiles.runs.rundir import RunDir
 def is_there(path: Path) -> bool:
     """The file exists; OSError if it does and cannot be read."""
     try:
-        with path.open("rb") as file:
+        with reading.open_regular(path) as file:
             file.read(1)
     except FileNotFoundError:
         return False
@@ -36,8 +36,8 @@ def read_records(path: Path) -> list[Record]:
 def read_object(path: Path) -> dict[str, Any] | None:
     """A JSON object, None if it is missing or damaged; OSError if it cannot be read."""
     try:
-        value = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+        value = json.loads(reading.content(path))
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 

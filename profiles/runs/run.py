@@ -15,6 +15,7 @@ import psutil
 
 from profiles.facts import Run, Sample
 from profiles.runs.journal import Record, read_all
+from profiles.runs.reading import whole
 from profiles.runs.rundir import RunDir
 
 PHASES = ("data", "forward", "backward", "optimizer", "other")
@@ -30,40 +31,52 @@ def from_run_dir(run: RunDir) -> Run | None:
     losses: dict[int, Record] = {}
     for record in read_all(run.metrics):
         # after a resume a step can be there twice: the later attempt is what counts
-        if record["kind"] == "step":
-            steps[record["step"]] = record
-        elif record["kind"] == "loss":
-            losses[record["step"]] = record
+        kept = {"step": steps, "loss": losses}.get(record["kind"])
+        if kept is not None and isinstance(record.get("step"), int):
+            kept[record["step"]] = record
     if not steps:
         return None
     done = [steps[n] for n in sorted(steps)]
     steady = _steady(done)
     events = list(read_all(run.worker_events))
     totals = _token_totals(done)
-    seconds = sum(s["seconds"] for s in steady)
+    seconds = sum(_number(s, "seconds") for s in steady)
     wall = _wall_seconds(events, done)
     return Run(
         id=run.id,
         device=_last(events, "prepared").get("device", "cpu"),
         num_steps=done[-1]["step"],
         num_steady_steps=len(steady),
-        step_seconds=median(s["seconds"] for s in steady),
+        step_seconds=median(_number(s, "seconds") for s in steady),
         phase_seconds=_phases(steady),
-        longest_data_share=_tail(s["phases"].get("data", 0.0) for s in steady),
+        longest_data_share=_tail(_numbers(s, "phases").get("data", 0.0) for s in steady),
         wall_seconds=wall,
-        setup_seconds=sum(e["seconds"] for e in events if e["kind"] == "prepared"),
+        setup_seconds=sum(_number(e, "seconds") for e in _of(events, "prepared")),
         **_stalls(events),
         **totals,
-        longest=max(s["longest"] for s in done),
-        tokens_per_second=sum(s["tokens"] for s in steady) / seconds if seconds else 0.0,
+        longest=max(whole(s, "longest") for s in done),
+        tokens_per_second=sum(whole(s, "tokens") for s in steady) / seconds if seconds else 0.0,
         wall_tokens_per_second=totals["tokens"] / wall if wall else 0.0,
         **_memory(run, done),
-        base_loss=next((e["loss"] for e in _of(events, "evaluated") if e["step"] == 0), None),
+        base_loss=next(
+            (e.get("loss") for e in _of(events, "evaluated") if e.get("step") == 0), None
+        ),
         eval_loss=_last(events, "evaluated").get("loss"),
         first_loss=losses[min(losses)].get("loss") if losses else None,
         last_loss=losses[max(losses)].get("loss") if losses else None,
         samples=_samples(events),
     )
+
+
+def _number(record: Record, name: str) -> float:
+    value = record.get(name)
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _numbers(record: Record, name: str) -> dict[str, float]:
+    """A field that should hold numbers by name, without what is none."""
+    value = record.get(name)
+    return {k: _number(value, k) for k in value} if isinstance(value, dict) else {}
 
 
 def _steady(steps: list[Record]) -> list[Record]:
@@ -84,9 +97,10 @@ def _phases(steady: list[Record]) -> dict[str, float]:
     """Mean seconds a step: device times where there are some, for the host only queues work."""
     totals: defaultdict[str, float] = defaultdict(float)
     for step in steady:
-        seconds, device = step["phases"], step.get("gpu_phases")
-        if device is not None:
-            seconds = {**device, "other": max(0.0, step["seconds"] - sum(device.values()))}
+        seconds, device = _numbers(step, "phases"), _numbers(step, "gpu_phases")
+        if device:
+            other = max(0.0, _number(step, "seconds") - sum(device.values()))
+            seconds = {**device, "other": other}
         for name, value in seconds.items():
             totals[name] += value
     return {name: totals[name] / len(steady) for name in PHASES}
@@ -100,7 +114,7 @@ def _tail(waits: Iterable[float]) -> float:
 
 def _token_totals(steps: list[Record]) -> dict[str, Any]:
     names = ("tokens", "padded_tokens", "label_tokens")
-    return {name: sum(int(s.get(name, 0)) for s in steps) for name in names}
+    return {name: sum(whole(s, name) for s in steps) for name in names}
 
 
 def _wall_seconds(events: list[Record], steps: list[Record]) -> float:
@@ -112,7 +126,9 @@ def _wall_seconds(events: list[Record], steps: list[Record]) -> float:
         ended += [
             e["m"]
             for e in events
-            if e["a"] == attempt and e["kind"] in ("evaluated", "checkpoint") and e["step"] > 0
+            if e["a"] == attempt
+            and e["kind"] in ("evaluated", "checkpoint")
+            and whole(e, "step") > 0
         ]
         total += max(ended) - min(began or ended) - _paused_seconds(events, attempt)
     return total
@@ -133,14 +149,14 @@ def _paused_seconds(events: list[Record], attempt: int) -> float:
 
 
 def _stalls(events: list[Record]) -> dict[str, Any]:
-    evals = [e for e in _of(events, "evaluated") if e["step"] > 0]
+    evals = [e for e in _of(events, "evaluated") if whole(e, "step") > 0]
     saves = _of(events, "checkpoint")
     return {
-        "eval_seconds": sum(e["seconds"] for e in evals),
+        "eval_seconds": sum(_number(e, "seconds") for e in evals),
         "num_evals": len(evals),
-        "checkpoint_seconds": sum(e["seconds"] for e in saves),
+        "checkpoint_seconds": sum(_number(e, "seconds") for e in saves),
         "num_checkpoints": len(saves),
-        "checkpoint_bytes": saves[-1]["bytes"] if saves else 0,
+        "checkpoint_bytes": whole(saves[-1], "bytes") if saves else 0,
     }
 
 
@@ -150,20 +166,20 @@ def _memory(run: RunDir, steps: list[Record]) -> dict[str, Any]:
     used, total, busy = 0, 0, 0
     reasons: Counter[str] = Counter()
     for record in read_all(run.samples):
-        for gpu in record.get("gpus", []):
+        for gpu in record.get("gpus") or []:
             if (gpu.get("used_bytes") or 0) > used:
-                used, total = gpu["used_bytes"], gpu["total_bytes"]
+                used, total = gpu["used_bytes"], whole(gpu, "total_bytes")
             if (gpu.get("utilization_percent") or 0) > 0:
                 busy += 1
                 reasons.update(gpu.get("throttle", []))
     return {
-        "peak_bytes": max(int(s.get(peak_name, 0)) for s in steps),
-        "reserved_peak_bytes": max(int(s["reserved_peak_bytes"]) for s in steps)
+        "peak_bytes": max(whole(s, peak_name) for s in steps),
+        "reserved_peak_bytes": max(whole(s, "reserved_peak_bytes") for s in steps)
         if on_gpu
         else None,
         "device_peak_bytes": used or None,
         "capacity_bytes": total or (0 if on_gpu else psutil.virtual_memory().total),
-        "num_alloc_retries": int(steps[-1].get("num_alloc_retries", 0)),
+        "num_alloc_retries": whole(steps[-1], "num_alloc_retries"),
         "throttle_shares": {name: count / busy for name, count in reasons.items()},
     }
 
@@ -171,8 +187,8 @@ def _memory(run: RunDir, steps: list[Record]) -> dict[str, Any]:
 def _samples(events: list[Record]) -> tuple[Sample, ...]:
     answers: dict[str, dict[str, Any]] = {}
     for event in _of(events, "sample"):
-        sample = answers.setdefault(event["prompt"], {"wanted": event["wanted"]})
-        sample[event["moment"]] = event["answer"]
+        sample = answers.setdefault(str(event.get("prompt")), {"wanted": event.get("wanted")})
+        sample[str(event.get("moment"))] = event.get("answer")
     return tuple(
         Sample(prompt=p, wanted=s["wanted"], before=s.get("before"), after=s.get("after"))
         for p, s in answers.items()

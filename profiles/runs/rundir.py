@@ -17,9 +17,12 @@ from typing import Any
 
 from profiles import installation
 from profiles.errors import ExitCode, UserError
-from profiles.runs import durable
+from profiles.runs import durable, identity, reading
+from profiles.runs.identity import Identity
 
 SCHEMA = 1
+_END_OF_TIME = 1e11
+"""Unix time; what lies beyond it is no date."""
 _EXCLUSIVE = os.O_CREAT | os.O_EXCL
 _SLUG_LENGTH = 40
 _BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
@@ -59,7 +62,10 @@ class RunDir:
 
     @property
     def claims(self) -> Path:
-        """One empty file an attempt, made exclusively: who makes it may start that attempt."""
+        """One file an attempt, made exclusively: who makes it may start that attempt.
+
+        It holds the identity of who did (empty: an older version's, or there was no room).
+        """
         return self.path / "attempts"
 
     @property
@@ -155,7 +161,7 @@ class RunDir:
     def attempt(self) -> int:
         """Number of the current attempt, the highest that was claimed; 1 for a fresh run."""
         try:
-            written = int(self.attempt_file.read_text())
+            written = int(reading.content(self.attempt_file))
         except (OSError, ValueError):
             written = 1
         return max(written, *self._claimed(), 1)
@@ -176,17 +182,37 @@ class RunDir:
             with contextlib.suppress(FileExistsError):  # made by somebody else a moment ago
                 durable.make_dir(self.claims)
         try:
-            os.close(durable.disk.open(self.claims / str(attempt), os.O_WRONLY | _EXCLUSIVE))
+            fd = durable.disk.open(self.claims / str(attempt), os.O_WRONLY | _EXCLUSIVE)
         except FileExistsError:
             return False
+        try:
+            _sign(fd)
+        finally:
+            os.close(fd)
         durable.sync_dir(self.claims)
         return True
+
+    def starter(self, attempt: int) -> Identity | None:
+        """Who claimed the attempt; None if that was not written down."""
+        return identity.from_dict(read_json(self.claims / str(attempt)))
+
+
+def _sign(claim: int) -> None:
+    """Say who made the claim, so that nobody has to guess by the age of the file."""
+    me = identity.of_process(os.getpid())
+    if me is not None:
+        with contextlib.suppress(OSError):  # it counts without a word, too
+            durable.disk.write(claim, durable.json_bytes(me.as_dict()))
+            durable.disk.fsync(claim)
 
 
 def home() -> Path:
     """Where everything of ours lives: $TUNEDECK_HOME, else ~/.local/share/tunedeck."""
     configured = os.environ.get("TUNEDECK_HOME")
-    return Path(configured) if configured else Path.home() / ".local/share/tunedeck"
+    if configured:
+        # A supervisor works in its run directory: there a relative path would be another place
+        return Path(configured).expanduser().absolute()
+    return Path.home() / ".local/share/tunedeck"
 
 
 def run_root() -> Path:
@@ -229,7 +255,8 @@ def all_runs() -> list[RunDir]:
 
 def created(run: RunDir) -> float:
     """Unix time of the run's creation; 0 if its manifest is damaged."""
-    return float((read_json(run.manifest) or {}).get("created", 0.0))
+    value = (read_json(run.manifest) or {}).get("created")
+    return float(value) if isinstance(value, int | float) and abs(value) < _END_OF_TIME else 0.0
 
 
 def refuse_newer(run: RunDir) -> None:
@@ -276,7 +303,7 @@ def find(text: str | None) -> RunDir:
 def read_json(path: Path) -> dict[str, Any] | None:
     """A JSON object, or None if the file is missing or damaged."""
     try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        value = json.loads(reading.content(path))
+    except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

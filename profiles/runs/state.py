@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import time
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
-from profiles.runs import identity, notices, people
+from profiles.runs import identity, locks, notices, people, reading
+from profiles.runs.identity import Identity
 from profiles.runs.journal import Record
 from profiles.runs.people import People, read_object, read_records
+from profiles.runs.reading import whole
 from profiles.runs.rundir import RunDir, created
 
 
@@ -38,7 +38,7 @@ class State(StrEnum):
     KILLED = "killed"
     LOST = "lost"
     ELSEWHERE = "elsewhere"
-    """Belongs to another host, or to an earlier life of a container: not judged from here."""
+    """Belongs to another host or to a live container: not judged from here."""
     UNKNOWN = "unknown"
     """Its files cannot be read at the moment."""
 
@@ -60,6 +60,9 @@ _STATE_OF_EVENT = {
     "unpaused": State.RUNNING,
     "restarted": State.STARTING,
 }
+
+
+_CHECKPOINT = re.compile(r"step-[0-9]{8}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,51 +92,23 @@ class Status:
 def newest_checkpoint(run: RunDir) -> int | None:
     """Step of the newest committed checkpoint (a final name with a manifest), by name only."""
     try:
-        names = [e.name for e in os.scandir(run.checkpoints)]
+        names = [e.name for e in os.scandir(run.checkpoints) if _CHECKPOINT.fullmatch(e.name)]
     except OSError:
         return None
-    steps = [
-        int(n.removeprefix("step-"))
-        for n in names
-        if re.fullmatch(r"step-[0-9]{8}", n) and (run.checkpoints / n / "MANIFEST.json").is_file()
-    ]
-    return max(steps, default=None)
-
-
-_TRIAL_SECONDS = 0.02
+    manifests = {name: run.checkpoints / name / "MANIFEST.json" for name in names}
+    whole_ones = [name for name, manifest in manifests.items() if os.path.isfile(manifest)]  # noqa: PTH113  # raises nothing
+    return max((int(name.removeprefix("step-")) for name in whole_ones), default=None)
 
 
 def is_locked(run: RunDir) -> bool:
     """Some process of the run still lives on this host: the supervisor, a worker or a rank."""
-    return is_held(run.lock) or is_held(run.worker_lock)
-
-
-def is_held(lock: Path) -> bool:
-    """Somebody holds this lock, shared or alone, for longer than a reader that tries it."""
-    if not _is_taken(lock):
-        return False
-    time.sleep(_TRIAL_SECONDS)
-    return _is_taken(lock)
-
-
-def _is_taken(lock: Path) -> bool:
-    try:
-        fd = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(fd)
-    return False
+    return locks.is_held(run.lock) or locks.is_held(run.worker_lock)
 
 
 def heartbeat(run: RunDir) -> tuple[int, int, str]:
     """(counter, step, phase) of the worker's heartbeat; zeros if there is none."""
     try:
-        counter, step, phase = run.worker_heartbeat.read_text().split()
+        counter, step, phase = reading.content(run.worker_heartbeat).decode().split()
         return int(counter), int(step), phase
     except (OSError, ValueError):
         return 0, 0, ""
@@ -143,8 +118,9 @@ def status(run: RunDir) -> Status:
     """Derive the state of a run from its files and the processes of this host; never raises."""
     try:
         return _status(run)
-    except OSError as error:
-        name = errno.errorcode.get(error.errno or 0, type(error).__name__)
+    except Exception as error:  # noqa: BLE001  # no content of a file may end a reader
+        number = error.errno if isinstance(error, OSError) else None
+        name = errno.errorcode.get(number or 0, type(error).__name__)
         return Status(
             state=State.UNKNOWN,
             attempt=run.attempt(),
@@ -166,15 +142,14 @@ def _status(run: RunDir) -> Status:
     events = sorted((e for f in files for e in read_records(f)), key=lambda e: (e["a"], e["m"]))
     current = [e for e in events if e.get("a") == attempt]
     ended = read_object(run.exit)
-    if ended is not None and ended.get("attempt") != attempt:
-        ended = None
     found = _derive(run, attempt, current, ended)
+    ended = found.record
     losses = [e for e in events if e.get("kind") == "evaluated"]
     return Status(
         state=found.state,
         attempt=attempt,
         step=_last_step(run, current, ended),
-        num_steps=max((int(e.get("num_steps", 0)) for e in events), default=0),
+        num_steps=max((whole(e, "num_steps") for e in events), default=0),
         resumable_from=newest_checkpoint(run),
         reason=found.reason,
         exit_code=_exit_code(ended),
@@ -191,9 +166,9 @@ def _exit_code(ended: Record | None) -> int | None:
 
 
 def _last_step(run: RunDir, events: list[Record], ended: Record | None) -> int:
-    from_events = max((int(e.get("step", 0)) for e in events), default=0)
+    from_events = max((whole(e, "step") for e in events), default=0)
     beat = heartbeat(run)[1] if events else 0
-    return max(from_events, beat, int((ended or {}).get("last_step") or 0))
+    return max(from_events, beat, whole(ended or {}, "last_step"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,11 +178,13 @@ class _Found:
     state: State
     reason: str = ""
     notice: str = ""
+    record: Record | None = None
+    """The content of exit.json, where that is the end that is told."""
 
 
 def _derive(run: RunDir, attempt: int, events: list[Record], ended: Record | None) -> _Found:
-    if ended is not None:
-        return _Found(_state_named(ended.get("state")), str(ended.get("what", "")))
+    if ended is not None and ended.get("attempt") == attempt:
+        return _Found(_state_named(ended.get("state")), str(ended.get("what", "")), record=ended)
     who = people.of_attempt(run, attempt, events)
     supervised = who.supervisor is not None and who.supervisor.is_alive
     if any(p.is_alive for p in who.training) or (supervised and not who.training):
@@ -223,7 +200,7 @@ def _derive(run: RunDir, attempt: int, events: list[Record], ended: Record | Non
     if finished is not None:
         why = "the supervisor was lost, the worker came to its end"
         return _Found(_state_named(finished.get("state")), why)
-    return _gone(run, who) if who.known else _never_started(run)
+    return _gone(run, who) if who.known else _not_begun(run, attempt, ended)
 
 
 _LITTLE_BYTES = 64 << 10
@@ -232,7 +209,8 @@ _LITTLE_BYTES = 64 << 10
 def _disk_notice(run: RunDir) -> str:
     """A full disk keeps the events that would tell of it from being written."""
     room = os.statvfs(run.path)
-    return notices.DISK_FULL if room.f_bavail * room.f_frsize < _LITTLE_BYTES else ""
+    is_full = room.f_blocks > 0 and room.f_bavail * room.f_frsize < _LITTLE_BYTES
+    return notices.DISK_FULL if is_full else ""  # some network file systems count no blocks
 
 
 def _state_named(name: object) -> State:
@@ -251,20 +229,32 @@ def _live_state(kinds: list[str]) -> State:
 
 def _gone(run: RunDir, who: People) -> _Found:
     """Nobody we know of works on it, and nobody recorded an end."""
-    elsewhere = [p.host for p in who.known if p.host != identity.of_this_host()]
-    if elsewhere:
-        return _Found(State.ELSEWHERE, f"runs on {elsewhere[0]}; look there")
-    rebooted = not any(p.is_local for p in who.known)
-    gone = "supervisor and worker disappeared"
-    if rebooted:
-        gone = f"the host restarted at {_clock(identity.boot_time())}"
-    lost = f"{gone}{_last_sign(run)}; the reason was not recorded"
+    if not any(p.is_local for p in who.known):
+        return _gone_from_here(run, who.known[0])
+    lost = _lost(run, "supervisor and worker disappeared")
     if not is_locked(run):
-        return _Found(State.LOST, lost)
+        return lost
     if who.trainer is not None:  # what holds the lock trains nothing: it died
-        return _Found(State.LOST, f"{lost}; {notices.LEFTOVERS}")
+        return _Found(State.LOST, f"{lost.reason}; {notices.LEFTOVERS}")
     what = "supervisor and worker are gone, a descendant still works"
     return _Found(State.RUNNING, what, notice=what)
+
+
+def _gone_from_here(run: RunDir, who: Identity) -> _Found:
+    """What it ran on is another machine, another container, or an earlier life of this machine."""
+    held, is_named_alike = is_locked(run), who.host == identity.of_this_host()
+    if who.is_of_this_boot:
+        if held:
+            return _Found(State.ELSEWHERE, "runs in another container of this host; look there")
+        return _lost(run, "its container ended")
+    if held or not is_named_alike:
+        place = f"another machine called {who.host}" if is_named_alike else who.host
+        return _Found(State.ELSEWHERE, f"runs on {place}; look there")
+    return _lost(run, f"the host restarted at {_clock(identity.boot_time())}")
+
+
+def _lost(run: RunDir, gone: str) -> _Found:
+    return _Found(State.LOST, f"{gone}{_last_sign(run)}; the reason was not recorded")
 
 
 def _last_sign(run: RunDir) -> str:
@@ -281,13 +271,25 @@ def _clock(unix_seconds: float) -> str:
 
 
 _START_SECONDS = 30.0
-"""A supervisor that has not reported after this long never will."""
+"""Without a word of its starter, a supervisor that is silent for this long never reports."""
 
 
-def _never_started(run: RunDir) -> _Found:
-    if is_locked(run) or time.time() - _asked(run) < _START_SECONDS:
+def _not_begun(run: RunDir, attempt: int, ended: Record | None) -> _Found:
+    """Nobody works on this attempt yet; `ended` is how an earlier one ended."""
+    if is_locked(run) or _is_being_started(run, attempt):
         return _Found(State.QUEUED)
-    return _Found(State.LOST, "it was never started")
+    if ended is not None:
+        what = f"{ended.get('what', '')}; a resume did not begin"
+        return _Found(_state_named(ended.get("state")), what, record=ended)
+    return _Found(State.LOST, "a resume did not begin" if attempt > 1 else "it was never started")
+
+
+def _is_being_started(run: RunDir, attempt: int) -> bool:
+    """By its starter, if this process may judge that one; else by the age of the request."""
+    starter = run.starter(attempt)
+    if starter is not None and starter.is_local:
+        return starter.is_alive
+    return time.time() - _asked(run) < _START_SECONDS
 
 
 def _asked(run: RunDir) -> float:

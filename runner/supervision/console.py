@@ -16,7 +16,6 @@ LIMIT_BYTES = 8 << 20
 """Of each of the two parts, console.log and console.log.1."""
 _READ_BYTES = 4 * LIMIT_BYTES
 _TAIL_BYTES = 64 << 10
-_OVERWRITTEN = re.compile(rb"[^\n]*\r(?!\n|$)")
 _RANK_FAILED = re.compile(
     r"failed \(exitcode: -(?P<signal>\d+)\) local_rank: (?P<rank>\d+) \(pid: (?P<pid>\d+)\)"
 )
@@ -48,7 +47,13 @@ def rotate(run: RunDir) -> bool:
 
 def collapse(content: bytes) -> bytes:
     """What a terminal would still show: text that a carriage return overwrote is dropped."""
-    return _OVERWRITTEN.sub(b"", content)
+    return b"\n".join(map(_last_written, content.split(b"\n")))
+
+
+def _last_written(line: bytes) -> bytes:
+    """Without what lies before the last carriage return that has text after it."""
+    end = b"\r" if line.endswith(b"\r") else b""
+    return line.removesuffix(b"\r").rpartition(b"\r")[2] + end
 
 
 def _end_of(path: Path, num_bytes: int) -> bytes:

@@ -68,7 +68,7 @@ def send(run: RunDir, verb: str) -> None:
 
 
 def _nobody_obeys(run: RunDir, verb: str, now: Status) -> UserError:
-    ways = {State.ELSEWHERE: "ask on the host that runs it", State.UNKNOWN: "try again"}
+    ways = {State.ELSEWHERE: "ask where it runs", State.UNKNOWN: "try again"}
     return UserError(
         f"cannot {verb.replace('_', ' ')}: the run is {now.state}",
         why=now.reason or now.notice or "no process works on it",
@@ -137,8 +137,8 @@ def _parse(run: RunDir, path: Path) -> Request | None:
         path=path,
         verb=str(verb),
         attempt=attempt,
-        id=str(content.get("id", path.stem)).replace("/", "_"),
-        not_after=float(life) if isinstance(life, int | float) else float("inf"),
+        id=path.stem,  # what it says of itself may be no name of a file
+        not_after=life if isinstance(life, int | float) else float("inf"),
     )
 
 

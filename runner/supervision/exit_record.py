@@ -8,7 +8,6 @@ write may need some all the same; then it is waited for).
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from pathlib import Path
@@ -36,9 +35,9 @@ class ExitRecord:
 
         A run directory that was removed meanwhile gets none.
         """
-        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        data = durable.json_bytes(content)
         try:
-            self._fill(text.encode())
+            self._fill(data)
         except OSError:
             self._write_elsewhere(content)
 

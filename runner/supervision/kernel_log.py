@@ -20,6 +20,7 @@ _KMSG = re.compile(r"\d+,\d+,(?P<us>\d+),[^;]*;(?P<text>.*)")
 _DMESG = re.compile(r"\[\s*(?P<s>\d+\.\d+)\]\s(?P<text>.*)")
 _PLACE = re.compile(r"(?:[0-9a-f]+:)?(?P<bus>[0-9a-f]{2}):(?P<slot>[0-9a-f]{2})", re.IGNORECASE)
 _TIMEOUT_SECONDS = 5.0
+_MOST_BYTES = 16 << 20
 
 HARDWARE = {
     48: "has an uncorrectable memory error",
@@ -100,13 +101,16 @@ def newest_seconds() -> float:
 
 def _read_kmsg() -> str:
     """One record a read; EPIPE means that records were overwritten meanwhile (dev-kmsg ABI)."""
-    records = []
+    records, num_bytes = [], 0
     with contextlib.suppress(OSError):
         fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            while True:
+            while num_bytes < _MOST_BYTES:
                 with contextlib.suppress(BrokenPipeError):
-                    records.append(os.read(fd, 8192))
+                    if not (record := os.read(fd, 8192)):
+                        break  # no log at all: a container may bind /dev/null here
+                    records.append(record)
+                    num_bytes += len(record)
         except BlockingIOError:
             pass
         finally:

@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from profiles import installation, redact
 from profiles.errors import ExitCode, UserError
-from profiles.runs import devices, durable, people, rundir, session_host, state
+from profiles.runs import devices, durable, locks, people, rundir, session_host, state
 from profiles.runs.identity import Identity
 from profiles.runs.journal import read_all
 from profiles.runs.rundir import RunDir
@@ -122,7 +122,7 @@ def _refusal(run: RunDir, what: str, why: str) -> UserError:
 def _wait_until_left(run: RunDir) -> None:
     """The supervisor of a run that is over leaves by itself, and its lock with it."""
     deadline = time.monotonic() + _GONE_SECONDS
-    while _is_supervised(run) or state.is_held(run.lock):
+    while _is_supervised(run) or locks.is_held(run.lock):
         if time.monotonic() > deadline or (not _is_supervised(run) and leftovers.find(run)):
             return
         time.sleep(_POLL_SECONDS)
@@ -198,6 +198,16 @@ def _wait_for_sign(run: RunDir, attempt: int) -> None:
         if any(e.get("a") == attempt for e in read_all(run.supervisor_events)):
             return
         time.sleep(_POLL_SECONDS)
+    if state.is_locked(run):
+        raise UserError(
+            "no sign of life yet",
+            why="the supervisor is there, but has written nothing in 15 s; the disk may be slow",
+            do=f"`advisor watch {run.id}` shows it",
+            where=str(run.path),
+            code=ExitCode.INTERNAL,
+        )
+    with contextlib.suppress(OSError):  # the claim's age counts from here on: we may live for long
+        durable.write_atomic(run.claims / str(attempt), b"")
     raise UserError(
         "the run did not start",
         why=console_tail(run) or "the supervisor gave no sign of life in 15 s",

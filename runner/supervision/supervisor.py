@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from profiles.errors import ExitCode
-from profiles.runs import devices, durable, identity, people
+from profiles.runs import devices, durable, identity, locks, people
 from profiles.runs.journal import Journal
 from profiles.runs.rundir import RunDir
-from profiles.runs.state import is_held, newest_checkpoint
+from profiles.runs.state import newest_checkpoint
 from runner.supervision import console, control, engines, evidence, leftovers, outcome
 from runner.supervision.escalation import Escalation, Pulse
 from runner.supervision.evidence import Evidence
@@ -50,7 +50,7 @@ class Supervisor:
         if people.supervisor_is_alive(run):  # where locks are granted to everybody
             raise SystemExit(ExitCode.CANNOT_CREATE)
         self._lock_fd = _take_lock(run)
-        if is_held(run.worker_lock):  # ranks of an earlier attempt outlived their supervisor
+        if locks.is_held(run.worker_lock):  # ranks of an earlier attempt outlived their supervisor
             raise SystemExit(ExitCode.CANNOT_CREATE)
         with contextlib.suppress(OSError):
             durable.clear_leftovers(run.path)
@@ -72,8 +72,17 @@ class Supervisor:
         except Exception:  # noqa: BLE001  # whatever we cannot explain, the end is recorded
             traceback.print_exc()
             content = outcome.unexplained(self.run, ended)
-        self._record.write(content)
+        self._write_record(content, ended)
         self.events.append("exit", **{k: content[k] for k in ("state", "code", "what")})
+
+    def _write_record(self, content: dict[str, Any], ended: Ended) -> None:
+        try:
+            self._record.write(content)
+        except OSError:  # waited for long enough: the event may still find room
+            traceback.print_exc()
+        except Exception:  # noqa: BLE001  # JSON cannot say it, so the least is said
+            traceback.print_exc()
+            self._carefully(lambda: self._record.write(outcome.unexplained(self.run, ended)))
 
     def _run_attempt(self) -> Ended:
         with contextlib.suppress(OSError):
@@ -216,12 +225,9 @@ class Supervisor:
 def _take_lock(run: RunDir) -> int:
     fd = os.open(run.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, durable.PRIVATE_FILE)
     for _ in range(_LOCK_TRIES):  # readers try the lock too, for an instant
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            time.sleep(0.05)
-        else:
+        if locks.take(fd, fcntl.LOCK_EX | fcntl.LOCK_NB):
             return fd
+        time.sleep(0.05)
     raise SystemExit(ExitCode.CANNOT_CREATE)
 
 
@@ -240,6 +246,8 @@ def _take_no_notice(_number: int, _frame: object) -> None:
 
 def main(argv: list[str]) -> int:
     """Fork, so that the starter need not wait for us, then supervise."""
+    # Inherited as ignored, it would let the kernel reap the worker, and its end be lost (wait(2))
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if os.fork() > 0:
         os._exit(0)
     run = RunDir(Path(argv[1]))

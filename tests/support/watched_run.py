@@ -21,10 +21,10 @@ from profiles.runs.rundir import RunDir
 from profiles.runs.state import status
 
 SECRETS = {
-    "HF_TOKEN": "hf_canaryAAAAAAAAAAAAAAAA",
-    "HUGGING_FACE_HUB_TOKEN": "hf_canaryBBBBBBBBBBBBBBBB",
+    "HF_TOKEN": "hf_canaryAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+    "HUGGING_FACE_HUB_TOKEN": "hf_canaryBBBBBBBBBBBBBBBBBBBBBBBBBBBB",
     "WANDB_API_KEY": "canary-wandb-0123456789",
-    "OPENAI_API_KEY": "sk-canaryCCCCCCCCCCCCCC",
+    "OPENAI_API_KEY": "sk-canary0CCCCCCCCCCCCCCCCCCCC",
     "AWS_ACCESS_KEY_ID": "AKIACANARY0123456789",
     "AWS_SECRET_ACCESS_KEY": "canary/aws/0123456789",
     "AWS_SESSION_TOKEN": "canary-session-0123456789",

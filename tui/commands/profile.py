@@ -13,6 +13,7 @@ from profiles.models import model
 from profiles.runs import run as runs
 from profiles.runs import rundir
 from profiles.runs.rundir import RunDir
+from profiles.runs.state import status
 from tui import output, plain
 from tui import report as page
 from tui.terminal import look_at_terminal
@@ -30,17 +31,19 @@ def profile(
 ) -> int:
     """Print the report; write it, or a changed recipe, where asked."""
     run = rundir.find(text)
+    target = _out(out) if apply else None
     report = load(run)
+    changed = _applied(run, report, apply) if apply else None
     if as_json:
         plain.show_json({"schema": JSON_SCHEMA, "report": report})
-    else:
-        plain.show(page.lines(report, plain.page_width(), look_at_terminal().symbols))
+    elif changed is None:
+        ended = page.ending(status(run))
+        plain.show([ended, *page.lines(report, plain.page_width(), look_at_terminal().symbols)])
     if markdown is not None:
         output.write(markdown, page.markdown(report))
         plain.say(f"wrote {markdown}")
-    if apply:
-        target = _out(out)
-        output.write(target, _applied(run, report, apply).to_toml())
+    if changed is not None and target is not None:
+        output.write(target, changed.to_toml())
         plain.say(f"wrote {target}; start it with: advisor run {target}")
     return 0
 

@@ -30,15 +30,17 @@ def run(
     allow_changed: bool = False,
     allow_outside: bool = False,
 ) -> int:
-    """Start a recipe; the id goes to stdout."""
+    """Start a recipe, or the one of a run directory again; the id goes to stdout."""
+    path = RunDir(path).recipe if path.is_dir() else path
     recipe, text = load(path, changes)
     base_dir, set_keys = replay.base_dir_of(path), tuple(_pairs(changes))
     inputs.accept(recipe, path, base_dir, set_keys, allow_outside=allow_outside)
     save.check_downloaded(recipe.model.id, base_dir)
     _compare(recipe, path, set_keys, allow_changed=allow_changed)
     ready = preflight.check(recipe, base_dir, share=share)
-    for line in _summary(recipe, ready):
-        plain.say(line)
+    for text_line in _summary(recipe, ready):
+        for line in plain.wrap(text_line, plain.page_width(), indent="  ", first=""):
+            plain.say(line)
     if dry_run:
         plain.say("dry run: nothing was started")
         return 0
