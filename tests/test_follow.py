@@ -75,10 +75,10 @@ def test_a_notice_is_listed_under_the_runs():
 
 @pytest.mark.parametrize(
     ("state", "code"),
-    [("finished", ExitCode.FINISHED), ("stopped", ExitCode.STOPPED), ("lost", ExitCode.INTERNAL)],
+    [("finished", ExitCode.FINISHED), ("stopped", ExitCode.STOPPED), ("lost", ExitCode.STOPPED)],
 )
 def test_an_end_that_nobody_recorded_still_has_a_code(state, code, capsys):
-    """A lost run is no success."""
+    """A lost run is no success, but it can be resumed."""
     run = canned_run()
     durable.write_json(run.exit, {"attempt": 1, "state": state, "what": "it ended"})
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from profiles.errors import ExitCode
 from profiles.runs.journal import Record, Tail
+from profiles.runs.notices import ENDING
 from profiles.runs.reading import whole
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import State, Status, status
@@ -15,7 +16,11 @@ from tui.terminal import clean, count_text, duration_text
 
 _POLL_SECONDS = 0.5
 _STEP_LINE_SECONDS = 5.0
-_CODES = {State.FINISHED: ExitCode.FINISHED, State.STOPPED: ExitCode.STOPPED}
+_CODES = {
+    State.FINISHED: ExitCode.FINISHED,
+    State.STOPPED: ExitCode.STOPPED,
+    State.LOST: ExitCode.STOPPED,
+}
 
 
 def follow(run: RunDir) -> int:
@@ -43,7 +48,7 @@ def _lines(run: RunDir) -> Iterator[str]:
             if text := describe(event):
                 told = _words(event) or told
                 yield text
-        if now.notice != told and (told := now.notice):
+        if now.notice not in (told, ENDING) and (told := now.notice):
             yield f"! {clean(told, 300)}"
         for found in metrics.stream():  # a long past goes by, its newest loss stays
             record = found if found["kind"] == "loss" else record
@@ -90,9 +95,15 @@ def describe(event: Record) -> str:
         "oom": f"! {_words(event)}",
         "stalled": f"! {_words(event)}",
         "stop_accepted": f"stopping at step {step}",
+        "drift": "! changed since the run began: " + ", ".join(_changed(event)),
         "train_begun": f"training begins, {event.get('num_steps')} steps",
     }
     return texts.get(kind, "")
+
+
+def _changed(event: Record) -> list[str]:
+    names = event.get("changed")
+    return [clean(str(name), 60) for name in names[:8]] if isinstance(names, list) else []
 
 
 def _words(event: Record) -> str:

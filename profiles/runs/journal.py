@@ -308,10 +308,15 @@ def read_all(path: Path) -> Iterator[Record]:
 
 def last_seq(path: Path) -> int:
     """Sequence number of the last sound record; 0 if there is none. Reads from the end."""
-    return next(filter(None, map(_last_seq_of, reversed(parts.existing(path)))), 0)
+    return int((last_record(path) or {"seq": 0})["seq"])
 
 
-def _last_seq_of(part: Path) -> int:
+def last_record(path: Path) -> Record | None:
+    """The last sound record of a file, None if it has none. Reads from the end."""
+    return next(filter(None, map(_last_of, reversed(parts.existing(path)))), None)
+
+
+def _last_of(part: Path) -> Record | None:
     size, window = part.stat().st_size, _WINDOW_BYTES
     while True:
         data = _read(part, max(0, size - window), window)
@@ -319,7 +324,7 @@ def _last_seq_of(part: Path) -> int:
         for line in reversed(lines):  # the first one may lack its beginning: then it is not sound
             record = decode(line)
             if record is not None and isinstance(record.get("seq"), int):
-                return int(record["seq"])
+                return record
         if window >= size:
-            return 0
+            return None
         window *= 8

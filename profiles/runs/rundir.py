@@ -294,7 +294,7 @@ def find(text: str | None) -> RunDir:
     raise UserError(
         what,
         why=why,
-        do="give more of the id; `advisor runs` lists them",
+        do="give more of the id; `advisor runs` lists them" if runs else "start one: `advisor run`",
         where=str(run_root()),
         code=ExitCode.NO_INPUT,
     )

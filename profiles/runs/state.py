@@ -17,7 +17,7 @@ from enum import StrEnum
 
 from profiles.runs import identity, locks, notices, people, reading
 from profiles.runs.identity import Identity
-from profiles.runs.journal import Record
+from profiles.runs.journal import Record, last_record
 from profiles.runs.people import People, read_object, read_records
 from profiles.runs.reading import whole
 from profiles.runs.rundir import RunDir, created
@@ -145,15 +145,20 @@ def _status(run: RunDir) -> Status:
     found = _derive(run, attempt, current, ended)
     ended = found.record
     losses = [e for e in events if e.get("kind") == "evaluated"]
+    metric = last_record(run.metrics) or {}
+    if metric.get("a") != attempt:
+        metric = {}
+    start = (newest_checkpoint(run) or 0) if attempt > 1 else 0
+    beat = heartbeat(run)[1] if current else 0
     return Status(
         state=found.state,
         attempt=attempt,
-        step=_last_step(run, current, ended),
+        step=max(start, _last_step(current, [metric, ended or {}], beat)),
         num_steps=max((whole(e, "num_steps") for e in events), default=0),
         resumable_from=newest_checkpoint(run),
         reason=found.reason,
         exit_code=_exit_code(ended),
-        since=current[-1]["t"] if current else created(run),
+        since=max(metric.get("t", 0.0), current[-1]["t"] if current else created(run)),
         base_loss=next((e.get("loss") for e in losses if e.get("step") == 0), None),
         eval_loss=losses[-1].get("loss") if losses else None,
         notice=found.notice,
@@ -165,10 +170,10 @@ def _exit_code(ended: Record | None) -> int | None:
     return code if isinstance(code, int) else None
 
 
-def _last_step(run: RunDir, events: list[Record], ended: Record | None) -> int:
-    from_events = max((whole(e, "step") for e in events), default=0)
-    beat = heartbeat(run)[1] if events else 0
-    return max(from_events, beat, whole(ended or {}, "last_step"))
+def _last_step(events: list[Record], others: list[Record], beat: int) -> int:
+    """The last step that anything tells of: metrics are newest, the heartbeat when they wait."""
+    known = [whole(e, key) for e in events for key in ("step", "from_step")]
+    return max(beat, *(whole(o, key) for o in others for key in ("step", "last_step")), *known)
 
 
 @dataclass(frozen=True, slots=True)

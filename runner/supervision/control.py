@@ -68,7 +68,11 @@ def send(run: RunDir, verb: str) -> None:
 
 
 def _nobody_obeys(run: RunDir, verb: str, now: Status) -> UserError:
-    ways = {State.ELSEWHERE: "ask where it runs", State.UNKNOWN: "try again"}
+    ways = {
+        State.ELSEWHERE: "ask where it runs",
+        State.UNKNOWN: "try again",
+        State.FINISHED: "nothing is left to do; `advisor profile` shows how it went",
+    }
     return UserError(
         f"cannot {verb.replace('_', ' ')}: the run is {now.state}",
         why=now.reason or now.notice or "no process works on it",

@@ -12,7 +12,7 @@ from tui.terminal import clean, duration_text
 
 def runs(found: list[tuple[RunDir, Status]]) -> list[str]:
     """One row a run, newest first, then what a person should know of those that live."""
-    header = ("run", "state", "step", "eval loss", "last sign")
+    header = ("run", "state", "step", "eval loss", "last record")
     rows = [(r.id, s.state, progress(s), losses(s), f"{_ago(s)} ago") for r, s in found]
     told = [f"! {r.id}: {clean(s.notice, 300)}" for r, s in found if s.notice]
     return [*table(rows, header=header), *told]
