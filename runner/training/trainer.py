@@ -154,8 +154,8 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc]
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The loss alone: TRL's would read entropy and accuracy back from the device each time."""
-        if return_outputs or not model.training:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if return_outputs:
+            return super().compute_loss(model, inputs, True, num_items_in_batch)
         with self.recorder.phase("forward"):
             inputs = {**inputs, "use_cache": False}
             if self.aux_loss_enabled:
@@ -271,7 +271,7 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _predict_in_pieces(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """(loss, None, None): the mean over the batch's tokens, as if it had not been divided."""
-        parts = pieces.pieces_of(inputs, self.division.pieces["eval"])
+        parts, self._share = pieces.pieces_of(inputs, self.division.pieces["eval"]), 1.0
         if len(parts) == 1:
             return super().prediction_step(model, inputs, *args, **kwargs)
         predict = super().prediction_step
