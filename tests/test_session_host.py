@@ -16,7 +16,7 @@ MOUNTS = """\
 tmpfs /dev/shm tmpfs rw 0 0
 filer:/home /home nfs4 rw,vers=4.2 0 0
 /dev/sdb /home/local xfs rw 0 0
-mgs@tcp:/work /work lustre rw 0 0
+mgs@tcp:/work /scratch lustre rw 0 0
 filer:/odd /mnt/with\\040space cifs rw 0 0
 broken
 """
@@ -151,7 +151,7 @@ def test_a_program_that_is_missing_or_fails_says_nothing(tmp_path):
     [
         ("/home/me/runs", "nfs4"),
         ("/home/local/runs", "xfs"),
-        ("/work/me", "lustre"),
+        ("/scratch/me", "lustre"),
         ("/mnt/with space/x", "cifs"),
         ("/var", "ext4"),
     ],
