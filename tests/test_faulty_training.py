@@ -282,7 +282,7 @@ def beating(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     stop = StopFlag()
     stop.install()
-    yield run, Heart(run, None, stop), stop
+    yield run, Heart(run, Journal(run.worker_events, attempt=1), stop), stop
     signal.signal(signal.SIGTERM, before)
 
 

@@ -371,8 +371,9 @@ def test_a_recycled_pid_in_proc_json_is_never_signalled(start):
 
 
 START_AT_TERMINAL = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup
 from runner.supervision import launch
 run = launch.start(b"", name="a run", base_dir=Path("/"), devices=())
 print("started", run.id, flush=True)
