@@ -290,12 +290,12 @@ def test_a_request_before_the_first_step_interrupts_what_goes_on(beating):
     """Loading and tokenising may take long, and there is nothing to save."""
     run, heart, stop = beating
     durable.write_json(run.requests / "a.json", {"run": run.id, "attempt": 1, "verb": "stop"})
-    heart.start()
 
     with pytest.raises(StopEarly):
+        heart.start()  # the signal may come before this returns
         threading.Event().wait(20)
 
-    real_runs.wait_for(lambda: not control.pending(run))
+    real_runs.wait_for(lambda: not control.waiting(run))
     assert heart.is_alive()
     assert stop.asked
 

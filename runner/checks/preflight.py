@@ -10,7 +10,7 @@ from typing import Any
 
 from advisor import recipe as recipes
 from advisor.choice import fit
-from advisor.choice.devices import stack_on
+from advisor.choice.devices import emptiest, stack_on
 from advisor.choice.fit import Fit
 from advisor.recipe import Recipe
 from profiles import installation
@@ -150,8 +150,7 @@ def _ignored(base: Model) -> list[str]:
 
 
 def _emptiest(here: Machine, num_gpus: int) -> tuple[str, ...]:
-    gpus = sorted(here.gpus, key=lambda gpu: gpu.vram_free_bytes, reverse=True)
-    return tuple(gpu.uuid or str(gpu.index) for gpu in gpus[:num_gpus])
+    return tuple(gpu.uuid or str(gpu.index) for gpu in emptiest(here)[:num_gpus])
 
 
 def _platform() -> None:

@@ -39,6 +39,8 @@ class Start:
     what: str = ""
     """The choice with its reason, for people; empty for a fresh start."""
     passed_over: tuple[str, ...] = ()
+    faulty: tuple[checkpoints.Checkpoint, ...] = ()
+    """Newer ones that do not verify, for whoever sets them aside."""
 
 
 def facts(recipe: Recipe, world_size: int) -> dict[str, Any]:
@@ -62,18 +64,19 @@ def choose(run: RunDir, now: dict[str, Any]) -> Start:
         if reasons:
             raise _none_left(run, reasons)
         return Start(what="no checkpoint was saved: going on from the base model")
+    passed: dict[str, Any] = {"passed_over": reasons, "faulty": tuple(faults)}
     because = f" ({'; '.join(reasons)})" if reasons else ""
     if not _is_ours(sound.path):
         what = f"going on with the weights of step {sound.step}, which another user wrote, and a "
         what += "new optimizer"
-        return Start(path=sound.path, weights_only=True, what=what + because, passed_over=reasons)
+        return Start(path=sound.path, weights_only=True, what=what + because, **passed)
     saved = read_json(sound.path / checkpoints.MANIFEST) or {}
     _refuse_change(saved, now, sound)
     return Start(
         path=sound.path,
         step=sound.step,
         what=f"going on from step {sound.step}, the newest that verifies{because}",
-        passed_over=reasons,
+        **passed,
     )
 
 

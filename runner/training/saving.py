@@ -21,7 +21,7 @@ from runner.training.room import Shortfall
 Value = TypeVar("Value")
 _UNTRUSTED = "training_args.bin"
 """A pickle that the Trainer leaves in checkpoints and nobody needs."""
-_STATES_PER_WEIGHT = 2
+STATES_PER_WEIGHT = 2
 """AdamW keeps two moments of every trained weight."""
 
 
@@ -45,7 +45,7 @@ class Saver:
         """Size of the checkpoint to come: like the last one, or weights and two moments."""
         if last := checkpoints.committed(self.run):
             return _size(last[0].path)
-        return weights_bytes(model) * (1 + _STATES_PER_WEIGHT)
+        return weights_bytes(model) * (1 + STATES_PER_WEIGHT)
 
     def shortfall(self, needed_bytes: int) -> Shortfall | None:
         """What a checkpoint of this size lacks."""

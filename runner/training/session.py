@@ -111,8 +111,7 @@ class Session:
         if self.run.attempt() == 1:
             return Start()
         start = resume.choose(self.run, self._facts())
-        _, faults = checkpoints.newest_sound(self.run)
-        for checkpoint in faults:
+        for checkpoint in start.faulty:
             checkpoints.set_aside(checkpoint)
         if start.weights_only:
             start = resume.set_foreign_aside(self.run, start)

@@ -20,12 +20,9 @@ from runner.training.division import Division, During
 from runner.training.protocol import OnSpike, ProtocolCallback
 from runner.training.ranks import Ranks
 from runner.training.room import Shortfall
-from runner.training.saving import Saver, refuse_nonfinite
+from runner.training.saving import STATES_PER_WEIGHT, Saver, refuse_nonfinite
 from runner.training.stopping import StopEarly
 from runner.training.telemetry import TOKEN_STATS, CountingCollator, StepRecorder
-
-_STATES_PER_WEIGHT = 2
-"""AdamW keeps two moments of every trained weight."""
 
 
 def shard_by_layer(plugin: Any) -> None:
@@ -249,7 +246,7 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc]
         trained = [p for p in self.model.parameters() if p.requires_grad]
         eight_bit = "8bit" in name
         num_bytes = sum(p.numel() * (1 if eight_bit else p.element_size()) for p in trained)
-        size = _STATES_PER_WEIGHT * num_bytes
+        size = STATES_PER_WEIGHT * num_bytes
         return torch.empty(size, dtype=torch.uint8, device=self.args.device)
 
     # --- Evaluation -------------------------------------------------------------------------
