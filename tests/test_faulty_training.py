@@ -291,9 +291,12 @@ def test_a_request_before_the_first_step_interrupts_what_goes_on(beating):
     run, heart, stop = beating
     durable.write_json(run.requests / "a.json", {"run": run.id, "attempt": 1, "verb": "stop"})
 
-    with pytest.raises(StopEarly):
+    def load():
         heart.start()  # the signal may come before this returns
         threading.Event().wait(20)
+
+    with pytest.raises(StopEarly):
+        load()
 
     real_runs.wait_for(lambda: not control.waiting(run))
     assert heart.is_alive()
