@@ -92,7 +92,7 @@ def test_rows_of_the_evaluation_that_are_trained_on_are_counted(tmp_path):
 
     assert (leak.exact.count, leak.near.count, leak.prompt.count) == (1, 1, 1)
     assert (leak.exact.line, leak.exact.other_line) == (1, 8)
-    checked = dataset.check_to_train(held_out, train=dataset.check_to_train(train))
+    checked = dataset.check_to_train(held_out).compared_with(dataset.check_to_train(train))
     assert "2 rows of the evaluation are also trained on" in checked.dataset.warnings
 
 

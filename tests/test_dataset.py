@@ -17,7 +17,7 @@ from profiles.data import json_rows as row_reader
 from profiles.data import tokens as token_counts
 from profiles.data.dataset import check, read_examples, read_rows
 from profiles.data.detect import detect_format
-from profiles.data.formats import Example, Message
+from profiles.data.formats.spec import Example, Message
 from profiles.data.tokens import MARK_TOKENS_PER_MESSAGE
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Origin
@@ -166,7 +166,7 @@ def test_system_turn_wins(tmp_path: Path) -> None:
 )
 def test_detect_format_prefers_the_richer_one(keys: tuple[str, ...], expected: str) -> None:
     """Columns of a second format beside a richer one do not change the format."""
-    assert expected == detect_format([keys])
+    assert expected == detect_format([keys]).name
 
 
 @pytest.mark.parametrize(

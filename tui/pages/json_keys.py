@@ -5,7 +5,11 @@
 
 from __future__ import annotations
 
+from profiles.data import formats
+from profiles.data.formats.spec import SFT
 from tui.plain import table, wrap
+
+_FORMATS = formats.names(SFT)
 
 RECOMMENDATION = {
     "schema": "2; within it keys are only added",
@@ -35,7 +39,7 @@ RECOMMENDATION = {
     "machine.ram_free_bytes": "",
     "machine.disk_free_bytes": "",
     "data.path": "data is null without --data",
-    "data.format": "alpaca, sharegpt, messages, prompt_completion or text",
+    "data.format": " or ".join([", ".join(_FORMATS[:-1]), _FORMATS[-1]]),
     "data.num_rows": "usable rows",
     "data.num_tasks": "distinct values of a column `task`, else 1",
     "data.mean_tokens": "of a row",
