@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from advisor.graph.tape import NOTHING
+from advisor.tape import NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

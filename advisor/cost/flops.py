@@ -21,8 +21,8 @@ from advisor.precision import norm_width
 
 if TYPE_CHECKING:
     from advisor.graph.layer import Kind
-    from advisor.graph.tape import Op, Tape
     from advisor.plan import Plan
+    from advisor.tape import Op, Tape
     from profiles.facts import Model
 
 

@@ -33,9 +33,10 @@ from advisor.cost.weights import (
 from advisor.graph.layer import window_cuts
 from advisor.graph.network import Layers, Network, network
 from advisor.graph.pieces import INDEX, attention_of
-from advisor.graph.tape import NOTHING, Profile, Size, Stage, once, per_pair, per_token
+from advisor.graph.play import Profile, Stage
 from advisor.plan import LORA_METHODS, WHOLE_METHODS, Plan
 from advisor.precision import autocasts, flow_width, outer_width, trained_width
+from advisor.tape import NOTHING, Size, once, per_pair, per_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,13 +22,13 @@ from advisor.cost.flops import (
 )
 from advisor.graph.head import loss_tape, norm_tape
 from advisor.graph.layer import is_masked, window_cuts
-from advisor.graph.tape import NOTHING, Size, once, per_token
 from advisor.plan import WHOLE_METHODS
 from advisor.precision import flow_width, norm_width
+from advisor.tape import NOTHING, Size, once, per_token
 
 if TYPE_CHECKING:
-    from advisor.graph.tape import Op, Tape, Value
     from advisor.plan import Plan
+    from advisor.tape import Op, Tape, Value
     from profiles.facts import Model
 
 VIEWS: Final = frozenset({"view", "part", "promote"})

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from advisor.graph.network import network
-from advisor.graph.tape import Matrix
 from advisor.plan import LLAMA_ADAPTERS, SOFT_PROMPTS, WHOLE_METHODS
 from advisor.precision import base_width, leftover_width, trained_width
+from advisor.tape import Matrix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from advisor.graph.pieces import INDEX, Pieces
-from advisor.graph.tape import Matrix, Value, per_token
 from advisor.precision import base_width
+from advisor.tape import Matrix, Value, per_token
 
 if TYPE_CHECKING:
     from profiles.facts import Experts

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 from advisor.graph.expert_modules import looped
 from advisor.graph.pieces import INDEX, Pieces
-from advisor.graph.tape import NOTHING, Matrix, Value, once, per_token
 from advisor.plan import MLP_TARGETS
 from advisor.precision import base_width
+from advisor.tape import NOTHING, Matrix, Value, once, per_token
 
 if TYPE_CHECKING:
     from profiles.facts import Experts

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from advisor.graph.pieces import INDEX, SOFTCAPPED, Pieces
-from advisor.graph.tape import NOTHING, Size, Tape, Value, once, per_token
 from advisor.precision import autocasts, base_width, flow_width, outer_width
+from advisor.tape import NOTHING, Size, Tape, Value, once, per_token
 
 if TYPE_CHECKING:
     from advisor.plan import Plan

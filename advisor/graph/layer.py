@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from advisor.graph.experts import mixture
 from advisor.graph.pieces import Pieces, attention_of
-from advisor.graph.tape import Tape, Value, per_token
+from advisor.tape import Tape, Value, per_token
 
 if TYPE_CHECKING:
     from advisor.plan import Plan

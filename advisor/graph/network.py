@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from advisor.graph.head import loss_tape, norm_tape
 from advisor.graph.layer import Kind, is_masked, kinds, layer_tape, window_cuts
-from advisor.graph.tape import NOTHING, Matrix, Profile, Size, Tape, per_token, play, saved_by
+from advisor.graph.play import Profile, play, saved_by
 from advisor.precision import stream_width
+from advisor.tape import NOTHING, Matrix, Size, Tape, per_token
 
 if TYPE_CHECKING:
     from advisor.plan import Plan

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from advisor.graph.tape import NOTHING, Matrix, Size, Tape, Value, once, per_pair, per_token
 from advisor.plan import LLAMA_ADAPTERS, MLP_TARGETS, WHOLE_METHODS
 from advisor.precision import autocasts, base_width, flow_width, norm_width, trained_width
+from advisor.tape import NOTHING, Matrix, Size, Tape, Value, once, per_pair, per_token
 
 if TYPE_CHECKING:
     from advisor.plan import Plan

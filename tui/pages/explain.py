@@ -19,8 +19,8 @@ from tui.terminal import bytes_text, count_text
 if TYPE_CHECKING:
     from advisor.choice.fit import Fit
     from advisor.cost.memory import MemoryEstimate, Moment
-    from advisor.graph.tape import Size
     from advisor.plan import Plan
+    from advisor.tape import Size
     from profiles.facts import Model
 
 LEVEL = "level 1: formula"
