@@ -163,6 +163,21 @@ class Tape:
             parts["saved"] = (*parts.get("saved", ()), output)
         return self._append(Op(name, inputs, output, **parts))
 
+    def add_matrix(  # a matrix has as many facts
+        self,
+        name: str,
+        n_in: int,
+        n_out: int,
+        *,
+        copies: int = 1,
+        rank: int = 0,
+        quantizable: bool = False,
+    ) -> Matrix:
+        """Note the weights of a linear that is met."""
+        matrix = Matrix(name, n_in, n_out, copies, rank, quantizable=quantizable)
+        self.matrices.append(matrix)
+        return matrix
+
     def view(self, x: Value) -> Value:
         """The same memory in another shape."""
         output = Value(x.size, x.width, x.needs_grad, x.storage)

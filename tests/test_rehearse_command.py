@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 from known import HOST, dataset, model
+from plans import changed
 
 from advisor.choice.recommend import recommend
 from advisor.choice.wishes import Wish, Wishes
@@ -89,11 +90,11 @@ def test_sharded_plans_are_rehearsed_whole(asked):
     """And nobody is told that the device's use were known better for it."""
     box = planned.plan_machine("4x RTX 4090", host=HOST)
     found = recommend(model(), box, None, Wishes(critical=Wish(True, Origin.USER)))
-    plan = replace(found.fit.plan, strategy="fsdp", num_gpus=4)
+    plan = changed(found.fit.plan, strategy="fsdp", num_gpus=4)
 
     seen = rehearsal.rehearse(found.model, plan, box)
 
-    assert (seen.divided, seen.plan.num_gpus, seen.plan.strategy) == (True, 1, "single")
+    assert (seen.divided, seen.plan.num_gpus, seen.plan.engine.name) == (True, 1, "single")
     fit = replace(found.fit, plan=plan)
     assert "the plan divides it" in " ".join("\n".join(page.lines(seen, fit, 80)).split())
 
@@ -117,7 +118,7 @@ def test_a_model_without_a_formula_is_rehearsed_instead(asked, capsys):
     out = " ".join(capsys.readouterr().out.split())
     assert "none holds: 10 of 16 layers are short convolutions" in out
     assert "full fine-tuning no weights and states alone take" in out
-    assert "QLoRA 4-bit rank 16 no 17.2-19.6" in out
+    assert "QLoRA rank 16 no 17.2-19.6" in out
     assert [request["plan"]["method"] for request in asked] == ["lora", "qlora"]
 
     run(["recommend", "--model", UNMODELLED_MODEL, "--gpu", "RTX 4090", "--rehearse", "--json"])

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from advisor.choice.devices import budget_bytes
@@ -21,7 +21,8 @@ from advisor.choice.words import gib
 from advisor.cost import memory
 from advisor.cost.allocator import EXPANDABLE
 from advisor.cost.memory import MemoryEstimate
-from advisor.plan import ALL_TARGETS, Plan
+from advisor.plan import Plan
+from advisor.registry.engines import SINGLE
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Machine, Model
 from runner.supervision import engines
@@ -102,7 +103,6 @@ class Tried:
 
 _LEAST_BYTES = {"full": 16.0, "lora": 2.0, "qlora": 0.5}
 """Of a weight, with gradients and optimizer states if it is trained: never more than it takes."""
-_RANK = 16
 _SAME_MOMENT = {
     "loss_forward": "forward",
     "first_layer_backward": "layer_backward",
@@ -113,7 +113,7 @@ _SAME_MOMENT = {
 
 def can_rehearse(plan: Plan) -> bool:
     """The libraries build this method on one device."""
-    return plan.method in _METHODS and plan.optimizer in _OPTIMIZERS and not plan.offload
+    return plan.method.name in _METHODS and plan.optimizer.name in _OPTIMIZERS and not plan.offload
 
 
 def rehearse(model: Model, plan: Plan, machine: Machine) -> Rehearsed:
@@ -122,14 +122,14 @@ def rehearse(model: Model, plan: Plan, machine: Machine) -> Rehearsed:
     UserError where packages are missing or the libraries refuse the model.
     """
     _check_packages()
-    whole = replace(plan, strategy="single", num_gpus=1)
+    whole = replace(plan, engine=SINGLE, num_gpus=1)
     backend = "cuda" if machine.gpus else "cpu"
     if not machine.gpus:
         whole = replace(whole, precision="fp32")
     found = _ask(
         {
             "model": model.path or model.id,
-            "plan": {k: v for k, v in asdict(whole).items() if k != "stack"},
+            "plan": whole.as_names(),
             "device": backend,
             "capability": _capability(machine),
         }
@@ -141,22 +141,20 @@ def rehearse(model: Model, plan: Plan, machine: Machine) -> Rehearsed:
         moments={str(name): int(value) for name, value in found["moments"].items()},
         seconds=float(found["seconds"]),
         formula=None if model.unmodelled else memory.estimate(model, whole, backend=backend),
-        divided=plan.shards_weights or plan.strategy in {"zero1", "zero2"},
+        divided=plan.num_gpus > 1 and bool(plan.engine.divides),
     )
 
 
 def try_all(model: Model, machine: Machine, seq_len: int) -> Iterator[Tried]:
     """Every method that the runner has, one row at a time, for a model without a formula."""
     free = budget_bytes(machine, 1)
-    base = Plan(
-        method="full",
-        seq_len=seq_len,
-        checkpointing=True,
-        precision=precision(machine),
-    )
-    adapted = replace(base, rank=_RANK, alpha=2 * _RANK, targets=ALL_TARGETS)
     for method, least in _LEAST_BYTES.items():
-        plan = replace(base if method == "full" else adapted, method=method)
+        plan = Plan.of(
+            method,
+            seq_len=seq_len,
+            checkpointing=True,
+            precision=precision(machine),
+        )
         needed = int(least * (model.num_params - model.vision_params))
         why = f"weights and states alone take {gib(needed)}" if needed > free else ""
         found = None if why else rehearse(model, plan, machine)

@@ -13,7 +13,7 @@ from advisor.tape import NOTHING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from advisor.cost.memory import Moment
+    from advisor.cost.moments import Moment
     from advisor.plan import Plan
 
 CUBLAS_BYTES: Final = 2 * 8_519_680

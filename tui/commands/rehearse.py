@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from advisor.choice import checks, wants, words
+from advisor.choice import checks, wants
 from advisor.choice.recommend import Recommendation
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Machine, Model
@@ -21,13 +21,13 @@ def of(found: Recommendation) -> Rehearsed:
     plans = [fit.plan for fit in picks if rehearsal.can_rehearse(fit.plan)]
     if not plans:
         raise UserError(
-            f"{found.fit.plan.method} cannot be rehearsed",
+            f"{found.fit.plan.method.title} cannot be rehearsed",
             why="it keeps something in RAM, or no library builds it on one device",
             do="leave --rehearse out: the formula knows it",
             where="--rehearse",
             code=ExitCode.USAGE,
         )
-    _say(found.model, words.RUNGS.get(plans[0].method, plans[0].method))
+    _say(found.model, plans[0].method.title)
     return rehearsal.rehearse(found.model, plans[0], found.machine)
 
 

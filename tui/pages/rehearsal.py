@@ -17,13 +17,12 @@ _MOMENTS = {
     "layer_backward": "layers' backward pass",
     "optimizer_step": "optimizer's step",
 }
-_NAMES = {"full": "full fine-tuning", "lora": "LoRA", "qlora": "QLoRA 4-bit"}
 
 
 def lines(found: Rehearsed, fit: Fit, width: int) -> list[str]:
     """The table of moments, and what it means for the device."""
     plan = found.plan
-    batch = f"{plan.method}, {plan.micro_batch} x {count_text(plan.seq_len)} tokens"
+    batch = f"{plan.method.name}, {plan.micro_batch} x {count_text(plan.seq_len)} tokens"
     how = f"the model's own code, on tensors without memory ({batch})"
     took = f"rehearsed in {duration_text(found.seconds)}"
     return [
@@ -54,7 +53,7 @@ def _row(name: str, formula: int | None, rehearsed: int) -> tuple[str, str, str,
 
 
 def _verdict(found: Rehearsed, fit: Fit) -> str:
-    if found.plan.method != fit.plan.method:
+    if found.plan.method is not fit.plan.method:
         return "this is what a saved recipe would run; the recommended method has no rehearsal"
     if found.divided:
         return "both are of the whole model on one device; the plan divides it"
@@ -90,8 +89,8 @@ def unmodelled(model: Model, tried: Sequence[Tried], where: str, width: int) -> 
 
 
 def _tried(one: Tried) -> tuple[str, str, str, str]:
-    rank = f" rank {one.plan.rank}" if one.plan.adapts else ""
-    name = _NAMES[one.plan.method] + rank
+    rank = one.plan.method.in_short(one.plan.settings)
+    name = f"{one.plan.method.title} {rank}".rstrip()
     if one.rehearsed is None:
         return name, "no", "", f"{one.why}: not rehearsed"
     low, _, high = one.device_bytes
