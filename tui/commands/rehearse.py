@@ -9,7 +9,7 @@ from advisor.choice.recommend import Recommendation
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Machine, Model
 from tui import plain, rehearsal
-from tui.commands.recommend import Request
+from tui.commands.request import Request
 from tui.pages import rehearsal as page
 from tui.pages.recommendation import machine_text
 from tui.rehearsal import Rehearsed

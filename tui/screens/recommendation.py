@@ -10,7 +10,7 @@ from advisor.choice import recommend as advice
 from profiles.machines import machine
 from profiles.runs import rundir
 from tui import keys
-from tui.commands.recommend import Asked
+from tui.commands.request import Asked
 from tui.pages import recommendation as page
 from tui.plain import error_lines, wrap
 from tui.screens.ask import Ask, AskText
