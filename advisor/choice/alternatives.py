@@ -9,6 +9,7 @@ from advisor.choice import wants, words
 from advisor.choice.fit import Fit
 from advisor.choice.ladder import BESIDE
 from advisor.choice.options import Options
+from advisor.choice.settle import obstructed_above
 from advisor.choice.tree import Leaf
 from advisor.choice.unlock import Unlock
 from advisor.plan import Plan
@@ -35,6 +36,8 @@ class Alternative:
     """It fits in memory, and on the disk."""
     runs: bool
     """Our runner can run this fit today."""
+    is_above: bool
+    """The rung of which `Recommendation.above` tells why it was not taken."""
 
     @property
     def fits(self) -> bool:
@@ -46,7 +49,7 @@ def alternatives(
     options: Options, chosen: str | None, leaf: Leaf, like: Plan, dataset: Dataset | None
 ) -> tuple[Alternative, ...]:
     """A row for each rung that makes sense; small methods are judged with the batch of `like`."""
-    rows, epochs = [], wants.epochs(dataset)
+    rows, epochs, above = [], wants.epochs(dataset), obstructed_above(chosen, options)
     for rung in options.rungs:
         found = options.fit_like(rung, like) if rung in _LIKE_THE_CHOSEN else options.fit(rung)
         ways = options.unlocks(rung, on_more=rung not in BESIDE)
@@ -64,6 +67,7 @@ def alternatives(
                 unlocks=ways,
                 possible=not obstacle,
                 runs=options.runs(rung, found),
+                is_above=rung == above,
             )
         )
     return tuple(rows)

@@ -67,15 +67,18 @@ def unlock_words(rung: str, options: Options) -> str:
     return "it would fit with " + ", or ".join(way.words for way in ways) if ways else ""
 
 
+def obstructed_above(rung: str | None, options: Options) -> str | None:
+    """The next rung above that this model could have; None if there is none or it is possible."""
+    if rung is None or rung == LADDER[0]:
+        return None
+    above = LADDER[: LADDER.index(rung)] if rung in LADDER else ("lora",)
+    nearest = next((other for other in reversed(above) if other in options.rungs), None)
+    return nearest if nearest and options.obstacle(nearest) else None
+
+
 def why_not_above(rung: str | None, options: Options) -> str:
     """Why not the next rung above that this model could have, and what would unlock it."""
-    if rung is None or rung == LADDER[0]:
+    other = obstructed_above(rung, options)
+    if other is None:
         return ""
-    above = LADDER[: LADDER.index(rung)] if rung in LADDER else ("lora",)
-    for other in reversed(above):
-        if other not in options.rungs:
-            continue
-        if reason := options.obstacle(other):
-            return words.above(other, reason, unlock_words(other, options))
-        return ""
-    return ""
+    return words.above(other, options.obstacle(other), unlock_words(other, options))

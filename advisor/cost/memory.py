@@ -1,10 +1,10 @@
 """Peak memory of one training process, from dimensions alone.
 
-Decides which of the three moments wins, and how far the device's use may lie from that. What is
-alive at each is in moments.py, which adds up weights.py (all that parameters cause) and
-activations.py (what a layer saves). Together they mirror TRL 1.16 SFTTrainer with PEFT 0.21,
-transformers 5.23 and Accelerate. They do not know whether anything fits, what the machine is, or
-the real lengths of rows.
+Decides which moment wins, and how far the device's use may lie from that. What is alive at each is
+in moments.py, which adds up weights.py (all that parameters cause) and what the graph says that a
+layer saves. Together they mirror TRL 1.16 SFTTrainer with PEFT 0.21, transformers 5.23 and
+Accelerate. They do not know whether anything fits, what the machine is, or how long rows really
+are.
 
 Symbols as in reference/bottlenecks.md §3: h hidden, q and kv widths of queries and keys, f MLP
 width, L layers, V vocabulary, r rank, M tokens of a micro-batch. "Checked" means: equal to the
