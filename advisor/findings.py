@@ -13,7 +13,8 @@ from advisor.cost.memory import MemoryEstimate, Term
 from advisor.recipe import Recipe
 from advisor.rules import RULES
 from advisor.rules.case import Case, Finding
-from profiles.facts import Model, Run
+from profiles.facts import Model
+from profiles.run_facts import Run
 
 MIN_STEADY_STEPS = 20
 _SEVERITIES = ("critical", "warning", "info")

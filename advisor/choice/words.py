@@ -51,7 +51,6 @@ _WHY_NOT: Final = {
     "prompt_tuning": "fits; documents: 75-85 % of full quality, LoRA 90-98 %",
     "bitfit": "fits; documents: 70-80 % of full quality, LoRA 90-98 %",
 }
-_SHORTER: Final = frozenset({"activations", "logits", "workspace"})
 UNKNOWN_RATE: Final = (
     "this device's matmul rate is not known, so no tokens/s and no hours are predicted"
 )

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from advisor.cost.memory import MemoryEstimate
 from advisor.recipe import Recipe
-from profiles.facts import Model, Run
+from profiles.facts import Model
+from profiles.run_facts import Run
 
 Severity = Literal["info", "warning", "critical"]
 Confidence = Literal["exact", "bound", "modelled", "published"]

@@ -13,14 +13,12 @@ from typing import Any
 
 import psutil
 
-from profiles.facts import Run, Sample
+from profiles.run_facts import Run, Sample
 from profiles.runs.journal import Record, read_all
 from profiles.runs.reading import whole
 from profiles.runs.rundir import RunDir
 
 PHASES = ("data", "forward", "backward", "optimizer", "other")
-MIN_STEADY_STEPS = 20
-"""Below this a report is marked as of low confidence."""
 _WARMUP_STEPS = 5
 _WARMUP_SHARE = 0.05
 
