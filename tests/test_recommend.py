@@ -60,7 +60,7 @@ def test_a_row_says_why_not_and_what_would_unlock_it():
 
     assert not full.possible
     assert "of 24.0 GiB free" in full.why_not
-    assert "more per device" in full.unlock
+    assert any("more per device" in way.words for way in full.unlocks)
 
 
 def test_a_row_says_whether_it_runs():
@@ -95,7 +95,7 @@ def test_somebody_else_on_the_gpu_is_named():
     found = recommend.recommend(model(), replace(box, gpus=(gpu,)), None, Wishes())
 
     assert any("13.0 GiB of 24.0 GiB are used by alice" in w for w in found.warnings)
-    assert "the 13.0 GiB that alice holds" in rows(found)["lora"].unlock
+    assert "the 13.0 GiB that alice holds" in [way.words for way in rows(found)["lora"].unlocks]
 
 
 def test_gpus_that_stay_idle_are_told():

@@ -242,7 +242,7 @@ def test_what_is_recommended_is_sound(case):
     rows = {other.rung: other for other in found.alternatives}
     assert rows.pop(found.rung).why_not == ""
     assert all(other.why_not for other in rows.values())
-    assert all(bool(other.unlock) != other.fits for other in rows.values())
+    assert all(bool(other.unlocks) != other.fits for other in rows.values())
     assert all(step.evidence for step in found.path)
 
 

@@ -28,10 +28,8 @@ class Alternative:
     hours: float | None
     why_not: str
     """Why it was not chosen; empty for the chosen one."""
-    unlock: str
-    """What would make it possible, in one line; empty if it fits."""
     unlocks: tuple[Unlock, ...]
-    """The same, one by one, each tried on the estimate."""
+    """What would make it possible, each tried on the estimate; none if it fits."""
     possible: bool
     """It fits in memory, and on the disk."""
     runs: bool
@@ -63,7 +61,6 @@ def alternatives(
                 fit=found,
                 hours=hours(found, dataset, epochs),
                 why_not="" if rung == chosen else reason,
-                unlock=", or ".join(way.words for way in ways),
                 unlocks=ways,
                 possible=not obstacle,
                 runs=options.runs(rung, found),
