@@ -28,9 +28,24 @@ if TYPE_CHECKING:
 
 SCHEMA = 2
 _PLAN = (
-    *("method", "seq_len", "micro_batch", "accumulation", "effective_batch", "num_gpus"),
-    *("strategy", "offload", "rank", "alpha", "dropout", "targets", "base_bits", "optimizer"),
-    *("precision", "checkpointing", "loss", "packing"),
+    "method",
+    "seq_len",
+    "micro_batch",
+    "accumulation",
+    "effective_batch",
+    "num_gpus",
+    "strategy",
+    "offload",
+    "rank",
+    "alpha",
+    "dropout",
+    "targets",
+    "base_bits",
+    "optimizer",
+    "precision",
+    "checkpointing",
+    "loss",
+    "packing",
 )
 
 
