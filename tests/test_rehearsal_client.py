@@ -200,7 +200,7 @@ def test_what_is_tried_without_a_formula_is_the_least_that_each_method_takes():
     assert [plan.method for plan in plans] == ["full", "lora", "qlora"]
     assert {(plan.micro_batch, plan.accumulation, plan.num_gpus) for plan in plans} == {(1, 1, 1)}
     assert all(plan.checkpointing for plan in plans)
-    assert [plan.rank for plan in plans] == [0, 16, 16]
+    assert [(plan.rank, plan.alpha) for plan in plans] == [(0, 0), (16, 32), (16, 32)]
     assert [plan.targets for plan in plans] == [(), ALL_TARGETS, ALL_TARGETS]
     turing = planned.plan_machine("T4", host=HOST)
     assert {plan.precision for plan in plans} == {"bf16"}
