@@ -31,6 +31,7 @@ from advisor.registry.conflicts import conflict
 from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, TASKS, is_ready
 from advisor.registry.spec import MethodSpec, keys_of
 from advisor.registry.tasks import SFT
+from advisor.stack import OURS, Stack
 from profiles.errors import ExitCode, UserError
 
 SCHEMA = 1
@@ -58,8 +59,11 @@ class Recipe(BaseModel):
         """The learning rate asked for, or the method's default."""
         return self.train.learning_rate or self.method.spec.default_rate
 
-    def to_plan(self, seq_len: int | None = None) -> Plan:
-        """The part that memory and speed depend on; `seq_len` if rows are shorter than the cap."""
+    def to_plan(self, stack: Stack, seq_len: int | None = None) -> Plan:
+        """The part that memory and speed depend on, as it is on a machine.
+
+        `stack`: how our runner computes there; `seq_len`: the longest row, where it is known.
+        """
         return Plan(
             method=self.method.spec,
             settings=self.method.settings,
@@ -74,6 +78,7 @@ class Recipe(BaseModel):
             packing=self.data.packing,
             engine=ENGINES[self.hardware.strategy],
             num_gpus=self.hardware.gpus,
+            stack=stack,
         )
 
     def to_toml(self) -> str:
@@ -133,7 +138,7 @@ def validate(content: dict[str, Any], *, where: str, text: str = "") -> Recipe:
 
 def _refused(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """(key, why) of what is known and cannot be started, alone or together."""
-    plan = recipe.to_plan()
+    plan = recipe.to_plan(OURS)  # where it runs makes no difference to what goes together
     for key, entry, registry in (
         ("task", plan.task, TASKS),
         ("method.name", plan.method, METHODS),

@@ -14,6 +14,9 @@ from typing import Final
 class Stack:
     """One way to run a training step."""
 
+    on_cpu: bool = False
+    """There is no GPU: everything is computed in fp32, for want of fast 16-bit arithmetic."""
+
     # Types of tensors
     autocast: bool = True
     """Linears run under torch.autocast where the plan's precision is "bf16" or "fp16"."""
@@ -129,6 +132,9 @@ class Stack:
 
 
 OURS: Final = Stack()
+
+ON_CPU: Final = Stack(on_cpu=True)
+"""Ours where there is no GPU."""
 
 BEFORE_AMPERE: Final = Stack(expanded_kv=True, efficient_attention=True)
 """Ours on GPUs that have no flash attention: the memory-efficient kernel, which wants keys and

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from advisor import recipe
+from advisor.stack import OURS
 from profiles.errors import ExitCode, UserError
 
 SOUND = """\
@@ -107,7 +108,7 @@ def test_full_fine_tuning_has_a_lower_default_learning_rate():
 
 def test_the_plan_carries_what_memory_depends_on():
     """Method, adapters, batch and the cap on rows."""
-    plan = recipe.parse(SOUND, where="r").to_plan(seq_len=300)
+    plan = recipe.parse(SOUND, where="r").to_plan(OURS, seq_len=300)
 
     assert (plan.method.name, plan.settings.rank, plan.settings.alpha, plan.seq_len) == (
         "qlora",

@@ -141,6 +141,15 @@ def test_the_next_larger_method_is_explained_in_short():
     assert said.endswith("would fit with 3 more RTX 4090 (fsdp)")
 
 
+def test_nothing_is_told_of_a_larger_method_where_the_chosen_one_is_the_largest():
+    """Nor an empty line in its place."""
+    found = found_for(box="8x H100", wishes=Wishes(critical=Wish(True, Origin.USER)))
+
+    assert found.rung == steps()[0]
+    assert alternatives.above(found) == ""
+    assert "why no more" not in text_of(found)
+
+
 def test_time_and_cost_are_known_with_data_only():
     """They say what is missing."""
     with_data = text_of(found_for(data=dataset()), price=2.0)

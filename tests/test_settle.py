@@ -143,6 +143,25 @@ def test_no_rung_is_told_above_one_that_was_chosen_though_more_fits():
 
 
 @pytest.mark.parametrize(
+    ("box", "rung", "above"),
+    [
+        ("RTX 4090", "lora", ["freeze"]),
+        ("RTX 3080 10GB", "qlora", ["qlora_8bit"]),
+        ("RTX 3060", "offload", ["qlora"]),
+        ("8x H100", "lora", []),
+    ],
+)
+def test_the_row_of_the_rung_above_is_marked(box, rung, above):
+    """Where its reason is told, and nowhere else."""
+    found = recommend.recommend(model(), planned.plan_machine(box, host=HOST), None, Wishes())
+
+    marked = [row.rung for row in found.alternatives if row.is_above]
+
+    assert (found.rung, marked) == (rung, above)
+    assert bool(found.above) == bool(marked)
+
+
+@pytest.mark.parametrize(
     ("rung", "name", "gpus", "word"),
     [
         ("bitfit", "llama-3.1-8b", "RTX 4090", "biases"),

@@ -65,16 +65,19 @@ def unlock_words(rung: str, options: Options) -> str:
     return "it would fit with " + ", or ".join(way.words for way in ways) if ways else ""
 
 
-def why_not_above(rung: str | None, options: Options) -> str:
-    """Why not the next rung above that this model could have, and what would unlock it."""
+def obstructed_above(rung: str | None, options: Options) -> str | None:
+    """The next rung above that this model could have; None if there is none or it is possible."""
     ladder = steps()
     if rung is None or rung == ladder[0]:
-        return ""
+        return None
     above = ladder[: ladder.index(rung)] if rung in ladder else (NEAREST,)
-    for other in reversed(above):
-        if other not in options.rungs:
-            continue
-        if reason := options.obstacle(other):
-            return words.above(other, reason, unlock_words(other, options))
+    nearest = next((other for other in reversed(above) if other in options.rungs), None)
+    return nearest if nearest and options.obstacle(nearest) else None
+
+
+def why_not_above(rung: str | None, options: Options) -> str:
+    """Why not the next rung above that this model could have, and what would unlock it."""
+    other = obstructed_above(rung, options)
+    if other is None:
         return ""
-    return ""
+    return words.above(other, options.obstacle(other), unlock_words(other, options))

@@ -43,10 +43,6 @@ UPCYCLED = Leaf(
     name="mixture of experts by sparse upcycling", methods=("moe_upcycling", "moe_upcycling_8bit")
 )
 LORA_EXPERTS = Leaf(name="mixture of LoRA experts", methods=("lora_experts",), ranks=(8, 16))
-LEAVES = (
-    *(FULL, LIGHT_FULL, LORA_VALUE, LORA_HIGH, LORA_MEDIUM, ADAPTER),
-    *(QLORA, BITFIT, PROMPT, UPCYCLED, LORA_EXPERTS),
-)
 
 
 def native(leaf: Leaf) -> Leaf:

@@ -1,10 +1,10 @@
 """Peak memory of one training process, from dimensions alone.
 
-Decides which of the three moments wins, and how far the device's use may lie from that. What is
-alive at each is in moments.py, which adds up weights.py (all that parameters cause) and
-activations.py (what a layer saves). Together they mirror TRL 1.16 SFTTrainer with PEFT 0.21,
-transformers 5.23 and Accelerate. They do not know whether anything fits, what the machine is, or
-the real lengths of rows.
+Decides which moment wins, and how far the device's use may lie from that. What is alive at each is
+in moments.py, which adds up weights.py (all that parameters cause) and what the graph says that a
+layer saves. Together they mirror TRL 1.16 SFTTrainer with PEFT 0.21, transformers 5.23 and
+Accelerate. They do not know whether anything fits, what the machine is, or how long rows really
+are.
 
 Symbols as in reference/bottlenecks.md §3: h hidden, q and kv widths of queries and keys, f MLP
 width, L layers, V vocabulary, r rank, M tokens of a micro-batch. "Checked" means: equal to the
@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from advisor.cost.allocator import counted, fragments
-from advisor.cost.moments import Candidate, Moment, Term, candidates
+from advisor.cost.moments import Moment, Term, candidates
+from advisor.cost.standing import Candidate
 from advisor.graph.head import tile_bytes
 from profiles.facts import GIB
 
@@ -94,12 +95,9 @@ class MemoryEstimate:
         return tuple(Term(component=k, num_bytes=v) for k, v in shares.items() if v)
 
 
-def estimate(model: Model, plan: Plan, *, backend: str = "cuda") -> MemoryEstimate:
-    """Peak memory of `plan` for `model`, per device; `backend` "cpu" for a process without GPU.
-
-    On a CPU the trainer keeps weights in fp32, for want of fast 16-bit arithmetic.
-    """
-    on_cpu = backend == "cpu"
+def estimate(model: Model, plan: Plan) -> MemoryEstimate:
+    """Peak memory of `plan` for `model`, per device, or of a process where it runs on a CPU."""
+    on_cpu = plan.stack.on_cpu
     if on_cpu and plan.precision != "fp32":
         plan = replace(plan, precision="fp32")
     tile = tile_bytes(model, plan, plan.tokens_per_micro_batch, on_cpu=on_cpu)

@@ -40,7 +40,6 @@ class SpeedEstimate:
     low_tokens_per_second: float
     tokens_per_second: float
     high_tokens_per_second: float
-    tokens_per_step: int
     terms: tuple[tuple[str, float], ...]
     """Expected seconds by cause; overlapping ones do not add up to the step."""
     model_flops_share: float | None
@@ -168,7 +167,6 @@ def _speed(
         low_tokens_per_second=tokens / high,
         tokens_per_second=tokens / expected,
         high_tokens_per_second=tokens / low,
-        tokens_per_step=tokens,
         terms=terms,
         model_flops_share=share,
         rough=rough,

@@ -12,13 +12,14 @@ from advisor.registry.spec import OptimizerSpec
 
 _BITSANDBYTES: Final = ("bitsandbytes",)
 
-ADAMW: Final = OptimizerSpec(name="adamw", title="AdamW", optim="adamw_torch_fused")
+ADAMW: Final = OptimizerSpec(name="adamw", title="AdamW", optim="adamw_torch_fused", rehearsed=True)
 OPTIMIZERS: Final = (
     ADAMW,
     OptimizerSpec(
         name="adamw_8bit",
         title="8-bit AdamW",
         optim="adamw_bnb_8bit",
+        rehearsed=True,
         needs=_BITSANDBYTES,
         bits=8,
     ),

@@ -149,6 +149,8 @@ class MethodSpec(_Named):
     needs: tuple[str, ...] = ()
     """Packages beside those that every training needs."""
 
+    rehearsed: bool = False
+    """The rehearsal can build it on a model without memory."""
     offered: bool = True
     """It is a row of the recommendation."""
 
@@ -248,6 +250,8 @@ class OptimizerSpec(_Named):
     optim: str = ""
     """Value of transformers' TrainingArguments.optim; empty: not yet."""
     needs: tuple[str, ...] = ()
+    rehearsed: bool = False
+    """The rehearsal can make its states."""
     states: int = 2
     """Values kept for each trained weight."""
     bits: Literal[32, 8] = 32

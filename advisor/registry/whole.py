@@ -59,6 +59,7 @@ DEFAULT_RATE: Final = 1e-5
 FULL: Final = MethodSpec(
     name="full",
     title="full fine-tuning",
+    rehearsed=True,
     builder="whole",
     trains_base=True,
     trains_embedding=True,

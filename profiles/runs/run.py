@@ -13,14 +13,13 @@ from typing import Any
 
 import psutil
 
-from profiles.facts import Run, Sample
+from profiles.machines import gputable
+from profiles.run_facts import Run, Sample
 from profiles.runs.journal import Record, read_all
 from profiles.runs.reading import whole
-from profiles.runs.rundir import RunDir
+from profiles.runs.rundir import RunDir, read_json
 
 PHASES = ("data", "forward", "backward", "optimizer", "other")
-MIN_STEADY_STEPS = 20
-"""Below this a report is marked as of low confidence."""
 _WARMUP_STEPS = 5
 _WARMUP_SHARE = 0.05
 
@@ -45,6 +44,7 @@ def from_run_dir(run: RunDir) -> Run | None:
     return Run(
         id=run.id,
         device=_last(events, "prepared").get("device", "cpu"),
+        compute_capability=_capability(run, events),
         num_steps=done[-1]["step"],
         num_steady_steps=len(steady),
         step_seconds=median(_number(s, "seconds") for s in steady),
@@ -66,6 +66,16 @@ def from_run_dir(run: RunDir) -> Run | None:
         last_loss=losses[max(losses)].get("loss") if losses else None,
         samples=_samples(events),
     )
+
+
+def _capability(run: RunDir, events: list[Record]) -> str | None:
+    """As the worker saw it, or as the table of GPUs has it for the name in the recipe's lock."""
+    told = _last(events, "prepared").get("compute_capability")
+    if isinstance(told, str):
+        return told
+    name = (read_json(run.recipe_lock) or {}).get("gpu")
+    part = gputable.look_up(name) if isinstance(name, str) else None
+    return part.compute_capability if part else None
 
 
 def _number(record: Record, name: str) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from advisor import findings, recipe
-from advisor.cost import memory
 from advisor.findings import Report
 from advisor.recipe import Recipe
 from profiles.errors import ExitCode, UserError
@@ -61,9 +60,7 @@ def load(run: RunDir) -> Report:
         )
     made = recipe_of(run)
     base = model.from_folder(_base_dir(run) / made.model.id)
-    backend = "cpu" if facts.device == "cpu" else "cuda"
-    predicted = memory.estimate(base, made.to_plan(facts.longest), backend=backend)
-    return findings.report(facts, made, base, predicted)
+    return findings.report(facts, made, base)
 
 
 def recipe_of(run: RunDir) -> Recipe:

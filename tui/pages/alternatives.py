@@ -85,13 +85,13 @@ def above(found: Recommendation, *, most: int | None = None) -> str:
 
     The advisor's own sentence repeats what is free; here the numbers of the row are enough.
     """
-    for row in found.alternatives:
-        if found.above.startswith(f"not {words.title(row.rung)}: "):
-            need = f"needs up to {bytes_text(row.fit.memory.high_bytes)}"
-            is_short = row.fit.memory.high_bytes > row.fit.budget_bytes
-            parts = [need if is_short else row.why_not, _would_fit(row, _device(found), most)]
-            return f"not {words.title(row.rung)}: {'; '.join(part for part in parts if part)}"
-    return found.above
+    row = next((row for row in found.alternatives if row.is_above), None)
+    if row is None:
+        return ""
+    need = f"needs up to {bytes_text(row.fit.memory.high_bytes)}"
+    is_short = row.fit.memory.high_bytes > row.fit.budget_bytes
+    parts = [need if is_short else row.why_not, _would_fit(row, _device(found), most)]
+    return f"not {words.title(row.rung)}: {'; '.join(part for part in parts if part)}"
 
 
 def _words(way: Unlock, device: str) -> str:

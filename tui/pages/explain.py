@@ -163,7 +163,7 @@ def _weights(model: Model, plan: Plan) -> list[tuple[str, str, str]]:
 def _wide(model: Model, plan: Plan) -> str:
     """Like "70 553 706 496 in bf16"; frozen parts beside trained fp32 stay in 16 bits."""
     width, frozen = precision.base_width(plan), model.vision_params
-    if plan.method.trains_base and plan.settings.num_frozen_layers:
+    if plan.method.trains_base:
         frozen = model.num_params - weights.trained_params(model, plan)
     if width == 2 or not frozen:
         return f"{count_text(model.num_params)} in {_type(plan, width)}"

@@ -96,7 +96,7 @@ RECOMMENDATION = {
     "rehearsal.moments[].moment": "forward, loss_backward, layer_backward or optimizer_step",
     "rehearsal.moments[].bytes": "rehearsed",
     "rehearsal.moments[].formula_bytes": "",
-    "rehearsal.low_bytes": "of the device; null where the plan divides weights over devices",
+    "rehearsal.low_bytes": "of the device; null if the plan is divided or not the recommended",
     "rehearsal.high_bytes": "",
     "rehearsal.fits": "the high end fits in what is free",
     "rehearsal.seconds": "that it took",

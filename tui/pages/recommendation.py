@@ -16,7 +16,7 @@ from tui.plain import facts, table, wrap
 from tui.terminal import Symbols, bytes_text, count_text, duration_text
 
 if TYPE_CHECKING:
-    from tui.rehearsal import Rehearsed
+    from runner.rehearsal.answers import Rehearsed
 
 
 class Shown(NamedTuple):

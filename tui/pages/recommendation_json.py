@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from advisor.cost.speed import SpeedEstimate
     from advisor.plan import Plan
     from profiles.facts import Machine, Model
-    from tui.rehearsal import Rehearsed, Tried
+    from runner.rehearsal.answers import Rehearsed, Tried
 
 SCHEMA = 2
 
@@ -214,29 +214,26 @@ def _memory(estimate: MemoryEstimate, free: int) -> dict[str, Any]:
 def _rehearsal(fit: Fit, found: Rehearsed) -> dict[str, Any]:
     """Level 2 beside level 1, of the same plan on one device."""
     formula = found.formula_moments
-    low, high = found.on_device(fit.memory)
-    comparable = not found.divided and found.plan.method is fit.plan.method
-    allocated = found.formula.allocated_bytes if found.formula else None
+    use = found.on_device(fit)
     return {
         "level": 2,
         "method": found.plan.method.name,
         "allocated_bytes": found.peak_bytes,
-        "formula_bytes": allocated,
-        "difference": found.peak_bytes / allocated - 1 if allocated else None,
+        "formula_bytes": found.formula.allocated_bytes if found.formula else None,
+        "difference": found.difference,
         "moments": [
             {"moment": name, "bytes": value, "formula_bytes": formula.get(name)}
             for name, value in found.moments.items()
         ],
-        "low_bytes": low if comparable else None,
-        "high_bytes": high if comparable else None,
-        "fits": high <= fit.budget_bytes if comparable else None,
+        "low_bytes": use.low_bytes if use else None,
+        "high_bytes": use.high_bytes if use else None,
+        "fits": use.fits if use else None,
         "seconds": found.seconds,
     }
 
 
 def _tried(one: Tried) -> dict[str, Any]:
-    low, expected, high = one.device_bytes
-    known = one.rehearsed is not None
+    use = one.device
     return {
         "method": one.plan.method.name,
         "rank": getattr(one.plan.settings, "rank", 0),
@@ -244,9 +241,9 @@ def _tried(one: Tried) -> dict[str, Any]:
         "fits": one.fits,
         "why_not_rehearsed": one.why or None,
         "allocated_bytes": one.rehearsed.peak_bytes if one.rehearsed else None,
-        "low_bytes": low if known else None,
-        "expected_bytes": expected if known else None,
-        "high_bytes": high if known else None,
+        "low_bytes": use.low_bytes if use else None,
+        "expected_bytes": use.expected_bytes if use else None,
+        "high_bytes": use.high_bytes if use else None,
         "free_bytes": one.free_bytes,
     }
 
