@@ -32,6 +32,7 @@ from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, TASKS, is_read
 from advisor.registry.spec import MethodSpec, keys_of
 from advisor.registry.tasks import SFT
 from advisor.stack import OURS, Stack
+from profiles.data import formats
 from profiles.errors import ExitCode, UserError
 
 SCHEMA = 1
@@ -46,7 +47,7 @@ class Recipe(BaseModel):
 
     schema_version: Literal[1] = Field(alias="schema")
     name: str = Field(min_length=1, max_length=80, pattern=r"^\w[\w .+-]*$")
-    task: Annotated[str, *known(TASKS)] = SFT.name
+    task: Annotated[str, *known(TASKS.names, TASKS.kind)] = SFT.name
     model: ModelSection
     data: DataSection
     method: MethodSection
@@ -152,6 +153,10 @@ def _refused(recipe: Recipe) -> Iterator[tuple[str, str]]:
         value = getattr(plan.settings, name)
         if value in about.not_yet:
             yield f"method.{name}", f"this version does not run {value} yet"
+    chosen = formats.by_name(recipe.data.format) if recipe.data.format else None
+    if chosen and not chosen.serves((recipe.task,)):
+        can_be = ", ".join(formats.names((recipe.task,)))
+        yield "data.format", f"{chosen.name} is not for {recipe.task}; that learns from {can_be}"
     if reason := conflict(plan.method, plan.settings, plan.optimizer, plan.engine):
         yield "hardware.strategy", reason
 

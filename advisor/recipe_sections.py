@@ -5,9 +5,9 @@ What can be chosen by name is looked up in the registry; the tables of methods a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -23,24 +23,23 @@ from pydantic import (
 from advisor.path_syntax import InputPath
 from advisor.plan import Precision
 from advisor.registry.engines import SINGLE
-from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, Registry
+from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, nearest
 from advisor.registry.optimizers import ADAMW
-from advisor.registry.spec import Key, MethodSpec, Settings, Spec, keys_of
+from advisor.registry.spec import Key, MethodSpec, Settings, keys_of
+from profiles.data import formats
 
 MOST_STEPS = 10**9
-Entry = TypeVar("Entry", bound=Spec)
 
 
-def known(registry: Registry[Entry]) -> tuple[AfterValidator, WithJsonSchema]:
-    """A name that the registry has; ValueError with the nearest for another."""
+def known(names: Callable[[], Sequence[str]], kind: str) -> tuple[AfterValidator, WithJsonSchema]:
+    """One of the names that there are by then; ValueError with the nearest for another."""
 
     def check(name: str) -> str:
-        if name not in registry:
-            raise ValueError(f"there is no {registry.kind} of this name; {registry.unknown(name)}")
+        if name not in names():
+            raise ValueError(f"there is no {kind} of this name; {nearest(name, names())}")
         return name
 
-    names = {"type": "string", "enum": list(registry.names)}
-    return AfterValidator(check), WithJsonSchema(names)
+    return AfterValidator(check), WithJsonSchema({"type": "string", "enum": list(names())})
 
 
 class Section(BaseModel):
@@ -63,7 +62,7 @@ class DataSection(Section):
     """File, relative to the recipe."""
     eval: InputPath | None = None
     """File for evaluation; without it a part of `train` is split off."""
-    format: Literal["alpaca", "sharegpt", "messages", "prompt_completion", "text"] | None = None
+    format: Annotated[str, *known(formats.names, "data format")] | None = None
     """Found out from the rows if not given."""
     max_length: int = Field(default=1024, ge=8, le=1 << 20)
     """Tokens; longer rows are cut."""
@@ -147,7 +146,7 @@ class TrainSection(Section):
     scheduler: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps."""
-    optimizer: Annotated[str, *known(OPTIMIZERS)] = ADAMW.name
+    optimizer: Annotated[str, *known(OPTIMIZERS.names, OPTIMIZERS.kind)] = ADAMW.name
     weight_decay: float = Field(default=0.01, ge=0, le=1)
     max_grad_norm: float = Field(default=1.0, gt=0, le=1e6)
     micro_batch: int = Field(default=1, ge=1, le=4096)
@@ -175,7 +174,7 @@ class TrainSection(Section):
 class HardwareSection(Section):
     """[hardware]: on how many devices, and how they share the work."""
 
-    strategy: Annotated[str, *known(ENGINES)] = SINGLE.name
+    strategy: Annotated[str, *known(ENGINES.names, ENGINES.kind)] = SINGLE.name
     gpus: int = Field(default=1, ge=1, le=1024)
 
     @model_validator(mode="after")

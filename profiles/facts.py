@@ -248,7 +248,7 @@ class Dataset:
 
     path: str
     format: str
-    """A name of `profiles.data.formats.FORMATS`, like "alpaca"."""
+    """A name of `profiles.data.formats`, like "alpaca"."""
     num_rows: int
     """Usable examples."""
     num_bytes: int

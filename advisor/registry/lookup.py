@@ -38,6 +38,14 @@ from profiles.errors import ExitCode, UserError
 Entry = TypeVar("Entry", bound=Spec)
 
 
+def nearest(name: object, names: Sequence[str]) -> str:
+    """What to say of a name that is not known: the nearest, or all that there are."""
+    from difflib import get_close_matches  # noqa: PLC0415  # only errors need it
+
+    near = get_close_matches(str(name), names, n=1)
+    return f"did you mean `{near[0]}`?" if near else f"there are {', '.join(names)}"
+
+
 class Registry(Generic[Entry]):
     """All specs of one kind, in their order."""
 
@@ -66,7 +74,6 @@ class Registry(Generic[Entry]):
             )
         return found
 
-    @property
     def names(self) -> tuple[str, ...]:
         """Of all entries, in order."""
         return tuple(self._entries)
@@ -78,10 +85,7 @@ class Registry(Generic[Entry]):
 
     def unknown(self, name: object) -> str:
         """What to say of a name that is not known: the nearest, or all that there are."""
-        from difflib import get_close_matches  # noqa: PLC0415  # only errors need it
-
-        near = get_close_matches(str(name), self._entries, n=1)
-        return f"did you mean `{near[0]}`?" if near else f"there are {', '.join(self._entries)}"
+        return nearest(name, self.names())
 
     @contextmanager
     def having(self, entry: Entry) -> Iterator[None]:

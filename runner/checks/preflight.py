@@ -85,13 +85,14 @@ def _data(recipe: Recipe, base_dir: Path, base: Model) -> list[Dataset]:
         "tokenizer_path": base.path,
         "max_length": recipe.data.max_length,
         "on_bad": recipe.data.on_bad,
+        "tasks": (recipe.task,),
         "count_up_to_bytes": dataset.COUNTED_WHILE_WAITING_BYTES,
     }
     train = dataset.check_to_train(str(base_dir / recipe.data.train), **options)
     if recipe.data.eval is None:
         return [train.dataset]
-    held_out = dataset.check_to_train(str(base_dir / recipe.data.eval), train=train, **options)
-    return [train.dataset, held_out.dataset]
+    held_out = dataset.check_to_train(str(base_dir / recipe.data.eval), **options)
+    return [train.dataset, held_out.compared_with(train).dataset]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,11 @@
 from __future__ import annotations
 
 from advisor.registry.lookup import ENGINES
+from profiles.data import formats
+from profiles.data.formats.spec import SFT
 from tui.plain import table, wrap
+
+_FORMATS = formats.names(SFT)
 
 RECOMMENDATION = {
     "schema": "2; within it keys are only added",
@@ -36,7 +40,7 @@ RECOMMENDATION = {
     "machine.ram_free_bytes": "",
     "machine.disk_free_bytes": "",
     "data.path": "data is null without --data",
-    "data.format": "alpaca, sharegpt, messages, prompt_completion or text",
+    "data.format": " or ".join([", ".join(_FORMATS[:-1]), _FORMATS[-1]]),
     "data.num_rows": "usable rows",
     "data.num_tasks": "distinct values of a column `task`, else 1",
     "data.mean_tokens": "of a row",
@@ -115,7 +119,7 @@ RECOMMENDATION = {
     "alternatives[].expected_bytes": "",
     "alternatives[].high_bytes": "",
     "alternatives[].num_gpus": "",
-    "alternatives[].strategy": f"one of {', '.join(ENGINES.names)}",
+    "alternatives[].strategy": f"one of {', '.join(ENGINES.names())}",
     "alternatives[].tokens_per_second": "",
     "alternatives[].hours": "",
     "alternatives[].why_not": "null for the chosen one",

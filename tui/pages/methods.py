@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
 
 from advisor.registry.lookup import (
     ENGINES,
@@ -15,19 +16,19 @@ from advisor.registry.lookup import (
     is_ready,
 )
 from advisor.registry.spec import keys_of
-from profiles.data.formats import FORMATS
+from profiles.data import formats
 from tui.plain import table, wrap
 
 if TYPE_CHECKING:
     from advisor.registry.spec import Key, MethodSpec, Spec
 
 SCHEMA = 1
-_KINDS = {
-    "optimizer": ("train.optimizer", OPTIMIZERS),
-    "strategy": ("hardware.strategy", ENGINES),
-    "task": ("task", TASKS),
-    "metric": ("", METRICS),
-    "export format": ("", EXPORTS),
+_KINDS: Final[dict[str, Iterable[Spec]]] = {
+    "train.optimizer": OPTIMIZERS,
+    "hardware.strategy": ENGINES,
+    "task": TASKS,
+    "metrics": METRICS,
+    "export formats": EXPORTS,
 }
 _NOT_YET = "not yet"
 
@@ -41,27 +42,25 @@ def document() -> dict[str, Any]:
             {"name": p.name, "title": p.title, "method": p.method, "runs": is_ready(p)}
             for p in all_presets()
         ],
-        **{
-            kind.replace(" ", "_") + ("s" if not kind.endswith("y") else ""): [
-                _entry(spec) for spec in registry
-            ]
-            for kind, (_, registry) in _KINDS.items()
-        },
-        "data_formats": list(FORMATS),
+        "optimizers": [_entry(spec) for spec in OPTIMIZERS],
+        "strategies": [_entry(spec) for spec in ENGINES],
+        "tasks": [_entry(spec) for spec in TASKS],
+        "metrics": [_entry(spec) for spec in METRICS],
+        "exports": [_entry(spec) for spec in EXPORTS],
+        "data_formats": [{"name": one.name, "tasks": list(one.tasks)} for one in formats.FORMATS],
     }
 
 
 def lines(width: int) -> list[str]:
     """For people: what runs, what can only be estimated, and the keys of each method."""
-    found = ["method.name"]
-    for spec in METHODS:
-        keys = ", ".join(keys_of(spec.settings)) or "no keys of its own"
-        found += table([(spec.name, spec.title, _state(spec), keys)], indent="  ", width=width)
-    for kind, (key, registry) in _KINDS.items():
-        rows = [(spec.name, spec.title, _state(spec)) for spec in registry]
-        if rows:
-            found += ["", key or kind, *table(rows, indent="  ", width=width)]
-    found += ["", "data.format", *(f"  {name}" for name in FORMATS)]
+    rows = [(m.name, m.title, _state(m), ", ".join(keys_of(m.settings))) for m in METHODS]
+    found = ["method.name", *table(rows, indent="  ", width=width)]
+    for kind, registry in _KINDS.items():
+        entries = [(spec.name, spec.title, _state(spec)) for spec in registry]
+        if entries:
+            found += ["", kind, *table(entries, indent="  ", width=width)]
+    of_formats = [(one.name, "for " + ", ".join(one.tasks)) for one in formats.FORMATS]
+    found += ["", "data.format", *table(of_formats, indent="  ", width=width)]
     note = f"{_NOT_YET}: this version estimates it and cannot start it"
     return [*found, "", *wrap(note, width)]
 
@@ -75,9 +74,7 @@ def _entry(spec: Spec) -> dict[str, Any]:
 
 
 def _method(spec: MethodSpec) -> dict[str, Any]:
-    keys = {
-        name: _key(field.default, key) for name, (field, key) in keys_of(spec.settings).items()
-    }
+    keys = {name: _key(field.default, key) for name, (field, key) in keys_of(spec.settings).items()}
     return {**_entry(spec), "learning_rate": spec.default_rate, "keys": keys}
 
 
