@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from advisor.cost.memory import MemoryEstimate, Term
+from advisor.cost.memory import MemoryEstimate
+from advisor.cost.moments import Term
 from advisor.recipe import Recipe
 from advisor.rules import RULES
 from advisor.rules.case import Case, Finding

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Stack:
     """One way to run a training step."""
 
@@ -30,6 +30,8 @@ class Stack:
     """TRL casts the adapters of a quantized base to bf16."""
 
     # Quantized linears
+    double_quant: bool = True
+    """The block scales of 4-bit weights are quantized too."""
     gptq_group: int = 0
     """4-bit weights are GPTQ's, with a 16-bit scale and a 4-bit zero for so many inputs (-1: for
     all), and an int32 for each input's group (AutoGPTQ, QuantLinear); 0: they are NF4."""

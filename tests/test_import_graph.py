@@ -19,8 +19,6 @@ MOST_LINES_OF_A_FILE = 350
 MOST_LINES_OF_A_FUNCTION = 45
 
 KNOWN_CIRCLES = {
-    frozenset({"advisor.cost.allocator", "advisor.cost.memory"}): "the allocator names the type "
-    "Moment, which belongs below both",
     frozenset({"runner.training.protocol", "runner.training.trainer", "runner.training.saving"}): (
         "the protocol's callback, the trainer and what saves name each other's types"
     ),
@@ -28,8 +26,6 @@ KNOWN_CIRCLES = {
 """Modules that may import each other in a circle, and why they still do."""
 KNOWN_LARGE = {
     "advisor/cost/moments.py": "every moment of a step stands in it",
-    "advisor/graph/pieces.py": "every operation of a layer stands in it",
-    "advisor/graph/tape.py": "what a tape is and how it is played stand together",
     "runner/training/trainer.py": "the run protocol and the loss of one task stand together",
 }
 """Files above the limit, and why they are still there."""

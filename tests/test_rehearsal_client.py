@@ -10,18 +10,18 @@ from dataclasses import replace
 
 import pytest
 from known import HOST, dataset, model
+from plans import changed, made
 from rehearsed import GIB, answer_at_once
 
 from advisor.choice.recommend import recommend
 from advisor.choice.wishes import Wish, Wishes
-from advisor.plan import ALL_TARGETS, Plan
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Origin
 from profiles.machines import planned
 from runner.rehearsal import client
 from runner.rehearsal.answers import DeviceUse, Tried
 
-LORA = Plan(method="lora", seq_len=1024, rank=8, alpha=16, targets=ALL_TARGETS)
+LORA = made("lora", seq_len=1024, rank=8, alpha=16)
 BOX = planned.plan_machine("4x RTX 4090", host=HOST)
 LOW = Wishes(complexity=Wish("low", Origin.USER))
 
@@ -42,8 +42,8 @@ def recommended(text="1x RTX 4090", wishes=None):
     ("changes", "can"),
     [
         ({}, True),
-        ({"method": "full", "rank": 0, "targets": ()}, True),
-        ({"method": "prefix_tuning", "virtual_tokens": 20}, True),
+        ({"method": "full"}, True),
+        ({"method": "prefix_tuning"}, True),
         ({"optimizer": "adamw_8bit"}, True),
         ({"method": "adapter"}, False),
         ({"method": "freeze"}, False),
@@ -54,13 +54,13 @@ def recommended(text="1x RTX 4090", wishes=None):
 )
 def test_a_plan_is_rehearsed_if_the_libraries_build_it_on_one_device(changes, can):
     """By method, optimizer, and what stays in RAM."""
-    assert client.can_rehearse(replace(LORA, **changes)) is can
+    assert client.can_rehearse(changed(LORA, **changes)) is can
 
 
 def test_the_recommended_plan_is_rehearsed_where_it_can_be():
     """Not the recipe's, though it can be as well."""
     found = recommended()
-    other = replace(found.runnable, fit=replace(found.fit, plan=replace(found.fit.plan, rank=1)))
+    other = replace(found.runnable, fit=replace(found.fit, plan=changed(found.fit.plan, rank=1)))
 
     assert client.choose(replace(found, runnable=other)) == found.fit.plan
 
@@ -69,7 +69,7 @@ def test_the_recipes_plan_is_rehearsed_in_place_of_one_that_no_library_builds():
     """Adapters have no rehearsal; LoRA, which is saved in their place, has."""
     found = recommended(wishes=LOW)
 
-    assert found.fit.plan.method == "adapter"
+    assert found.fit.plan.method.name == "adapter"
     assert client.choose(found) == found.runnable.fit.plan
 
 
@@ -77,10 +77,10 @@ def test_the_recipes_plan_is_rehearsed_in_place_of_one_that_no_library_builds():
 def test_without_a_plan_to_rehearse_the_user_is_told(keep_recipe):
     """An error of usage that names the recommended method."""
     found = recommended(wishes=LOW)
-    fit = replace(found.fit, plan=replace(found.fit.plan, optimizer="galore"))
+    fit = replace(found.fit, plan=changed(found.fit.plan, optimizer="galore"))
     found = replace(found, runnable=replace(found.runnable, fit=fit) if keep_recipe else None)
 
-    with pytest.raises(UserError, match="adapter cannot be rehearsed") as told:
+    with pytest.raises(UserError, match="adapters cannot be rehearsed") as told:
         client.choose(found)
 
     assert told.value.code == ExitCode.USAGE
@@ -88,7 +88,7 @@ def test_without_a_plan_to_rehearse_the_user_is_told(keep_recipe):
 
 def test_a_plan_is_sent_whole_and_for_the_machines_own_gpu(asked):
     """On one device, with every setting of the plan but the framework's."""
-    plan = replace(LORA, strategy="fsdp", num_gpus=4, micro_batch=2)
+    plan = changed(LORA, strategy="fsdp", num_gpus=4, micro_batch=2)
 
     seen = client.rehearse(model(), plan, BOX)
 
@@ -98,7 +98,7 @@ def test_a_plan_is_sent_whole_and_for_the_machines_own_gpu(asked):
     assert request["plan"]["micro_batch"] == 2
     assert (request["plan"]["strategy"], request["plan"]["num_gpus"]) == ("single", 1)
     assert "stack" not in request["plan"]
-    assert (seen.asked, seen.plan) == (plan, replace(plan, strategy="single", num_gpus=1))
+    assert (seen.asked, seen.plan) == (plan, changed(plan, strategy="single", num_gpus=1))
 
 
 @pytest.mark.parametrize(
@@ -143,11 +143,12 @@ def test_a_rehearsal_moves_the_devices_interval_by_its_difference_from_the_formu
     assert replace(seen, peak_bytes=formula * 3 // 2).difference == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("num_gpus", [2, 4])
 @pytest.mark.parametrize("strategy", ["zero1", "zero2", "zero3", "fsdp"])
-def test_a_divided_plan_says_nothing_of_the_device(asked, strategy):
+def test_a_divided_plan_says_nothing_of_the_device(asked, strategy, num_gpus):
     """What was rehearsed is the whole model."""
     found = recommended("4x RTX 4090", Wishes(critical=Wish(True, Origin.USER)))
-    plan = replace(found.fit.plan, strategy=strategy, num_gpus=4)
+    plan = changed(found.fit.plan, strategy=strategy, num_gpus=num_gpus)
 
     seen = client.rehearse(found.model, plan, found.machine)
 
@@ -158,7 +159,7 @@ def test_a_divided_plan_says_nothing_of_the_device(asked, strategy):
 def test_copies_on_several_devices_are_not_divided(asked):
     """One of them is rehearsed."""
     found = recommended("4x RTX 4090")
-    plan = replace(found.fit.plan, strategy="ddp", num_gpus=4)
+    plan = changed(found.fit.plan, strategy="ddp", num_gpus=4)
 
     seen = client.rehearse(found.model, plan, found.machine)
 
@@ -169,7 +170,7 @@ def test_copies_on_several_devices_are_not_divided(asked):
 def test_the_rehearsal_of_another_plan_says_nothing_of_this_one(asked):
     """Though the method is the same."""
     found = recommended()
-    seen = client.rehearse(found.model, replace(found.fit.plan, rank=1), found.machine)
+    seen = client.rehearse(found.model, changed(found.fit.plan, rank=1), found.machine)
 
     assert seen.on_device(found.fit) is None
 
@@ -194,14 +195,14 @@ def test_a_model_without_a_formula_gets_no_difference(asked):
 
 
 def test_what_is_tried_without_a_formula_is_the_least_that_each_method_takes():
-    """One row, activations recomputed, adapters on every linear."""
+    """One row, activations recomputed; adapters are a recipe's own."""
     plans = client.least_plans(model(unmodelled="it is odd"), BOX, Wishes())
 
-    assert [plan.method for plan in plans] == ["full", "lora", "qlora"]
+    assert [plan.method.name for plan in plans] == ["full", "lora", "qlora"]
     assert {(plan.micro_batch, plan.accumulation, plan.num_gpus) for plan in plans} == {(1, 1, 1)}
     assert all(plan.checkpointing for plan in plans)
-    assert [(plan.rank, plan.alpha) for plan in plans] == [(0, 0), (16, 32), (16, 32)]
-    assert [plan.targets for plan in plans] == [(), ALL_TARGETS, ALL_TARGETS]
+    assert [plan.settings.rank for plan in plans[1:]] == [16, 16]
+    assert [plan.settings.targets for plan in plans[1:]] == ["all", "all"]
     turing = planned.plan_machine("T4", host=HOST)
     assert {plan.precision for plan in plans} == {"bf16"}
     assert {plan.precision for plan in client.least_plans(model(), turing, Wishes())} == {"fp16"}
@@ -217,7 +218,7 @@ def test_wishes_that_cannot_be_are_refused_for_a_model_without_a_formula_too():
 def test_what_cannot_fit_by_its_weights_alone_is_not_rehearsed(asked, method, bytes_each):
     """One byte decides; the towers for images, which stay frozen, are not counted."""
     odd = model(unmodelled="it is odd", vision_params=1_000_000_000)
-    plan = replace(LORA, method=method)
+    plan = changed(LORA, method=method)
     needed = int(bytes_each * (odd.num_params - 1_000_000_000))
     gpu = replace(BOX.gpus[0], vram_bytes=needed, vram_free_bytes=needed)
     full = replace(BOX, gpus=(gpu,))
@@ -225,10 +226,21 @@ def test_what_cannot_fit_by_its_weights_alone_is_not_rehearsed(asked, method, by
 
     tried, left_out = client.attempt(odd, plan, full), client.attempt(odd, plan, short)
 
-    assert (tried.why, tried.rehearsed.plan.method) == ("", method)
+    assert (tried.why, tried.rehearsed.plan.method.name) == ("", method)
     assert (left_out.rehearsed, left_out.device, left_out.fits) == (None, None, False)
     assert "weights and states alone take" in left_out.why
     assert len(asked) == 1
+
+
+def test_an_attempt_is_judged_by_the_emptiest_gpu(asked):
+    """It needs but one."""
+    fuller = replace(BOX.gpus[0], vram_free_bytes=GIB)
+    box = replace(BOX, gpus=(fuller, BOX.gpus[1]))
+
+    tried = client.attempt(model(unmodelled="it is odd"), changed(LORA, method="qlora"), box)
+
+    assert tried.free_bytes == BOX.gpus[1].vram_free_bytes
+    assert tried.rehearsed is not None
 
 
 def test_an_attempts_use_of_the_device_is_its_peak_and_what_lies_outside(asked):
@@ -317,7 +329,7 @@ def test_a_model_that_transformers_refuses_is_told(tmp_path):
     pytest.importorskip("torch")
     request = {
         "model": str(tmp_path),
-        "plan": {"method": "lora", "seq_len": 64, "rank": 8},
+        "plan": made("lora", seq_len=64).as_names(),
         "device": "cuda",
         "capability": [8, 0],
     }

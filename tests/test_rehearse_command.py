@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 from known import HOST, dataset, model
+from plans import changed
 from rehearsed import GIB, answer_at_once
 
 from advisor.choice.recommend import recommend
@@ -71,7 +72,7 @@ def test_sharded_plans_are_rehearsed_whole(asked):
     """And nobody is told that the device's use were known better for it."""
     box = planned.plan_machine("4x RTX 4090", host=HOST)
     found = recommend(model(), box, None, Wishes(critical=Wish(True, Origin.USER)))
-    plan = replace(found.fit.plan, strategy="fsdp", num_gpus=4)
+    plan = changed(found.fit.plan, strategy="fsdp", num_gpus=4)
 
     seen = client.rehearse(found.model, plan, box)
 
@@ -98,7 +99,7 @@ def test_a_model_without_a_formula_is_rehearsed_instead(asked, capsys):
     out = " ".join(capsys.readouterr().out.split())
     assert "none holds: 10 of 16 layers are short convolutions" in out
     assert "full fine-tuning no weights and states alone take" in out
-    assert "QLoRA 4-bit rank 16 no 17.2-19.6" in out
+    assert "QLoRA rank 16 no 17.2-19.6" in out
     assert [request["plan"]["method"] for request in asked] == ["lora", "qlora"]
 
     run(["recommend", "--model", UNMODELLED_MODEL, "--gpu", "RTX 4090", "--rehearse", "--json"])

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from advisor.choice import wants, words
 from advisor.choice.fit import Fit
-from advisor.choice.ladder import BESIDE
 from advisor.choice.options import Options
 from advisor.choice.settle import obstructed_above
 from advisor.choice.tree import Leaf
 from advisor.choice.unlock import Unlock
 from advisor.plan import Plan
+from advisor.registry.lookup import preset_of
 from profiles.facts import Dataset
-
-_LIKE_THE_CHOSEN: Final = frozenset({*BESIDE, "offload", "full_offload"})
-"""Judged with the chosen plan's batch alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +45,9 @@ def alternatives(
     """A row for each rung that makes sense; small methods are judged with the batch of `like`."""
     rows, epochs, above = [], wants.epochs(dataset), obstructed_above(chosen, options)
     for rung in options.rungs:
-        found = options.fit_like(rung, like) if rung in _LIKE_THE_CHOSEN else options.fit(rung)
-        ways = options.unlocks(rung, on_more=rung not in BESIDE)
+        preset = preset_of(rung)
+        found = options.fit_like(rung, like) if preset.like_chosen else options.fit(rung)
+        ways = options.unlocks(rung, on_more=preset.place != "beside")
         obstacle = options.obstacle(rung)
         reason = obstacle or words.why_not(
             rung, chosen, leaf, full_fits=not options.obstacle("full")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from advisor.choice.ladder import strategies
+from advisor.choice.ladder import spread
 from advisor.choice.lengths import Lengths
 from advisor.plan import Plan
 from advisor.stack import BEFORE_AMPERE, OURS, Stack
@@ -84,8 +84,7 @@ def stack_on(machine: Machine) -> Stack:
 def layouts(machine: Machine, plan: Plan, batch: Batch) -> Iterator[Plan]:
     """`plan` over the GPUs in each way worth trying, the least communication first."""
     for num_gpus in _counts(machine, batch):
-        for strategy in strategies(plan, num_gpus):
-            yield replace(plan, strategy=strategy, num_gpus=num_gpus)
+        yield from spread(plan, num_gpus)
 
 
 def _counts(machine: Machine, batch: Batch) -> list[int]:

@@ -13,7 +13,7 @@ from typing import Final
 from advisor.choice import words
 from advisor.choice.devices import budget_bytes, emptiest
 from advisor.choice.fit import Fit, smallest
-from advisor.choice.ladder import strategies
+from advisor.choice.ladder import spread
 from advisor.cost import memory
 from advisor.plan import Plan
 from profiles.facts import Gpu, Machine, Model
@@ -113,17 +113,17 @@ def _gpus(model: Model, machine: Machine, found: Fit) -> Unlock | None:
         return None
     counts = [n for n in (used + 1, 2 * used, 4 * used, 8 * used) if used < n <= _MOST_GPUS]
     gpu = emptiest(machine)[0]
-    if not counts or strategies(found.plan, counts[0])[-1] == "ddp":
+    if not counts or not spread(found.plan, counts[0])[-1].engine.divides:
         return None
 
     def over(num_gpus: int) -> Plan:
         plan = smallest(found.plan, max(1, found.plan.effective_batch // num_gpus))
-        return replace(plan, num_gpus=num_gpus, strategy=strategies(plan, num_gpus)[-1])
+        return spread(plan, num_gpus)[-1]
 
     for count in dict.fromkeys(counts):
         plan = over(count)
         if _fits(model, machine, plan, found.budget_bytes):
-            text = words.more_gpus(gpu, count - used, plan.strategy)
+            text = words.more_gpus(gpu, count - used, plan.engine.name)
             return Unlock(kind="gpus", value=count - used, words=text)
     return None
 

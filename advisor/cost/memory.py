@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from advisor.cost.allocator import counted, fragments
-from advisor.cost.moments import Candidate, candidates
+from advisor.cost.moments import Candidate, Moment, Term, candidates
 from advisor.graph.head import tile_bytes
 from profiles.facts import GIB
 
@@ -47,43 +47,6 @@ PROCESS_BYTES: Final = (int(0.4 * GIB), int(0.5 * GIB), int(0.8 * GIB))
 """A CPU process that has imported torch, transformers, peft and trl: 0.47 GiB resident."""
 NCCL_BYTES: Final = (int(0.334 * GIB), int(0.8 * GIB), int(1.5 * GIB))
 """Two GPUs, defaults; one communicator with its buffers; several communicators (§3.6)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Term:
-    """One share of a moment."""
-
-    component: str
-    num_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """What is alive, in torch's own count, at one candidate for the peak."""
-
-    candidate: Candidate
-    tokens: int
-    row: int
-    tile_bytes: int
-    total_bytes: int
-
-    @property
-    def name(self) -> str:
-        """Which instant it is."""
-        return self.candidate.name
-
-    @property
-    def place(self) -> str:
-        """The operation at work there."""
-        return self.candidate.place
-
-    @property
-    def terms(self) -> tuple[Term, ...]:
-        """The bytes by component."""
-        shares = {k: v.at(self.tokens, self.row) for k, v in self.candidate.shares.items()}
-        if self.candidate.has_tile:
-            shares["logits"] += self.tile_bytes
-        return tuple([Term(component=k, num_bytes=int(v)) for k, v in shares.items() if v >= 1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,8 @@ batches. Which wins for a batch, and what lies outside torch's own count, is mem
 
 from __future__ import annotations
 
-from operator import attrgetter
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from advisor.cost.sharding import (
@@ -22,24 +23,24 @@ from advisor.cost.sharding import (
     weights_here,
 )
 from advisor.cost.weights import (
-    OPTIMIZERS,
-    UNPROMPTED,
     adapter_bytes,
-    adapter_params,
     embedding_params,
     gradient_bytes,
     linear_params,
+    low_rank_params,
 )
-from advisor.graph.layer import window_cuts
+from advisor.graph.attention import attention_of
+from advisor.graph.layer import any_batch
 from advisor.graph.network import Layers, Network, network
-from advisor.graph.pieces import INDEX, attention_of
-from advisor.graph.tape import NOTHING, Profile, Size, Stage, once, per_pair, per_token
-from advisor.plan import LORA_METHODS, WHOLE_METHODS, Plan
+from advisor.graph.pieces import INDEX
+from advisor.graph.play import Profile, Stage
 from advisor.precision import autocasts, flow_width, outer_width, trained_width
+from advisor.tape import NOTHING, Size, once, per_pair, per_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from advisor.plan import Plan
     from profiles.facts import Model
 
 
@@ -59,23 +60,53 @@ class Candidate(NamedTuple):
     """The fused head's tile is alive, which no linear form describes."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Term:
+    """One share of a moment."""
+
+    component: str
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What is alive, in torch's own count, at one candidate for the peak."""
+
+    candidate: Candidate
+    tokens: int
+    row: int
+    tile_bytes: int
+    total_bytes: int
+
+    @property
+    def name(self) -> str:
+        """Which instant it is."""
+        return self.candidate.name
+
+    @property
+    def place(self) -> str:
+        """The operation at work there."""
+        return self.candidate.place
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """The bytes by component."""
+        shares = {k: v.at(self.tokens, self.row) for k, v in self.candidate.shares.items()}
+        if self.candidate.has_tile:
+            shares["logits"] += self.tile_bytes
+        return tuple([Term(component=k, num_bytes=int(v)) for k, v in shares.items() if v >= 1])
+
+
 def candidates(model: Model, plan: Plan) -> tuple[Candidate, ...]:
     """The instants that can be the peak for some batch; remembered for every other batch."""
-    batch = (plan.micro_batch > 1, plan.accumulation > 1, window_cuts(model, plan))
-    key = (model, _setup(plan), batch)
-    found = _known.get(key)
-    if found is None:
-        found = _known[key] = _candidates(_Parts(model, plan))
-    return found
+    return _candidates(model, any_batch(model, plan))
 
 
-_setup = attrgetter(*sorted(set(Plan.__slots__) - {"seq_len", "micro_batch", "accumulation"}))
-_known: dict[object, tuple[Candidate, ...]] = {}
-
-
-def _candidates(parts: _Parts) -> tuple[Candidate, ...]:
+@lru_cache(maxsize=4096)
+def _candidates(model: Model, plan: Plan) -> tuple[Candidate, ...]:
+    parts = _Parts(model, plan)
     found = [*_loss(parts), *_norm(parts), *_layers(parts), _optimizer_step(parts)]
-    if parts.plan.method == "full":
+    if parts.plan.method.trains_embedding:
         found.append(_embedding(parts))
     return tuple(_not_exceeded(found))
 
@@ -111,13 +142,10 @@ class _Parts:
         self.saved = NOTHING
         for layers in self.network.layers:
             self.saved = self.saved.plus(self._saved(layers).times(trained_share(model, plan)))
-        if not self.recomputes and plan.method in LORA_METHODS | {"adapter", "ia3"}:
+        if not self.recomputes and plan.method.spares_first:
             # Nothing before the first layer trains, so less of it is needed.
             usual = self.kept(self.network.layers[0].profile)
             self.saved = self.saved.minus(usual).plus(self.network.first_saved)
-        if plan.method == "llama_adapter":
-            share = (model.num_layers - UNPROMPTED) / model.num_layers
-            self.saved = self.saved.times(share)  # before the first prompts nothing trains
         self.accumulates = plan.accumulation > 1 and not plan.stack.first_step
         self.gradients = gradients_here(model, plan)
         self.head_gradient, self.late_gradients = self._outer_gradients()
@@ -127,11 +155,11 @@ class _Parts:
     def _outer_gradients(self) -> tuple[float, float]:
         """Of the head, and what of all gradients is not there before the embedding's are."""
         model, plan = self.model, self.plan
-        if plan.method not in WHOLE_METHODS:
+        if not plan.method.trains_base:
             return 0.0, 0.0
         outer = embedding_params(model)
         sharded = outer * trained_width(plan) / self.shares.gradients
-        late = plan.method == "full" and not model.tied_embeddings
+        late = plan.method.trains_embedding and not model.tied_embeddings
         if plan.stack.optimizer_in_backward:
             return sharded if model.tied_embeddings else 0.0, 0.0
         if plan.stack.fsdp1:
@@ -203,8 +231,7 @@ class _Parts:
 
 def trained_share(model: Model, plan: Plan) -> float:
     """Of the layers: frozen ones before them have no graph."""
-    frozen = plan.frozen_layers if plan.method == "freeze" else 0
-    return 1 - frozen / model.num_layers
+    return 1 - plan.settings.num_frozen_layers / model.num_layers
 
 
 def _loss(parts: _Parts) -> Iterator[Candidate]:
@@ -217,7 +244,8 @@ def _loss(parts: _Parts) -> Iterator[Candidate]:
     hidden = net.norm.output
     for stage in net.loss.forward:
         yield parts.candidate(
-            *("loss_forward", stage.name),
+            name="loss_forward",
+            place=stage.name,
             has_tile=stage.name == "loss",
             gradients=kept,
             activations=waiting,
@@ -228,7 +256,8 @@ def _loss(parts: _Parts) -> Iterator[Candidate]:
     hidden = hidden if net.loss.saves_input else NOTHING
     for stage in net.loss.backward:
         yield parts.candidate(
-            *("loss_backward", stage.name),
+            name="loss_backward",
+            place=stage.name,
             has_tile=stage.name == "loss",
             gradients=kept.plus(parts.own_gradients(stage)),
             activations=waiting,
@@ -243,7 +272,8 @@ def _norm(parts: _Parts) -> Iterator[Candidate]:
     held = parts.entry if norm.saves_input else NOTHING
     for stage in norm.backward:
         yield parts.candidate(
-            *("loss_backward", f"norm.{stage.name}"),
+            name="loss_backward",
+            place=f"norm.{stage.name}",
             gradients=once(_gradients_at_first(parts)).plus(parts.own_gradients(stage)),
             activations=parts.saved.plus(parts.shared).plus(stage.saved).plus(held),
             logits=parts.retained,
@@ -288,7 +318,8 @@ def _layers(parts: _Parts) -> Iterator[Candidate]:
 def _flat_gradient(parts: _Parts, waiting: Size, gradients: float) -> Candidate:
     """The gradients of a layer's weights, and the one tensor they are made into."""
     return parts.candidate(
-        *("last_layer_backward", "flat gradient"),
+        name="last_layer_backward",
+        place="flat gradient",
         gradients=once(gradients + 2 * parts.gathered.unit),
         activations=waiting,
         logits=parts.retained,
@@ -300,7 +331,8 @@ def _flat_gradient(parts: _Parts, waiting: Size, gradients: float) -> Candidate:
 def _pinned(parts: _Parts) -> Size:
     """Inputs of all layers but the first, and most of their gradients: see `Stack.fsdp1`."""
     plan, layers = parts.plan, parts.model.num_layers
-    pins = plan.stack.fsdp1 and plan.stack.reentrant_checkpoints and plan.adapts
+    pins = plan.stack.fsdp1 and plan.stack.reentrant_checkpoints
+    pins = pins and not plan.method.trains_base
     return parts.entry.times(2 * layers - 3) if pins and parts.recomputes else NOTHING
 
 
@@ -308,7 +340,8 @@ def _last_forward(parts: _Parts, profile: Profile, waiting: Size) -> Iterator[Ca
     """The last layer's forward pass, when all others have saved theirs."""
     for stage in profile.forward:
         yield parts.candidate(
-            *("forward", stage.name),
+            name="forward",
+            place=stage.name,
             gradients=once(parts.gradients if parts.accumulates else 0.0),
             activations=waiting.plus(stage.total),
             communication=once(parts.gathered.outside + parts.gathered.layers),
@@ -325,7 +358,8 @@ def _layer_backward(
         output = parts.entry if parts.plan.stack.reentrant_checkpoints else NOTHING
         for stage in profile.recomputed:
             yield parts.candidate(
-                *(name, f"recomputed {stage.name}"),
+                name=name,
+                place=f"recomputed {stage.name}",
                 gradients=once(gradients),
                 activations=waiting.plus(stage.total),
                 logits=parts.retained,
@@ -334,7 +368,8 @@ def _layer_backward(
             )
     for stage in profile.backward:
         yield parts.candidate(
-            *(name, stage.name),
+            name=name,
+            place=stage.name,
             gradients=once(gradients).plus(parts.own_gradients(stage)),
             activations=waiting.plus(stage.saved).plus(output),
             logits=parts.retained,
@@ -353,9 +388,9 @@ def _cached_casts(parts: _Parts) -> float:
         return 0.0
     if parts.shares.weights > 1:
         return 0.0
-    if plan.method in WHOLE_METHODS:
+    if plan.method.trains_base:
         return 2.0 * linear_params(parts.model, plan) * trained_share(parts.model, plan)
-    return 2.0 * adapter_params(parts.model, plan)
+    return 2.0 * low_rank_params(parts.model, plan)
 
 
 def _embedding(parts: _Parts) -> Candidate:
@@ -365,7 +400,8 @@ def _embedding(parts: _Parts) -> Candidate:
     if parts.plan.stack.flat_parameters:
         copies = 2 * (1 if parts.model.tied_embeddings else 2)
     return parts.candidate(
-        *("embedding_backward", "embedding"),
+        name="embedding_backward",
+        place="embedding",
         gradients=once(parts.gradients),
         activations=parts.entry,
         logits=parts.retained,
@@ -378,11 +414,12 @@ def _optimizer_step(parts: _Parts) -> Candidate:
     """The activations are gone. Fused kernels make no temporaries, multi-tensor ones do (§3.3)."""
     plan = parts.plan
     trained = gradient_bytes(parts.model, plan) / parts.shares.gradients
-    many = plan.stack.foreach_optimizer and OPTIMIZERS[plan.optimizer].moments == 2
+    foreach = plan.stack.foreach_optimizer and plan.optimizer.states == 2
     return parts.candidate(
-        *("optimizer_step", plan.optimizer),
+        name="optimizer_step",
+        place=plan.optimizer.name,
         gradients=once(gradients_here(parts.model, plan, reduced=True)),
         paged_states=once(paged_states(parts.model, plan)),
         logits=parts.retained,
-        workspace=once(trained if many else 0.0),
+        workspace=once(trained if foreach else 0.0),
     )

@@ -101,7 +101,7 @@ def _on_gpu(model: Model, plan: Plan, machine: Machine, gpu: Gpu, rates: Rates) 
     tokens, times = plan.tokens_per_micro_batch, plan.accumulation
     row = row_tokens(plan)
     # A soft prompt lengthens every row.
-    longer = 1 + plan.virtual_tokens / row
+    longer = 1 + plan.settings.num_virtual_tokens / row
     needed = work(model, plan)
     parts = seconds_of(needed, rates, model, round(tokens * longer), round(row * longer))
     outside = beside(model, plan, machine, gpu, BANDWIDTH_SHARE * rates.bandwidth)

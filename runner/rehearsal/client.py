@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from advisor.choice import checks, wants
@@ -20,19 +20,32 @@ from advisor.choice.recommend import Recommendation, precision
 from advisor.choice.wishes import Wishes
 from advisor.choice.words import gib
 from advisor.cost import memory
-from advisor.plan import ALL_TARGETS, SOFT_PROMPTS, Plan
+from advisor.plan import Plan
+from advisor.registry.engines import SINGLE
+from advisor.registry.lookup import METHODS
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Machine, Model
 from runner.rehearsal.answers import Rehearsed, Tried
 from runner.supervision import engines
 
 _NEEDED: Final = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes")
-_METHODS: Final = frozenset({"full", "lora", "qlora", "bitfit", "ia3", "ln_tuning"}) | SOFT_PROMPTS
+_METHODS: Final = frozenset(
+    {
+        "full",
+        "lora",
+        "qlora",
+        "bitfit",
+        "ia3",
+        "ln_tuning",
+        "prompt_tuning",
+        "prefix_tuning",
+        "p_tuning",
+    }
+)
 _OPTIMIZERS: Final = frozenset({"adamw", "adamw_8bit"})
 _AMPERE: Final = (8, 0)
-_LEAST_BYTES: Final = {"full": 16.0, "lora": 2.0, "qlora": 0.5}
-"""Of a weight, with gradients and optimizer states if it is trained: never more than it takes."""
-_RANK: Final = 16
+_TRAINED_BYTES: Final = 16
+"""Of a weight that trains, in fp32: itself, its gradient and AdamW's states."""
 
 
 def choose(found: Recommendation) -> Plan:
@@ -44,7 +57,7 @@ def choose(found: Recommendation) -> Plan:
         if fit is not None and can_rehearse(fit.plan):
             return fit.plan
     raise UserError(
-        f"{found.fit.plan.method} cannot be rehearsed",
+        f"{found.fit.plan.method.title} cannot be rehearsed",
         why="it keeps something in RAM, or no library builds it on one device",
         do="leave --rehearse out: the formula knows it",
         where="--rehearse",
@@ -54,7 +67,7 @@ def choose(found: Recommendation) -> Plan:
 
 def can_rehearse(plan: Plan) -> bool:
     """The libraries build this method on one device."""
-    return plan.method in _METHODS and plan.optimizer in _OPTIMIZERS and not plan.offload
+    return plan.method.name in _METHODS and plan.optimizer.name in _OPTIMIZERS and not plan.offload
 
 
 def rehearse(model: Model, plan: Plan, machine: Machine) -> Rehearsed:
@@ -63,14 +76,14 @@ def rehearse(model: Model, plan: Plan, machine: Machine) -> Rehearsed:
     UserError where packages are missing or the libraries refuse the model.
     """
     _check_packages()
-    whole = replace(plan, strategy="single", num_gpus=1)
+    whole = replace(plan, engine=SINGLE, num_gpus=1)
     backend = "cuda" if machine.gpus else "cpu"
     if not machine.gpus:
         whole = replace(whole, precision="fp32")
     found = _ask(
         {
             "model": model.path or model.id,
-            "plan": {k: v for k, v in asdict(whole).items() if k != "stack"},
+            "plan": whole.as_names(),
             "device": backend,
             "capability": _capability(machine),
         }
@@ -92,25 +105,26 @@ def least_plans(model: Model, machine: Machine, wishes: Wishes) -> tuple[Plan, .
     UserError (USAGE) for wishes that cannot be.
     """
     checks.check(replace(model, unmodelled=""), machine, None, wishes)
-    base = Plan(
-        method="full",
-        seq_len=wants.seq_len(model, None, wishes),
-        checkpointing=True,
-        precision=precision(machine),
-    )
-    adapted = replace(base, rank=_RANK, alpha=2 * _RANK, targets=ALL_TARGETS)
+    seq_len, width = wants.seq_len(model, None, wishes), precision(machine)
     return tuple(
-        replace(base if method == "full" else adapted, method=method) for method in _LEAST_BYTES
+        Plan.of(method, seq_len=seq_len, checkpointing=True, precision=width)
+        for method in METHODS.ready
     )
 
 
 def attempt(model: Model, plan: Plan, machine: Machine) -> Tried:
     """Rehearse one of the `least_plans`, unless its weights and states alone are too many."""
-    free = budget_bytes(machine, 1)
-    needed = int(_LEAST_BYTES[plan.method] * (model.num_params - model.vision_params))
+    free, needed = budget_bytes(machine, 1), _least_bytes(model, plan)
     why = f"weights and states alone take {gib(needed)}" if needed > free else ""
     found = None if why else rehearse(model, plan, machine)
     return Tried(plan=plan, on_gpu=bool(machine.gpus), free_bytes=free, rehearsed=found, why=why)
+
+
+def _least_bytes(model: Model, plan: Plan) -> int:
+    """Never more than a plan takes, whatever the model is made of."""
+    whole = plan.method.trains_base and not plan.settings.num_frozen_layers
+    each = _TRAINED_BYTES if whole else plan.base_bits / 8
+    return int(each * (model.num_params - model.vision_params))
 
 
 def _capability(machine: Machine) -> tuple[int, int]:

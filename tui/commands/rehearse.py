@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from advisor.choice import words
 from advisor.choice.recommend import Recommendation
 from profiles.errors import ExitCode
 from profiles.facts import Machine, Model
@@ -17,7 +16,7 @@ from tui.pages.recommendation import machine_text
 def of(found: Recommendation) -> Rehearsed:
     """The recommended plan rehearsed, or the recipe's where that has no rehearsal."""
     plan = client.choose(found)
-    _say(found.model, words.RUNGS[plan.method])
+    _say(found.model, plan.method.title)
     return client.rehearse(found.model, plan, found.machine)
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from advisor.registry.lookup import ENGINES
 from tui.plain import table, wrap
 
 RECOMMENDATION = {
@@ -52,6 +53,7 @@ RECOMMENDATION = {
     "recommended.learning_rate": "to start from",
     "recommended.epochs": "",
     "recommended.plan.*": "method, batch, rank, precision, strategy: what the estimate is of",
+    "recommended.plan.settings.*": "the method's own, by its keys in a recipe",
     "recommended.settings[].name": "hyper-parameter to start from",
     "recommended.settings[].value": "as text",
     "recommended.settings[].reason": "",
@@ -113,7 +115,7 @@ RECOMMENDATION = {
     "alternatives[].expected_bytes": "",
     "alternatives[].high_bytes": "",
     "alternatives[].num_gpus": "",
-    "alternatives[].strategy": "single, ddp, zero1, zero2, zero3 or fsdp",
+    "alternatives[].strategy": f"one of {', '.join(ENGINES.names)}",
     "alternatives[].tokens_per_second": "",
     "alternatives[].hours": "",
     "alternatives[].why_not": "null for the chosen one",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from advisor.choice import words
 from advisor.choice.fit import Fit
 from profiles.facts import GIB, Model
 from runner.rehearsal.answers import Rehearsed, Tried
@@ -23,7 +22,7 @@ _MOMENTS = {
 def lines(found: Rehearsed, fit: Fit, width: int) -> list[str]:
     """The table of moments, and what it means for the device."""
     plan = found.plan
-    batch = f"{plan.method}, {plan.micro_batch} x {count_text(plan.seq_len)} tokens"
+    batch = f"{plan.method.name}, {plan.micro_batch} x {count_text(plan.seq_len)} tokens"
     how = f"the model's own code, on tensors without memory ({batch})"
     took = f"rehearsed in {duration_text(found.seconds)}"
     return [
@@ -91,8 +90,8 @@ def unmodelled(model: Model, tried: Sequence[Tried], where: str, width: int) -> 
 
 
 def _tried(one: Tried) -> tuple[str, str, str, str]:
-    rank = f" rank {one.plan.rank}" if one.plan.adapts else ""
-    name = words.RUNGS[one.plan.method] + rank
+    rank = one.plan.method.in_short(one.plan.settings)
+    name = f"{one.plan.method.title} {rank}".rstrip()
     if one.rehearsed is None or one.device is None:
         return name, "no", "", f"{one.why}: not rehearsed"
     peak = f"{one.device.low_bytes / GIB:.1f}-{one.device.high_bytes / GIB:.1f}"
