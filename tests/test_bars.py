@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from textual.app import App, ComposeResult
 
+from profiles.quantities import bytes_text
 from tui.plain_bars import meter, stacked
-from tui.terminal import Symbols, bytes_text
+from tui.terminal import Symbols
 from tui.widgets.bars import Meter, Stack
 
 GIB = 1024**3

@@ -6,13 +6,14 @@ import time
 from collections.abc import Iterator
 
 from profiles.errors import ExitCode
+from profiles.quantities import count_text, duration_text
 from profiles.runs.journal import Record, Tail
 from profiles.runs.notices import ENDING
 from profiles.runs.reading import whole
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import State, Status, status
 from tui import plain
-from tui.terminal import clean, count_text, duration_text
+from tui.terminal import clean
 
 _POLL_SECONDS = 0.5
 _STEP_LINE_SECONDS = 5.0

@@ -10,10 +10,11 @@ from collections import Counter, deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from profiles.quantities import count_text, duration_text, percent_text
 from profiles.runs.rundir import read_json
 from profiles.runs.state import State
 from tui.store import Series
-from tui.terminal import clean, count_text, duration_text, percent_text
+from tui.terminal import clean
 
 if TYPE_CHECKING:
     from profiles.runs.journal import Record

@@ -12,9 +12,9 @@ from advisor.cost import sharding, weights
 from advisor.graph.network import network
 from advisor.plan import WHOLE_METHODS
 from profiles.facts import GIB
+from profiles.quantities import bytes_text, count_text
 from tui.pages.memory import component, when_and_where
 from tui.plain import table, wrap
-from tui.terminal import bytes_text, count_text
 
 if TYPE_CHECKING:
     from advisor.choice.fit import Fit

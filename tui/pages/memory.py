@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from advisor.choice.fit import Fit
 from advisor.cost.memory import MemoryEstimate, Moment
+from profiles.quantities import bytes_text
 from tui.plain import wrap
 from tui.plain_bars import stacked
-from tui.terminal import Symbols, bytes_text
+from tui.terminal import Symbols
 
 MOMENTS = {
     "forward": "as the forward pass ends",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from textual.containers import Grid
 from textual.widget import Widget
 
+from profiles.quantities import duration_text
 from profiles.runs.rundir import read_json
 from profiles.runs.state import State
 from tui import keys, seen
@@ -19,7 +20,7 @@ from tui.screens import panes
 from tui.screens.ask import Ask
 from tui.screens.layer import Layer
 from tui.screens.parts import Panel, Rows
-from tui.terminal import clean, duration_text
+from tui.terminal import clean
 from tui.widgets.chart import Chart
 
 if TYPE_CHECKING:

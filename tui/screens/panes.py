@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from profiles.quantities import bytes_text, count_text, duration_text, percent_text
 from tui.plain_bars import meter
-from tui.terminal import Symbols, bytes_text, clean, count_text, duration_text, percent_text
+from tui.terminal import Symbols, clean
 
 if TYPE_CHECKING:
     from tui.live import LiveRun
