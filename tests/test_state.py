@@ -327,6 +327,16 @@ def test_a_relative_home_is_one_place_everywhere(tmp_path, monkeypatch):
     assert rundir.home() == tmp_path / "here"
 
 
+@pytest.mark.parametrize("content", [b"{", b"{}", b'{"base_dir": 7}', b'{"base_dir": null}'])
+def test_a_run_that_does_not_say_where_it_was_started_begins_at_itself(run, content):
+    """Its recipe lies there, and no other place is made up."""
+    durable.write_json(run.manifest, {"base_dir": "/data/here"})
+    told = run.base_dir()
+    run.manifest.write_bytes(content)
+
+    assert (told, run.base_dir()) == (Path("/data/here"), run.path)
+
+
 def test_a_file_system_that_counts_no_blocks_is_not_full(run, sleeper, monkeypatch):
     """Some that are mounted over a network say zero of everything."""
     working(run, sleeper.pid)

@@ -60,7 +60,7 @@ def load(run: RunDir) -> Report:
             code=ExitCode.NO_INPUT,
         )
     made = recipe_of(run)
-    base = model.from_folder(_base_dir(run) / made.model.id)
+    base = model.from_folder(run.base_dir() / made.model.id)
     backend = "cpu" if facts.device == "cpu" else "cuda"
     predicted = memory.estimate(base, made.to_plan(facts.longest), backend=backend)
     return findings.report(facts, made, base, predicted)
@@ -69,10 +69,6 @@ def load(run: RunDir) -> Report:
 def recipe_of(run: RunDir) -> Recipe:
     """The recipe a run was started with."""
     return recipe.parse(run.recipe.read_text(), where=str(run.recipe))
-
-
-def _base_dir(run: RunDir) -> Path:
-    return Path(str((rundir.read_json(run.manifest) or {}).get("base_dir", run.path)))
 
 
 def _out(out: Path | None) -> Path:
@@ -99,7 +95,7 @@ def _applied(run: RunDir, report: Report, ids: tuple[str, ...]) -> Recipe:
             code=ExitCode.USAGE,
         )
     content = findings.patched(recipe_of(run), [known[i] for i in ids])
-    base = _base_dir(run)
+    base = run.base_dir()
     # the new recipe may lie elsewhere than the old one, so its inputs are named in full
     content["model"]["id"] = str((base / content["model"]["id"]).resolve())
     content["data"]["train"] = str((base / content["data"]["train"]).resolve())
