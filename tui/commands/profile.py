@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from advisor import findings, recipe
@@ -10,8 +11,8 @@ from advisor.findings import Report
 from advisor.recipe import Recipe
 from profiles.errors import ExitCode, UserError
 from profiles.models import model
+from profiles.runs import notices, rundir
 from profiles.runs import run as runs
-from profiles.runs import rundir
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import status
 from tui import output, plain
@@ -50,11 +51,12 @@ def profile(
 
 def load(run: RunDir) -> Report:
     """Facts, prediction and findings of a run; UserError if it has no step yet."""
-    facts = runs.from_run_dir(run)
+    facts, num_damaged = runs.from_run_dir(run)
+    lacking = notices.passed_over(num_damaged)
     if facts is None:
         raise UserError(
             "there is nothing to report yet",
-            why="the run has not finished one training step",
+            why="; ".join(filter(None, ["no finished training step is recorded", lacking])),
             do="`advisor watch` shows what it does, `advisor logs` what it said",
             where=str(run.path),
             code=ExitCode.NO_INPUT,
@@ -63,7 +65,8 @@ def load(run: RunDir) -> Report:
     base = model.from_folder(run.base_dir() / made.model.id)
     backend = "cpu" if facts.device == "cpu" else "cuda"
     predicted = memory.estimate(base, made.to_plan(facts.longest), backend=backend)
-    return findings.report(facts, made, base, predicted)
+    found = findings.report(facts, made, base, predicted)
+    return replace(found, not_measured=(*found.not_measured, lacking)) if lacking else found
 
 
 def recipe_of(run: RunDir) -> Recipe:
