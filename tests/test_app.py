@@ -44,6 +44,7 @@ from tui.screens.parts import Page, Rows
 from tui.screens.path_form import complete
 from tui.screens.recommendation import RecommendationScreen
 from tui.screens.report import ReportScreen
+from tui.screens.table import SCREENS
 from tui.terminal import decide
 
 if TYPE_CHECKING:
@@ -747,10 +748,9 @@ def test_the_footer_fits_and_names_the_way_out(
 
 def test_every_bound_action_exists() -> None:
     """A registry entry without a method would be a dead key."""
-    screens = (Home, ModelScreen, DataScreen, RecommendationScreen, LiveScreen, ReportScreen, Pager)
     missing = [
         f"{screen.__name__}.{action.name}"
-        for screen in (*screens, ConsoleScreen)
+        for screen in (Home, *(load() for load in SCREENS.values()))
         for action in screen.ACTIONS
         if action.name and not hasattr(screen, f"action_{action.name}")
     ]

@@ -8,16 +8,11 @@ import subprocess
 import sys
 
 import pytest
+from data_files import write_rows
 
 from profiles.data import dataset
 from profiles.errors import ExitCode, UserError
 from profiles.models import chat_template
-
-
-def write(folder, rows, name="train.jsonl"):
-    path = folder / name
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 def pair(prompt, completion, **more):
@@ -25,7 +20,7 @@ def pair(prompt, completion, **more):
 
 
 def looked(folder, rows, **options):
-    return dataset.check(write(folder, rows), **options)
+    return dataset.check(write_rows(folder, rows), **options)
 
 
 # --- Repeats ---
@@ -60,24 +55,24 @@ def test_texts_without_a_prompt_do_not_contradict_each_other(tmp_path):
 def test_a_label_that_changes_is_a_contradiction(tmp_path):
     """One text in two classes; many pairs to one prompt are no fault."""
     rows = [{"text": "fine", "label": 0}, {"text": "Fine", "label": 1}]
-    assert dataset.inspect(write(tmp_path, rows)).dataset.num_conflicts == 1
+    assert dataset.inspect(write_rows(tmp_path, rows)).dataset.num_conflicts == 1
     rows = [{"prompt": "q", "chosen": f"yes {n}", "rejected": "no"} for n in range(4)]
-    assert dataset.inspect(write(tmp_path, rows)).dataset.num_conflicts == 0
+    assert dataset.inspect(write_rows(tmp_path, rows)).dataset.num_conflicts == 0
 
 
 def test_a_pair_that_chooses_what_it_rejects_is_told(tmp_path):
     """Nothing can be preferred."""
     rows = [{"prompt": "q", "chosen": "the same", "rejected": "the same"}]
 
-    found = dataset.inspect(write(tmp_path, rows)).dataset
+    found = dataset.inspect(write_rows(tmp_path, rows)).dataset
 
     assert "1 of 1 pairs choose and reject the same text (first: line 1)" in found.warnings
 
 
 def test_rows_of_the_evaluation_that_are_trained_on_are_counted(tmp_path):
     """Exactly, but for white space, or by their prompt alone."""
-    train = write(tmp_path, [pair(f"question {n}", f"answer {n}") for n in range(50)])
-    held_out = write(
+    train = write_rows(tmp_path, [pair(f"question {n}", f"answer {n}") for n in range(50)])
+    held_out = write_rows(
         tmp_path,
         [
             pair("question 7", "answer 7"),
@@ -92,7 +87,7 @@ def test_rows_of_the_evaluation_that_are_trained_on_are_counted(tmp_path):
 
     assert (leak.exact.count, leak.near.count, leak.prompt.count) == (1, 1, 1)
     assert (leak.exact.line, leak.exact.other_line) == (1, 8)
-    checked = dataset.check_to_train(held_out, train=dataset.check_to_train(train))
+    checked = dataset.check_to_train(held_out).compared_with(dataset.check_to_train(train))
     assert "2 rows of the evaluation are also trained on" in checked.dataset.warnings
 
 
@@ -179,12 +174,12 @@ def test_missing_keys_are_counted(tmp_path):
 def test_very_many_keys_in_a_row_are_read(tmp_path):
     """Only the first are told apart, and no name is searched among all."""
     row = {f"k{n}": n for n in range(200_000)}
-    path = write(tmp_path, [row])
+    path = write_rows(tmp_path, [row])
 
     with pytest.raises(UserError, match="no known data format"):
         dataset.check(path)
 
-    assert len(dataset.check(write(tmp_path, [pair("p", "c") | row])).columns) == 64
+    assert len(dataset.check(write_rows(tmp_path, [pair("p", "c") | row])).columns) == 64
 
 
 # --- Lengths ---
@@ -202,7 +197,7 @@ def word_tokenizer(folder):
 def test_a_length_that_cuts_most_replies_off_refuses_the_file(tmp_path):
     """Measured it refuses, predicted it warns; a look says what is wrong in both cases."""
     rows = [pair("word " * 30, f"reply {n}") for n in range(3)] + [pair("word", "the reply")] * 2
-    path, folder = write(tmp_path, rows), word_tokenizer(tmp_path)
+    path, folder = write_rows(tmp_path, rows), word_tokenizer(tmp_path)
     expected = "3 of 5 examples have no trainable token at max_length 20; p95 length 32"
 
     with pytest.raises(UserError) as caught:
@@ -227,7 +222,7 @@ def test_a_few_lost_replies_are_counted(tmp_path):
 
 def test_a_huge_line_is_read_in_bounded_memory_and_told(tmp_path):
     """40 MB in one row, with at most 1 GB of address space above what Python takes."""
-    path = write(tmp_path, [pair("p", "c"), pair("q", "x y " * 10_000_000)])
+    path = write_rows(tmp_path, [pair("p", "c"), pair("q", "x y " * 10_000_000)])
 
     def limit():
         resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))

@@ -63,11 +63,13 @@ def test_every_record_of_an_old_run_is_read(run):
 
 
 def test_every_record_would_be_written_again_as_it_was(run):
-    """The same names in the same order, the same values."""
+    """The same names in the same order, the same values, and nothing that it did not know."""
     for path in (run.supervisor_events, run.worker_events, run.metrics, run.samples):
         lines = list(on_disk.read_all(path))
         again = [
-            {**dict(list(line.items())[:6]), **record.content(), "crc": line["crc"]}
+            dict(list(line.items())[:6])
+            | {name: value for name, value in record.content().items() if value is not None}
+            | {"crc": line["crc"]}
             for line, record in zip(lines, Tail(path).poll(), strict=True)
         ]
 

@@ -42,7 +42,7 @@ ON_DISK = {
     "OutOfMemory": "oom step during pieces micro_batch accumulation error what",
     "Paused": "paused step reason what",
     "Prepared": "prepared seconds num_train num_dropped num_at_max_length num_trainable "
-    "reclaimed_bytes device",
+    "reclaimed_bytes device compute_capability",
     "Progressing": "progressing step",
     "Responsive": "responsive",
     "Restarted": "restarted number of what",
@@ -68,7 +68,7 @@ ON_DISK = {
 """Kind and fields of what version 1 of the format has: other versions read it, so it stays."""
 OPTIONAL = {
     WorkerStarted: {"start"},
-    Prepared: {"num_at_max_length"},
+    Prepared: {"num_at_max_length", "compute_capability"},
     Resumed: {"what"},
     Paused: {"reason", "what"},
     Loss: {"grad_norm", "learning_rate", "epoch"},

@@ -71,12 +71,13 @@ def recommend(
     MACHINEs are for --compare, written as for --gpu: "4x RTX 4090", "8x H100:nvlink".
     """
     from tui.commands import recommend as command
+    from tui.commands.request import Asked, Request
 
-    request = command.Request(
+    request = Request(
         model=model,
         data=data,
         gpu=gpu,
-        asked=command.Asked(**answers),
+        asked=Asked(**answers),
         prices=prices,
         save=save,
         explain=explain,

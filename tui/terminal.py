@@ -44,8 +44,6 @@ class Terminal:
     """The abilities of the terminal that the person sits at."""
 
     ssh: bool
-    tmux: bool
-    """Inside tmux or screen."""
     colours: Colours
     symbols: Symbols
     interactive: bool
@@ -86,7 +84,6 @@ def decide(environ: Mapping[str, str], *, is_tty: bool, encoding: str) -> Termin
     term = environ.get("TERM", "")
     return Terminal(
         ssh=any(environ.get(name) for name in ("SSH_CONNECTION", "SSH_TTY", "SSH_CLIENT")),
-        tmux=bool(environ.get("TMUX") or environ.get("STY")),
         colours=_colours(environ) if is_tty else Colours.NONE,
         symbols=_symbols(environ, encoding),
         interactive=is_tty and term not in {"", "dumb"},

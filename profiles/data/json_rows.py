@@ -23,7 +23,7 @@ from profiles.data.dataset_errors import (
     too_deep,
     torn,
 )
-from profiles.data.formats import NumberedRow, Row, RowError
+from profiles.data.formats.spec import NumberedRow, Row, RowError
 from profiles.data.json_values import DECODER, MAX_DEPTH, depth, said_once
 
 if TYPE_CHECKING:

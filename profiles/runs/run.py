@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 import psutil
 
-from profiles.facts import Run, Sample
+from profiles.machines import gputable
+from profiles.run_facts import Run, Sample
 from profiles.runs.journal import Tail
 from profiles.runs.records import Record
 from profiles.runs.records.metrics import PHASES, Loss, Step
@@ -27,7 +28,7 @@ from profiles.runs.records.worker import (
     TrainBegun,
     Unpaused,
 )
-from profiles.runs.rundir import RunDir
+from profiles.runs.rundir import RunDir, read_json
 
 _WARMUP_STEPS = 5
 _WARMUP_SHARE = 0.05
@@ -56,6 +57,7 @@ def from_run_dir(run: RunDir) -> tuple[Run | None, int]:
     found = Run(
         id=run.id,
         device=_last(e.device for e in _of(Prepared, events)) or "cpu",
+        compute_capability=_capability(run, events),
         num_steps=done[-1].step,
         **_rates(done, events),
         **_stalls(events),
@@ -67,6 +69,16 @@ def from_run_dir(run: RunDir) -> tuple[Run | None, int]:
         samples=_answers(events),
     )
     return found, num_damaged
+
+
+def _capability(run: RunDir, events: list[Record]) -> str | None:
+    """As the worker saw it, or as the table of GPUs has it for the name in the recipe's lock."""
+    told = _last(e.compute_capability for e in _of(Prepared, events))
+    if told is not None:
+        return told
+    name = (read_json(run.recipe_lock) or {}).get("gpu")
+    part = gputable.look_up(name) if isinstance(name, str) else None
+    return part.compute_capability if part else None
 
 
 def _of(kind: type[Kind], records: Iterable[Record]) -> list[Kind]:

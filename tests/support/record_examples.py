@@ -19,7 +19,7 @@ def classes():
 def example(cls, **changes):
     """One of this class with every field set, but for what is asked for."""
     hints = get_type_hints(cls)
-    names = [f.name for f in fields(cls) if not f.metadata]
+    names = [f.name for f in fields(cls) if "name" not in f.metadata]
     return cls(**{name: value_of(hints[name]) for name in names} | changes)
 
 

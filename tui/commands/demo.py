@@ -23,6 +23,7 @@ from runner.supervision import engines, launch
 from tui import plain, report
 from tui.commands import profile
 from tui.commands import recommend as advice
+from tui.commands.request import Asked
 from tui.follow import follow
 from tui.pages import machine as machine_page
 from tui.pages import recommendation as advice_page
@@ -50,7 +51,7 @@ def demo() -> int:
 
     _say(3, "what the advisor recommends")
     model = models.from_folder(base)
-    found = advice.find(model, str(data), machine.probe(folder), advice.Asked())
+    found = advice.find(model, str(data), machine.probe(folder), Asked())
     plain.show([advice_page.headline(found), *advice_page.path(found, width)])
 
     _say(4, "the training, in a process of its own")

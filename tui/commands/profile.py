@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from advisor import findings, recipe
-from advisor.cost import memory
 from advisor.findings import Report
 from advisor.recipe import Recipe
 from profiles.errors import ExitCode, UserError
@@ -63,9 +62,7 @@ def load(run: RunDir) -> Report:
         )
     made = recipe_of(run)
     base = model.from_folder(run.base_dir() / made.model.id)
-    backend = "cpu" if facts.device == "cpu" else "cuda"
-    predicted = memory.estimate(base, made.to_plan(facts.longest), backend=backend)
-    found = findings.report(facts, made, base, predicted)
+    found = findings.report(facts, made, base)
     return replace(found, not_measured=(*found.not_measured, lacking)) if lacking else found
 
 

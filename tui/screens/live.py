@@ -239,15 +239,11 @@ class LiveScreen(Layer):
 
     def action_report(self) -> None:
         """Where memory and time went."""
-        from tui.screens.report import ReportScreen  # noqa: PLC0415  # screens load when used
-
-        self.app.push_screen(ReportScreen(self.desk, self.run_dir))
+        self.desk.open("report", self.run_dir, over_curves=True)
 
     def action_console(self) -> None:
         """Open the console log at its end."""
-        from tui.screens.console import ConsoleScreen  # noqa: PLC0415
-
-        self.app.push_screen(ConsoleScreen(self.desk, self.run_dir))
+        self.desk.open("console", self.run_dir)
 
     def action_copy(self) -> None:
         """Give the id to the clipboard and to the eye."""

@@ -17,6 +17,9 @@ WHOLE_LIMIT = 1 << 63
 NUMBER_LIMIT = 1e100
 """Beyond what float32 can say: no measurement is as large."""
 
+LEFT_OUT = {"left_out": True}
+"""Metadata of a field that is None and not written where there is nothing to say."""
+
 Shape = TypeVar("Shape")
 Check = Callable[[Any], Any]
 _ABSENT: Any = object()
@@ -62,11 +65,10 @@ class Form(Generic[Shape]):
         self._shape = shape
         known = [_known(shape, f, hints[f.name]) for f in fields(shape)]  # type: ignore[arg-type]  # a dataclass
         self._known = tuple((k.name, k.number, k.limit, k.put, k) for k in known)
-        # What is None unless it is given is left out while it is None
         self._written = tuple(
-            (f.name, f.default is None)
+            (f.name, "left_out" in f.metadata)
             for f in fields(shape)  # type: ignore[arg-type]
-            if not f.metadata
+            if "name" not in f.metadata
         )
 
     def read(self, content: Mapping[str, Any]) -> Shape:
@@ -100,14 +102,14 @@ def form_of(shape: type[Shape]) -> Form[Shape]:
     return _forms[shape]
 
 
-def _known(shape: type, field: Field[Any], hint: Any) -> _Known:
-    name, limit = field.metadata.get("name", field.name), field.metadata.get("limit")
+def _known(shape: type, known: Field[Any], hint: Any) -> _Known:
+    name, limit = known.metadata.get("name", known.name), known.metadata.get("limit")
     kinds = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
     number = kinds[0] if get_origin(hint) in (None, UnionType) and kinds[0] in _LIMITS else None
-    default = _ABSENT if field.default is MISSING or field.metadata else field.default
+    default = _ABSENT if known.default is MISSING or "name" in known.metadata else known.default
     return _Known(
         name=name,
-        put=getattr(shape, field.name).__set__,
+        put=getattr(shape, known.name).__set__,
         check=_bounded(number, limit) if number and limit else _check(hint),
         default=default,
         number=number,

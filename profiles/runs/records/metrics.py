@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
+from profiles.runs.records.form import LEFT_OUT
 from profiles.runs.records.record import Record
 
 PHASES = ("data", "forward", "backward", "optimizer", "other")
@@ -29,12 +30,12 @@ class Step(Record):
     """Tokens of the longest row."""
     rss_peak_bytes: int
     """Of the process, since its start."""
-    allocated_bytes: int | None = None
+    allocated_bytes: int | None = field(default=None, metadata=LEFT_OUT)
     """This and the following on a GPU alone, peaks since the start of the process."""
-    allocated_peak_bytes: int | None = None
-    reserved_peak_bytes: int | None = None
-    num_alloc_retries: int | None = None
-    gpu_phases: dict[str, float] | None = None
+    allocated_peak_bytes: int | None = field(default=None, metadata=LEFT_OUT)
+    reserved_peak_bytes: int | None = field(default=None, metadata=LEFT_OUT)
+    num_alloc_retries: int | None = field(default=None, metadata=LEFT_OUT)
+    gpu_phases: dict[str, float] | None = field(default=None, metadata=LEFT_OUT)
     """Seconds of the device by phase, without `other`."""
 
     @property
@@ -59,9 +60,9 @@ class Loss(Record):
 
     step: int
     loss: float | None
-    grad_norm: float | None = None
-    learning_rate: float | None = None
-    epoch: float | None = None
+    grad_norm: float | None = field(default=None, metadata=LEFT_OUT)
+    learning_rate: float | None = field(default=None, metadata=LEFT_OUT)
+    epoch: float | None = field(default=None, metadata=LEFT_OUT)
 
 
 def loss_text(loss: float | None) -> str:

@@ -41,6 +41,8 @@ class Prepared(Record):
     reclaimed_bytes: int
     """What a crash had left of unfinished checkpoints."""
     device: str
+    compute_capability: str | None = None
+    """Of a CUDA device."""
 
     @property
     def words(self) -> str:
