@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from profiles.quantities import bytes_text
 from tui.plain_bars import meter, stacked
-from tui.terminal import Symbols, bytes_text
+from tui.terminal import Symbols
 
 GIB = 1024**3
 

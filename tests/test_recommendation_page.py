@@ -18,9 +18,10 @@ from advisor.registry.low_rank import ALL_TARGETS
 from profiles.facts import Origin
 from profiles.machines import planned
 from profiles.models import catalog, find_model
+from profiles.quantities import bytes_text
 from tui.pages import alternatives, explain, memory
 from tui.pages import recommendation as page
-from tui.terminal import Symbols, bytes_text, num_cells
+from tui.terminal import Symbols, num_cells
 
 MODELS = ("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen3-30B-A3B", "mistralai/Mixtral-8x7B-v0.1")
 BOXES = ("1x RTX 4090", "8x H100", "2 nodes of 4x A100 40GB", "T4")

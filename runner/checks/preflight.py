@@ -111,7 +111,7 @@ def check_resume(run: RunDir, *, share: bool = False, allow_changed: bool = Fals
     if there is no longer room for it.
     """
     recipe = recipes.parse(run.recipe.read_text(), where=str(run.recipe))
-    base_dir = Path(str((read_json(run.manifest) or {}).get("base_dir", run.path)))
+    base_dir = run.base_dir()
     here = machine.probe(rundir.home())
     gpu_checks.check(here, recipe.hardware.gpus, recipe.train.precision, torch_build.installed())
     changed = _changed_data(run, recipe, base_dir)

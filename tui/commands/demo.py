@@ -15,6 +15,7 @@ from profiles import installation
 from profiles.errors import ExitCode, UserError
 from profiles.machines import machine
 from profiles.models import model as models
+from profiles.quantities import duration_text
 from profiles.runs import durable, rundir
 from runner.checks import preflight
 from runner.demo_text import instruction_rows
@@ -26,7 +27,7 @@ from tui.commands.request import Asked
 from tui.follow import follow
 from tui.pages import machine as machine_page
 from tui.pages import recommendation as advice_page
-from tui.terminal import duration_text, look_at_terminal
+from tui.terminal import look_at_terminal
 
 _NUM_ROWS = 1200
 _SEED = 1

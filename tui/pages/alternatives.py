@@ -6,8 +6,8 @@ from advisor.choice import words
 from advisor.choice.recommend import Alternative, Recommendation
 from advisor.choice.unlock import Unlock
 from profiles.facts import GIB
+from profiles.quantities import bytes_text, count_text
 from tui.plain import table, wrap
-from tui.terminal import bytes_text, count_text
 
 _INDENT = " " * 6
 _HEADER = ("", "method", "fits", "peak, GiB", "tokens/s", "hours", "runs")

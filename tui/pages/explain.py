@@ -11,9 +11,9 @@ from advisor import precision
 from advisor.cost import sharding, weights
 from advisor.graph.network import network
 from profiles.facts import GIB
+from profiles.quantities import bytes_text, count_text
 from tui.pages.memory import component, when_and_where
 from tui.plain import table, wrap
-from tui.terminal import bytes_text, count_text
 
 if TYPE_CHECKING:
     from advisor.choice.fit import Fit

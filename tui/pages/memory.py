@@ -8,9 +8,10 @@ from __future__ import annotations
 from advisor.choice.fit import Fit
 from advisor.cost.memory import MemoryEstimate
 from advisor.cost.moments import Moment
+from profiles.quantities import bytes_text
 from tui.plain import wrap
 from tui.plain_bars import stacked
-from tui.terminal import Symbols, bytes_text
+from tui.terminal import Symbols
 
 MOMENTS = {
     "forward": "as the forward pass ends",

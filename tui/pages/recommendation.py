@@ -9,11 +9,12 @@ from advisor.choice.fit import Fit
 from advisor.choice.recommend import Pick, Recommendation
 from advisor.cost.speed import cost
 from profiles.facts import Machine
+from profiles.quantities import bytes_text, count_text, duration_text
 from tui.pages import alternatives, memory
 from tui.pages.machine import names
 from tui.pages.model import size
 from tui.plain import facts, table, wrap
-from tui.terminal import Symbols, bytes_text, count_text, duration_text
+from tui.terminal import Symbols
 
 if TYPE_CHECKING:
     from runner.rehearsal.answers import Rehearsed

@@ -11,6 +11,7 @@ from textual.widgets.option_list import Option
 
 from profiles import installation
 from profiles.machines import machine
+from profiles.quantities import duration_text
 from profiles.runs import rundir
 from profiles.runs.state import Status, status
 from tui import keys
@@ -18,7 +19,7 @@ from tui.pages import machine as machine_page
 from tui.pages import status as status_page
 from tui.screens.layer import Layer
 from tui.screens.parts import Page, Rows
-from tui.terminal import duration_text, harmless
+from tui.terminal import harmless
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from advisor.choice import recommend as advice
 from profiles.machines import machine
+from profiles.quantities import bytes_text, duration_text
 from profiles.runs import rundir
 from tui import keys
 from tui.commands.request import Asked
@@ -16,7 +17,7 @@ from tui.plain import error_lines, wrap
 from tui.screens.ask import Ask, AskText
 from tui.screens.layer import Layer
 from tui.screens.parts import Page, Rows
-from tui.terminal import bytes_text, clean, duration_text
+from tui.terminal import clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
