@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,8 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc]
             accumulation=self.args.gradient_accumulation_steps,
             lighter=lighter,
         )
+        self.before_steps: Callable[[], None] = lambda: None
+        """Called once the model is wrapped, before the first step of an attempt."""
         self._staging: Path | None = None
         self._begun: list[pieces.Batch] = []
         self._is_trial = False
@@ -298,6 +300,10 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc]
         return result
 
     # --- Checkpoints ------------------------------------------------------------------------
+
+    def load_weights(self, checkpoint: Path) -> None:
+        """Take the weights of a checkpoint and nothing else of it."""
+        self._load_from_checkpoint(str(checkpoint))
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """No model card: it would name local paths, and nothing is published."""
