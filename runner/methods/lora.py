@@ -24,6 +24,7 @@ def prepare(recipe: Recipe, model_dir: Path) -> Prepared:
     dtype = COMPUTE_DTYPES[recipe.train.precision]
     options = {}
     if isinstance(method, QloraMethod):
+        _keep_the_storage_format()
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
@@ -41,3 +42,14 @@ def prepare(recipe: Recipe, model_dir: Path) -> Prepared:
         task_type=TaskType.CAUSAL_LM,
     )
     return Prepared(model=load_base(model_dir, dtype, **options), peft_config=adapter)
+
+
+def _keep_the_storage_format() -> None:
+    """On CPUs with AVX512-BF16 bitsandbytes repacks 4-bit weights in evaluation mode.
+
+    Its backward pass reads repacked weights wrongly (bitsandbytes 0.50), and a linear with a bias
+    fails.
+    """
+    import bitsandbytes.nn  # noqa: PLC0415  # wanted by quantized methods alone
+
+    bitsandbytes.nn.modules.has_avx512bf16 = lambda: False
