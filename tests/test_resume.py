@@ -8,6 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import mixtures  # noqa: E402
 import ranks  # noqa: E402
 import real_runs  # noqa: E402
 
@@ -40,15 +41,38 @@ def die_after(monkeypatch):
     return arrange
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
-@pytest.mark.parametrize("packing", [False, True])
-def test_a_resumed_run_has_the_same_weights_bit_for_bit(
-    tiny_model, orders, die_after, method, packing
-):
-    """Killed in the middle of an epoch and in the next; shuffled, accumulation 3, dropout 0.1."""
-    settings = {"method": method, "packing": packing, "steps": 9, "save_every": 2}
-    undisturbed = real_runs.new_run(tiny_model, orders, **settings)
-    disturbed = real_runs.new_run(tiny_model, orders, **settings)
+BF16 = {"precision": "bf16_pure"}
+CASES = {
+    "lora": {},
+    "full": {},
+    "lora, packed": {"packing": True},
+    "full, packed": {"packing": True},
+    "lora, 16-bit adapters": BF16,
+    "qlora, 16-bit adapters": {},
+    "full, 16-bit": BF16,
+    "full mixtral": {},
+    "full qwen3_moe": {},
+}
+
+
+@pytest.fixture
+def base(tiny_model, tmp_path):
+    """The folder of a model by its family; the tiny Llama for none."""
+    return lambda family: mixtures.save(family, tmp_path / family) if family else tiny_model
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_resumed_run_has_the_same_weights_bit_for_bit(base, orders, die_after, case):
+    """Killed in the middle of an epoch and in the next; shuffled, accumulation 3, dropout 0.1.
+
+    The base is evaluated in the first attempt alone, the adapters' type is kept.
+    """
+    method, _, family = case.partition(",")[0].partition(" ")
+    settings = {"method": method, "steps": 9, "save_every": 2, "split": "9:1:0"}
+    model = base(family)
+    undisturbed, disturbed = (
+        real_runs.new_run(model, orders, **settings, **CASES[case]) for _ in range(2)
+    )
     real_runs.attempt(undisturbed)
 
     die_after(3)
@@ -62,7 +86,8 @@ def test_a_resumed_run_has_the_same_weights_bit_for_bit(
 
     wanted, found = real_runs.weights(undisturbed), real_runs.weights(disturbed)
     assert [e["from_step"] for e in real_runs.events(disturbed, "resumed")] == [2, 6]
-    assert wanted.keys() == found.keys()
+    assert {n: t.dtype for n, t in wanted.items()} == {n: t.dtype for n, t in found.items()}
+    assert ({t.dtype for t in found.values()} == {torch.bfloat16}) == ("16-bit" in case)
     assert all(torch.equal(wanted[name], found[name]) for name in wanted)
     assert real_runs.losses(disturbed) == real_runs.losses(undisturbed)
 
