@@ -25,6 +25,7 @@ def prepare(recipe: Recipe, model_dir: Path) -> Prepared:
     dtype = COMPUTE_DTYPES[recipe.train.precision]
     options = {}
     if method.base_bits == 4:
+        _keep_the_storage_format()
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
@@ -48,3 +49,14 @@ def _targets(method: LowRank) -> str | list[str]:
     """In PEFT's terms: its word for all linears, a pattern, or the names as given."""
     words = {"all": "all-linear", "attention": ATTENTION_LINEARS}
     return words[method.targets] if isinstance(method.targets, str) else list(method.targets)
+
+
+def _keep_the_storage_format() -> None:
+    """On CPUs with AVX512-BF16 bitsandbytes repacks 4-bit weights in evaluation mode.
+
+    Its backward pass reads repacked weights wrongly (bitsandbytes 0.50), and a linear with a bias
+    fails.
+    """
+    import bitsandbytes.nn  # noqa: PLC0415  # wanted by quantized methods alone
+
+    bitsandbytes.nn.modules.has_avx512bf16 = lambda: False

@@ -6,14 +6,16 @@ evaluation, artefact.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, TrainerState
+from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 from trl import SFTConfig
 
@@ -30,7 +32,7 @@ from runner.training.attempt import Attempt
 from runner.training.division import DURING
 from runner.training.resume import Start
 from runner.training.saving import weights_bytes
-from runner.training.stopping import StopEarly
+from runner.training.stopping import NoStepLeft, StopEarly
 from runner.training.trainer import RunTrainer
 
 _PERIODS = 5
@@ -77,7 +79,7 @@ class Session:
             compute_capability=_compute_capability(trainer.args.device),
         )
         if start.path is None:
-            self._base_evaluation(trainer, splits)
+            trainer.before_steps = partial(self._base_evaluation, trainer, splits)
         self._train(trainer, start)
         if trainer.state.global_step < trainer.state.max_steps:
             self.events.append("end", state=State.STOPPED, step=trainer.state.global_step)
@@ -91,21 +93,11 @@ class Session:
                 reason = "an earlier attempt ran out of memory"
                 trainer.division.set(during, pieces, reason, step=start.step)
         if start.path is not None and start.weights_only:
-            trainer._load_from_checkpoint(str(start.path))  # noqa: SLF001  # no public way
-        elif start.path is not None and self._took_last_step(trainer, start.path):
-            return
+            trainer.before_steps = partial(trainer.load_weights, start.path)
         go_on = None if start.weights_only or start.path is None else str(start.path)
-        trainer.train(resume_from_checkpoint=go_on)
+        with contextlib.suppress(NoStepLeft):
+            trainer.train(resume_from_checkpoint=go_on)
         trainer.recorder.flush()
-
-    def _took_last_step(self, trainer: RunTrainer, checkpoint: Path) -> bool:
-        """Killed after the last step: the Trainer would make one step more."""
-        saved = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-        if trainer.is_fsdp_enabled or not 0 < saved.max_steps <= saved.global_step:
-            return False
-        trainer._load_from_checkpoint(str(checkpoint))  # noqa: SLF001  # no public way
-        trainer.state = saved
-        return True
 
     def _start(self) -> Start:
         """Where this attempt begins; the first rank looks, and the others are told."""
@@ -218,11 +210,16 @@ class Session:
         )
 
     def _base_evaluation(self, trainer: RunTrainer, splits: data.Splits) -> None:
-        """What the base model can do, so that the gain can be told."""
+        """What the base model can do, so that the gain can be told.
+
+        Measured on the model as it is wrapped for training: Accelerate would take one that it has
+        wrapped for evaluation alone as ready, and never put the processes together.
+        """
         self.progress.phase = "evaluating"
         if splits.eval is not None:
             trainer.evaluate()
         self._examples(trainer, splits, "before")
+        self.progress.phase = "training"
 
     def _finish(self, trainer: RunTrainer, splits: data.Splits) -> int:
         self.progress.phase = "finishing"
