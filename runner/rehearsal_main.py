@@ -11,11 +11,11 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from advisor.plan import ALL_TARGETS, Plan
+from advisor.plan import Plan
 from profiles.errors import ExitCode, UserError
 from profiles.models import catalog
 
@@ -56,33 +56,39 @@ def rehearsed(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def plan_of(content: dict[str, Any]) -> Plan:
-    """A plan from its fields; those that a process of another version does not know are left."""
-    known = {field.name for field in fields(Plan)} - {"stack"}
-    values = {name: value for name, value in content.items() if name in known}
-    return Plan(**values | {"targets": tuple(values.get("targets", ()))})
+    """A plan from its names."""
+    targets = content.get("targets")
+    lists = {"targets": tuple(targets)} if isinstance(targets, list) else {}
+    return Plan.of(**content | lists)
 
 
 def settings_of(plan: Plan) -> Any:
     """The plan on one device, as a rehearsal takes it."""
     from runner.rehearsal.settings import Settings  # noqa: PLC0415  # torch
 
-    every = set(plan.targets) >= set(ALL_TARGETS)
     return Settings(
-        method=plan.method,
-        rank=plan.rank,
-        dropout=plan.dropout,
-        targets="all-linear" if every else plan.targets,
-        num_virtual_tokens=plan.virtual_tokens,
+        method=plan.method.name,
+        **(_as_the_worker(plan) if plan.method.builder else {}),
+        num_virtual_tokens=plan.settings.num_virtual_tokens,
         precision=plan.precision,
         bits=plan.base_bits,
-        double_quant=plan.double_quant,
         checkpointing=plan.checkpointing,
         loss=plan.loss,
         attention=plan.attention,
-        optimizer=plan.optimizer,
+        optimizer=plan.optimizer.name,
         accumulation=min(plan.accumulation, _MOST_MICRO_BATCHES),
         packing=plan.packing,
     )
+
+
+def _as_the_worker(plan: Plan) -> dict[str, Any]:
+    """What the method's builder loads and puts on the model."""
+    from runner import methods  # noqa: PLC0415  # torch
+
+    options = methods.load_options(plan)
+    quantized = options.get("quantization_config")
+    nested = {"double_quant": quantized.bnb_4bit_use_double_quant} if quantized else {}
+    return {"adapter": methods.peft_config(plan), "loaded": options["dtype"], **nested}
 
 
 def config_of(name: str) -> Any:
@@ -100,7 +106,7 @@ def _refused(name: str, plan: Plan, error: Exception) -> UserError:
     """What transformers or PEFT said, on one line."""
     said = " ".join(str(error).split())
     return UserError(
-        f"{name} cannot be rehearsed with {plan.method}",
+        f"{name} cannot be rehearsed with {plan.method.name}",
         why=f"{type(error).__name__}: {said[:400]}",
         do="a newer transformers or peft may know it; the formula needs neither",
         where=name,

@@ -6,9 +6,11 @@ import os
 import time
 from pathlib import Path
 
+from on_disk import read_all
+
 from advisor import recipe as recipes
 from profiles.runs import durable, rundir
-from profiles.runs.journal import Journal, SilentJournal, read_all
+from profiles.runs.journal import Journal, SilentJournal
 from runner.training.attempt import Attempt
 from runner.training.stopping import StopFlag
 
@@ -43,7 +45,7 @@ name = "{method}"
 learning_rate = 5e-3
 micro_batch = {micro_batch}
 accumulation = {accumulation}
-precision = "fp32"
+precision = "{precision}"
 """
 ADAPTER = "rank = 8\nalpha = 16\ndropout = 0.1"
 
@@ -61,6 +63,7 @@ def new_run(  # noqa: PLR0913  # as many as a test may want to set
     save_every=4,
     eval_every=1000,
     split="1:0:0",
+    precision="fp32",
     more="",
 ):
     """A run directory, ready for its first attempt; without evaluation unless `split` asks."""
@@ -75,6 +78,7 @@ def new_run(  # noqa: PLR0913  # as many as a test may want to set
         micro_batch=micro_batch,
         accumulation=accumulation,
         split=split,
+        precision=precision,
     )
     run = rundir.create("tiny")
     durable.write_json(run.manifest, {"schema": 1, "created": time.time(), "base_dir": "/"})

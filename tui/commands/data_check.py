@@ -12,9 +12,9 @@ from profiles.data.dataset import Inspected, OnBad
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Model
 from profiles.models import chat_template, find_model
+from profiles.quantities import count_text, percent_text
 from tui import plain
 from tui.pages import data as page
-from tui.terminal import count_text, percent_text
 
 _SHOWN_FROM_BYTES = 20_000_000
 """Smaller files are done before a person looks for progress."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from advisor.registry.lookup import ENGINES
 from profiles.data import formats
 from profiles.data.formats.spec import SFT
 from tui.plain import table, wrap
@@ -56,6 +57,7 @@ RECOMMENDATION = {
     "recommended.learning_rate": "to start from",
     "recommended.epochs": "",
     "recommended.plan.*": "method, batch, rank, precision, strategy: what the estimate is of",
+    "recommended.plan.settings.*": "the method's own, by its keys in a recipe",
     "recommended.settings[].name": "hyper-parameter to start from",
     "recommended.settings[].value": "as text",
     "recommended.settings[].reason": "",
@@ -98,7 +100,7 @@ RECOMMENDATION = {
     "rehearsal.moments[].moment": "forward, loss_backward, layer_backward or optimizer_step",
     "rehearsal.moments[].bytes": "rehearsed",
     "rehearsal.moments[].formula_bytes": "",
-    "rehearsal.low_bytes": "of the device; null where the plan divides weights over devices",
+    "rehearsal.low_bytes": "of the device; null if the plan is divided or not the recommended",
     "rehearsal.high_bytes": "",
     "rehearsal.fits": "the high end fits in what is free",
     "rehearsal.seconds": "that it took",
@@ -117,7 +119,7 @@ RECOMMENDATION = {
     "alternatives[].expected_bytes": "",
     "alternatives[].high_bytes": "",
     "alternatives[].num_gpus": "",
-    "alternatives[].strategy": "single, ddp, zero1, zero2, zero3 or fsdp",
+    "alternatives[].strategy": f"one of {', '.join(ENGINES.names())}",
     "alternatives[].tokens_per_second": "",
     "alternatives[].hours": "",
     "alternatives[].why_not": "null for the chosen one",

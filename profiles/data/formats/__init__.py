@@ -37,9 +37,9 @@ FORMATS: Final[list[Format]] = [
 """In order of preference: the public Alpaca files also have a `text` column, for instance."""
 
 
-def names(tasks: Collection[str]) -> tuple[str, ...]:
-    """The formats that one of these training tasks learns from."""
-    return tuple([one.name for one in FORMATS if one.serves(tasks)])
+def names(tasks: Collection[str] | None = None) -> tuple[str, ...]:
+    """The formats that one of these training tasks learns from; all of them without tasks."""
+    return tuple([one.name for one in FORMATS if tasks is None or one.serves(tasks)])
 
 
 def by_name(name: str) -> Format:
