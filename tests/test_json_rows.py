@@ -288,6 +288,12 @@ def test_a_row_over_many_chunks_is_parsed_a_few_times_only(tmp_path, monkeypatch
     assert len(sizes) < 20
 
 
+def test_the_end_of_a_torn_record_is_shown(tmp_path):
+    """Its last 40 characters."""
+    error = refused(write(tmp_path, '{"text": "t"}\n{"text": "' + "a" * 50 + "b" * 39))
+    assert error.why == "the last record is incomplete: …a" + "b" * 39
+
+
 def test_a_file_that_is_gone_has_changed(tmp_path):
     """As one that is written over."""
     path = write(tmp_path, '{"text": "a"}\n{"text": "b')
