@@ -43,7 +43,7 @@ def choose(found: Recommendation) -> Plan:
         if fit is not None and can_rehearse(fit.plan):
             return fit.plan
     raise UserError(
-        f"{found.fit.plan.method.name} cannot be rehearsed",
+        f"{found.fit.plan.method.title} cannot be rehearsed",
         why="it keeps something in RAM, or no library builds it on one device",
         do="leave --rehearse out: the formula knows it",
         where="--rehearse",
