@@ -191,6 +191,7 @@ DEFAULT_RATE: Final = 2e-4
 LORA: Final = MethodSpec(
     name="lora",
     title="LoRA",
+    lighter="qlora",
     rehearsed=True,
     settings=LowRank,
     builder="low_rank",

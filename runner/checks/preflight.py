@@ -13,6 +13,7 @@ from advisor.choice import fit
 from advisor.choice.devices import emptiest, stack_on
 from advisor.choice.fit import Fit
 from advisor.recipe import Recipe
+from advisor.stack import OURS
 from profiles import installation
 from profiles.data import dataset
 from profiles.errors import ExitCode, UserError
@@ -48,7 +49,7 @@ def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
     _packages(recipe)
     here = machine.probe(rundir.home())
     gpu_checks.check(here, recipe.hardware.gpus, recipe.train.precision, torch_build.installed())
-    _bitsandbytes(recipe, here)
+    _special_packages(recipe, here)
     base = model.from_folder(base_dir / recipe.model.id)
     checked = _data(recipe, base_dir, base)
     chat_templates.check_choice(recipe.data.chat_template, base, checked[0].format)
@@ -166,7 +167,7 @@ def _platform() -> None:
 
 
 def _packages(recipe: Recipe) -> None:
-    needed = [*_NEEDED, *(["bitsandbytes"] if _needs_bitsandbytes(recipe) else [])]
+    needed = [*_NEEDED, *_special(recipe)]
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
@@ -179,17 +180,21 @@ def _packages(recipe: Recipe) -> None:
     installation.check_floors()
 
 
-def _bitsandbytes(recipe: Recipe, here: Machine) -> None:
+def _special_packages(recipe: Recipe, here: Machine) -> None:
     """Of use on a GPU, where a worker would find it out after minutes of loading."""
-    if here.gpus and _needs_bitsandbytes(recipe) and (fault := imports.fault("bitsandbytes")):
-        raise UserError(
-            "bitsandbytes is installed but cannot be used",
-            why=fault,
-            do="pip install --force-reinstall 'bitsandbytes>=0.49'",
-            where="advisor run",
-            code=ExitCode.DRIVER,
-        )
+    for name in _special(recipe) if here.gpus else ():
+        if fault := imports.fault(name):
+            raise UserError(
+                f"{name} is installed but cannot be used",
+                why=fault,
+                do=f"pip install --force-reinstall {name}",
+                where="advisor run",
+                code=ExitCode.DRIVER,
+            )
 
 
-def _needs_bitsandbytes(recipe: Recipe) -> bool:
-    return recipe.method.name == "qlora" or "8bit" in recipe.train.optimizer
+def _special(recipe: Recipe) -> tuple[str, ...]:
+    """Packages that only what the recipe names needs."""
+    plan = recipe.to_plan(OURS)
+    needs = (plan.method.needs, plan.optimizer.needs, plan.engine.needs, plan.task.needs)
+    return tuple(dict.fromkeys(name for some in needs for name in some))

@@ -19,13 +19,17 @@ from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 from trl import SFTConfig
 
+from advisor.choice.lighter import lighter
 from advisor.recipe import Recipe
+from advisor.registry.lookup import OPTIMIZERS
+from advisor.stack import OURS
 from profiles.errors import ExitCode, UserError
 from profiles.models import model
 from profiles.runs import devices, durable
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import State
 from runner import checkpoints, methods
+from runner.methods.base import narrow_trained
 from runner.supervision import engines
 from runner.training import data, examples, recipe_lock, resume
 from runner.training.attempt import Attempt
@@ -37,11 +41,6 @@ from runner.training.trainer import RunTrainer
 
 _PERIODS = 5
 """Evaluations and checkpoints in a run, unless the recipe says otherwise."""
-_OPTIMIZERS = {
-    "adamw": "adamw_torch_fused",
-    "adamw_8bit": "adamw_bnb_8bit",
-    "paged_adamw_8bit": "paged_adamw_8bit",
-}
 
 
 @dataclass
@@ -127,24 +126,25 @@ class Session:
         arguments = self._arguments(splits)
         assert arguments.device  # chooses this rank's GPU, before anything is loaded onto one
         torch.manual_seed(self.recipe.train.seed)
-        prepared = methods.prepare(self.recipe, model_dir)
+        plan = self.recipe.to_plan(OURS)  # where it runs makes no difference to what is built
+        base = methods.load(plan, model_dir)
         self.progress.phase = "tokenising"
         trainer = RunTrainer(
             self.attempt,
             full_logits=self.recipe.train.loss == "full",
             keep=self.recipe.train.keep_checkpoints,
             facts=self._facts(),
-            lighter=_lighter(self.recipe),
+            lighter=lighter(plan),
             on_spike=self.recipe.train.on_spike,
-            model=prepared.model,
-            peft_config=prepared.peft_config,
+            model=base,
+            peft_config=methods.peft_config(plan),
             processing_class=tokenizer,
             args=arguments,
             train_dataset=splits.train,
             eval_dataset=splits.eval,
         )
         if self.recipe.train.precision == "bf16_pure":
-            _narrow_trained(trainer.model)
+            narrow_trained(trainer.model)
         if len(trainer.train_dataset) == 0:
             raise _nothing_to_learn(self.recipe, self.base_dir)
         self._space_evaluations(trainer)
@@ -180,9 +180,7 @@ class Session:
             learning_rate=self.recipe.learning_rate,
             lr_scheduler_type=train.scheduler,
             warmup_steps=train.warmup,
-            optim="adamw_torch"
-            if train.optimizer == "adamw" and on_cpu
-            else _OPTIMIZERS[train.optimizer],
+            optim=OPTIMIZERS[train.optimizer].optim,
             weight_decay=train.weight_decay,
             max_grad_norm=train.max_grad_norm,
             per_device_train_batch_size=train.micro_batch,
@@ -283,30 +281,6 @@ def _gpus_gone(run: RunDir) -> UserError:
         where=str(run.path),
         code=ExitCode.GPU_LOST,
     )
-
-
-def _lighter(recipe: Recipe) -> list[str]:
-    """Changes of the recipe that save memory, the cheapest in speed and quality first."""
-    train = recipe.train
-    changes = [
-        (train.loss == "full", 'train.loss = "chunked"'),
-        (not train.checkpointing, "train.checkpointing = true"),
-        (
-            train.optimizer == "adamw" and recipe.method.name == "full",
-            'train.optimizer = "adamw_8bit"',
-        ),
-        (recipe.method.name == "lora", 'method.name = "qlora"'),
-        (recipe.method.name == "full", 'method.name = "lora"'),
-        (True, f"data.max_length = {recipe.data.max_length // 2}"),
-    ]
-    return [change for applies, change in changes if applies][:3]
-
-
-def _narrow_trained(model: torch.nn.Module) -> None:
-    """Adapters in bf16 too: PEFT makes those of a 16-bit base fp32."""
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.to(torch.bfloat16)
 
 
 def _planned_steps(recipe: Recipe, num_rows: int) -> int:
