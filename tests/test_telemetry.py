@@ -87,7 +87,7 @@ def test_on_a_cpu_the_host_times_are_the_record(tmp_path):
     recorder = StepRecorder(Journal(tmp_path / "metrics", attempt=1), torch.device("cpu"))
     with recorder.phase("forward"):
         sum(range(1000))
-    recorder.finish(3, {"tokens": 7})
+    recorder.finish(3, NO_TOKENS | {"tokens": 7})
     recorder.flush()
 
     (record,) = read_all(tmp_path / "metrics")

@@ -17,7 +17,7 @@ import pytest
 import real_runs
 from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.fsdp_utils import fsdp2_prepare_auto_wrap_policy
-from on_disk import read_all
+from on_disk import num_damaged, read_all
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -57,6 +57,7 @@ def finished(done):
     assert done.returncode == 0, done.stderr
     run = rundir.find(done.stdout.strip())
     assert status(run).state is State.FINISHED
+    assert num_damaged(run) == 0
     return run
 
 

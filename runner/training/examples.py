@@ -9,6 +9,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from profiles.runs.journal import Journal
+from profiles.runs.records.worker import Answer, AnswerFailed
 from runner.training.trainer import RunTrainer
 
 _NUM = 3
@@ -26,7 +27,7 @@ def write(
         for row in rows.select(range(min(_NUM, len(rows)))):
             _write_one(trainer, row, events, moment=moment, max_length=max_length)
     except Exception as error:  # noqa: BLE001  # an example is no reason to lose a run
-        events.append("sample_failed", moment=moment, error=str(error)[:_MAX_CHARS])
+        events.append(AnswerFailed(moment=moment, error=str(error)[:_MAX_CHARS]))
 
 
 def _write_one(
@@ -35,14 +36,14 @@ def _write_one(
     prompt, wanted = _prompt_of(row)
     if wanted is None:
         return
-    events.append(
-        "sample",
+    answer = Answer(
         moment=moment,
         step=trainer.state.global_step,
         prompt=_shown(prompt)[:_MAX_CHARS],
         wanted=wanted[:_MAX_CHARS],
         answer=_generate(trainer, prompt, max_length)[:_MAX_CHARS],
     )
+    events.append(answer)
 
 
 def _prompt_of(row: dict[str, Any]) -> tuple[Any, str | None]:

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from profiles.errors import ExitCode, UserError
+from profiles.runs.records import Record
+from profiles.runs.records.metrics import Loss
+from profiles.runs.records.worker import Guard, Paused, StopAccepted, TrainBegun, Unpaused
 from profiles.runs.rundir import RunDir
 from runner import checkpoints
 from runner.supervision import control
@@ -63,7 +66,7 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
         self.trainer.before_steps()
         self.trainer.try_longest_batch(model)
         self.stop.wait_for_steps()
-        self._event("train_begun", step=state.global_step, num_steps=state.max_steps)
+        self._tell(TrainBegun(step=state.global_step, num_steps=state.max_steps))
 
     def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
         """The optimizer's time begins."""
@@ -101,9 +104,9 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
         """Keep the loss, and judge it."""
         if not logs or "loss" not in logs:
             return
-        values = {name: float(logs[name]) for name in _LOGGED if name in logs}
+        values: dict[str, Any] = {name: float(logs[name]) for name in _LOGGED if name in logs}
         if self._ranks.is_main:
-            self.attempt.metrics.append("loss", sync=False, step=state.global_step, **values)
+            self.attempt.metrics.append(Loss(step=state.global_step, **values), sync=False)
         fault = self._guard.look(values["loss"], values.get("grad_norm"))
         if fault is not None:
             self._answer(fault, state, flow)
@@ -111,7 +114,7 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
     def _answer(self, fault: Fault, state: TrainerState, flow: TrainerControl) -> None:
         """End the run, or say what was seen and keep what was saved before it."""
         run = self.attempt.run
-        self._event("guard", step=state.global_step, fault=fault.kind, what=fault.what)
+        self._tell(Guard(step=state.global_step, fault=fault.kind, what=fault.what))
         if fault.kind in ("zero_loss", "zero_gradient"):
             raise _nothing_learnt(fault.what, state, run)
         if fault.ends_run:
@@ -126,8 +129,8 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
         if self._on_spike == "pause":
             self._pause(state, flow, fault.what)
 
-    def _event(self, kind: str, **fields: Any) -> None:
-        self.attempt.events.append(kind, **fields)
+    def _tell(self, record: Record) -> None:
+        self.attempt.events.append(record)
 
     def _agree(self) -> dict[str, int]:
         """One sum over the ranks: token counts, and whether any rank got a signal."""
@@ -163,7 +166,7 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
         elif verb in VERBS and not self.stopping:
             self.stopping = flow.should_training_stop = True
             flow.should_save = verb == "stop"
-            self._event("stop_accepted", step=state.global_step, verb=verb)
+            self._tell(StopAccepted(step=state.global_step, verb=verb))
 
     def _pause(self, state: TrainerState, flow: TrainerControl, what: str) -> None:
         for verb in self._wait(state, "asked", what, lambda: False):
@@ -187,7 +190,7 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
             return True
         if not self.stopping:
             self.stopping = self.trainer.control.should_training_stop = True
-            self._event("stop_accepted", step=state.global_step, verb="stop_now")
+            self._tell(StopAccepted(step=state.global_step, verb="stop_now"))
         return False
 
     def _wait(
@@ -196,7 +199,7 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
         """Pause until somebody says so, or `is_over`; returns what else was asked for."""
         progress = self.attempt.progress
         phase, progress.phase = progress.phase, "paused"
-        self._event("paused", step=state.global_step, reason=reason, what=what)
+        self._tell(Paused(step=state.global_step, reason=reason, what=what))
         asked: list[str] = []
         while not {"unpause", _ROOM, *VERBS}.intersection(asked):
             time.sleep(_PAUSE_POLL_SECONDS)
@@ -204,7 +207,7 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
             asked += [verb for verb in self._verbs() if verb != "pause"]
             if self._ranks.from_main(is_over()):
                 asked.append(_ROOM)
-        self._event("unpaused", step=state.global_step)
+        self._tell(Unpaused(step=state.global_step))
         progress.phase = phase
         self.trainer.recorder.begin()
         return [verb for verb in asked if verb not in ("unpause", _ROOM)]

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from profiles.runs.records.worker import Checkpoint, Rotated
 from profiles.runs.rundir import RunDir
 from runner import checkpoints
 from runner.training import room
@@ -70,9 +71,9 @@ class Saver:
         checkpoints.drop(staging)
         self._mark_if_best(step)
         seconds = round(time.perf_counter() - started, 4)
-        events.append("checkpoint", step=step, seconds=seconds, bytes=_size(done.path))
+        events.append(Checkpoint(step=step, seconds=seconds, bytes=_size(done.path)))
         if removed := checkpoints.rotate(self.run, self.keep):
-            events.append("rotated", steps=removed)
+            events.append(Rotated(steps=tuple(removed)))
 
     def _mark_if_best(self, step: int) -> None:
         if self.newest_loss is None or self.newest_loss[0] != step:

@@ -26,6 +26,7 @@ from advisor.stack import OURS
 from profiles.errors import ExitCode, UserError
 from profiles.models import model
 from profiles.runs import devices, durable
+from profiles.runs.records.worker import Drift, End, Prepared, Resumed
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import State
 from runner import checkpoints, methods
@@ -64,8 +65,7 @@ class Session:
         trainer, splits = self._build()
         start = trainer.ranks.from_main(self._start() if self.is_main else None) or Start()
         self._write_lock()
-        self.events.append(
-            "prepared",
+        prepared = Prepared(
             seconds=round(time.perf_counter() - started, 3),
             num_train=len(trainer.train_dataset),
             num_dropped=len(splits.train) - len(trainer.train_dataset)
@@ -77,11 +77,12 @@ class Session:
             device=str(trainer.args.device),
             compute_capability=_compute_capability(trainer.args.device),
         )
+        self.events.append(prepared)
         if start.path is None:
             trainer.before_steps = partial(self._base_evaluation, trainer, splits)
         self._train(trainer, start)
         if trainer.state.global_step < trainer.state.max_steps:
-            self.events.append("end", state=State.STOPPED, step=trainer.state.global_step)
+            self.events.append(End(state=State.STOPPED, step=trainer.state.global_step))
             return int(ExitCode.STOPPED)
         return self._finish(trainer, splits)
 
@@ -108,7 +109,7 @@ class Session:
         if start.weights_only:
             start = resume.set_foreign_aside(self.run, start)
         self.events.append(
-            "resumed", from_step=start.step, passed_over=list(start.passed_over), what=start.what
+            Resumed(from_step=start.step, passed_over=start.passed_over, what=start.what)
         )
         return start
 
@@ -227,7 +228,7 @@ class Session:
             trainer.evaluate()
         self._publish(trainer)
         self._examples(trainer, splits, "after")
-        self.events.append("end", state=State.FINISHED, step=step)
+        self.events.append(End(state=State.FINISHED, step=step))
         return int(ExitCode.FINISHED)
 
     def _publish(self, trainer: RunTrainer) -> None:
@@ -263,7 +264,7 @@ class Session:
             return
         drifted = recipe_lock.keep(self.run, recipe_lock.resolve(self.recipe, self.base_dir))
         if drifted:
-            self.events.append("drift", changed=list(drifted[:50]))
+            self.events.append(Drift(changed=tuple(drifted[:50])))
 
 
 def _compute_capability(device: torch.device) -> str | None:

@@ -13,11 +13,13 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from profiles.runs.journal import Journal
+from profiles.runs.records.metrics import Step
 
 TOKEN_STATS = "token_stats"  # noqa: S105  # a batch key
 COUNTS = ("rows", "padded_tokens", "tokens", "label_tokens")
@@ -56,7 +58,7 @@ class StepRecorder:
         self._metrics = metrics
         self._on_cuda = device.type == "cuda"
         self._device = device
-        self._unread: deque[tuple[dict[str, Any], list[tuple[str, Any, Any]], Any, Any]] = deque()
+        self._unread: deque[tuple[Step, list[tuple[str, Any, Any]], Any, Any]] = deque()
         self._last_sync = time.monotonic()
         self.begin()
 
@@ -102,14 +104,17 @@ class StepRecorder:
         seconds = self.seconds
         phases = {name: round(value, 6) for name, value in self._phases.items()}
         phases["other"] = round(max(0.0, seconds - sum(self._phases.values())), 6)
-        record = {
-            "step": step,
-            "seconds": round(seconds, 6),
-            "phases": phases,
-            **counts,
-            "longest": self._longest,
+        record = Step(
+            step=step,
+            seconds=round(seconds, 6),
+            phases=phases,
+            rows=counts["rows"],
+            padded_tokens=counts["padded_tokens"],
+            tokens=counts["tokens"],
+            label_tokens=counts["label_tokens"],
+            longest=self._longest,
             **self._memory(),
-        }
+        )
         self._unread.append((record, self._edges, self._first_mark, self._mark()))
         self._write_passed(wait=len(self._unread) > _MAX_UNREAD)
         self.begin()
@@ -131,9 +136,9 @@ class StepRecorder:
             wait = False
             if last is not None:
                 # The host is done with a step while the device still works on it
-                seconds = max(record["seconds"], first.elapsed_time(last) / 1000)
-                record |= {"seconds": round(seconds, 6), "gpu_phases": _elapsed(edges)}
-            self._metrics.append("step", sync=False, **record)
+                seconds = max(record.seconds, first.elapsed_time(last) / 1000)
+                record = replace(record, seconds=round(seconds, 6), gpu_phases=_elapsed(edges))
+            self._metrics.append(record, sync=False)
         if time.monotonic() - self._last_sync > _SYNC_SECONDS:
             self._last_sync = time.monotonic()
             self._metrics.sync()
@@ -145,7 +150,7 @@ class StepRecorder:
         event.record()
         return event
 
-    def _memory(self) -> dict[str, int]:
+    def _memory(self) -> dict[str, Any]:
         resident = {"rss_peak_bytes": peak_rss_bytes()}
         if not self._on_cuda:
             return resident

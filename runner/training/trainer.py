@@ -13,6 +13,7 @@ from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 from transformers import Trainer
 from trl import SFTTrainer
 
+from profiles.runs.records.worker import Evaluated, LongestTried, SaveBegun, SaveFailed
 from runner import checkpoints
 from runner.training import loading, pieces, room
 from runner.training.attempt import Attempt
@@ -232,12 +233,12 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc]
             reason = "the longest batch was too large for one of the GPUs"
             self.division.set("train", agreed, reason, step=self.state.global_step)
         self.recorder.begin()
-        self.attempt.events.append(
-            "longest_tried",
+        tried = LongestTried(
             rows=len(rows),
             longest=max(lengths[index] for index in rows),
             seconds=round(time.perf_counter() - started, 3),
         )
+        self.attempt.events.append(tried)
 
     def _optimizer_room(self) -> torch.Tensor | None:
         """Memory of the size that the optimizer's state will have, if it has none yet."""
@@ -296,7 +297,7 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc]
             step, loss = self.state.global_step, result["eval_loss"]
             self.saver.newest_loss = step, loss
             seconds = round(time.perf_counter() - started, 4)
-            self.attempt.events.append("evaluated", step=step, loss=loss, seconds=seconds)
+            self.attempt.events.append(Evaluated(step=step, loss=loss, seconds=seconds))
         return result
 
     # --- Checkpoints ------------------------------------------------------------------------
@@ -331,11 +332,11 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc]
         step, progress, events = self.state.global_step, self.attempt.progress, self.attempt.events
         refuse_nonfinite(self.model, self.state, self.attempt.run)
         phase, progress.phase = progress.phase, "checkpoint"
-        events.append("save_begun", step=step)
+        events.append(SaveBegun(step=step))
         needed = self.ranks.from_main(self.saver.needed_bytes(self.model))
         while (lacking := self._write_checkpoint(model, trial, needed)) is not None:
             if not self.protocol.wait_for_room(self.state, lacking, needed):
-                events.append("save_failed", step=step, what=str(lacking))
+                events.append(SaveFailed(step=step, what=str(lacking)))
                 break
         progress.phase = phase
         self.recorder.begin()
