@@ -21,7 +21,7 @@ from profiles.machines import machine, torch_build
 from profiles.models import model, safetensors_header
 from profiles.runs import rundir, session_host
 from profiles.runs.rundir import RunDir, read_json
-from runner.checks import chat_templates, gpu_checks, imports, replay
+from runner.checks import chat_templates, gpu_checks, imports, pairing, replay
 
 _NEEDED = ("torch", "transformers", "peft", "trl", "accelerate", "datasets")
 
@@ -48,8 +48,10 @@ def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
     _packages(recipe)
     here = machine.probe(rundir.home())
     gpu_checks.check(here, recipe.hardware.gpus, recipe.train.precision, torch_build.installed())
+    pairing.check_sharding(recipe, here)
     _bitsandbytes(recipe, here)
     base = model.from_folder(base_dir / recipe.model.id)
+    pairing.check_dropout(recipe, base)
     checked = _data(recipe, base_dir, base)
     chat_templates.check_choice(recipe.data.chat_template, base, checked[0].format)
     longest = checked[0].tokens.max if checked[0].tokens else None
@@ -113,6 +115,7 @@ def check_resume(run: RunDir, *, share: bool = False, allow_changed: bool = Fals
     base_dir = Path(str((read_json(run.manifest) or {}).get("base_dir", run.path)))
     here = machine.probe(rundir.home())
     gpu_checks.check(here, recipe.hardware.gpus, recipe.train.precision, torch_build.installed())
+    pairing.check_sharding(recipe, here)
     changed = _changed_data(run, recipe, base_dir)
     if changed and not allow_changed:
         replay.refuse(changed, (), run.recipe)
