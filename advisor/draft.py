@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from advisor.choice.compare import machine_name
 from advisor.choice.picks import Pick
 from advisor.choice.recommend import Recommendation
 from advisor.choice.settings import MAX_GRAD_NORM, SCHEDULER, WEIGHT_DECAY
-from advisor.plan import ATTENTION_TARGETS, Plan
-from advisor.recipe import SCHEMA, Recipe
+from advisor.plan import Plan
+from advisor.recipe import SCHEMA, Recipe, validate
 from profiles.errors import ExitCode, UserError
 
 _MAX_NAME = 60
@@ -30,8 +31,10 @@ def recipe_of(found: Recommendation, *, model: str, data: str, version: str) -> 
             code=ExitCode.REFUSED,
         )
     plan = pick.fit.plan
+    settings: Any = plan.settings
     content = {
         "schema": SCHEMA,
+        "task": plan.task.name,
         "name": _name(found, plan),
         "model": {"id": model},
         "data": {
@@ -40,25 +43,17 @@ def recipe_of(found: Recommendation, *, model: str, data: str, version: str) -> 
             "max_length": plan.seq_len,
             "chat_template": "plain" if found.model.has_chat_template is False else "model",
         },
-        "method": _method(plan),
+        "method": {"name": plan.method.name, **asdict(settings)},
         "train": _train(found, pick),
-        "hardware": {"strategy": plan.strategy, "gpus": plan.num_gpus},
+        "hardware": {"strategy": plan.engine.name, "gpus": plan.num_gpus},
         "plan": _prediction(found, pick, version),
     }
-    return Recipe.model_validate(content)
+    return validate(content, where=found.model.id)
 
 
 def _name(found: Recommendation, plan: Plan) -> str:
     base = "".join(c if c.isalnum() or c in "._+-" else "-" for c in found.model.id.split("/")[-1])
-    return f"{base[:_MAX_NAME]} {plan.method}"
-
-
-def _method(plan: Plan) -> dict[str, Any]:
-    method: dict[str, Any] = {"name": plan.method}
-    if plan.adapts:
-        method |= {"rank": plan.rank, "alpha": plan.alpha, "dropout": plan.dropout}
-        method["targets"] = "attention" if plan.targets == ATTENTION_TARGETS else "all"
-    return method
+    return f"{base[:_MAX_NAME]} {plan.method.name}"
 
 
 def _train(found: Recommendation, pick: Pick) -> dict[str, Any]:
@@ -68,7 +63,7 @@ def _train(found: Recommendation, pick: Pick) -> dict[str, Any]:
         "learning_rate": pick.learning_rate,
         "scheduler": SCHEDULER,
         "warmup": pick.warmup,
-        "optimizer": plan.optimizer,
+        "optimizer": plan.optimizer.name,
         "weight_decay": WEIGHT_DECAY,
         "max_grad_norm": MAX_GRAD_NORM,
         "micro_batch": plan.micro_batch,

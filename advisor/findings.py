@@ -9,11 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from advisor.cost.memory import MemoryEstimate, Term
+from advisor import rules
+from advisor.choice.devices import stack_with
+from advisor.cost.memory import MemoryEstimate, estimate
+from advisor.cost.moments import Term
 from advisor.recipe import Recipe
-from advisor.rules import RULES
 from advisor.rules.case import Case, Finding
-from profiles.facts import Model, Run
+from advisor.stack import ON_CPU
+from profiles.facts import Model
+from profiles.run_facts import Run
 
 MIN_STEADY_STEPS = 20
 _SEVERITIES = ("critical", "warning", "info")
@@ -48,12 +52,15 @@ class Report:
     """Fewer steady steps than rates need."""
 
 
-def report(run: Run, recipe: Recipe, model: Model, memory: MemoryEstimate) -> Report:
+def report(run: Run, recipe: Recipe, model: Model) -> Report:
     """Apply every rule to the facts of a run."""
-    case = Case(run=run, recipe=recipe, model=model, memory=memory)
+    stack = ON_CPU if run.device == "cpu" else stack_with([run.compute_capability])
+    plan = recipe.to_plan(stack, run.longest)
+    memory = estimate(model, plan)
+    case = Case(run=run, recipe=recipe, model=model, plan=plan, memory=memory)
     found: list[Finding] = []
     missing: list[str] = []
-    for rule in RULES:
+    for rule in rules.RULES:
         result = rule(case)
         if isinstance(result, Finding):
             found.append(result)

@@ -6,95 +6,146 @@ same choice written down for people, with everything else a run needs beside it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, Literal, get_args
 
+from advisor.registry.engines import SINGLE
+from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, TASKS
+from advisor.registry.optimizers import ADAMW
+from advisor.registry.spec import (
+    EngineSpec,
+    MethodSpec,
+    Offload,
+    OptimizerSpec,
+    Settings,
+    TaskSpec,
+    keys_of,
+)
+from advisor.registry.tasks import SFT
 from advisor.stack import OURS, Stack
+from profiles.errors import ExitCode, UserError
 
-LORA_METHODS = frozenset({"lora", "qlora"})
-"""Low-rank adapters beside frozen linears."""
-WHOLE_METHODS = frozenset({"full", "freeze"})
-"""The model's own weights train, all of them or from one layer on."""
-SOFT_PROMPTS = frozenset({"prompt_tuning", "prefix_tuning", "p_tuning"})
-SMALL_METHODS = frozenset({"adapter", "ia3", "bitfit", "ln_tuning"}) | SOFT_PROMPTS
-"""Methods that train a small addition, or a small part, of every layer or of the input."""
-LLAMA_ADAPTERS = frozenset({"llama_adapter", "llama_adapter_v2"})
-"""lit-gpt's LLaMA-Adapters: ten learned prompts for each layer's attention from the third on; in v2
-a scale and a bias on every linear and the norms too. Not offered, but published runs use them."""
-METHODS = LORA_METHODS | WHOLE_METHODS | SMALL_METHODS
-ATTENTION_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
-MLP_TARGETS = ("gate_proj", "up_proj", "down_proj")
-ALL_TARGETS = ATTENTION_TARGETS + MLP_TARGETS
-LEARNING_RATES = {"lora": 2e-4, "qlora": 2e-4, "full": 1e-5}
-"""Inside the ranges of the method documents §4: adapters 1e-4 to 5e-4, full 5e-6 to 2e-5."""
+Precision = Literal["bf16", "fp16", "bf16_pure", "fp32"]
+Loss = Literal["chunked", "full", "liger", "fused", "listed"]
+Attention = Literal["sdpa", "flash", "eager", "math"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A method with its settings, the batch, and how it is spread over devices."""
+    """A method with its settings, the batch, and how it is spread over devices.
 
-    method: str
-    """One of `METHODS`."""
+    UserError (BAD_RECIPE) for a value outside of its set, and for what is no spec.
+    """
+
+    method: MethodSpec
+    settings: Settings
+    """Of the method's family."""
     seq_len: int
     """Tokens of the longest row in a micro-batch (after truncation), T."""
+    task: TaskSpec = SFT
     micro_batch: int = 1
     """Rows per device and forward pass, B."""
     accumulation: int = 1
     """Forward passes per optimizer step."""
-    rank: int = 0
-    """LoRA rank; 0 for methods without low-rank adapters."""
-    alpha: int = 0
-    dropout: float = 0.0
-    targets: tuple[str, ...] = ()
-    """Adapted linears, by the names of Llama-style blocks, and "experts"; else empty."""
-    bits: int | None = None
-    """Of the frozen linears: 16, 8 or 4; None for the method's own (4 for "qlora")."""
-    double_quant: bool = True
-    """The block scales of 4-bit weights are quantized too."""
-    virtual_tokens: int = 0
-    """Length of a soft prompt or prefix."""
-    reduction: int = 16
-    """Hidden size over the width of a bottleneck adapter."""
-    frozen_layers: int = 0
-    """The first layers, with the embedding, that "freeze" leaves alone."""
-    optimizer: str = "adamw"
-    """One of `weights.OPTIMIZERS`."""
-    precision: str = "bf16"
+    optimizer: OptimizerSpec = ADAMW
+    precision: Precision = "bf16"
     """"bf16" and "fp16": autocast; trained weights kept in fp32. "bf16_pure": trained weights,
-    gradients and moments in bf16. "fp32": no autocast, weights in fp32."""
+    gradients and optimizer states in bf16. "fp32": no autocast, weights in fp32."""
     checkpointing: bool = False
     """Recompute each layer in the backward pass instead of keeping its activations."""
     checkpointed_layers: int | None = None
     """How many of the layers are recomputed; None for all."""
-    loss: str = "chunked"
+    loss: Loss = "chunked"
     """"chunked": the LM head and the loss in tiles, logits never whole. "full": logits at once.
     "liger": Liger's fused linear cross-entropy. "fused": a kernel that writes the gradient over the
     logits. "listed": lit-gpt's list of chunks, all kept."""
     packing: bool = False
-    strategy: str = "single"
-    """"single", "ddp", "zero1" (moments sharded), "zero2" (gradients too), "zero3" or "fsdp"
-    (weights too)."""
-    offload: str = ""
-    """What lives in host memory: "", "optimizer" (moments, and the step), "parameters" (both)."""
+    engine: EngineSpec = SINGLE
+    offload: Offload = ""
+    """What lives in host memory: "", "optimizer" (states, and the step), "parameters" (both)."""
     num_gpus: int = 1
     """Devices that train together, over all nodes; 1 also for a CPU."""
-    attention: str = "sdpa"
-    """"sdpa", "flash" (flash-attn 2, which needs no mask) or "eager"."""
+    attention: Attention = "sdpa"
+    """"sdpa", "flash" (flash-attn 2, which needs no mask), "eager", or "math" (SDPA without a
+    kernel)."""
     stack: Stack = OURS
+
+    @classmethod
+    def of(
+        cls,
+        method: str,
+        *,
+        task: str = SFT.name,
+        optimizer: str = ADAMW.name,
+        strategy: str = SINGLE.name,
+        **values: Any,
+    ) -> Plan:
+        """A plan by names; `values` are the method's settings and the plan's own.
+
+        UserError (BAD_RECIPE) with the nearest name for one that is not known.
+        """
+        spec = METHODS[method]
+        settings = {name: values.pop(name) for name in keys_of(spec.settings) if name in values}
+        return cls(
+            method=spec,
+            settings=spec.settings(**settings),
+            task=TASKS[task],
+            optimizer=OPTIMIZERS[optimizer],
+            engine=ENGINES[strategy],
+            **values,
+        )
+
+    def as_names(self) -> dict[str, Any]:
+        """What `of` takes to make the plan again; the framework's `stack` is left out."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _SPECS}
+        settings = {name: getattr(self.settings, name) for name in keys_of(type(self.settings))}
+        return (
+            settings
+            | own
+            | {
+                "method": self.method.name,
+                "task": self.task.name,
+                "optimizer": self.optimizer.name,
+                "strategy": self.engine.name,
+            }
+        )
+
+    def __post_init__(self) -> None:
+        sound = (
+            self.precision in _SETS["precision"]
+            and self.loss in _SETS["loss"]
+            and self.attention in _SETS["attention"]
+            and self.offload in _SETS["offload"]
+            and type(self.method) is MethodSpec
+            and type(self.settings) is self.method.settings
+            and type(self.optimizer) is OptimizerSpec
+            and type(self.engine) is EngineSpec
+            and type(self.task) is TaskSpec
+        )
+        if not sound:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        """Say which field it is; UserError always."""
+        for name, kind in _KINDS.items():
+            if not isinstance(getattr(self, name), kind):
+                raise _no_such(name, getattr(self, name), f"it is no {kind.__name__}")
+        if not isinstance(self.settings, self.method.settings):
+            what = f"{self.method.name} takes {self.method.settings.__name__}"
+            raise _no_such("settings", self.settings, what)
+        for name, values in _SETS.items():
+            if getattr(self, name) not in values:
+                raise _no_such(name, getattr(self, name), f"there are {', '.join(values)}")
 
     @property
     def base_bits(self) -> int:
         """Bits of the frozen linears."""
-        return self.bits or (4 if self.method == "qlora" else 16)
-
-    @property
-    def adapts(self) -> bool:
-        """Trains low-rank adapters beside frozen weights."""
-        return self.method in LORA_METHODS
+        return self.settings.base_bits
 
     @property
     def shards_weights(self) -> bool:
         """Every device keeps a part of the weights and gathers the others' for a layer's time."""
-        return self.num_gpus > 1 and self.strategy in {"fsdp", "zero3"}
+        return self.num_gpus > 1 and "weights" in self.engine.divides
 
     @property
     def tokens_per_micro_batch(self) -> int:
@@ -105,3 +156,33 @@ class Plan:
     def effective_batch(self) -> int:
         """Rows per optimizer step over all devices."""
         return self.micro_batch * self.accumulation * self.num_gpus
+
+    def with_settings(self, **changes: Any) -> Plan:
+        """The plan with some of its method's settings changed."""
+        settings: Any = self.settings
+        return replace(self, settings=replace(settings, **changes))
+
+
+_SPECS: Final = frozenset({"method", "settings", "task", "optimizer", "engine", "stack"})
+_KINDS: Final = {
+    "method": MethodSpec,
+    "task": TaskSpec,
+    "optimizer": OptimizerSpec,
+    "engine": EngineSpec,
+}
+_SETS: Final = {
+    "precision": frozenset(get_args(Precision)),
+    "loss": frozenset(get_args(Loss)),
+    "attention": frozenset(get_args(Attention)),
+    "offload": frozenset(get_args(Offload)),
+}
+
+
+def _no_such(name: str, value: object, why: str) -> UserError:
+    return UserError(
+        f"a plan has no {name} {value!r}",
+        why=why,
+        do="`advisor methods` lists what there is",
+        where=name,
+        code=ExitCode.BAD_RECIPE,
+    )

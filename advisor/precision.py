@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from advisor.plan import WHOLE_METHODS
-
 if TYPE_CHECKING:
     from advisor.plan import Plan
     from profiles.facts import Model
@@ -22,7 +20,7 @@ def autocasts(plan: Plan) -> bool:
 
 def base_width(plan: Plan) -> int:
     """Of the linears of the base, where they are not quantized."""
-    if plan.precision == "fp32" or (plan.method in WHOLE_METHODS and trained_width(plan) == 4):
+    if plan.precision == "fp32" or (plan.method.trains_base and trained_width(plan) == 4):
         return 4
     return 4 if plan.stack.fp32_base and plan.base_bits == 16 else 2
 

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from typing import Final
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Stack:
     """One way to run a training step."""
+
+    on_cpu: bool = False
+    """There is no GPU: everything is computed in fp32, for want of fast 16-bit arithmetic."""
 
     # Types of tensors
     autocast: bool = True
@@ -30,6 +33,8 @@ class Stack:
     """TRL casts the adapters of a quantized base to bf16."""
 
     # Quantized linears
+    double_quant: bool = True
+    """The block scales of 4-bit weights are quantized too."""
     gptq_group: int = 0
     """4-bit weights are GPTQ's, with a 16-bit scale and a 4-bit zero for so many inputs (-1: for
     all), and an int32 for each input's group (AutoGPTQ, QuantLinear); 0: they are NF4."""
@@ -127,6 +132,9 @@ class Stack:
 
 
 OURS: Final = Stack()
+
+ON_CPU: Final = Stack(on_cpu=True)
+"""Ours where there is no GPU."""
 
 BEFORE_AMPERE: Final = Stack(expanded_kv=True, efficient_attention=True)
 """Ours on GPUs that have no flash attention: the memory-efficient kernel, which wants keys and

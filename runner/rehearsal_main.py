@@ -11,11 +11,12 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from advisor.plan import ALL_TARGETS, Plan
+from advisor.plan import Plan
+from advisor.registry.low_rank import ALL_TARGETS, LowRank
 from profiles.errors import ExitCode, UserError
 from profiles.models import catalog
 
@@ -56,30 +57,35 @@ def rehearsed(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def plan_of(content: dict[str, Any]) -> Plan:
-    """A plan from its fields; those that a process of another version does not know are left."""
-    known = {field.name for field in fields(Plan)} - {"stack"}
-    values = {name: value for name, value in content.items() if name in known}
-    return Plan(**values | {"targets": tuple(values.get("targets", ()))})
+    """A plan from its names."""
+    targets = content.get("targets")
+    lists = {"targets": tuple(targets)} if isinstance(targets, list) else {}
+    return Plan.of(**content | lists)
 
 
 def settings_of(plan: Plan) -> Any:
     """The plan on one device, as a rehearsal takes it."""
     from runner.rehearsal.settings import Settings  # noqa: PLC0415  # torch
 
-    every = set(plan.targets) >= set(ALL_TARGETS)
+    low_rank: dict[str, Any] = {}
+    if isinstance(plan.settings, LowRank):
+        names = plan.settings.target_names
+        every = set(names) >= set(ALL_TARGETS)
+        low_rank = {
+            "rank": plan.settings.rank,
+            "dropout": plan.settings.dropout,
+            "targets": "all-linear" if every else names,
+        }
     return Settings(
-        method=plan.method,
-        rank=plan.rank,
-        dropout=plan.dropout,
-        targets="all-linear" if every else plan.targets,
-        num_virtual_tokens=plan.virtual_tokens,
+        method=plan.method.name,
+        **low_rank,
+        num_virtual_tokens=plan.settings.num_virtual_tokens,
         precision=plan.precision,
         bits=plan.base_bits,
-        double_quant=plan.double_quant,
         checkpointing=plan.checkpointing,
         loss=plan.loss,
         attention=plan.attention,
-        optimizer=plan.optimizer,
+        optimizer=plan.optimizer.name,
         accumulation=min(plan.accumulation, _MOST_MICRO_BATCHES),
         packing=plan.packing,
     )
@@ -100,7 +106,7 @@ def _refused(name: str, plan: Plan, error: Exception) -> UserError:
     """What transformers or PEFT said, on one line."""
     said = " ".join(str(error).split())
     return UserError(
-        f"{name} cannot be rehearsed with {plan.method}",
+        f"{name} cannot be rehearsed with {plan.method.name}",
         why=f"{type(error).__name__}: {said[:400]}",
         do="a newer transformers or peft may know it; the formula needs neither",
         where=name,

@@ -63,13 +63,6 @@ class Rehearsal:
     timeline: tuple[tuple[str, int], ...] = ()
     """(phase, place and kind of an allocation; bytes alive then) through the last step."""
 
-    @property
-    def first_step_bytes(self) -> int:
-        """Peak of the first step, when the optimizer has no states before its end."""
-        states = self.optimizer_state_bytes - self.paged_bytes
-        passes = [self.moments[name] - states for name in MOMENTS if name != "optimizer_step"]
-        return max(*passes, self.moments["optimizer_step"])
-
 
 def rehearse(  # noqa: PLR0913  # how to count, beside what
     config: Any,
@@ -81,7 +74,6 @@ def rehearse(  # noqa: PLR0913  # how to count, beside what
     explain: bool = False,
     device: str = "cuda",
     capability: tuple[int, int] = (8, 0),
-    rounded: bool = False,
 ) -> Rehearsal:
     """Run an optimizer step of training on phantoms that pretend to be on `device`.
 
@@ -89,12 +81,11 @@ def rehearse(  # noqa: PLR0913  # how to count, beside what
     more `steps` earlier ones are run in full for them, which changes nothing but the time.
     `capability` is CUDA's, of the pretended GPU: before 8.0 (Ampere) there is no flash attention.
     `config` is a transformers config, or a dict of its "model_type" and arguments. `explain`
-    repeats the last step and tells what was alive at its peak. `rounded` counts blocks of 512
-    bytes as CUDA's allocator does. Raises what transformers or PEFT raise for a config or method
-    that they refuse.
+    repeats the last step and tells what was alive at its peak. Raises what transformers or PEFT
+    raise for a config or method that they refuse.
     """
     started = time.perf_counter()
-    ledger = Ledger(rounded=rounded)
+    ledger = Ledger()
     full_rows = not settings.packing and (micro_batch == 1 or not settings.padded)
     with pretending(device, capability, full_rows=full_rows):
         with torch.device("meta"):

@@ -10,20 +10,20 @@ import contextlib
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import psutil
 
-from profiles.facts import Gpu
+from profiles.facts import Gpu, Machine
 from profiles.machines import machine
 from profiles.runs.journal import Journal
+from profiles.runs.records.sampler import GpuUsage, Usage
 from profiles.runs.rundir import RunDir
 
 _INTERVAL_SECONDS = 1.0
 
 
-def sample_processes(worker: psutil.Process) -> dict[str, Any]:
-    """Resident memory and CPU of the worker and its descendants, summed."""
+def usage(worker: psutil.Process, host: Machine) -> Usage:
+    """What the worker and its descendants use, summed, and what is left of the host."""
     family = [worker, *worker.children(recursive=True)]
     resident_bytes, cpu_seconds = 0, 0.0
     for process in family:
@@ -31,26 +31,27 @@ def sample_processes(worker: psutil.Process) -> dict[str, Any]:
             resident_bytes += process.memory_info().rss
             times = process.cpu_times()
             cpu_seconds += times.user + times.system
-    return {
-        "num_processes": len(family),
-        "rss_bytes": resident_bytes,
-        "cpu_seconds": round(cpu_seconds, 2),
-    }
+    return Usage(
+        num_processes=len(family),
+        rss_bytes=resident_bytes,
+        cpu_seconds=round(cpu_seconds, 2),
+        host_free_bytes=host.ram_free_bytes,
+        gpus=tuple(_of_gpu(gpu) for gpu in host.gpus),
+    )
 
 
-def sample_gpu(gpu: Gpu) -> dict[str, Any]:
-    """The live numbers of one GPU."""
-    return {
-        "index": gpu.index,
-        "used_bytes": gpu.held_bytes,
-        "total_bytes": gpu.vram_bytes,
-        "utilization_percent": gpu.utilization_percent,
-        "power_watts": gpu.power_watts,
-        "temperature_celsius": gpu.temperature_celsius,
-        "sm_clock_mhz": gpu.sm_clock_mhz,
-        "sm_clock_max_mhz": gpu.sm_clock_max_mhz,
-        "throttle": list(gpu.throttle_reasons),
-    }
+def _of_gpu(gpu: Gpu) -> GpuUsage:
+    return GpuUsage(
+        index=gpu.index,
+        used_bytes=gpu.held_bytes,
+        total_bytes=gpu.vram_bytes,
+        utilization_percent=gpu.utilization_percent,
+        power_watts=gpu.power_watts,
+        temperature_celsius=gpu.temperature_celsius,
+        sm_clock_mhz=gpu.sm_clock_mhz,
+        sm_clock_max_mhz=gpu.sm_clock_max_mhz,
+        throttle=gpu.throttle_reasons,
+    )
 
 
 def _keep_driver_open() -> None:
@@ -73,14 +74,7 @@ def main(argv: list[str]) -> int:
     while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE:
         began = time.monotonic()
         with contextlib.suppress(psutil.NoSuchProcess, OSError):
-            host = machine.probe(run.path)
-            journal.append(
-                "sample",
-                sync=False,
-                **sample_processes(worker),
-                host_free_bytes=host.ram_free_bytes,
-                gpus=[sample_gpu(gpu) for gpu in host.gpus],
-            )
+            journal.append(usage(worker, machine.probe(run.path)), sync=False)
         time.sleep(max(0.0, _INTERVAL_SECONDS - (time.monotonic() - began)))
     return 0
 

@@ -13,6 +13,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import on_disk
 import pytest
 from textual.widgets import Input, OptionList, Static
 
@@ -22,6 +23,7 @@ from profiles.facts import Dataset, Machine, Model, Origin, TokenStats
 from profiles.machines import machine, planned
 from profiles.models import find_model
 from profiles.runs.journal import Journal
+from profiles.runs.records.worker import Paused, Unpaused
 from profiles.runs.state import State
 from runner.checks import preflight
 from runner.supervision import control, launch
@@ -42,6 +44,7 @@ from tui.screens.parts import Page, Rows
 from tui.screens.path_form import complete
 from tui.screens.recommendation import RecommendationScreen
 from tui.screens.report import ReportScreen
+from tui.screens.table import SCREENS
 from tui.terminal import decide
 
 if TYPE_CHECKING:
@@ -578,11 +581,26 @@ def test_what_a_person_should_know_of_a_run_is_shown_until_it_no_longer_holds() 
 
     async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
         await until(app, pilot, "RUNNING")
-        events.append("paused", step=20, reason="disk_full", what="1.2 GB free, 3.4 GB needed")
-        await until(app, pilot, "1.2 GB free, 3.4 GB needed")
-        events.append("unpaused", step=20)
+        lacking = "1.2 GB free, 3.4 GB needed"
+        events.append(Paused(step=20, reason="disk_full", what=lacking))
+        await until(app, pilot, lacking)
+        events.append(Unpaused(step=20))
         await until(app, pilot, "RUNNING")
         assert "3.4 GB needed" not in app.screen.query_one("#words", Rows).text
+
+    drive(script, run_id=run.id)
+
+
+def test_damaged_records_are_told_on_the_live_screen() -> None:
+    """The curve may have holes; what matters more comes first."""
+    run = canned_run(done=20)
+    on_disk.write(run.metrics, "step", step=21)
+
+    async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
+        await until(app, pilot, "1 damaged record passed over")
+        Journal(run.worker_events, attempt=1).append(Paused(step=20, what="no room"))
+        await until(app, pilot, "no room")
+        assert "damaged" not in app.screen.query_one("#words", Rows).text
 
     drive(script, run_id=run.id)
 
@@ -730,10 +748,9 @@ def test_the_footer_fits_and_names_the_way_out(
 
 def test_every_bound_action_exists() -> None:
     """A registry entry without a method would be a dead key."""
-    screens = (Home, ModelScreen, DataScreen, RecommendationScreen, LiveScreen, ReportScreen, Pager)
     missing = [
         f"{screen.__name__}.{action.name}"
-        for screen in (*screens, ConsoleScreen)
+        for screen in (Home, *(load() for load in SCREENS.values()))
         for action in screen.ACTIONS
         if action.name and not hasattr(screen, f"action_{action.name}")
     ]

@@ -1,19 +1,17 @@
-"""Meters and stacked bars as text, and their widgets."""
+"""Meters and stacked bars as text."""
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from textual.app import App, ComposeResult
 
+from profiles.quantities import bytes_text
 from tui.plain_bars import meter, stacked
-from tui.terminal import Symbols, bytes_text
-from tui.widgets.bars import Meter, Stack
+from tui.terminal import Symbols
 
 GIB = 1024**3
 
@@ -85,22 +83,3 @@ def test_bars_are_written_without_textual() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert "False" == done.stdout.strip()
-
-
-def test_the_widgets_show_the_same_text() -> None:
-    """Meter and stack on the screen are the plain rows."""
-    used_vram, parts = Meter(symbols=Symbols.ASCII), Stack(symbols=Symbols.ASCII)
-
-    class Host(App[None]):
-        def compose(self) -> ComposeResult:
-            yield used_vram
-            yield parts
-
-    async def run() -> tuple[str, str]:
-        async with Host().run_test(size=(16, 8)) as pilot:
-            used_vram.show(40, 80)
-            parts.show([("a", 1), ("b", 1)])
-            await pilot.pause()
-            return used_vram.render_line(0).text, parts.render_line(0).text
-
-    assert ("#####.....  50 %", "########========") == asyncio.run(run())

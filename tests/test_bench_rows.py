@@ -77,7 +77,12 @@ LITGPT = {
 def test_a_trainer_under_fsdp():
     case = case_of(row())
     plan, stack = case.plan, case.plan.stack
-    assert (plan.method, plan.strategy, plan.num_gpus, plan.packing) == ("lora", "fsdp", 2, True)
+    assert (plan.method.name, plan.engine.name, plan.num_gpus, plan.packing) == (
+        "lora",
+        "fsdp",
+        2,
+        True,
+    )
     assert (plan.attention, plan.loss, plan.checkpointing) == ("flash", "full", True)
     assert stack.fsdp1
     assert stack.reentrant_checkpoints
@@ -118,7 +123,7 @@ def test_a_loop_over_transformers():
         strategy="single",
     )
     plan, stack = case_of(made).plan, case_of(made).plan.stack
-    assert (plan.attention, plan.double_quant, plan.strategy) == ("eager", False, "single")
+    assert (plan.attention, plan.stack.double_quant, plan.engine.name) == ("eager", False, "single")
     assert (stack.autocast, stack.fp32_leftovers, stack.efficient_attention) == (False, True, True)
     assert stack.returned_logits == "step"
     assert not stack.shifted_logits
@@ -129,7 +134,7 @@ def test_lit_gpt_builds_its_own_block():
     assert case.model.fused_qkv
     assert not case.model.tied_embeddings
     assert case.model.num_params == 2506172416 + 256000 * 2048
-    assert case.plan.targets == ("q_proj", "v_proj")
+    assert case.plan.settings.target_names == ("q_proj", "v_proj")
     assert case.plan.accumulation > 1
     assert (case.plan.loss, case.plan.precision) == ("listed", "bf16_pure")
     assert case.plan.stack.carried_logits
@@ -139,7 +144,7 @@ def test_lit_gpt_builds_its_own_block():
 def test_lit_gpt_of_2023_measures_its_first_step():
     changes = LITGPT | {"framework": "lit-gpt finetune/adapter_v2.py", "method": "adapter_v2"}
     plan = case_of(row(**changes, rank=None)).plan
-    assert plan.method == "llama_adapter_v2"
+    assert plan.method.name == "llama_adapter_v2"
     assert plan.stack.first_step
     assert not plan.stack.carried_logits
 
@@ -161,7 +166,11 @@ def test_torchtune():
         strategy="single",
     )
     plan, stack = case_of(made).plan, case_of(made).plan.stack
-    assert (plan.optimizer, plan.precision, plan.loss) == ("paged_adamw_8bit", "bf16_pure", "fused")
+    assert (plan.optimizer.name, plan.precision, plan.loss) == (
+        "paged_adamw_8bit",
+        "bf16_pure",
+        "fused",
+    )
     assert stack.offloaded_checkpoints
     assert stack.optimizer_in_backward
     assert stack.chunked_head
@@ -183,7 +192,7 @@ def test_reserved_memory_of_rows_of_many_lengths():
     )
     case = case_of(made)
     assert case.model.fused_qkv
-    assert case.plan.targets == ("q_proj", "k_proj", "v_proj")
+    assert case.plan.settings.target_names == ("q_proj", "k_proj", "v_proj")
     assert case.measures == "reserved"
     predicted = memory_accuracy.predict(case)
     allocated = estimate(case.model, case.plan).allocated_bytes / 2**30

@@ -10,10 +10,10 @@ import time
 
 import pytest
 from doubles import ended, exit_record, start, steps_done, wait_for
+from on_disk import read_all
 
 from profiles.errors import ExitCode, UserError
 from profiles.runs import durable, identity, rundir
-from profiles.runs.journal import read_all
 from profiles.runs.state import State
 from runner.supervision import control
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from data_files import write_rows
 from tokenizers import Tokenizer, models
 
 from tui.main import run
@@ -21,12 +22,6 @@ CONFIG = {
 }
 
 
-def write(folder, rows, name="train.jsonl"):
-    path = folder / name
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
 def pairs(num_rows, start=0):
     numbers = range(start, start + num_rows)
     return [{"prompt": f"what is {n}?", "completion": f"it is the number {n}"} for n in numbers]
@@ -39,7 +34,7 @@ def checked(capsys, *arguments):
 
 def test_a_sound_file_is_ready_for_training(tmp_path, capsys):
     """Every line fits into 80 columns, and the last one says it."""
-    path = write(tmp_path, pairs(20))
+    path = write_rows(tmp_path, pairs(20))
 
     code, out = checked(capsys, path)
 
@@ -53,7 +48,7 @@ def test_a_sound_file_is_ready_for_training(tmp_path, capsys):
 
 def test_preference_data_is_shown_and_not_ready(tmp_path, capsys):
     """With the training that it needs."""
-    path = write(tmp_path, [{"prompt": "q", "chosen": "yes", "rejected": "no"}])
+    path = write_rows(tmp_path, [{"prompt": "q", "chosen": "yes", "rejected": "no"}])
 
     code, out = checked(capsys, path)
 
@@ -65,7 +60,7 @@ def test_labels_are_shown(tmp_path, capsys):
     """The commonest first."""
     rows = [{"text": f"text {n}", "label": "good" if n % 3 else "bad"} for n in range(9)]
 
-    code, out = checked(capsys, write(tmp_path, rows))
+    code, out = checked(capsys, write_rows(tmp_path, rows))
 
     assert code == 65
     assert "good 6, bad 3" in out
@@ -75,7 +70,7 @@ def test_a_length_that_leaves_nothing_to_learn_is_not_ready(tmp_path, capsys):
     """The page is shown all the same."""
     rows = [{"prompt": "long " * 100, "completion": f"reply {n}"} for n in range(4)]
 
-    code, out = checked(capsys, write(tmp_path, rows), "--max-length", 50)
+    code, out = checked(capsys, write_rows(tmp_path, rows), "--max-length", 50)
 
     assert code == 65
     assert "not ready for training: 4 of 4 examples have no trainable token at" in out
@@ -83,7 +78,7 @@ def test_a_length_that_leaves_nothing_to_learn_is_not_ready(tmp_path, capsys):
 
 def test_a_faulty_file_among_others_does_not_hide_them(tmp_path, capsys):
     """Each file is told, and the exit code is that of the faulty one."""
-    good, bad = write(tmp_path, pairs(5)), tmp_path / "bad.jsonl"
+    good, bad = write_rows(tmp_path, pairs(5)), tmp_path / "bad.jsonl"
     bad.write_text('{"prompt": "p", "completion": bad}\n')
 
     code = run(["data", "check", str(bad), str(tmp_path / "none.jsonl"), str(good)])
@@ -97,7 +92,7 @@ def test_a_faulty_file_among_others_does_not_hide_them(tmp_path, capsys):
 
 def test_bad_rows_are_left_out_where_that_is_asked_for(tmp_path, capsys):
     """As `on_bad` of a recipe does."""
-    path = write(tmp_path, [*pairs(20), {"prompt": "p"}])
+    path = write_rows(tmp_path, [*pairs(20), {"prompt": "p"}])
 
     assert checked(capsys, path)[0] == 65
     code, out = checked(capsys, path, "--on-bad", "skip")
@@ -107,7 +102,7 @@ def test_bad_rows_are_left_out_where_that_is_asked_for(tmp_path, capsys):
 
 def test_the_format_can_be_chosen(tmp_path, capsys):
     """A misspelt one is answered with the near one."""
-    path = write(tmp_path, [{"text": "t", "label": 1}])
+    path = write_rows(tmp_path, [{"text": "t", "label": 1}])
 
     assert checked(capsys, path, "--format", "text")[0] == 0
     assert checked(capsys, path, "--format", "txet")[0] == 2
@@ -115,7 +110,10 @@ def test_the_format_can_be_chosen(tmp_path, capsys):
 
 def test_leaks_between_training_and_evaluation_are_shown(tmp_path, capsys):
     """With the lines in both files; files without common rows are said to have none."""
-    train, held_out = write(tmp_path, pairs(20)), write(tmp_path, pairs(5, start=17), "eval.jsonl")
+    train, held_out = (
+        write_rows(tmp_path, pairs(20)),
+        write_rows(tmp_path, pairs(5, start=17), "eval.jsonl"),
+    )
 
     code, out = checked(capsys, train, "--eval", held_out)
 
@@ -123,13 +121,13 @@ def test_leaks_between_training_and_evaluation_are_shown(tmp_path, capsys):
     assert code == 0
     assert f"3 of 5 rows of {held_out} are also in {train}" in told
     assert "(first: line 1, there line 18)" in told
-    other = write(tmp_path, pairs(5, start=50), "other.jsonl")
+    other = write_rows(tmp_path, pairs(5, start=50), "other.jsonl")
     assert "no row of" in checked(capsys, train, "--eval", other)[1]
 
 
 def test_json_has_all_facts(tmp_path, capsys):
     """One file is an object, several are a list, with the leaks where they are asked for."""
-    train, held_out = write(tmp_path, pairs(9)), write(tmp_path, pairs(1), "eval.jsonl")
+    train, held_out = write_rows(tmp_path, pairs(9)), write_rows(tmp_path, pairs(1), "eval.jsonl")
 
     code, out = checked(capsys, train, "--json")
     one = json.loads(out)
@@ -151,9 +149,11 @@ def test_a_model_without_chat_template_is_told_with_chat_data(tmp_path, capsys):
     (base / "config.json").write_text(json.dumps(CONFIG))
     Tokenizer(models.WordLevel({"?": 0}, unk_token="?")).save(str(base / "tokenizer.json"))
     turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello to you"}]
-    chats = write(tmp_path, [{"messages": turns}], "chats.jsonl")
+    chats = write_rows(tmp_path, [{"messages": turns}], "chats.jsonl")
 
-    assert checked(capsys, write(tmp_path, pairs(5)), "--model", base)[1].endswith("training\n")
+    assert checked(capsys, write_rows(tmp_path, pairs(5)), "--model", base)[1].endswith(
+        "training\n"
+    )
     code, out = checked(capsys, chats, "--model", base)
     assert code == 0
     assert "! the tokenizer has no chat template" in out

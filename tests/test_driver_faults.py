@@ -17,7 +17,7 @@ from profiles.machines.torch_build import TorchBuild, driver_is_too_old
 from runner.checks import gpu_checks, imports, preflight
 from tui.commands import doctor
 
-CUDA_13 = TorchBuild(version="2.13.0+cu130", cuda="13.0", hip=None)
+CUDA_13 = TorchBuild(version="2.13.0+cu130", cuda="13.0")
 BOB = GpuProcess(pid=4711, name="python", user="bob", vram_bytes=61 * GIB)
 
 

@@ -12,6 +12,7 @@ import pytest
 from profiles.errors import ExitCode
 from profiles.runs import durable, rundir
 from profiles.runs.journal import Journal
+from profiles.runs.records.worker import End, Evaluated, TrainBegun, WorkerStarted
 from profiles.runs.state import State
 from runner.supervision import console, evidence, kernel_log, outcome
 from runner.supervision.evidence import Evidence
@@ -48,9 +49,9 @@ def run(home):
     found = rundir.create("a run")
     durable.write_json(found.manifest, {"created": 1.0})
     events = Journal(found.worker_events, attempt=1)
-    events.append("worker_started", pid=4711, start=1)
-    events.append("train_begun", step=0, num_steps=1000)
-    events.append("evaluated", step=431, loss=1.0)
+    events.append(WorkerStarted(pid=4711, start=1))
+    events.append(TrainBegun(step=0, num_steps=1000))
+    events.append(Evaluated(step=431, loss=1.0, seconds=0.5))
     (found.checkpoints / "step-00000400").mkdir()
     durable.write_json(found.checkpoints / "step-00000400" / "MANIFEST.json", {})
     return found
@@ -165,7 +166,7 @@ def test_a_gpu_is_named_by_the_drivers_number(tmp_path):
 
 def test_a_gpu_fault_after_the_end_changes_nothing(run):
     """A result that is there is there."""
-    Journal(run.worker_events, attempt=1).append("end", state="finished", step=1000)
+    Journal(run.worker_events, attempt=1).append(End(state="finished", step=1000))
     run.model.mkdir()
 
     found = judged(run, 1, evidence=Evidence(xids=(Xid(79, "0000:3b:00"),)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from profiles.errors import ExitCode, UserError
 from profiles.models import catalog, config_keys
-from profiles.models.config_keys import ALIASES, READ
+from profiles.models.config_keys import ALIASES
 from profiles.models.dimensions import from_config
 from profiles.models.families import FAMILIES, WRAPPERS
 from profiles.models.parameters import count_params
@@ -205,8 +206,17 @@ def test_windows_are_those_of_transformers(model_type: str, extra: dict[str, Any
     assert expected == from_config(config, name="x", where="test").num_sliding_layers
 
 
+def strings(module: str) -> set[str]:
+    """Every string of a module of profiles/models, and so every key that it reads."""
+    tree = ast.parse(Path(config_keys.__file__).with_name(module).read_text())
+    values = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return {value for value in values if isinstance(value, str)}
+
+
 def test_defaults_are_those_of_transformers() -> None:
-    """config_defaults.json holds what the configuration classes say, for every family."""
+    """config_defaults.json holds what the configuration classes say of each key that is read."""
+    readers = ("config_keys.py", "dimensions.py", "families.py", "layer_kinds.py", "mixture.py")
+    read = set[str]().union(*map(strings, readers)) - {"is_encoder_decoder"}  # False in all of them
     auto = pytest.importorskip("transformers.models.auto.configuration_auto")
     kept = json.loads(Path(config_keys.__file__).with_name("config_defaults.json").read_text())
     outer = {text: wrapper for wrapper, text in WRAPPERS.items() if text not in auto.CONFIG_MAPPING}
@@ -217,7 +227,7 @@ def test_defaults_are_those_of_transformers() -> None:
         else:
             kind = auto.CONFIG_MAPPING[model_type]
         real = {our_name(f.name): f.default for f in dataclasses.fields(kind)}
-        plain = {k: v for k, v in real.items() if k in READ and isinstance(v, int | str)}
+        plain = {k: v for k, v in real.items() if k in read and isinstance(v, int | str)}
         assert plain == {k: v for k, v in values.items() if k in plain}, model_type
         assert set(values) - set(plain) <= {"tie_word_embeddings"}, model_type
 

@@ -6,11 +6,13 @@ import math
 import time
 from typing import TYPE_CHECKING
 
+import on_disk
 import pytest
 
 from profiles.runs.journal import Journal
+from profiles.runs.records.metrics import Loss
 from profiles.runs.state import State
-from tests.canned_run import add_sample, add_steps, canned_run, gpu
+from tests.canned_run import add_sample, add_steps, canned_run, gpu, step
 from tui import feed
 from tui.feed import Feed, Reader, Source
 from tui.live import LiveRun
@@ -69,20 +71,20 @@ def test_a_damaged_record_is_counted_and_passed_over() -> None:
 
 
 def test_records_of_a_strange_shape_are_passed_over() -> None:
-    """A sound checksum around nonsense must not end the feed."""
+    """A sound checksum around nonsense must not end the feed; it is counted."""
     run = canned_run(done=1)
-    metrics = Journal(run.metrics, attempt=1)
-    metrics.append("step", step="x", seconds=None, phases=3)
-    metrics.append("loss", step=None, loss="high")
-    metrics.append("loss", step=2, loss=math.nan)
-    Journal(run.worker_events, attempt=1).append("evaluated")
-    Journal(run.samples, attempt=1).append("sample", rss_bytes="much", gpus=7)
+    on_disk.write(run.metrics, "step", step="x", seconds=None, phases=3)
+    on_disk.write(run.metrics, "loss", step=None, loss="high")
+    on_disk.write(run.metrics, "loss", step=2, loss=math.nan)
+    on_disk.write(run.worker_events, "evaluated")
+    on_disk.write(run.samples, "sample", rss_bytes="much", gpus=7)
     batch = Reader(run).poll()
 
     assert [1] == [point.step for point in batch.steps]
     assert [1, 2] == [step for step, _ in batch.losses]
     assert math.isnan(batch.losses[-1][1])
     assert () == batch.memory
+    assert 4 == batch.num_damaged
 
 
 def test_batches_that_nobody_took_become_one() -> None:
@@ -109,12 +111,12 @@ def test_a_long_file_is_sampled_and_its_end_is_whole(
     monkeypatch.setattr(feed, "_EXCERPT_BYTES", 2_000)
     path = home / "m.jsonl"
     journal = Journal(path, attempt=1)
-    for step in range(1000):
-        journal.append("loss", sync=False, step=step, loss=1.0)
+    for number in range(1000):
+        journal.append(Loss(step=number, loss=1.0), sync=False)
     source = Source(path)
-    first = [record["step"] for record in source.poll()]
-    journal.append("loss", step=1000, loss=1.0)
-    later = [record["step"] for record in source.poll()]
+    first = [record.step for record in source.poll()]
+    journal.append(Loss(step=1000, loss=1.0))
+    later = [record.step for record in source.poll()]
 
     assert sorted(set(first)) == first
     assert first[0] < 5
@@ -160,7 +162,7 @@ def test_shares_leave_the_first_steps_out() -> None:
     """A slow first step is no part of the steady ones."""
     run = canned_run(done=0)
     metrics = Journal(run.metrics, attempt=1)
-    metrics.append("step", step=1, seconds=90.0, phases={"data": 90.0}, tokens=1)
+    metrics.append(step(1, seconds=90.0, phases={"data": 90.0}, tokens=1))
     add_steps(run, 2, 30)
     live = LiveRun(run)
     live.apply(Reader(run).poll())

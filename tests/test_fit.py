@@ -6,17 +6,19 @@ from dataclasses import replace
 
 import pytest
 from known import HOST, dataset, model
+from plans import changed, made
 
 from advisor.choice import devices, fit, ladder
 from advisor.choice.devices import Batch
 from advisor.choice.lengths import Lengths
 from advisor.cost import memory, speed
-from advisor.plan import ALL_TARGETS, Plan
+from advisor.registry.lookup import preset_of
+from advisor.registry.low_rank import ALL_TARGETS
 from profiles.facts import GIB
 from profiles.machines import planned
 
-LORA = Plan(method="lora", seq_len=2048, rank=16, alpha=32, targets=ALL_TARGETS)
-FULL = replace(LORA, method="full", rank=0, alpha=0, targets=())
+LORA = made("lora", seq_len=2048, rank=16, alpha=32, targets=ALL_TARGETS)
+FULL = changed(LORA, method="full", rank=0, alpha=0, targets=())
 SIXTEEN = Batch(rows=16)
 
 
@@ -38,7 +40,7 @@ def with_free(text, *free_gib):
 def everything(base, box, plan, rows):
     """Every configuration over all GPUs, judged without cleverness."""
     num_gpus = len(box.gpus)
-    for strategy in ladder.strategies(plan, num_gpus):
+    for spread in ladder.spread(plan, num_gpus):
         for micro_batch in range(1, 17):
             if rows // num_gpus % micro_batch:
                 continue
@@ -47,9 +49,7 @@ def everything(base, box, plan, rows):
                     base,
                     box,
                     replace(
-                        plan,
-                        strategy=strategy,
-                        num_gpus=num_gpus,
+                        spread,
                         micro_batch=micro_batch,
                         accumulation=rows // num_gpus // micro_batch,
                         checkpointing=checkpointing,
@@ -61,8 +61,8 @@ def everything(base, box, plan, rows):
     ("name", "gpus", "plan"),
     [
         ("llama-3.1-8b", "RTX 4090", LORA),
-        ("llama-3.1-8b", "RTX 4090", replace(LORA, method="qlora")),
-        ("qwen2.5-1.5b", "RTX 4090", replace(LORA, seq_len=512)),
+        ("llama-3.1-8b", "RTX 4090", changed(LORA, method="qlora")),
+        ("qwen2.5-1.5b", "RTX 4090", changed(LORA, seq_len=512)),
         ("qwen2.5-0.5b", "RTX 3070", LORA),
         ("llama-3.1-8b", "8x H100", FULL),
         ("llama-3.1-8b", "4x A100 80GB", LORA),
@@ -86,7 +86,7 @@ def test_the_choice_is_about_as_fast_as_the_fastest_that_fits(name, gpus, plan):
 def test_short_rows_are_not_padded_more_than_it_pays(name):
     """Rows of 250 tokens, cut at 1024: real tokens count, not padding."""
     lengths = Lengths(mean=250.0, median=200.0, p95=600.0, max=900)
-    plan, box = replace(LORA, seq_len=1024), machine("RTX 4090")
+    plan, box = changed(LORA, seq_len=1024), machine("RTX 4090")
 
     found = fit.best(model(name), box, plan, Batch(rows=16, lengths=lengths))
 
@@ -160,7 +160,7 @@ def test_a_full_gpu_is_left_out():
     """Somebody else fills the second; 16-bit LoRA fits the first."""
     found = fit.best(model(), with_free("2x RTX 4090", 1, 24), LORA, SIXTEEN)
 
-    assert (found.plan.num_gpus, found.plan.strategy) == (1, "single")
+    assert (found.plan.num_gpus, found.plan.engine.name) == (1, "single")
     assert found.budget_bytes == 24 * GIB
 
 
@@ -176,7 +176,7 @@ def test_sharding_comes_only_where_copies_do_not_fit():
     small = fit.best(model(), machine("8x H100"), LORA, SIXTEEN)
     large = fit.best(model("llama-3.1-70b"), machine("8x H100"), LORA, SIXTEEN)
 
-    assert (small.plan.strategy, large.plan.strategy) == ("ddp", "fsdp")
+    assert (small.plan.engine.name, large.plan.engine.name) == ("ddp", "fsdp")
 
 
 def test_what_the_runner_runs_is_taken_where_speeds_are_alike():
@@ -202,13 +202,13 @@ def test_nothing_that_fits_leaves_the_nearest():
     found = fit.best(model("llama-3.1-70b"), machine("4x RTX 4090"), FULL, SIXTEEN)
 
     assert not found.fits
-    assert (found.plan.strategy, found.plan.micro_batch) == ("fsdp", 1)
+    assert (found.plan.engine.name, found.plan.micro_batch) == ("fsdp", 1)
     assert found.missing_bytes == found.memory.high_bytes - found.budget_bytes
 
 
 def test_offload_needs_ram():
     """131 GiB of weights in 64 GiB of RAM is no plan, in 256 it is."""
-    plan = replace(LORA, offload="parameters")
+    plan = changed(LORA, offload="parameters")
     poor = fit.best(model("llama-3.1-70b"), machine("RTX 4090"), plan, SIXTEEN)
     rich = fit.best(
         model("llama-3.1-70b"), machine("RTX 4090", ram_free_bytes=256 * GIB), plan, SIXTEEN
@@ -224,9 +224,9 @@ def test_offload_needs_ram():
 def test_what_the_parameters_rule_out_is_never_more_than_the_estimate(rung, name):
     """The search skips layouts by it, so it must not be too high."""
     base = model(name)
-    for plan in ladder.plans(rung, base, LORA):
-        for strategy in ladder.strategies(plan, 8):
-            one = replace(fit.smallest(plan, 2), strategy=strategy, num_gpus=8)
+    for plan in ladder.plans(preset_of(rung), base, LORA):
+        for spread in ladder.spread(plan, 8):
+            one = fit.smallest(spread, 2)
 
             assert fit._least_bytes(base, one) <= memory.estimate(base, one).low_bytes
 
@@ -251,9 +251,9 @@ def test_a_search_needs_few_estimates(monkeypatch):
 def test_a_card_before_ampere_pays_for_repeated_keys():
     """Flash attention needs compute capability 8.0; the kernel before it wants every head."""
     t4, l4 = machine("1x T4"), machine("1x L4")
-    plan = replace(LORA, precision="fp16")
+    plan = changed(LORA, precision="fp16")
     needs = [
-        fit.judge(model(), t4, replace(plan, stack=devices.stack_on(where))).memory.allocated_bytes
+        fit.judge(model(), t4, changed(plan, stack=devices.stack_on(where))).memory.allocated_bytes
         for where in (t4, l4)
     ]
     assert devices.stack_on(l4) == plan.stack

@@ -7,15 +7,19 @@ version of the format gets a directory of its own beside it.
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import on_disk
 import pytest
 
 from profiles.runs import rundir
 from profiles.runs.journal import Tail
 from profiles.runs.state import State, heartbeat, status
 from runner import checkpoints
+from tui.commands import profile
 from tui.feed import Reader
 
 FIXTURES = sorted((Path(__file__).parent / "fixtures").glob("v*/*"))
@@ -51,11 +55,26 @@ def test_every_record_of_an_old_run_is_read(run):
     """None is damaged, none of a later version, none missing."""
     for path in (run.supervisor_events, run.worker_events, run.metrics, run.samples):
         tail = Tail(path)
-        numbers = [record["seq"] for record in tail.poll()]
+        numbers = [record.seq for record in tail.poll()]
 
         assert numbers == list(range(1, len(numbers) + 1))
         assert (tail.num_damaged, tail.num_newer) == (0, 0)
         assert numbers
+
+
+def test_every_record_would_be_written_again_as_it_was(run):
+    """The same names in the same order, the same values, and nothing that it did not know."""
+    for path in (run.supervisor_events, run.worker_events, run.metrics, run.samples):
+        lines = list(on_disk.read_all(path))
+        again = [
+            dict(list(line.items())[:6])
+            | {name: value for name, value in record.content().items() if value is not None}
+            | {"crc": line["crc"]}
+            for line, record in zip(lines, Tail(path).poll(), strict=True)
+        ]
+
+        assert [json.dumps(line) for line in again] == [json.dumps(line) for line in lines]
+        assert [record.kind for record in Tail(path).poll()] == [line["kind"] for line in lines]
 
 
 def test_the_screen_shows_an_old_run(run):
@@ -65,6 +84,23 @@ def test_the_screen_shows_an_old_run(run):
     assert [point.step for point in batch.steps] == [1, 2, 3, 4, 5, 6]
     assert len(batch.losses) == 6
     assert batch.memory
+
+
+def test_the_report_of_an_old_run_says_what_it_passed_over(run, tmp_path):
+    """Nothing while all is well."""
+    manifest = json.loads(run.manifest.read_text()) | {"base_dir": str(tmp_path)}
+    run.manifest.write_text(json.dumps(manifest))
+    (tmp_path / "model").mkdir()
+    config = {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 300}
+    config |= {"num_attention_heads": 4, "intermediate_size": 128}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    before = profile.load(run)
+    on_disk.write(run.metrics, "step", step=7)
+    after = profile.load(run)
+
+    told = "1 damaged record passed over"
+    assert after == replace(before, not_measured=(*before.not_measured, told))
+    assert told not in before.not_measured
 
 
 def test_checkpoints_and_model_of_an_old_run_verify(run):

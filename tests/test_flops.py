@@ -8,17 +8,19 @@ from typing import Any
 
 import pytest
 from llama import LLAMA_3_8B
+from plans import changed, made
 
 from advisor.cost.flops import Flops, flops_per_token
-from advisor.plan import ALL_TARGETS, Plan
+from advisor.plan import Plan
+from advisor.registry.low_rank import ALL_TARGETS
 from profiles.models.dimensions import from_config
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 
-FULL = Plan(method="full", seq_len=2048, loss="full")
-LORA = Plan(method="lora", seq_len=2048, rank=16, targets=ALL_TARGETS, loss="full")
-SHORT_FULL = replace(FULL, seq_len=32, micro_batch=2)
-SHORT_LORA = replace(LORA, seq_len=32, micro_batch=2, rank=3)
+FULL = made("full", seq_len=2048, loss="full")
+LORA = made("lora", seq_len=2048, rank=16, targets=ALL_TARGETS, loss="full")
+SHORT_FULL = changed(FULL, seq_len=32, micro_batch=2)
+SHORT_LORA = changed(LORA, seq_len=32, micro_batch=2, rank=3)
 ROWS, ROW = SHORT_FULL.micro_batch, SHORT_FULL.seq_len
 SIZES = {
     "hidden_size": 96,
@@ -97,14 +99,14 @@ def counted(family: str, plan: Plan, names: tuple[str, ...] = ()) -> int:
     # The counter knows no formula for the grouped matmul.
     config._experts_implementation = "eager"
     built = pytest.importorskip("transformers").AutoModelForCausalLM.from_config(config)
-    if plan.adapts:
+    if not plan.method.trains_base:
         peft = pytest.importorskip("peft")
-        targets = list(names or plan.targets)
-        lora = peft.LoraConfig(r=plan.rank, target_modules=targets, task_type="CAUSAL_LM")
+        targets = list(names or plan.settings.target_names)
+        lora = peft.LoraConfig(r=plan.settings.rank, target_modules=targets, task_type="CAUSAL_LM")
         built = peft.get_peft_model(built, lora)
     if plan.checkpointing:
         built.gradient_checkpointing_enable({"use_reentrant": False})
-        if plan.adapts:
+        if not plan.method.trains_base:
             # As TRL's SFTTrainer does.
             built.enable_input_require_grads()
     built.train()
@@ -123,14 +125,14 @@ def test_documented_flops_of_llama_3_8b(plan: Plan, billions: float) -> None:
 @pytest.mark.parametrize(("plan", "share"), [(FULL, 0.234), (LORA, 0.452)], ids=["full", "lora"])
 def test_checkpointing_costs_twice_as_much_relatively_with_lora(plan: Plan, share: float) -> None:
     """Recomputation adds 23.4 % to full fine-tuning and about 45 % to LoRA."""
-    found = flops_per_token(LLAMA_3_8B, replace(plan, checkpointing=True))
+    found = flops_per_token(LLAMA_3_8B, changed(plan, checkpointing=True))
     assert found.hardware_flops / found.model_flops - 1 == pytest.approx(share, abs=0.005)
 
 
 def test_recomputing_half_the_layers_costs_half() -> None:
     """A plan that recomputes some layers pays for those."""
-    whole = flops_per_token(LLAMA_3_8B, replace(FULL, checkpointing=True))
-    half = flops_per_token(LLAMA_3_8B, replace(FULL, checkpointing=True, checkpointed_layers=16))
+    whole = flops_per_token(LLAMA_3_8B, changed(FULL, checkpointing=True))
+    half = flops_per_token(LLAMA_3_8B, changed(FULL, checkpointing=True, checkpointed_layers=16))
     extra = whole.hardware_flops - whole.model_flops
     assert half.hardware_flops - half.model_flops == extra // 2
 
@@ -138,7 +140,7 @@ def test_recomputing_half_the_layers_costs_half() -> None:
 def test_chunked_loss_recomputes_the_head() -> None:
     """The fused head projects once more in its backward pass; the model's own FLOPs stay."""
     whole = flops_per_token(LLAMA_3_8B, LORA)
-    tiled = flops_per_token(LLAMA_3_8B, replace(LORA, loss="chunked"))
+    tiled = flops_per_token(LLAMA_3_8B, changed(LORA, loss="chunked"))
     assert tiled == Flops(
         model_flops=whole.model_flops,
         hardware_flops=whole.hardware_flops + 2 * 128256 * 4096,
@@ -150,7 +152,7 @@ def test_chunked_loss_recomputes_the_head() -> None:
 )
 def test_full_flops_equal_the_counter(family: str, *, checkpointing: bool) -> None:
     """Full fine-tuning's FLOPs are exact in every family."""
-    plan = replace(SHORT_FULL, checkpointing=checkpointing)
+    plan = changed(SHORT_FULL, checkpointing=checkpointing)
     assert predicted(family, plan) == counted(family, plan)
 
 
@@ -159,7 +161,7 @@ def test_full_flops_equal_the_counter(family: str, *, checkpointing: bool) -> No
 )
 def test_lora_flops_equal_the_counter(targets: tuple[str, ...], *, checkpointing: bool) -> None:
     """LoRA's FLOPs are exact for any targets, the first layer's savings included."""
-    plan = replace(SHORT_LORA, targets=targets, checkpointing=checkpointing)
+    plan = changed(SHORT_LORA, targets=targets, checkpointing=checkpointing)
     assert predicted("llama", plan) == counted("llama", plan)
 
 
@@ -177,7 +179,7 @@ OWN_NAMES = {
 def test_lora_flops_of_families_equal_the_counter(family: str, *, checkpointing: bool) -> None:
     """Fused linears have one adapter; experts without adapters pass gradients on only."""
     targets = ALL_TARGETS if family in {"phi3", "gemma2"} else ALL_TARGETS[:4]
-    plan = replace(SHORT_LORA, targets=targets, checkpointing=checkpointing)
+    plan = changed(SHORT_LORA, targets=targets, checkpointing=checkpointing)
     assert predicted(family, plan) == counted(family, plan, OWN_NAMES[family])
 
 
@@ -193,7 +195,7 @@ def test_freezing_the_lower_layers_spares_their_backward_pass() -> None:
     ids = torch.randint(0, 70, (ROWS, ROW))
     with counter(display=False) as found:
         built(input_ids=ids, labels=ids).loss.backward()
-    plan = replace(SHORT_FULL, method="freeze", frozen_layers=1)
+    plan = changed(SHORT_FULL, method="freeze", frozen_layers=1)
     assert predicted("llama", plan) == found.get_total_flops()
 
 
@@ -211,7 +213,7 @@ def test_fused_head_equals_the_counter(monkeypatch: Any, *, trains: bool) -> Non
         apply = kernels.ChunkedLogProbFunction.apply
         apply(hidden, weight, None, torch.zeros(64).long(), 1.0, 32)[0].sum().backward()
     whole, tiled = (
-        flops_per_token(LLAMA_3_8B, replace(FULL if trains else LORA, loss=loss)).hardware_flops
+        flops_per_token(LLAMA_3_8B, changed(FULL if trains else LORA, loss=loss)).hardware_flops
         for loss in ("full", "chunked")
     )
     head = 128256 * 4096
@@ -223,5 +225,5 @@ def test_fused_head_equals_the_counter(monkeypatch: Any, *, trains: bool) -> Non
 def test_a_window_limits_what_its_layers_attend_to() -> None:
     """Rows beyond the window cost nothing more in the layers that slide."""
     sliding = replace(LLAMA_3_8B, sliding_window=1024, num_sliding_layers=32)
-    long, short = (flops_per_token(sliding, replace(FULL, seq_len=n)) for n in (4096, 1024))
+    long, short = (flops_per_token(sliding, changed(FULL, seq_len=n)) for n in (4096, 1024))
     assert long == short

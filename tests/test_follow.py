@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import on_disk
 import pytest
 
 from profiles.errors import ExitCode
 from profiles.runs import durable, journal
 from profiles.runs.journal import Journal, Tail
+from profiles.runs.records.metrics import Loss
+from profiles.runs.records.supervisor import Unresponsive
+from profiles.runs.records.worker import Paused, Stalled
 from profiles.runs.state import State, status
-from tests.canned_run import canned_run, finish
+from tests.canned_run import canned_run, finish, step
 from tui import follow
 from tui.pages import status as page
 
 
-def said(run, *kinds):
-    """Let supervisor and worker say these things."""
-    for path, kind, fields in kinds:
-        Journal(getattr(run, path), attempt=1).append(kind, **fields)
+def said(path, record):
+    """Let supervisor or worker say this."""
+    Journal(path, attempt=1).append(record)
 
 
 def test_a_notice_is_told_once_when_it_comes(monkeypatch):
     """From the supervisor's events too, which have no line of their own."""
     run = canned_run()
-    said(run, ("supervisor_events", "unresponsive", {"what": "no sign for 61 s"}))
+    said(run.supervisor_events, Unresponsive(seconds=61, what="no sign for 61 s"))
     polls = iter([None, None])
     monkeypatch.setattr(follow.time, "sleep", lambda _: next(polls, finish(run, "stopped", 20)))
 
@@ -34,7 +37,7 @@ def test_a_notice_is_told_once_when_it_comes(monkeypatch):
 def test_what_an_event_said_is_not_repeated_as_a_notice(monkeypatch):
     """A pause with its reason is one line."""
     run = canned_run()
-    said(run, ("worker_events", "paused", {"step": 20, "what": "1.2 GB free, needs 3.4 GB"}))
+    said(run.worker_events, Paused(step=20, what="1.2 GB free, needs 3.4 GB"))
     monkeypatch.setattr(follow.time, "sleep", lambda _: finish(run, "stopped", 20))
 
     lines = [line for line in follow._lines(run) if "1.2 GB" in line]
@@ -46,8 +49,9 @@ def test_a_long_past_is_read_in_pieces(monkeypatch):
     """Of its losses the newest one is kept, so the memory does not grow with the run."""
     run = canned_run()
     metrics = Journal(run.metrics, attempt=1)
-    for step in range(21, 3000):
-        metrics.append("loss", sync=False, step=step, loss=1.0, text="x" * 200)
+    for number in range(21, 3000):
+        metrics.append(step(number, phases=dict.fromkeys("abcdefghij", 0.5)), sync=False)
+        metrics.append(Loss(step=number, loss=1.0), sync=False)
     metrics.close()
     sizes, real = [], Tail.poll
     monkeypatch.setattr(journal, "_CHUNK_BYTES", 1 << 16)
@@ -62,10 +66,27 @@ def test_a_long_past_is_read_in_pieces(monkeypatch):
     assert max(sizes) < 500
 
 
+def test_damaged_records_are_told_once_and_again_when_there_are_more(monkeypatch):
+    """Whoever reads the losses knows that some are missing."""
+    run = canned_run()
+    on_disk.write(run.metrics, "loss", step=21)
+    polls = [
+        lambda: None,
+        lambda: on_disk.write(run.worker_events, "evaluated", step="x"),
+        lambda: finish(run, "stopped", 20),
+    ]
+    monkeypatch.setattr(follow.time, "sleep", lambda _: polls.pop(0)())
+
+    told = [line for line in follow._lines(run) if "damaged" in line]
+
+    assert told == ["! 1 damaged record passed over", "! 2 damaged records passed over"]
+
+
 def test_a_notice_is_listed_under_the_runs():
     """With the id of its run, made harmless for the terminal."""
     run = canned_run()
-    said(run, ("worker_events", "stalled", {"step": 20, "what": "no step\x1b[2J for 9 min"}))
+    what = "no step\x1b[2J for 9 min"
+    said(run.worker_events, Stalled(step=20, phase="training", seconds=540.0, what=what))
 
     last = page.runs([(run, status(run))])[-1]
 

@@ -7,9 +7,9 @@ peak as in a real one. The grid of real sizes is tests/bench/formula_vs_meta.py.
 from __future__ import annotations
 
 import pytest
+from plans import made
 
 from advisor.cost import memory
-from advisor.plan import ALL_TARGETS, ATTENTION_TARGETS, Plan
 from profiles.models.dimensions import from_config
 
 ATTENTION_LINEARS = pytest.importorskip("runner.methods.lora").ATTENTION_LINEARS
@@ -60,21 +60,18 @@ FAMILIES = {
     "deepseek_v3": LATENT,
 }
 PLANS = {
-    "full": Plan(method="full", seq_len=512),
-    "full, bf16, accumulated": Plan(
-        method="full", seq_len=512, precision="bf16_pure", loss="full", accumulation=2
+    "full": made("full", seq_len=512),
+    "full, bf16, accumulated": made(
+        "full", seq_len=512, precision="bf16_pure", loss="full", accumulation=2
     ),
-    "lora": Plan(method="lora", rank=8, targets=ALL_TARGETS, seq_len=512),
-    "lora, recomputed": Plan(
-        method="lora", rank=8, targets=ALL_TARGETS, seq_len=512, checkpointing=True
-    ),
-    "lora, padded rows": Plan(
-        method="lora", rank=8, targets=ATTENTION_TARGETS, seq_len=256, micro_batch=2
-    ),
-    "qlora, recomputed": Plan(
-        method="qlora", rank=8, targets=ALL_TARGETS, seq_len=512, checkpointing=True
-    ),
+    "lora": made("lora", rank=8, targets="all", seq_len=512),
+    "lora, recomputed": made("lora", rank=8, targets="all", seq_len=512, checkpointing=True),
+    "lora, padded rows": made("lora", rank=8, targets="attention", seq_len=256, micro_batch=2),
+    "qlora, recomputed": made("qlora", rank=8, targets="all", seq_len=512, checkpointing=True),
 }
+
+
+TARGETS = {"all": "all-linear", "attention": ATTENTION_LINEARS}
 
 
 @pytest.mark.parametrize("name", PLANS)
@@ -83,9 +80,11 @@ def test_formula_is_near_the_rehearsal(family, name):
     """Within 5 %, whatever the family, the method, and the moment that wins."""
     config, plan = DENSE | {"model_type": family} | FAMILIES[family], PLANS[name]
     settings = Settings(
-        method=plan.method,
-        rank=plan.rank,
-        targets="all-linear" if plan.targets == ALL_TARGETS else ATTENTION_LINEARS,
+        method=plan.method.name,
+        rank=getattr(plan.settings, "rank", 0),
+        targets="all-linear"
+        if getattr(plan.settings, "targets", "") == "all"
+        else ATTENTION_LINEARS,
         precision=plan.precision,
         checkpointing=plan.checkpointing,
         loss=plan.loss,

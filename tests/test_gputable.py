@@ -11,7 +11,7 @@ import pytest
 from profiles.errors import ExitCode, UserError
 from profiles.facts import GIB, Machine, Origin
 from profiles.machines import gputable
-from profiles.machines.gputable import look_up, spec_by_id
+from profiles.machines.gputable import look_up
 from profiles.machines.planned import plan_machine
 
 HOST = Machine(
@@ -366,11 +366,3 @@ def test_text_that_names_no_machine_is_refused(text: str, why: str) -> None:
         plan_machine(text, host=HOST)
     assert why in caught.value.why
     assert ExitCode.USAGE is caught.value.code
-
-
-def test_a_spec_id_finds_its_block_again() -> None:
-    """What a Gpu does not carry (TF32, NVLink speed) is one look-up away."""
-    spec = spec_by_id("h100-sxm")
-    assert spec is not None
-    assert 900e9 == spec.nvlink_bytes_per_second
-    assert spec_by_id("no-such-part") is None

@@ -11,23 +11,29 @@ import tempfile
 import threading
 from pathlib import Path
 
+import on_disk
 import pytest
 from faulty_disk import Fault, FaultyDisk
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from record_examples import example
 
 from profiles.runs import durable, journal, parts
 from profiles.runs.durable import Disk
 from profiles.runs.journal import Journal, Tail
+from profiles.runs.records.metrics import Loss, Step
+from profiles.runs.records.worker import Answer, AnswerFailed, Guard, Rotated, Unpaused
 from tui import feed
 from tui.feed import Source
+
+SOME = Unpaused(step=1)
 
 
 def written(path, num=5):
     """A journal with a few records."""
     file = Journal(path, attempt=1)
     for number in range(num):
-        file.append("step", step=number, text="naïve\u2028line")
+        file.append(Guard(step=number, fault="loss_spike", what="naïve\u2028line"))
     file.close()
 
 
@@ -37,7 +43,7 @@ def test_records_come_back_in_order(tmp_path):
 
     found = list(journal.read_all(tmp_path / "j"))
 
-    assert [(r["seq"], r["step"]) for r in found] == [(n + 1, n) for n in range(5)]
+    assert [(r.seq, r.step) for r in found] == [(n + 1, n) for n in range(5)]
 
 
 def test_lines_are_plain_json(tmp_path):
@@ -46,26 +52,26 @@ def test_lines_are_plain_json(tmp_path):
 
     record = json.loads((tmp_path / "j").read_text())
 
-    assert record["kind"] == "step"
+    assert record["kind"] == "guard"
 
 
 def test_numbers_that_json_cannot_say_become_null_and_are_named(tmp_path):
     """A NaN loss must not look like a number, nor break the line."""
     file = Journal(tmp_path / "j", attempt=1)
-    file.append("loss", loss=math.nan, inner={"norm": math.inf})
+    file.append(example(Step, seconds=math.nan, phases={"data": math.inf}))
 
-    (record,) = journal.read_all(tmp_path / "j")
+    (record,) = on_disk.read_all(tmp_path / "j")
 
-    assert (record["loss"], record["nonfinite"]) == (None, ["loss", "inner.norm"])
+    assert (record["seconds"], record["nonfinite"]) == (None, ["seconds", "phases.data"])
 
 
 def test_a_new_writer_continues_the_sequence(tmp_path):
     """A resumed run has no gap and no repeated number."""
     written(tmp_path / "j", 3)
 
-    Journal(tmp_path / "j", attempt=2).append("step")
+    Journal(tmp_path / "j", attempt=2).append(SOME)
 
-    assert [r["seq"] for r in journal.read_all(tmp_path / "j")] == [1, 2, 3, 4]
+    assert [r.seq for r in journal.read_all(tmp_path / "j")] == [1, 2, 3, 4]
 
 
 def test_a_tail_waits_for_the_newline(tmp_path):
@@ -76,32 +82,37 @@ def test_a_tail_waits_for_the_newline(tmp_path):
     path.write_bytes(whole[:-7])
     tail = Tail(path)
 
-    first = [r["seq"] for r in tail.poll()]
+    first = [r.seq for r in tail.poll()]
     path.write_bytes(whole)
-    second = [r["seq"] for r in tail.poll()]
+    second = [r.seq for r in tail.poll()]
 
     assert (first, second, tail.poll(), tail.num_damaged) == ([1], [2], [], 0)
 
 
 def test_long_text_is_cut_and_marked(tmp_path):
     """A record stays within one write."""
-    Journal(tmp_path / "j", attempt=1).append("error", text="x" * 50_000)
+    Journal(tmp_path / "j", attempt=1).append(AnswerFailed(moment="after", error="x" * 50_000))
 
-    (record,) = journal.read_all(tmp_path / "j")
+    (record,) = on_disk.read_all(tmp_path / "j")
 
-    assert (record["cut"], len(record["text"])) == (True, 4000)
+    assert (record["cut"], len(record["error"])) == (True, 4000)
 
 
 @pytest.mark.parametrize(
-    "fields", [{"what": "漢" * 9000, "why": "漢" * 9000}, {"many": list(range(20_000))}]
+    "record",
+    [
+        example(Answer, prompt="漢" * 9000, wanted="漢" * 9000, answer="漢" * 9000),
+        Rotated(steps=tuple(range(20_000))),
+    ],
+    ids=lambda r: r.kind,
 )
-def test_a_record_of_any_size_is_written_within_the_limit(tmp_path, fields):
+def test_a_record_of_any_size_is_written_within_the_limit(tmp_path, record):
     """What writes it is the training process: it must not raise."""
-    Journal(tmp_path / "j", attempt=1).append("error", **fields)
+    Journal(tmp_path / "j", attempt=1).append(record)
 
-    (record,) = journal.read_all(tmp_path / "j")
+    (found,) = on_disk.read_all(tmp_path / "j")
 
-    assert (record["kind"], record["cut"]) == ("error", True)
+    assert (found["kind"], found["cut"]) == (record.kind, True)
     assert (tmp_path / "j").stat().st_size < journal.MAX_LINE_BYTES + 100
 
 
@@ -119,7 +130,7 @@ def read(data):
         path = Path(folder, "j")
         path.write_bytes(data)
         tail = Tail(path)
-        return [record["seq"] for record in tail.poll()], tail.num_damaged
+        return [record.seq for record in tail.poll()], tail.num_damaged
 
 
 def test_a_flipped_byte_costs_its_own_record_alone(lines):
@@ -168,7 +179,7 @@ def test_a_line_without_an_end_does_not_hide_what_follows(tmp_path):
     record = path.read_bytes()
     path.write_bytes(record + b"x" * (2 << 20) + b"\n" + record)
 
-    assert [r["seq"] for r in journal.read_all(path)] == [1, 1]
+    assert [r.seq for r in journal.read_all(path)] == [1, 1]
 
 
 def test_records_of_a_later_version_are_counted_apart(tmp_path):
@@ -182,7 +193,8 @@ def test_records_of_a_later_version_are_counted_apart(tmp_path):
 
 def test_a_sound_line_without_what_readers_rely_on_is_passed_over(tmp_path):
     """Sequence number, time and kind are read without asking."""
-    lines = [{"v": 1, "seq": "x", "t": 1, "kind": "a"}, {"v": 1, "seq": 1, "kind": "a"}, {"v": "x"}]
+    sound = {"v": 1, "seq": 1, "t": 1, "m": 1, "a": 1, "kind": "unpaused", "step": 1}
+    lines = [sound | {"seq": "x"}, {k: v for k, v in sound.items() if k != "t"}, {"v": "x"}]
     (tmp_path / "j").write_bytes(b"".join(journal.encode(line) + b"\n" for line in lines))
     tail = Tail(tmp_path / "j")
 
@@ -204,56 +216,56 @@ def accept(monkeypatch):
 def test_what_the_disk_refuses_waits_and_is_written_in_order(tmp_path, monkeypatch, number):
     """A full disk does not stop training, and costs no record; every try leaves half a line."""
     file = Journal(tmp_path / "j", attempt=1)
-    file.append("step")
+    file.append(SOME)
     refuse(monkeypatch, tmp_path, number)
-    file.append("step")
-    file.append("step", sync=False)
+    file.append(SOME)
+    file.append(SOME, sync=False)
     waiting = file.num_waiting
     accept(monkeypatch)
-    file.append("step")
+    file.append(SOME)
 
     assert (waiting, file.num_waiting) == (2, 0)
-    assert [r["seq"] for r in journal.read_all(tmp_path / "j")] == [1, 2, 3, 4]
+    assert [r.seq for r in journal.read_all(tmp_path / "j")] == [1, 2, 3, 4]
 
 
 def test_syncing_writes_what_waits(tmp_path, monkeypatch):
     """The last records of a run do not wait for one more."""
     file = Journal(tmp_path / "j", attempt=1)
     refuse(monkeypatch, tmp_path)
-    file.append("end")
+    file.append(SOME)
     accept(monkeypatch)
     file.sync()
 
-    assert [r["kind"] for r in journal.read_all(tmp_path / "j")] == ["end"]
+    assert [r.kind for r in journal.read_all(tmp_path / "j")] == [SOME.kind]
 
 
 def test_closing_writes_what_waits(tmp_path, monkeypatch):
     """Nor for a sync."""
     file = Journal(tmp_path / "j", attempt=1)
     refuse(monkeypatch, tmp_path)
-    file.append("end", sync=False)
+    file.append(SOME, sync=False)
     accept(monkeypatch)
     file.close()
 
-    assert [r["kind"] for r in journal.read_all(tmp_path / "j")] == ["end"]
+    assert [r.kind for r in journal.read_all(tmp_path / "j")] == [SOME.kind]
 
 
 def test_of_more_than_can_wait_the_oldest_are_dropped_and_counted(tmp_path, monkeypatch):
     """The gap is visible, and a record says how many are missing."""
     monkeypatch.setattr(journal, "MAX_WAITING", 3)
     file = Journal(tmp_path / "j", attempt=1)
-    file.append("step")
+    file.append(SOME)
     refuse(monkeypatch, tmp_path)
     for _ in range(5):
-        file.append("step")
+        file.append(SOME)
     waiting = file.num_waiting
     accept(monkeypatch)
-    file.append("step")
+    file.append(SOME)
 
     found = list(journal.read_all(tmp_path / "j"))
     assert (waiting, file.num_dropped) == (3, 2)
-    assert [r["seq"] for r in found] == [1, 4, 5, 6, 7, 8]
-    assert (found[-1]["kind"], found[-1]["count"]) == ("dropped", 2)
+    assert [r.seq for r in found] == [1, 4, 5, 6, 7, 8]
+    assert (found[-1].kind, found[-1].count) == ("dropped", 2)
 
 
 class AllButTheNewline(Disk):
@@ -268,23 +280,23 @@ def test_a_line_that_lacks_its_newline_alone_is_not_there_twice(tmp_path, monkey
     """It is written again, so what stands there must not become a record."""
     file = Journal(tmp_path / "j", attempt=1)
     monkeypatch.setattr(durable, "disk", AllButTheNewline())
-    file.append("step")
+    file.append(SOME)
     accept(monkeypatch)
-    file.append("step")
+    file.append(SOME)
 
-    assert [r["seq"] for r in journal.read_all(tmp_path / "j")] == [1, 2]
+    assert [r.seq for r in journal.read_all(tmp_path / "j")] == [1, 2]
 
 
 def test_a_failed_sync_is_counted_and_writing_goes_on(tmp_path, monkeypatch):
     """Through a file that is opened anew: the old one would not tell again."""
     file = Journal(tmp_path / "j", attempt=1)
     refuse(monkeypatch, tmp_path, errno.EIO, at=2)  # the write goes through, its sync does not
-    file.append("step")
+    file.append(SOME)
     accept(monkeypatch)
-    file.append("step")
+    file.append(SOME)
 
     assert (file.num_failed_syncs, file.num_waiting) == (1, 0)
-    assert [r["seq"] for r in journal.read_all(tmp_path / "j")] == [1, 2]
+    assert [r.seq for r in journal.read_all(tmp_path / "j")] == [1, 2]
 
 
 def test_threads_may_share_a_journal(tmp_path):
@@ -293,7 +305,7 @@ def test_threads_may_share_a_journal(tmp_path):
 
     def work():
         for _ in range(200):
-            file.append("step", sync=False)
+            file.append(SOME, sync=False)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -301,14 +313,14 @@ def test_threads_may_share_a_journal(tmp_path):
     for thread in threads:
         thread.join()
 
-    assert [r["seq"] for r in journal.read_all(tmp_path / "j")] == list(range(1, 801))
+    assert [r.seq for r in journal.read_all(tmp_path / "j")] == list(range(1, 801))
 
 
 def in_parts(path, num, max_bytes=2000):
     """A journal of so many records in many parts."""
     file = Journal(path, attempt=1, max_bytes=max_bytes)
     for number in range(num):
-        file.append("loss", sync=False, step=number, loss=1.0)
+        file.append(Loss(step=number, loss=1.0), sync=False)
     return file
 
 
@@ -321,7 +333,7 @@ def test_a_long_file_goes_on_in_parts_that_read_as_one(tmp_path):
     assert names[:2] == ["metrics.jsonl", "metrics.00001.jsonl"]
     assert len(names) > 5
     assert max(size for _, size in parts.sizes(path)) < 2200
-    assert [r["seq"] for r in journal.read_all(path)] == list(range(1, 201))
+    assert [r.seq for r in journal.read_all(path)] == list(range(1, 201))
 
 
 def test_other_files_are_no_parts(tmp_path):
@@ -349,13 +361,13 @@ def test_a_tail_follows_from_part_to_part(tmp_path):
     tail, found = Tail(path), []
     file = in_parts(path, 0)
     for number in range(300):
-        file.append("loss", sync=False, step=number)
+        file.append(Loss(step=number, loss=1.0), sync=False)
         if number % 7 == 0:
             found += tail.poll(500)
     while more := tail.poll(500):
         found += more
 
-    assert [r["seq"] for r in found] == list(range(1, 301))
+    assert [r.seq for r in found] == list(range(1, 301))
     assert tail.num_damaged == 0
 
 
@@ -369,7 +381,7 @@ def test_a_poll_reads_what_is_new_and_no_more(tmp_path, monkeypatch):
     monkeypatch.setattr(
         journal, "_read", lambda *a: read_bytes.append(data := original(*a)) or data
     )
-    file.append("loss")
+    file.append(SOME)
     records = tail.poll()
 
     assert len(records) == 1
@@ -388,9 +400,9 @@ def test_going_on_after_a_long_run_reads_its_end_alone(tmp_path, monkeypatch):
         journal, "_read", lambda *a: read_bytes.append(data := original(*a)) or data
     )
     again = Journal(path, attempt=2)
-    again.append("step")
+    again.append(SOME)
 
-    assert [r["seq"] for r in journal.read_all(path)][-1] == 3001
+    assert [r.seq for r in journal.read_all(path)][-1] == 3001
     assert sum(map(len, read_bytes[:1])) <= 64 << 10
 
 
@@ -400,7 +412,7 @@ def test_the_sequence_is_found_behind_much_damage(tmp_path):
     file = in_parts(path, 40)
     newest = parts.newest(path)
     newest.write_bytes(os.urandom(300_000))
-    last = max(r["seq"] for r in journal.read_all(path))
+    last = max(r.seq for r in journal.read_all(path))
 
     assert 0 < last < 40
     assert journal.last_seq(path) == last
@@ -414,9 +426,9 @@ def test_the_screen_samples_a_past_in_parts_and_reads_its_whole_end(tmp_path, mo
     monkeypatch.setattr(feed, "_EXCERPT_BYTES", 2000)
     path = tmp_path / "metrics.jsonl"
     file, source = in_parts(path, 1000, max_bytes=9000), Source(path)
-    first = [record["step"] for record in source.poll()]
-    file.append("loss", step=1000)
-    later = [record["step"] for record in source.poll()]
+    first = [record.step for record in source.poll()]
+    file.append(Loss(step=1000, loss=1.0))
+    later = [record.step for record in source.poll()]
 
     assert sorted(set(first)) == first
     assert first[0] < 5
@@ -435,11 +447,11 @@ def test_errors_at_random_moments_cost_no_record(tmp_path, monkeypatch):
             refuse(monkeypatch, tmp_path, chance.choice([errno.ENOSPC, errno.EIO]), at=2)
         else:
             accept(monkeypatch)
-        file.append("step", sync=chance.random() < 0.5)
+        file.append(SOME, sync=chance.random() < 0.5)
     accept(monkeypatch)
     file.close()
 
-    assert [r["seq"] for r in journal.read_all(path)] == list(range(1, 301))
+    assert [r.seq for r in journal.read_all(path)] == list(range(1, 301))
 
 
 @given(st.binary(max_size=200))

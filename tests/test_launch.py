@@ -25,11 +25,11 @@ from doubles import (
     wait_for,
     who,
 )
+from on_disk import read_all
 from pseudo_terminal import at_terminal
 
 from profiles.errors import ExitCode, UserError
 from profiles.runs import durable, identity, rundir
-from profiles.runs.journal import read_all
 from profiles.runs.state import State, status
 from runner.supervision import launch, leftovers
 from tui.commands import runs

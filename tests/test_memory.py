@@ -11,13 +11,16 @@ from typing import Any
 
 import pytest
 from llama import LLAMA_3_8B, model
+from plans import changed, made
 
-from advisor.cost import memory
+from advisor.cost import memory, moments
 from advisor.cost.memory import estimate
-from advisor.cost.weights import adapter_params, linear_params
+from advisor.cost.weights import added_params, linear_params
 from advisor.graph import head
 from advisor.graph.network import network
-from advisor.plan import ALL_TARGETS, MLP_TARGETS, Plan
+from advisor.plan import Plan
+from advisor.registry.low_rank import ALL_TARGETS, MLP_TARGETS
+from advisor.stack import ON_CPU
 from profiles.facts import GIB, Model
 from profiles.models.parameters import count_params
 
@@ -35,9 +38,9 @@ SMOLLM2_360M = model(
 QWEN3_8B = model(
     model_type="qwen3", qk_norm="head", num_layers=36, intermediate_size=12288, vocab_size=151936
 )
-FULL = Plan(method="full", seq_len=2048, precision="bf16_pure")
-LORA = Plan(method="lora", seq_len=2048, rank=16, targets=ALL_TARGETS)
-QLORA = replace(LORA, method="qlora", micro_batch=2, checkpointing=True)
+FULL = made("full", seq_len=2048, precision="bf16_pure")
+LORA = made("lora", seq_len=2048, rank=16, targets=ALL_TARGETS)
+QLORA = changed(LORA, method="qlora", micro_batch=2, checkpointing=True)
 
 
 def saved_per_token(dims: Model, plan: Plan) -> float:
@@ -47,7 +50,7 @@ def saved_per_token(dims: Model, plan: Plan) -> float:
     return own + (network(dims, plan).entry.per_token if profile.saves_input else 0)
 
 
-def moment(found: memory.MemoryEstimate, name: str) -> memory.Moment:
+def moment(found: memory.MemoryEstimate, name: str) -> moments.Moment:
     return next(moment for moment in found.moments if moment.name == name)
 
 
@@ -56,8 +59,8 @@ def moment(found: memory.MemoryEstimate, name: str) -> memory.Moment:
     [
         (LLAMA_3_8B, FULL, 200_840),
         (LLAMA_3_8B, LORA, 217_448),
-        (LLAMA_3_8B, replace(LORA, method="qlora"), 184_680),
-        (LLAMA_3_8B, replace(LORA, targets=QV), 155_848),
+        (LLAMA_3_8B, changed(LORA, method="qlora"), 184_680),
+        (LLAMA_3_8B, changed(LORA, targets=QV), 155_848),
         (LLAMA_2_7B, FULL, 186_504),
         (LLAMA_32_1B, FULL, 108_680),
         (SMOLLM2_360M, FULL, 41_028),
@@ -72,16 +75,16 @@ def test_activation_bytes_are_the_documented_ones(dims: Model, plan: Plan, expec
 def test_linear_and_adapter_parameters_of_llama_3_8b() -> None:
     """6.979 B weights in linears, 41.9 M in rank-16 adapters of all of them."""
     assert linear_params(LLAMA_3_8B, LORA) == 6_979_321_856
-    assert adapter_params(LLAMA_3_8B, LORA) == 41_943_040
+    assert added_params(LLAMA_3_8B, LORA) == 41_943_040
 
 
-def shares(moment: memory.Moment) -> dict[str, int]:
+def shares(moment: moments.Moment) -> dict[str, int]:
     return {term.component: term.num_bytes for term in moment.terms}
 
 
 def test_worked_qlora_example_with_our_settings() -> None:
     """Bottlenecks.md §3.7 without kbit preparation: 16-bit head, stream and adapters."""
-    found = estimate(LLAMA_3_8B, replace(QLORA, loss="full"))
+    found = estimate(LLAMA_3_8B, changed(QLORA, loss="full"))
     terms = shares(moment(found, "loss_backward"))
     tokens, hidden = 4096, 4096
     rest = LLAMA_3_8B.num_params - 6_979_321_856
@@ -101,8 +104,8 @@ def test_worked_qlora_example_with_our_settings() -> None:
 
 def test_rank_hardly_matters() -> None:
     """Halving the rank of a QLoRA run saves far less than halving its batch."""
-    by_rank = estimate(LLAMA_3_8B, replace(QLORA, rank=8)).allocated_bytes
-    by_batch = estimate(LLAMA_3_8B, replace(QLORA, micro_batch=1)).allocated_bytes
+    by_rank = estimate(LLAMA_3_8B, changed(QLORA, rank=8)).allocated_bytes
+    by_batch = estimate(LLAMA_3_8B, changed(QLORA, micro_batch=1)).allocated_bytes
     whole = estimate(LLAMA_3_8B, QLORA).allocated_bytes
     assert whole - by_rank < (whole - by_batch) / 2
 
@@ -113,14 +116,14 @@ def test_rank_hardly_matters() -> None:
 )
 def test_optimizer_step_of_full_fine_tuning(precision: str, optimizer: str, per_param: int) -> None:
     """Weights, gradients and moments per parameter at the step (§3.3)."""
-    plan = replace(FULL, precision=precision, optimizer=optimizer)
+    plan = changed(FULL, precision=precision, optimizer=optimizer)
     step = moment(estimate(LLAMA_3_8B, plan), "optimizer_step")
     assert per_param * LLAMA_3_8B.num_params == step.total_bytes
 
 
 def test_8bit_moments_leave_embeddings_in_32_bits() -> None:
     """Trainer overrides nn.Embedding, so a large vocabulary keeps its fp32 moments."""
-    plan = replace(FULL, optimizer="adamw_8bit")
+    plan = changed(FULL, optimizer="adamw_8bit")
     embedding = 128_256 * 4096
     narrow = (LLAMA_3_8B.num_params - embedding) * 2.03125
     expected = 8 * embedding + narrow
@@ -130,7 +133,7 @@ def test_8bit_moments_leave_embeddings_in_32_bits() -> None:
 
 def test_paged_moments_are_on_the_device_only_at_the_step() -> None:
     """Paging keeps the moments of large tensors out of all other instants."""
-    found = estimate(LLAMA_3_8B, replace(FULL, optimizer="paged_adamw_8bit"))
+    found = estimate(LLAMA_3_8B, changed(FULL, optimizer="paged_adamw_8bit"))
     paged = {m.name for m in found.moments if "paged_states" in shares(m)}
     assert paged == {"optimizer_step"}
     assert not any("optimizer" in shares(m) for m in found.moments)
@@ -138,15 +141,15 @@ def test_paged_moments_are_on_the_device_only_at_the_step() -> None:
 
 def test_gradients_wait_through_accumulation() -> None:
     """With several micro-batches the gradients are alive at the loss; with one they are not."""
-    plan = replace(FULL, loss="full", seq_len=512)
+    plan = changed(FULL, loss="full", seq_len=512)
     once = moment(estimate(LLAMA_3_8B, plan), "loss_forward")
-    often = moment(estimate(LLAMA_3_8B, replace(plan, accumulation=4)), "loss_forward")
+    often = moment(estimate(LLAMA_3_8B, changed(plan, accumulation=4)), "loss_forward")
     assert 2 * LLAMA_3_8B.num_params == often.total_bytes - once.total_bytes
 
 
 def test_fsdp_shards_frozen_weights_too() -> None:
     """Over four devices each keeps a quarter, and gathers layers while it computes."""
-    plan = replace(LORA, strategy="fsdp", num_gpus=4)
+    plan = changed(LORA, strategy="fsdp", num_gpus=4)
     alone, spread = estimate(LLAMA_3_8B, LORA), estimate(LLAMA_3_8B, plan)
     assert shares(alone.peak)["weights"] // 4 == shares(spread.peak)["weights"]
     assert shares(spread.peak)["communication"] > 2 * 2 * 6_979_321_856 / 32
@@ -156,7 +159,7 @@ def test_fsdp_shards_frozen_weights_too() -> None:
 
 def test_ddp_keeps_a_bucket_copy_of_the_gradients() -> None:
     """The buckets hold every gradient once more."""
-    found = estimate(LLAMA_3_8B, replace(LORA, strategy="ddp", num_gpus=2))
+    found = estimate(LLAMA_3_8B, changed(LORA, strategy="ddp", num_gpus=2))
     backward = moment(found, "first_layer_backward")
     assert shares(backward)["communication"] == 4 * 41_943_040
 
@@ -164,13 +167,13 @@ def test_ddp_keeps_a_bucket_copy_of_the_gradients() -> None:
 def test_padded_batches_pay_for_the_mask() -> None:
     """Rows of one micro-batch cost more than twice one row: mask, repeated keys and values."""
     one = saved_per_token(LLAMA_3_8B, LORA)
-    two = saved_per_token(LLAMA_3_8B, replace(LORA, micro_batch=2))
+    two = saved_per_token(LLAMA_3_8B, changed(LORA, micro_batch=2))
     assert two - one == 4 * (4096 - 1024) + 2 * 2048
 
 
 def test_interval_and_components_add_up() -> None:
     """Low, expected and high are ordered; the components sum to the expected use."""
-    for plan in (LORA, QLORA, FULL, replace(FULL, strategy="ddp", num_gpus=2)):
+    for plan in (LORA, QLORA, FULL, changed(FULL, strategy="ddp", num_gpus=2)):
         found = estimate(LLAMA_3_8B, plan)
         assert found.low_bytes < found.expected_bytes < found.high_bytes
         assert sum(t.num_bytes for t in found.terms) == found.expected_bytes
@@ -182,14 +185,14 @@ def test_interval_and_components_add_up() -> None:
 
 def test_cpu_process_keeps_weights_in_fp32() -> None:
     """No CUDA context on a CPU, and four bytes a weight."""
-    found = estimate(LLAMA_32_1B, LORA, backend="cpu")
+    found = estimate(LLAMA_32_1B, replace(LORA, stack=ON_CPU))
     assert shares(moment(found, "optimizer_step"))["weights"] == 4 * LLAMA_32_1B.num_params
     assert found.context_bytes == memory.PROCESS_BYTES[1]
 
 
 def test_every_cheaper_choice_is_cheaper() -> None:
     """Checkpointing, chunking, quantizing and shorter rows each lower the estimate."""
-    base = replace(LORA, loss="full", micro_batch=4)
+    base = changed(LORA, loss="full", micro_batch=4)
     whole = estimate(LLAMA_3_8B, base).high_bytes
     for change in (
         {"checkpointing": True},
@@ -199,7 +202,7 @@ def test_every_cheaper_choice_is_cheaper() -> None:
         {"micro_batch": 2},
         {"targets": QV},
     ):
-        assert estimate(LLAMA_3_8B, replace(base, **change)).high_bytes < whole, change
+        assert estimate(LLAMA_3_8B, changed(base, **change)).high_bytes < whole, change
 
 
 def test_an_estimate_takes_microseconds() -> None:
@@ -233,17 +236,17 @@ def build(dims: Model, plan: Plan) -> Any:
         attn_implementation=plan.attention,
         use_cache=False,
     )
-    wide = plan.precision == "fp32" or (plan.method == "full" and plan.precision == "bf16")
+    wide = plan.precision == "fp32" or (plan.method.name == "full" and plan.precision == "bf16")
     kind = torch.float32 if wide else torch.bfloat16
     built = transformers.AutoModelForCausalLM.from_config(config).to(kind)
-    if plan.adapts:
+    if not plan.method.trains_base:
         lora = peft.LoraConfig(
-            r=plan.rank,
-            lora_dropout=plan.dropout,
-            target_modules=list(plan.targets),
+            r=plan.settings.rank,
+            lora_dropout=plan.settings.dropout,
+            target_modules=list(plan.settings.target_names),
             task_type="CAUSAL_LM",
         )
-        narrow = plan.method == "qlora" or plan.precision == "bf16_pure"
+        narrow = plan.base_bits < 16 or plan.precision == "bf16_pure"
         built = peft.get_peft_model(built, lora, autocast_adapter_dtype=not narrow)
         if plan.checkpointing:
             built.enable_input_require_grads()
@@ -274,7 +277,7 @@ def saved_bytes(dims: Model, plan: Plan) -> int:
     ids = torch.zeros(plan.micro_batch, plan.seq_len, dtype=torch.long)
     mask = torch.ones_like(ids)
     mask[1:, plan.seq_len // 2 :] = 0
-    backbone = (built.get_base_model() if plan.adapts else built).model
+    backbone = (built.get_base_model() if not plan.method.trains_base else built).model
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), autocast(plan):
         out = backbone(input_ids=ids, attention_mask=mask)
         total = sum(int(storage.nbytes()) for storage in storages.values())
@@ -282,20 +285,20 @@ def saved_bytes(dims: Model, plan: Plan) -> int:
     return total
 
 
-SHORT = replace(LORA, seq_len=32, rank=3)
+SHORT = changed(LORA, seq_len=32, rank=3)
 SAVED = {
-    "full, pure bf16": replace(FULL, seq_len=32),
-    "full, autocast": replace(FULL, seq_len=32, precision="bf16"),
-    "full, fp32": replace(FULL, seq_len=32, precision="fp32"),
-    "full, eager": replace(FULL, seq_len=32, attention="eager"),
+    "full, pure bf16": changed(FULL, seq_len=32),
+    "full, autocast": changed(FULL, seq_len=32, precision="bf16"),
+    "full, fp32": changed(FULL, seq_len=32, precision="fp32"),
+    "full, eager": changed(FULL, seq_len=32, attention="eager"),
     "lora": SHORT,
-    "lora, padded": replace(SHORT, micro_batch=2),
-    "lora, eager": replace(SHORT, attention="eager"),
-    "lora, fp32": replace(SHORT, precision="fp32"),
-    "lora, bf16 adapters": replace(SHORT, precision="bf16_pure"),
-    "qlora's layout": replace(SHORT, precision="bf16_pure", attention="eager"),
+    "lora, padded": changed(SHORT, micro_batch=2),
+    "lora, eager": changed(SHORT, attention="eager"),
+    "lora, fp32": changed(SHORT, precision="fp32"),
+    "lora, bf16 adapters": changed(SHORT, precision="bf16_pure"),
+    "qlora's layout": changed(SHORT, precision="bf16_pure", attention="eager"),
 } | {
-    f"{precision} {' '.join(targets)}": replace(SHORT, targets=targets, precision=precision)
+    f"{precision} {' '.join(targets)}": changed(SHORT, targets=targets, precision=precision)
     for precision in ("bf16", "bf16_pure", "fp32")
     for targets in (QV, ("k_proj",), ("o_proj",), ("down_proj",), ("gate_proj", "o_proj"))
 }
@@ -402,7 +405,7 @@ def live_peak(dims: Model, plan: Plan) -> int:
     utils = pytest.importorskip("trl.trainer.utils")
     built = build(dims, plan)
     if plan.loss == "chunked":
-        base = built.get_base_model() if plan.adapts else built
+        base = built.get_base_model() if not plan.method.trains_base else built
         utils.add_fused_lm_head(base, outputs=("log_probs", "entropy", "is_top1"))
     if plan.checkpointing:
         built.gradient_checkpointing_enable({"use_reentrant": False})
@@ -426,20 +429,20 @@ def live_peak(dims: Model, plan: Plan) -> int:
     return alive.peak
 
 
-SMALL = replace(LORA, seq_len=512, rank=8)
-SMALL_FULL = replace(FULL, seq_len=512, precision="bf16")
+SMALL = changed(LORA, seq_len=512, rank=8)
+SMALL_FULL = changed(FULL, seq_len=512, precision="bf16")
 LIVE = {
     "lora": SMALL,
-    "lora, checkpointed": replace(SMALL, checkpointing=True),
-    "q and v, checkpointed": replace(SMALL, targets=QV, checkpointing=True),
-    "mlp": replace(SMALL, targets=MLP_TARGETS),
-    "bf16 adapters": replace(SMALL, precision="bf16_pure"),
-    "bf16 adapters, checkpointed": replace(SMALL, precision="bf16_pure", checkpointing=True),
+    "lora, checkpointed": changed(SMALL, checkpointing=True),
+    "q and v, checkpointed": changed(SMALL, targets=QV, checkpointing=True),
+    "mlp": changed(SMALL, targets=MLP_TARGETS),
+    "bf16 adapters": changed(SMALL, precision="bf16_pure"),
+    "bf16 adapters, checkpointed": changed(SMALL, precision="bf16_pure", checkpointing=True),
     "full": SMALL_FULL,
-    "full, accumulated": replace(SMALL_FULL, accumulation=2),
-    "full, checkpointed": replace(SMALL_FULL, checkpointing=True),
-    "full, pure bf16": replace(SMALL_FULL, precision="bf16_pure"),
-    "full, fp32": replace(SMALL_FULL, precision="fp32"),
+    "full, accumulated": changed(SMALL_FULL, accumulation=2),
+    "full, checkpointed": changed(SMALL_FULL, checkpointing=True),
+    "full, pure bf16": changed(SMALL_FULL, precision="bf16_pure"),
+    "full, fp32": changed(SMALL_FULL, precision="fp32"),
 }
 SMALL_MODEL = model(
     hidden_size=128,
@@ -466,7 +469,7 @@ def test_layers_peak_is_near_the_live_bytes(name: str) -> None:
 @pytest.mark.parametrize("name", ["lora", "lora, checkpointed", "full, checkpointed"])
 def test_loss_peak_is_near_the_live_bytes(name: str, loss: str) -> None:
     """Where the head decides, the allocated peak is within 2 % of what is alive in a real step."""
-    plan = replace(LIVE[name], loss=loss, seq_len=256)
+    plan = changed(LIVE[name], loss=loss, seq_len=256)
     dims = replace(SMALL_MODEL, vocab_size=6000)
     dims = replace(dims, num_params=count_params(dims))
     found = estimate(dims, plan)
@@ -476,8 +479,8 @@ def test_loss_peak_is_near_the_live_bytes(name: str, loss: str) -> None:
 
 def test_cpu_tiles_are_near_the_live_bytes() -> None:
     """Without Triton the fused head's tile backward needs several fp32 tiles."""
-    plan = replace(SMALL, seq_len=256, precision="fp32", checkpointing=True)
+    plan = changed(SMALL, seq_len=256, precision="fp32", checkpointing=True)
     dims = replace(SMALL_MODEL, vocab_size=6000)
     dims = replace(dims, num_params=count_params(dims))
-    found = estimate(dims, plan, backend="cpu")
+    found = estimate(dims, replace(plan, stack=ON_CPU))
     assert found.allocated_bytes == pytest.approx(live_peak(dims, plan), rel=0.05)

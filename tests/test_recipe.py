@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from advisor import recipe
+from advisor.stack import OURS
 from profiles.errors import ExitCode, UserError
 
 SOUND = """\
@@ -48,7 +49,11 @@ def test_a_sound_recipe_round_trips():
         ("epochs = 2", "epochs = 'two'", "line 15: `train.epochs`"),
         ("epochs = 2", "epochs = -1", "line 15: `train.epochs`"),
         ("epochs = 2", "learning_rate = nan", "line 15: `train.learning_rate`"),
-        ('"qlora"', '"qlroa"', "must be one of lora, qlora, full"),
+        (
+            '"qlora"',
+            '"qlroa"',
+            "line 11: `method.name`: there is no method 'qlroa'; did you mean `qlora`?",
+        ),
         ("rank = 8", "bits = 3", "line 12: `method.bits`"),
         ('id = "models/base"', "", "missing key `model.id`"),
         ("[train]", "[hardware]\ngpus = 2\n[train]", 'strategy "single" goes with gpus = 1'),
@@ -103,10 +108,15 @@ def test_full_fine_tuning_has_a_lower_default_learning_rate():
 
 def test_the_plan_carries_what_memory_depends_on():
     """Method, adapters, batch and the cap on rows."""
-    plan = recipe.parse(SOUND, where="r").to_plan(seq_len=300)
+    plan = recipe.parse(SOUND, where="r").to_plan(OURS, seq_len=300)
 
-    assert (plan.method, plan.rank, plan.alpha, plan.seq_len) == ("qlora", 8, 32, 300)
-    assert len(plan.targets) == 7
+    assert (plan.method.name, plan.settings.rank, plan.settings.alpha, plan.seq_len) == (
+        "qlora",
+        8,
+        32,
+        300,
+    )
+    assert len(plan.settings.target_names) == 7
 
 
 def test_changing_the_method_leaves_the_old_ones_settings_behind():

@@ -6,20 +6,22 @@ from dataclasses import replace
 
 import pytest
 from known import HOST, dataset, model
+from plans import made
 
 from advisor.choice import words
-from advisor.choice.ladder import LADDER
+from advisor.choice.ladder import steps
 from advisor.choice.recommend import recommend
 from advisor.choice.wishes import Wish, Wishes
 from advisor.cost import memory as estimates
 from advisor.cost import weights
-from advisor.plan import ALL_TARGETS, Plan
+from advisor.registry.low_rank import ALL_TARGETS
 from profiles.facts import Origin
 from profiles.machines import planned
 from profiles.models import catalog, find_model
+from profiles.quantities import bytes_text
 from tui.pages import alternatives, explain, memory
 from tui.pages import recommendation as page
-from tui.terminal import Symbols, bytes_text, num_cells
+from tui.terminal import Symbols, num_cells
 
 MODELS = ("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen3-30B-A3B", "mistralai/Mixtral-8x7B-v0.1")
 BOXES = ("1x RTX 4090", "8x H100", "2 nodes of 4x A100 40GB", "T4")
@@ -64,9 +66,9 @@ def test_the_answer_comes_first_and_every_method_has_its_row():
     assert text.startswith(f"recommended  LoRA rank 8, about {peak} at the peak\n")
     assert "meta-llama/Llama-3.1-8B-Instruct (8.03 B parameters) on 1x RTX 4090" in flat(text)
     assert "\n>  LoRA " in text
-    names = [words.RUNGS[row.rung] for row in found.alternatives]
+    names = [words.title(row.rung) for row in found.alternatives]
     assert [name for name in names if f"  {name} " not in text] == []
-    assert {words.RUNGS[rung] for rung in LADDER} <= set(names)
+    assert {words.title(rung) for rung in steps()} <= set(names)
 
 
 def test_experts_are_counted_twice():
@@ -140,6 +142,15 @@ def test_the_next_larger_method_is_explained_in_short():
     assert said.endswith("would fit with 3 more RTX 4090 (fsdp)")
 
 
+def test_nothing_is_told_of_a_larger_method_where_the_chosen_one_is_the_largest():
+    """Nor an empty line in its place."""
+    found = found_for(box="8x H100", wishes=Wishes(critical=Wish(True, Origin.USER)))
+
+    assert found.rung == steps()[0]
+    assert alternatives.above(found) == ""
+    assert "why no more" not in text_of(found)
+
+
 def test_time_and_cost_are_known_with_data_only():
     """They say what is missing."""
     with_data = text_of(found_for(data=dataset()), price=2.0)
@@ -154,7 +165,7 @@ def test_every_moment_that_the_formula_knows_has_words():
     """On the page, and as the head of a column."""
     assert set(explain._HEADS) == set(memory.MOMENTS)
     plans = [
-        Plan(method=method, seq_len=512, rank=8, targets=ALL_TARGETS, checkpointing=recomputed)
+        made(method, seq_len=512, rank=8, targets=ALL_TARGETS, checkpointing=recomputed)
         for method in ("full", "lora", "qlora", "freeze", "prompt_tuning")
         for recomputed in (False, True)
     ]
@@ -182,8 +193,8 @@ def test_recomputed_adapters_and_the_final_norm_have_words():
 def test_the_appendix_adds_up(method, recomputed):
     """Terms of each moment, the peak's linear form, and what they are made from."""
     base = model("qwen2.5-0.5b")
-    plan = Plan(
-        method=method,
+    plan = made(
+        method,
         seq_len=512,
         micro_batch=2,
         rank=8 if method != "full" else 0,
@@ -209,7 +220,7 @@ def test_the_appendix_adds_up(method, recomputed):
 
 def test_frozen_weights_beside_trained_ones_have_a_type_of_their_own():
     """As the sum of their bytes says."""
-    plan = Plan(method="freeze", seq_len=512, frozen_layers=24)
+    plan = made("freeze", seq_len=512, frozen_layers=24)
 
     rows = explain._ingredients(model(), plan)
 
@@ -221,7 +232,7 @@ def test_frozen_weights_beside_trained_ones_have_a_type_of_their_own():
 @pytest.mark.parametrize("name", ["llama-3.1-8b", "mixtral-8x7b"])
 def test_the_parts_of_quantized_weights_are_all_of_them(name):
     """Blocks, their scales, and the rest in 16 bits."""
-    plan = Plan(method="qlora", seq_len=512, rank=8, targets=ALL_TARGETS)
+    plan = made("qlora", seq_len=512, rank=8, targets=ALL_TARGETS)
 
     parts = [text for key, text, _ in explain._ingredients(model(name), plan)[:3]]
 

@@ -2,44 +2,64 @@
 
 from __future__ import annotations
 
+import on_disk
 import pytest
 
 from profiles.runs import run as runs
 from profiles.runs import rundir
-from profiles.runs.journal import Journal
+from profiles.runs.records.metrics import PHASES
+from tests.canned_run import step
 
-STEP = {
-    "seconds": 0.5,
-    "tokens": 100,
-    "longest": 64,
-    "phases": {"data": 0.1, "forward": 0.2},
-    "rss_peak_bytes": 1 << 20,
-}
+ON_GPU = {"allocated_peak_bytes": 3, "reserved_peak_bytes": 5, "gpu_phases": {"forward": 0.4}}
 
 
-def facts(**changes):
-    """Facts of a run of thirty steps whose records are changed so; None leaves a field out."""
+def facts(*steps):
+    """Facts of a run whose metrics say this, and how many lines were passed over."""
     run = rundir.create("a run")
-    fields = {k: v for k, v in (STEP | changes).items() if v is not None}
-    with_gaps = Journal(run.metrics, attempt=1)
-    for step in range(1, 31):
-        with_gaps.append("step", step=step, sync=False, **fields)
-    with_gaps.close()
+    for content in steps:
+        on_disk.write(run.metrics, "step", **content)
     return runs.from_run_dir(run)
 
 
-@pytest.mark.parametrize("name", STEP)
-@pytest.mark.parametrize("value", [None, "x", []])
-def test_a_step_that_lacks_a_field_is_still_a_step(name, value):
-    """Another version may not have written it, or not so."""
-    found = facts(**{name: value})
-
-    assert (found.num_steps, len(found.phase_seconds)) == (30, len(runs.PHASES))
+def without(content, name):
+    return {k: v for k, v in content.items() if k != name}
 
 
-def test_a_record_without_its_step_is_no_step():
-    """It cannot be told which one it was."""
-    run = rundir.create("a run")
-    Journal(run.metrics, attempt=1).append("step", **STEP)
+def test_a_step_that_lacks_a_field_is_no_step_and_counted():
+    """Half a step would be taken for one of no time, or of no tokens."""
+    whole = [step(n).content() for n in range(1, 31)]
+    for name in whole[0]:
+        found, num_damaged = facts(*whole[:-1], without(whole[-1], name))
 
-    assert runs.from_run_dir(run) is None
+        assert (found.num_steps, num_damaged) == (29, 1), name
+
+
+@pytest.mark.parametrize("name", step(1).content())
+@pytest.mark.parametrize("value", [None, "x", [], True])
+def test_a_step_whose_field_is_something_else_is_no_step_and_counted(name, value):
+    """Whatever stands there, the report comes without it."""
+    found, num_damaged = facts(step(1).content(), step(2).content() | {name: value})
+
+    assert (found.num_steps, num_damaged) == (1, 1)
+
+
+def test_without_one_step_there_are_no_facts():
+    """It cannot be told which step this was."""
+    assert facts(without(step(1).content(), "step")) == (None, 1)
+
+
+def test_on_a_gpu_the_devices_times_count_and_its_memory():
+    """The host only queues work: what it waits for tells nothing."""
+    found, _ = facts(*(step(n, seconds=1.0, **ON_GPU).content() for n in range(1, 31)))
+
+    expected = dict.fromkeys(PHASES, 0.0) | {"forward": 0.4, "other": 0.6}
+    assert found.phase_seconds == pytest.approx(expected)
+    assert (found.peak_bytes, found.reserved_peak_bytes) == (3, 5)
+
+
+def test_on_a_cpu_the_hosts_times_count_and_the_processes_memory():
+    """There is nothing else."""
+    found, _ = facts(*(step(n).content() for n in range(1, 31)))
+
+    assert found.phase_seconds == pytest.approx(step(1).phases)
+    assert (found.peak_bytes, found.reserved_peak_bytes) == (step(1).rss_peak_bytes, None)

@@ -19,7 +19,7 @@ from watched_run import SECRETS, watched_once
 
 from profiles import redact
 from profiles.errors import ExitCode, UserError
-from profiles.facts import Sample
+from profiles.run_facts import Sample
 from profiles.runs.state import State, status
 from runner.checks import quarantine
 from runner.supervision import engines

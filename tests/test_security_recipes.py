@@ -202,7 +202,7 @@ def test_a_value_of_another_type_is_not_converted(key, value):
 
 def test_a_recipe_names_nothing_that_is_written():
     """All its free texts are a name, inputs and remarks; a run lies where the tool puts it."""
-    schema = recipes.Recipe.model_json_schema()
+    schema = recipes.schema().model_json_schema()
     free = set()
     for name, section in {"": schema, **schema["$defs"]}.items():
         for key, about in section["properties"].items():

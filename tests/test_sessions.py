@@ -14,12 +14,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from on_disk import read_all
 from textual.events import Resize
 from textual.geometry import Size
 
 from profiles.errors import ExitCode
 from profiles.runs import durable, rundir
-from profiles.runs.journal import read_all
 from runner.supervision import engines
 from tests.canned_run import add_sample, add_steps, canned_run, finish, gpu
 from tests.support.pseudo_terminal import at_terminal

@@ -6,14 +6,16 @@ from dataclasses import replace
 
 import pytest
 from known import HOST, model
+from plans import made
 
 from advisor.choice import recommend, tree
 from advisor.choice.devices import Batch
-from advisor.choice.ladder import LADDER, plans, senseless
+from advisor.choice.ladder import plans, steps, unsupported
 from advisor.choice.options import Options
 from advisor.choice.settle import nearest_that_runs, settle, why_not_above
 from advisor.choice.wishes import Wish, Wishes
-from advisor.plan import ALL_TARGETS, Plan
+from advisor.registry.lookup import preset_of
+from advisor.registry.low_rank import ALL_TARGETS
 from profiles.facts import GIB, Origin
 from profiles.machines import planned
 
@@ -31,7 +33,7 @@ def card(free_bytes):
 
 def options(base, free_bytes, rank=8):
     """The rungs on such a card."""
-    plan = Plan(method="lora", seq_len=2048, rank=rank, alpha=2 * rank, targets=ALL_TARGETS)
+    plan = made("lora", seq_len=2048, rank=rank, alpha=2 * rank, targets=ALL_TARGETS)
     return Options(base, card(free_bytes), plan, Batch(rows=16))
 
 
@@ -100,7 +102,7 @@ def test_bitfit_is_recommended_in_the_narrow_band_below_lora():
 
 def test_the_ladder_goes_from_more_to_less_memory():
     """Down to QLoRA; APOLLO's default rank is twice GaLore's, which costs a little more."""
-    sizes = [least(model(), rung) for rung in LADDER if rung != "apollo"]
+    sizes = [least(model(), rung) for rung in steps() if rung != "apollo"]
 
     assert sizes == sorted(sizes, reverse=True)
 
@@ -141,6 +143,25 @@ def test_no_rung_is_told_above_one_that_was_chosen_though_more_fits():
 
 
 @pytest.mark.parametrize(
+    ("box", "rung", "above"),
+    [
+        ("RTX 4090", "lora", ["freeze"]),
+        ("RTX 3080 10GB", "qlora", ["qlora_8bit"]),
+        ("RTX 3060", "offload", ["qlora"]),
+        ("8x H100", "lora", []),
+    ],
+)
+def test_the_row_of_the_rung_above_is_marked(box, rung, above):
+    """Where its reason is told, and nowhere else."""
+    found = recommend.recommend(model(), planned.plan_machine(box, host=HOST), None, Wishes())
+
+    marked = [row.rung for row in found.alternatives if row.is_above]
+
+    assert (found.rung, marked) == (rung, above)
+    assert bool(found.above) == bool(marked)
+
+
+@pytest.mark.parametrize(
     ("rung", "name", "gpus", "word"),
     [
         ("bitfit", "llama-3.1-8b", "RTX 4090", "biases"),
@@ -156,7 +177,7 @@ def test_what_makes_no_sense_is_left_out(rung, name, gpus, word):
     """For the model or the machine."""
     box = planned.plan_machine(gpus, host=HOST) if gpus else HOST
 
-    reason = senseless(rung, model(name), box)
+    reason = unsupported(preset_of(rung), model(name), box)
 
     assert word in reason
     assert bool(reason) == bool(word)
@@ -164,6 +185,9 @@ def test_what_makes_no_sense_is_left_out(rung, name, gpus, word):
 
 def test_freezing_leaves_as_few_layers_alone_as_fit():
     """Half of them first, then three quarters."""
-    base = Plan(method="lora", seq_len=2048, rank=8, alpha=16, targets=ALL_TARGETS)
+    base = made("lora", seq_len=2048, rank=8, alpha=16, targets=ALL_TARGETS)
 
-    assert [plan.frozen_layers for plan in plans("freeze", model(), base)] == [16, 24]
+    assert [plan.settings.frozen_layers for plan in plans(preset_of("freeze"), model(), base)] == [
+        16,
+        24,
+    ]

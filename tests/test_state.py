@@ -15,9 +15,32 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from record_examples import example
 
 from profiles.runs import durable, identity, locks, notices, people, rundir, state
 from profiles.runs.journal import Journal
+from profiles.runs.records.supervisor import (
+    Responsive,
+    Restarted,
+    StopEscalated,
+    SupervisorStarted,
+    Unresponsive,
+)
+from profiles.runs.records.worker import (
+    Checkpoint,
+    End,
+    Guard,
+    OutOfMemory,
+    Paused,
+    Progressing,
+    SaveBegun,
+    SaveFailed,
+    Stalled,
+    StopAccepted,
+    TrainBegun,
+    Unpaused,
+    WorkerStarted,
+)
 from profiles.runs.state import State
 
 HEAD = b'{"v":1,"seq":1,"t":1,"m":1,"a":1,'
@@ -55,10 +78,10 @@ def working(run, pid, **changes):
 
 
 def events(run, *kinds, attempt=1):
-    """Let the worker say these things."""
+    """Let the worker say these things, of step 3."""
     file = Journal(run.worker_events, attempt=attempt)
     for kind in kinds:
-        file.append(kind, step=3)
+        file.append(example(kind) if isinstance(kind, type) else kind)
 
 
 def test_a_run_without_processes_is_queued_at_first(run):
@@ -76,15 +99,16 @@ def test_a_run_that_nobody_ever_started_is_lost(run):
 @pytest.mark.parametrize(
     ("kinds", "expected"),
     [
-        (["worker_started"], State.STARTING),
-        (["worker_started", "train_begun"], State.RUNNING),
-        (["train_begun", "save_begun"], State.CHECKPOINTING),
-        (["train_begun", "save_begun", "checkpoint"], State.RUNNING),
-        (["train_begun", "paused"], State.PAUSED),
-        (["train_begun", "paused", "unpaused"], State.RUNNING),
-        (["train_begun", "restarted"], State.STARTING),
-        (["train_begun", "stop_accepted"], State.STOPPING),
-        (["train_begun", "stop_accepted", "save_begun", "checkpoint"], State.STOPPING),
+        ([WorkerStarted], State.STARTING),
+        ([WorkerStarted, TrainBegun], State.RUNNING),
+        ([TrainBegun, SaveBegun], State.CHECKPOINTING),
+        ([TrainBegun, SaveBegun, Checkpoint], State.RUNNING),
+        ([TrainBegun, SaveBegun, SaveFailed], State.RUNNING),
+        ([TrainBegun, Paused], State.PAUSED),
+        ([TrainBegun, Paused, Unpaused], State.RUNNING),
+        ([TrainBegun, Restarted], State.STARTING),
+        ([TrainBegun, StopAccepted], State.STOPPING),
+        ([TrainBegun, StopAccepted, SaveBegun, Checkpoint], State.STOPPING),
     ],
 )
 def test_a_live_run_is_in_the_state_of_its_last_event(run, sleeper, kinds, expected):
@@ -98,10 +122,10 @@ def test_a_live_run_is_in_the_state_of_its_last_event(run, sleeper, kinds, expec
 def test_a_clock_that_is_set_back_changes_no_state(run, sleeper, monkeypatch):
     """The order is the monotonic clock's."""
     working(run, sleeper.pid)
-    events(run, "train_begun", "paused")
+    events(run, TrainBegun, Paused)
     hour_ago = time.time() - 3600
     monkeypatch.setattr("profiles.runs.journal.time.time", lambda: hour_ago)
-    events(run, "unpaused")
+    events(run, Unpaused)
 
     assert state.status(run).state is State.RUNNING
 
@@ -109,7 +133,7 @@ def test_a_clock_that_is_set_back_changes_no_state(run, sleeper, monkeypatch):
 def test_a_dead_run_without_an_exit_record_is_lost(run, sleeper):
     """Never "running" for a dead run, whatever its last event says."""
     working(run, sleeper.pid)
-    events(run, "train_begun")
+    events(run, TrainBegun)
     sleeper.kill()
     sleeper.wait()
 
@@ -327,6 +351,16 @@ def test_a_relative_home_is_one_place_everywhere(tmp_path, monkeypatch):
     assert rundir.home() == tmp_path / "here"
 
 
+@pytest.mark.parametrize("content", [b"{", b"{}", b'{"base_dir": 7}', b'{"base_dir": null}'])
+def test_a_run_that_does_not_say_where_it_was_started_begins_at_itself(run, content):
+    """Its recipe lies there, and no other place is made up."""
+    durable.write_json(run.manifest, {"base_dir": "/data/here"})
+    told = run.base_dir()
+    run.manifest.write_bytes(content)
+
+    assert (told, run.base_dir()) == (Path("/data/here"), run.path)
+
+
 def test_a_file_system_that_counts_no_blocks_is_not_full(run, sleeper, monkeypatch):
     """Some that are mounted over a network say zero of everything."""
     working(run, sleeper.pid)
@@ -362,7 +396,7 @@ def test_the_exit_record_of_an_earlier_attempt_is_history(run, sleeper):
     durable.write_json(run.exit, {"attempt": 1, "state": "killed", "code": 137})
     durable.write_atomic(run.attempt_file, b"2\n")
     working(run, sleeper.pid)
-    events(run, "train_begun", attempt=2)
+    events(run, TrainBegun, attempt=2)
 
     assert state.status(run).state is State.RUNNING
 
@@ -371,7 +405,7 @@ def test_a_worker_that_finished_without_its_supervisor_is_finished(run, sleeper)
     """The supervisor was killed, the worker came to its end."""
     working(run, sleeper.pid, start=1)
     file = Journal(run.worker_events, attempt=1)
-    file.append("end", state="finished", step=9)
+    file.append(End(state="finished", step=9))
 
     assert state.status(run).state is State.FINISHED
 
@@ -381,9 +415,8 @@ def started_by(run, worker, trainer, supervisor=None):
     known = {"worker": worker, "supervisor": supervisor}
     content = {name: who.as_dict() for name, who in known.items() if who is not None}
     durable.write_json(run.processes, {"attempt": 1, **content})
-    Journal(run.worker_events, attempt=1).append(
-        "worker_started", pid=trainer.pid, start=trainer.start
-    )
+    started = WorkerStarted(pid=trainer.pid, start=trainer.start)
+    Journal(run.worker_events, attempt=1).append(started)
 
 
 def dead(who):
@@ -405,7 +438,7 @@ def test_a_rank_that_outlived_its_launcher_keeps_the_run_alive(run, sleeper):
     """Torchrun was killed, the first rank still trains."""
     me = identity.of_process(sleeper.pid)
     started_by(run, dead(me), me)
-    events(run, "train_begun")
+    events(run, TrainBegun)
 
     assert state.status(run).state is State.RUNNING
 
@@ -448,8 +481,8 @@ def test_a_file_that_cannot_be_read_makes_no_run_dead(run, sleeper, monkeypatch,
     working(run, sleeper.pid)
     if name == "exit.json":
         durable.write_json(run.exit, {"attempt": 1, "state": "killed"})
-    events(run, "train_begun")
-    Journal(run.supervisor_events, attempt=1).append("sup_started")
+    events(run, TrainBegun)
+    Journal(run.supervisor_events, attempt=1).append(SupervisorStarted(pid=1))
     expected = state.status(run).state
     real_open = os.open
 
@@ -492,26 +525,22 @@ def test_cut_records_are_read_as_missing(run, sleeper, length):
     ("said", "notice"),
     [
         ([], ""),
-        ([("paused", {"what": "paused: 1.2 GB free"})], "paused: 1.2 GB free"),
-        ([("paused", {}), ("unpaused", {})], ""),
-        ([("stalled", {"what": "no step for 9 min"})], "no step for 9 min"),
-        ([("stalled", {}), ("progressing", {})], ""),
-        (
-            [("oom", {"what": "goes on with 2 x 8"}), ("paused", {}), ("unpaused", {})],
-            "goes on with 2 x 8",
-        ),
-        ([("guard", {"fault": "loss_spike"})], "step 3: loss_spike"),
-        ([("unresponsive", {}), ("responsive", {})], ""),
-        ([("restarted", {"what": "restarted from step 5"})], "restarted from step 5"),
+        ([example(Paused, what="1.2 GB free")], "1.2 GB free"),
+        ([Paused(step=3)], "paused at step 3"),
+        ([Paused, Unpaused], ""),
+        ([example(Stalled, what="no step for 9 min")], "no step for 9 min"),
+        ([Stalled, Progressing], ""),
+        ([example(OutOfMemory, what="goes on with 2 x 8"), Paused, Unpaused], "goes on with 2 x 8"),
+        ([example(Guard, what="the loss is high")], "the loss is high"),
+        ([Unresponsive, Responsive], ""),
+        ([example(Restarted, what="restarted from step 5")], "restarted from step 5"),
+        ([StopEscalated], "the stop was not answered; the worker got a signal"),
     ],
 )
 def test_the_newest_thing_that_still_holds_is_the_notice(run, sleeper, said, notice):
     """What ended is no longer told."""
     working(run, sleeper.pid)
-    events(run, "train_begun")
-    file = Journal(run.worker_events, attempt=1)
-    for kind, fields in said:
-        file.append(kind, step=3, **fields)
+    events(run, TrainBegun, *said)
 
     assert state.status(run).notice == notice
 
@@ -532,6 +561,6 @@ def test_a_full_disk_is_noticed_without_an_event(run, sleeper, monkeypatch):
 def test_a_run_that_is_over_has_no_notice(run):
     """How it ended is the reason, not a notice."""
     durable.write_json(run.exit, {"attempt": 1, "state": "killed", "code": 137, "what": "killed"})
-    events(run, "paused")
+    events(run, Paused)
 
     assert (state.status(run).notice, state.status(run).reason) == ("", "killed")

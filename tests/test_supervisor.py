@@ -14,10 +14,12 @@ import time
 from pathlib import Path
 
 import pytest
+from on_disk import read_all
 
 from profiles.errors import ExitCode, UserError
 from profiles.runs import durable, rundir
-from profiles.runs.journal import Journal, read_all
+from profiles.runs.journal import Journal
+from profiles.runs.records.worker import Checkpoint, End
 from profiles.runs.state import State, status
 from runner.supervision import (
     console,
@@ -211,7 +213,7 @@ def test_only_one_supervisor_gets_a_run(run, supervised):
 )
 def test_the_workers_own_word_counts_before_its_exit_code(run, ending, return_code, state, code):
     """A crash after the end, and torchrun's 1 for every failing rank, change no outcome."""
-    Journal(run.worker_events, attempt=1).append("end", state=ending, step=9)
+    Journal(run.worker_events, attempt=1).append(End(state=ending, step=9))
     if ending == "finished":
         run.model.mkdir()
 
@@ -296,7 +298,7 @@ def test_a_stop_that_is_not_answered_is_repeated_as_a_signal_once(run, supervise
 def test_the_last_checkpoint_gives_a_stop_more_time(run, monkeypatch):
     """A stop ends with a save, which may take as long as the last one did."""
     monkeypatch.setattr(escalation, "STOP_GRACE_SECONDS", 0.0)
-    Journal(run.worker_events, attempt=1).append("checkpoint", step=1, seconds=1000.0)
+    Journal(run.worker_events, attempt=1).append(Checkpoint(step=1, seconds=1000.0, bytes=1))
     durable.write_json(run.requests / "a.json", {"run": run.id, "attempt": 1, "verb": "stop"})
     events = Journal(run.supervisor_events, attempt=1)
     one = escalation.Escalation(run, 1, events, lambda: None)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from advisor.graph.tape import Size, Tape, once, per_pair, per_token, play, saved_by
+from advisor.graph.play import play, saved_by
+from advisor.tape import Size, Tape, once, per_pair, per_token
 
 X = per_token(8)
 

@@ -6,7 +6,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from profiles.runs.journal import Journal, read_all  # noqa: E402
+from on_disk import read_all  # noqa: E402
+
+from profiles.runs.journal import Journal  # noqa: E402
 from runner.training.telemetry import COUNTS, CountingCollator, StepRecorder  # noqa: E402
 
 NO_TOKENS = dict.fromkeys(COUNTS, 0)

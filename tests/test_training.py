@@ -17,11 +17,11 @@ import pytest
 import real_runs
 from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.fsdp_utils import fsdp2_prepare_auto_wrap_policy
+from on_disk import read_all
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from profiles.runs import rundir
-from profiles.runs.journal import read_all
 from profiles.runs.state import State, status
 from runner.training.trainer import shard_by_layer
 

@@ -10,6 +10,8 @@ from advisor.choice import tree
 from advisor.choice.wishes import Wish, Wishes
 from profiles.facts import Origin
 
+LEAVES = [value for value in vars(tree).values() if isinstance(value, tree.Leaf)]
+
 
 def user(**answers):
     """Wishes with these answers given by the user."""
@@ -34,7 +36,7 @@ ANSWERS = (
 )
 
 
-@pytest.mark.parametrize("leaf", [*tree.LEAVES, *map(tree.native, (tree.FULL, tree.LORA_HIGH))])
+@pytest.mark.parametrize("leaf", [*LEAVES, *map(tree.native, (tree.FULL, tree.LORA_HIGH))])
 def test_every_leaf_is_reached(leaf):
     """No answer of the tree is dead."""
     yes_no = (True, False)

@@ -6,17 +6,19 @@ from dataclasses import replace
 
 import pytest
 from known import HOST, model
+from plans import changed, made
 
 from advisor.choice import fit, ladder
 from advisor.choice.devices import Batch
 from advisor.choice.unlock import unlocks
 from advisor.cost import memory
-from advisor.plan import ALL_TARGETS, Plan
+from advisor.registry.lookup import preset_of
+from advisor.registry.low_rank import ALL_TARGETS
 from profiles.facts import GIB, GpuProcess
 from profiles.machines import planned
 
-LORA = Plan(method="lora", seq_len=8192, rank=16, alpha=32, targets=ALL_TARGETS)
-FULL = replace(LORA, method="full", rank=0, alpha=0, targets=(), seq_len=2048)
+LORA = made("lora", seq_len=8192, rank=16, alpha=32, targets=ALL_TARGETS)
+FULL = changed(LORA, method="full", rank=0, alpha=0, targets=(), seq_len=2048)
 
 
 def nearest(name, box, plan):
@@ -69,7 +71,7 @@ def test_more_gpus_make_a_sharded_plan_fit():
 def test_more_gpus_do_not_help_what_is_not_sharded():
     """GaLore needs whole gradient matrices."""
     box = planned.plan_machine("RTX 4090", host=HOST)
-    plan = ladder.plans("galore", model(), LORA)[0]
+    plan = ladder.plans(preset_of("galore"), model(), LORA)[0]
 
     assert "gpus" not in ways("llama-3.1-8b", box, nearest("llama-3.1-8b", box, plan))
 
@@ -85,7 +87,7 @@ def test_memory_that_somebody_holds_is_named_if_it_would_do(held_gib, helps):
     gpu = replace(gpu, vram_free_bytes=gpu.vram_bytes - held, holders=(alice,))
     box = replace(box, gpus=(gpu,))
 
-    found = ways(name, box, nearest(name, box, replace(LORA, seq_len=2048)))
+    found = ways(name, box, nearest(name, box, changed(LORA, seq_len=2048)))
 
     assert ("release" in found) == helps
     if helps:
@@ -95,7 +97,7 @@ def test_memory_that_somebody_holds_is_named_if_it_would_do(held_gib, helps):
 def test_whole_logits_are_told_to_be_chunked():
     """Logits of a vocabulary of 152k are what 8 GB lack."""
     box = planned.plan_machine("RTX 3070", host=HOST)
-    found = nearest("qwen2.5-0.5b", box, replace(LORA, loss="full"))
+    found = nearest("qwen2.5-0.5b", box, changed(LORA, loss="full"))
 
     assert "loss" in ways("qwen2.5-0.5b", box, found)
 
@@ -103,7 +105,7 @@ def test_whole_logits_are_told_to_be_chunked():
 def test_ram_is_what_offload_lacks():
     """The device has room."""
     box = planned.plan_machine("RTX 4090", host=HOST)
-    found = nearest("llama-3.1-70b", box, replace(LORA, offload="parameters", seq_len=2048))
+    found = nearest("llama-3.1-70b", box, changed(LORA, offload="parameters", seq_len=2048))
 
     way = ways("llama-3.1-70b", box, found)
 

@@ -15,7 +15,7 @@ import pytest
 from known import HOST, dataset, model
 
 from advisor.choice import recommend, tree
-from advisor.choice.ladder import LADDER
+from advisor.choice.ladder import steps
 from advisor.choice.tree import native
 from advisor.choice.wishes import Wish, Wishes
 from profiles.facts import GIB, GpuProcess, Origin
@@ -229,7 +229,7 @@ def test_what_is_recommended_is_sound(case):
 
     if found.rung is None:
         assert "nothing fits" in found.detour
-        assert not any(other.possible for other in found.alternatives if other.rung in LADDER)
+        assert not any(other.possible for other in found.alternatives if other.rung in steps())
         assert found.runnable is None
         return
     assert found.fit.fits
@@ -242,16 +242,16 @@ def test_what_is_recommended_is_sound(case):
     rows = {other.rung: other for other in found.alternatives}
     assert rows.pop(found.rung).why_not == ""
     assert all(other.why_not for other in rows.values())
-    assert all(bool(other.unlock) != other.fits for other in rows.values())
+    assert all(bool(other.unlocks) != other.fits for other in rows.values())
     assert all(step.evidence for step in found.path)
 
 
 def test_the_table_reaches_every_leaf_and_every_rung_that_can_be_reached():
     """APOLLO and GaLore are between: their limits are tested in test_settle.py."""
     leaves = {case.leaf for case in CASES}
-    assert set(tree.LEAVES) <= leaves
+    assert {value for value in vars(tree).values() if isinstance(value, tree.Leaf)} <= leaves
     assert {native(leaf) for leaf in (MEDIUM, HIGH, LOW, tree.FULL, tree.LORA_VALUE)} <= leaves
     assert {native(tree.QLORA), native(tree.PROMPT)} <= leaves
     rungs = {case.rung for case in CASES}
-    assert set(LADDER) - {"galore", "apollo"} <= rungs
+    assert set(steps()) - {"galore", "apollo"} <= rungs
     assert {"lora_on_experts", "moe_upcycling", "moe_upcycling_8bit", "lora_experts"} <= rungs

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from profiles.errors import ExitCode
 from profiles.runs import rundir
 from tui import hangup
 from tui.desk import Desk
 from tui.pace import PacedApp
+from tui.screens import table
 from tui.screens.home import Home
 from tui.screens.layer import Layer
 
@@ -29,7 +30,7 @@ class TunedeckApp(PacedApp, inherit_bindings=False):
 
     def __init__(self, terminal: Terminal, run_id: str | None = None) -> None:
         super().__init__()
-        self.desk = Desk(terminal=terminal)
+        self.desk = Desk(terminal=terminal, open=self._open)
         self._run_id = run_id
 
     def get_default_screen(self) -> Screen[None]:
@@ -46,9 +47,10 @@ class TunedeckApp(PacedApp, inherit_bindings=False):
             self._leave_on_hangup(asyncio.get_running_loop())
         self.start_clock(terminal.ticks_per_second, self._tick)
         if self._run_id is not None:
-            from tui.screens.live import LiveScreen  # noqa: PLC0415  # screens load when used
+            self._open("live", rundir.find(self._run_id))
 
-            self.push_screen(LiveScreen(self.desk, rundir.find(self._run_id)))
+    def _open(self, name: str, *subject: Any, **options: Any) -> None:
+        self.push_screen(table.make(name, self.desk, *subject, **options))
 
     def _tick(self) -> None:
         """Only the screen on top draws data; a question on top stops it."""

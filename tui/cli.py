@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from tui.cli_checks import JSON, SET, data, model, recipe
+from tui.cli_checks import JSON, SET, data, methods, model, recipe
 from tui.cli_recommend import recommend
 
 RUN = click.argument("run", required=False)
@@ -160,6 +160,7 @@ def doctor() -> int:
 
 
 cli.add_command(recommend)
+cli.add_command(methods)
 cli.add_command(data)
 cli.add_command(model)
 cli.add_command(recipe)

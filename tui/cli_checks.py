@@ -44,6 +44,15 @@ def data_check(files: tuple[str, ...], held_out: str | None, as_json: bool, **op
     return command.check(files, held_out, command.Asked(**options), as_json=as_json)
 
 
+@click.command()
+@JSON
+def methods(as_json: bool) -> int:
+    """List methods, optimizers, strategies, tasks and formats, and which of them run."""
+    from tui.commands import checks
+
+    return checks.methods(as_json=as_json)
+
+
 @model.command("show")
 @click.argument("model")
 @JSON

@@ -1,4 +1,4 @@
-"""What the screens of one app share: the terminal, and the draft of the next run.
+"""What the screens of one app share: the terminal, the way to other screens, the next run's draft.
 
 A draft outlives its screens, so going back and coming again loses nothing.
 """
@@ -13,6 +13,8 @@ from profiles.runs import rundir
 from profiles.runs.state import status
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from profiles.facts import Dataset, Model
     from profiles.runs.rundir import RunDir
     from tui.terminal import Terminal
@@ -25,6 +27,8 @@ class Desk:
     """Shared by the screens, changed by their actions only."""
 
     terminal: Terminal
+    open: Callable[..., None]
+    """Puts a screen on top: its name in `screens.table`, then what it is about."""
     base_dir: Path = field(default_factory=Path.cwd)
     """Paths of a launched recipe are relative to it."""
     model_path: str = ""

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import math
 import threading
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from profiles.runs import parts
-from profiles.runs.journal import Record, Tail, decode
+from profiles.runs.journal import Tail
+from profiles.runs.records import Record
+from profiles.runs.records.metrics import Loss, Step
+from profiles.runs.records.sampler import Usage
+from profiles.runs.records.worker import Unpaused
 from profiles.runs.state import Status, heartbeat, status
 from tui.follow import describe
 
@@ -33,18 +36,6 @@ _MOST_POINTS = 100_000
 _MOST_EVENTS = 200
 
 
-class StepPoint(NamedTuple):
-    """One optimizer step."""
-
-    attempt: int
-    step: int
-    unix_seconds: float
-    seconds: float
-    tokens: int
-    phases: dict[str, float]
-    peak_bytes: int
-
-
 class Event(NamedTuple):
     """Something a person wants to know of."""
 
@@ -59,20 +50,20 @@ class Batch:
     status: Status
     phase: str
     """Of the worker's heartbeat: loading, training..."""
-    steps: tuple[StepPoint, ...] = ()
+    steps: tuple[Step, ...] = ()
     losses: tuple[tuple[int, float], ...] = ()
     """Step and loss; not a number where the loss was not finite."""
     memory: tuple[tuple[float, float], ...] = ()
     """Time and resident bytes of the run's processes."""
-    sample: Record | None = field(default=None)
-    """The newest sample."""
+    sample: Usage | None = None
+    """The newest one."""
     events: tuple[Event, ...] = ()
     went_on_at: float = 0.0
     """Unix time of the newest end of a pause; 0 if there is none."""
     newest: float = 0.0
     """Unix time of the newest record of training itself."""
     num_damaged: int = 0
-    """Lines of all files that could not be read, so far."""
+    """Lines of all files that were passed over, so far."""
 
     @property
     def num_points(self) -> int:
@@ -100,12 +91,11 @@ class Source:
         self._path = path
         self._tail = Tail(path)
         self._begun = False
-        self._num_damaged = 0
 
     @property
     def num_damaged(self) -> int:
-        """Lines that could not be read."""
-        return self._num_damaged + self._tail.num_damaged
+        """Lines that were passed over."""
+        return self._tail.num_damaged
 
     def poll(self) -> list[Record]:
         """Read what is new; at first, the past."""
@@ -125,9 +115,7 @@ class Source:
         for number in range(_NUM_EXCERPTS):
             offset = number * (end - _EXCERPT_BYTES) // (_NUM_EXCERPTS - 1)
             lines = parts.read(self._path, offset, _EXCERPT_BYTES).split(b"\n")[1:-1]
-            found = [decode(line) for line in lines]
-            records += [record for record in found if record is not None]
-            self._num_damaged += found.count(None)
+            records += self._tail.parsed(lines)
         self._tail.offset = end + parts.read(self._path, end, _END_BYTES).find(b"\n") + 1
         return records
 
@@ -143,66 +131,31 @@ class Reader:
 
     def poll(self) -> Batch:
         """Read what is new."""
-        metrics, samples = self._metrics.poll(), self._samples.poll()
-        events = self._events.poll()
+        metrics, events = self._metrics.poll(), self._events.poll()
+        samples = [r for r in self._samples.poll() if isinstance(r, Usage)]
+        went_on = [e.unix_seconds for e in events if isinstance(e, Unpaused)]
         now = status(self._run)
         return Batch(
             status=now,
             phase=heartbeat(self._run)[2],
-            steps=tuple(point for r in metrics if (point := _step(r)) is not None),
-            losses=tuple(loss for r in metrics if (loss := _loss(r)) is not None),
-            memory=tuple(pair for r in samples if (pair := _memory(r)) is not None),
+            steps=tuple(r for r in metrics if isinstance(r, Step)),
+            losses=tuple(_point(r) for r in metrics if isinstance(r, Loss)),
+            memory=tuple((r.unix_seconds, float(r.rss_bytes)) for r in samples),
             sample=samples[-1] if samples else None,
-            events=tuple(event for r in events if (event := _event(r)) is not None)[-_MOST_EVENTS:],
-            went_on_at=max((e["t"] for e in events if e["kind"] == "unpaused"), default=0.0),
-            newest=max([now.since, *(float(r.get("t", 0.0)) for r in metrics[-1:] + events[-1:])]),
+            events=tuple(event for r in events if (event := _told(r)) is not None)[-_MOST_EVENTS:],
+            went_on_at=max(went_on, default=0.0),
+            newest=max([now.since, *(r.unix_seconds for r in metrics[-1:] + events[-1:])]),
             num_damaged=sum(s.num_damaged for s in (self._metrics, self._samples, self._events)),
         )
 
 
-def _step(record: Record) -> StepPoint | None:
-    """Read a step; device times where there are some, for there the host only queues work."""
-    if record.get("kind") != "step":
-        return None
-    with suppress(KeyError, TypeError, ValueError, AttributeError):
-        seconds = float(record["seconds"])
-        phases = {str(k): float(v) for k, v in record["phases"].items()}
-        if device := record.get("gpu_phases"):
-            phases = {str(k): float(v) for k, v in device.items()}
-            phases["other"] = max(0.0, seconds - sum(phases.values()))
-        peak = record.get("reserved_peak_bytes") or record.get("rss_peak_bytes") or 0
-        return StepPoint(
-            attempt=int(record["a"]),
-            step=int(record["step"]),
-            unix_seconds=float(record["t"]),
-            seconds=seconds,
-            tokens=int(record.get("tokens", 0)),
-            phases=phases,
-            peak_bytes=int(peak),
-        )
-    return None
+def _point(record: Loss) -> tuple[int, float]:
+    return record.step, math.nan if record.loss is None else record.loss
 
 
-def _loss(record: Record) -> tuple[int, float] | None:
-    if record.get("kind") != "loss":
-        return None
-    with suppress(KeyError, TypeError, ValueError):
-        loss = record["loss"]
-        return int(record["step"]), math.nan if loss is None else float(loss)
-    return None
-
-
-def _memory(record: Record) -> tuple[float, float] | None:
-    with suppress(KeyError, TypeError, ValueError):
-        return float(record["t"]), float(record["rss_bytes"])
-    return None
-
-
-def _event(record: Record) -> Event | None:
-    with suppress(KeyError, TypeError, ValueError, AttributeError):
-        text = describe(record)
-        return Event(float(record["t"]), text) if text else None
-    return None
+def _told(record: Record) -> Event | None:
+    text = describe(record)
+    return Event(record.unix_seconds, text) if text else None
 
 
 class Feed(threading.Thread):

@@ -10,18 +10,20 @@ from collections import Counter, deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from profiles.quantities import count_text, duration_text, percent_text
+from profiles.runs.records.metrics import PHASES
 from profiles.runs.rundir import read_json
 from profiles.runs.state import State
 from tui.store import Series
-from tui.terminal import clean, count_text, duration_text, percent_text
+from tui.terminal import clean
 
 if TYPE_CHECKING:
-    from profiles.runs.journal import Record
+    from profiles.runs.records.metrics import Step
+    from profiles.runs.records.sampler import Usage
     from profiles.runs.rundir import RunDir
     from profiles.runs.state import Status
-    from tui.feed import Batch, Event, StepPoint
+    from tui.feed import Batch, Event
 
-PHASES = ("data", "forward", "backward", "optimizer", "other")
 _WARMUP_STEPS = 5
 _RECENT_STEPS = 200
 _NUM_EVENTS = 50
@@ -42,11 +44,11 @@ class LiveRun:
         self.status: Status | None = None
         self.phase = ""
         self.loss, self.rate, self.memory = Series(), Series(), Series()
-        self.sample: Record | None = None
+        self.sample: Usage | None = None
         self.events: deque[Event] = deque(maxlen=_NUM_EVENTS)
         self.num_damaged = 0
         self._newest = 0.0
-        self._recent: deque[StepPoint] = deque(maxlen=_RECENT_STEPS)
+        self._recent: deque[Step] = deque(maxlen=_RECENT_STEPS)
         self._num_steps_of_attempt = 0
         self._has_samples = False
         self._went_on_at = 0.0
@@ -74,7 +76,7 @@ class LiveRun:
         for point in batch.steps:
             self._add_step(point)
 
-    def _add_step(self, point: StepPoint) -> None:
+    def _add_step(self, point: Step) -> None:
         if self._recent and self._recent[-1].attempt != point.attempt:
             self._recent.clear()
             self._num_steps_of_attempt = 0
@@ -120,7 +122,7 @@ class LiveRun:
         """Share of each phase in the recent steps; empty before the first step."""
         totals: Counter[str] = Counter()
         for point in self._recent:
-            totals.update(point.phases)
+            totals.update(point.phase_seconds)
         whole = sum(totals.values())
         return [(name, totals[name] / whole) for name in PHASES] if whole > 0 else []
 

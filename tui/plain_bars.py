@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tui.terminal import Symbols, clean, num_cells, percent_text
+from profiles.quantities import percent_text
+from tui.terminal import Symbols, clean, num_cells
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

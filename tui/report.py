@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from advisor.findings import Report, terms_of_peak
 from advisor.rules.case import Finding
-from profiles.facts import Run
+from profiles.quantities import bytes_text, count_text, duration_text, percent_text
+from profiles.run_facts import Run
 from profiles.runs.state import State, Status
 from tui.plain import facts, wrap
 from tui.plain_bars import stacked
-from tui.terminal import (
-    Symbols,
-    bytes_text,
-    clean,
-    count_text,
-    duration_text,
-    percent_text,
-)
+from tui.terminal import Symbols, clean
 
 _SAMPLE_WIDTH = 400
 

@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from profiles.quantities import count_text, duration_text
 from profiles.runs import durable, rundir
-from tui.terminal import count_text, duration_text
 
 _MOST_RUNS = 50
 _LEAST_AWAY_SECONDS = 60.0

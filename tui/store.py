@@ -193,7 +193,9 @@ def _draw_line(
         share = (index - left) / (right - left)
         value = left_value + (right_value - left_value) * share
         value = min(max(value, min(left_value, right_value)), max(left_value, right_value))
-        sums[index] = _Bucket(0.0, 0.0, value, value, value, 1)
+        sums[index] = _Bucket(
+            first_x=0.0, last_x=0.0, low=value, high=value, total=value, num_values=1
+        )
 
 
 def _column(bucket: _Bucket) -> Column:

@@ -1,4 +1,4 @@
-"""What the terminal can do, decided once at start, and how text and numbers are written on it.
+"""What the terminal can do, decided once at start, and how text is written on it.
 
 The answer depends only on the environment variables, the streams' encoding and whether they are a
 terminal, so a test can pass all of them. Textual reads its TEXTUAL_* settings when it is imported:
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import codecs
 import io
-import math
 import os
 import re
 import sys
@@ -21,8 +20,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
     from typing import TextIO
-
-UNKNOWN = "unknown"
 
 
 class Colours(StrEnum):
@@ -47,8 +44,6 @@ class Terminal:
     """The abilities of the terminal that the person sits at."""
 
     ssh: bool
-    tmux: bool
-    """Inside tmux or screen."""
     colours: Colours
     symbols: Symbols
     interactive: bool
@@ -89,7 +84,6 @@ def decide(environ: Mapping[str, str], *, is_tty: bool, encoding: str) -> Termin
     term = environ.get("TERM", "")
     return Terminal(
         ssh=any(environ.get(name) for name in ("SSH_CONNECTION", "SSH_TTY", "SSH_CLIENT")),
-        tmux=bool(environ.get("TMUX") or environ.get("STY")),
         colours=_colours(environ) if is_tty else Colours.NONE,
         symbols=_symbols(environ, encoding),
         interactive=is_tty and term not in {"", "dumb"},
@@ -200,72 +194,3 @@ def _first_cells(text: str, limit: int) -> str:
         if used > limit:
             return text[:index]
     return text
-
-
-def bytes_text(num_bytes: float | None) -> str:
-    """18.4 GiB."""
-    if num_bytes is None or not math.isfinite(num_bytes):
-        return UNKNOWN
-    if round(abs(num_bytes)) < 1024:
-        return f"{num_bytes:.0f} B"
-    value = float(num_bytes)
-    for unit in ("KiB", "MiB", "GiB"):
-        value /= 1024
-        if round(abs(value), 1) < 1024:
-            return f"{value:.1f} {unit}"
-    return f"{value / 1024:.1f} TiB"
-
-
-def count_text(number: float | None) -> str:
-    """12 400, grouped by a plain space."""
-    if number is None or not math.isfinite(number):
-        return UNKNOWN
-    return f"{round(number):,}".replace(",", " ")
-
-
-def duration_text(seconds: float | None) -> str:
-    """0.35 s, 42 s, 5 m 3 s, 1 h 12 m, 3 d 4 h."""
-    if seconds is None or not math.isfinite(seconds):
-        return UNKNOWN
-    sign = "-" if seconds < 0 else ""
-    seconds = abs(seconds)
-    if 0 < seconds < 0.995:
-        return f"{sign}{seconds:.2g} s"
-    # Rounded to the smaller unit first, so that 2 h is never written as 1 h 60 m.
-    whole, minutes, hours = round(seconds), round(seconds / 60), round(seconds / 3600)
-    if whole < 60:
-        return f"{sign}{whole} s"
-    if whole < 3600:
-        return f"{sign}{whole // 60} m {whole % 60} s"
-    if minutes < 24 * 60:
-        return f"{sign}{minutes // 60} h {minutes % 60} m"
-    return f"{sign}{hours // 24} d {hours % 24} h"
-
-
-def percent_text(share: float | None) -> str:
-    """31 % for 0.31; nearly nothing is not 0 %, and nearly all is not 100 %."""
-    if share is None or not math.isfinite(share):
-        return UNKNOWN
-    percent = share * 100
-    if 0 < percent < 0.5:
-        return "<1 %"
-    if 99.5 <= percent < 100:
-        return ">99 %"
-    return f"{percent:.0f} %"
-
-
-def value_text(value: float | None) -> str:
-    """Write a value of unknown kind to three figures or whole: 2.31, 0.000125, 11 840."""
-    if value is None or not math.isfinite(value):
-        return UNKNOWN
-    if 1000 <= abs(value) < 1e9:
-        return count_text(value)
-    return f"{value:.3g}"
-
-
-def short_text(value: float) -> str:
-    """Write a value for a narrow axis label: 2.31, 11.8k, 3.2M, 1e-05."""
-    for limit, divisor, letter in ((1e3, 1.0, ""), (1e6, 1e3, "k"), (1e9, 1e6, "M")):
-        if round(abs(value) / divisor, 1) < limit / divisor:
-            return f"{value / divisor:.3g}{letter}"
-    return f"{value:.1e}"

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from advisor.choice import wants, words
 from advisor.choice.fit import Fit
-from advisor.choice.ladder import BESIDE
 from advisor.choice.options import Options
+from advisor.choice.settle import obstructed_above
 from advisor.choice.tree import Leaf
 from advisor.choice.unlock import Unlock
 from advisor.plan import Plan
+from advisor.registry.lookup import preset_of
 from profiles.facts import Dataset
-
-_LIKE_THE_CHOSEN: Final = frozenset({*BESIDE, "offload", "full_offload"})
-"""Judged with the chosen plan's batch alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,14 +24,14 @@ class Alternative:
     hours: float | None
     why_not: str
     """Why it was not chosen; empty for the chosen one."""
-    unlock: str
-    """What would make it possible, in one line; empty if it fits."""
     unlocks: tuple[Unlock, ...]
-    """The same, one by one, each tried on the estimate."""
+    """What would make it possible, each tried on the estimate; none if it fits."""
     possible: bool
     """It fits in memory, and on the disk."""
     runs: bool
     """Our runner can run this fit today."""
+    is_above: bool
+    """The rung of which `Recommendation.above` tells why it was not taken."""
 
     @property
     def fits(self) -> bool:
@@ -46,10 +43,11 @@ def alternatives(
     options: Options, chosen: str | None, leaf: Leaf, like: Plan, dataset: Dataset | None
 ) -> tuple[Alternative, ...]:
     """A row for each rung that makes sense; small methods are judged with the batch of `like`."""
-    rows, epochs = [], wants.epochs(dataset)
+    rows, epochs, above = [], wants.epochs(dataset), obstructed_above(chosen, options)
     for rung in options.rungs:
-        found = options.fit_like(rung, like) if rung in _LIKE_THE_CHOSEN else options.fit(rung)
-        ways = options.unlocks(rung, on_more=rung not in BESIDE)
+        preset = preset_of(rung)
+        found = options.fit_like(rung, like) if preset.like_chosen else options.fit(rung)
+        ways = options.unlocks(rung, on_more=preset.place != "beside")
         obstacle = options.obstacle(rung)
         reason = obstacle or words.why_not(
             rung, chosen, leaf, full_fits=not options.obstacle("full")
@@ -60,10 +58,10 @@ def alternatives(
                 fit=found,
                 hours=hours(found, dataset, epochs),
                 why_not="" if rung == chosen else reason,
-                unlock=", or ".join(way.words for way in ways),
                 unlocks=ways,
                 possible=not obstacle,
                 runs=options.runs(rung, found),
+                is_above=rung == above,
             )
         )
     return tuple(rows)

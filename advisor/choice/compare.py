@@ -57,7 +57,7 @@ def _row(found: Recommendation, price: float | None) -> Row:
     rate, hours = found.fit.speed, found.hours if fits else None
     return Row(
         machine=machine_name(found.machine),
-        method=words.RUNGS[found.rung] if found.rung else "nothing fits",
+        method=words.title(found.rung) if found.rung else "nothing fits",
         rung=found.rung,
         num_gpus=found.fit.plan.num_gpus if found.machine.gpus else 0,
         peak_bytes=found.fit.memory.expected_bytes,

@@ -6,14 +6,14 @@ so the emptiest come first and a fuller one may be left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from advisor.choice.ladder import strategies
+from advisor.choice.ladder import spread
 from advisor.choice.lengths import Lengths
 from advisor.plan import Plan
-from advisor.stack import BEFORE_AMPERE, OURS, Stack
+from advisor.stack import BEFORE_AMPERE, ON_CPU, OURS, Stack
 from profiles.facts import GIB, Gpu, Machine
 
 _AMPERE: Final = 8.0
@@ -75,17 +75,22 @@ def crowded(machine: Machine, num_gpus: int, needed_bytes: int) -> tuple[Gpu, ..
 
 
 def stack_on(machine: Machine) -> Stack:
-    """How our runner computes there: flash attention needs compute capability 8.0."""
-    nvidia = [gpu for gpu in machine.gpus if gpu.vendor == "nvidia" and gpu.compute_capability]
-    old = any(float(gpu.compute_capability or 0) < _AMPERE for gpu in nvidia)
+    """How our runner computes there."""
+    if not machine.gpus:
+        return ON_CPU
+    return stack_with([g.compute_capability for g in machine.gpus if g.vendor == "nvidia"])
+
+
+def stack_with(capabilities: Iterable[str | None]) -> Stack:
+    """How it computes on GPUs of these compute capabilities: flash attention needs 8.0."""
+    old = any(float(capability) < _AMPERE for capability in capabilities if capability)
     return BEFORE_AMPERE if old else OURS
 
 
 def layouts(machine: Machine, plan: Plan, batch: Batch) -> Iterator[Plan]:
     """`plan` over the GPUs in each way worth trying, the least communication first."""
     for num_gpus in _counts(machine, batch):
-        for strategy in strategies(plan, num_gpus):
-            yield replace(plan, strategy=strategy, num_gpus=num_gpus)
+        yield from spread(plan, num_gpus)
 
 
 def _counts(machine: Machine, batch: Batch) -> list[int]:

@@ -52,7 +52,7 @@ def _light(options: Options) -> str:
 
 def _light_words(options: Options, light: str) -> str:
     if light:
-        return f"{words.RUNGS[light]} {words.need(options.fit(light))}"
+        return f"{words.title(light)} {words.need(options.fit(light))}"
     return "neither 8-bit AdamW, GaLore and APOLLO nor the last layers alone"
 
 

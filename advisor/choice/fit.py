@@ -13,15 +13,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from advisor.choice.devices import Batch, budget_bytes, layouts, with_emptiest
-from advisor.choice.ladder import runs
+from advisor.choice.devices import Batch, budget_bytes, layouts, stack_on, with_emptiest
+from advisor.choice.ladder import runs, spread
 from advisor.choice.lengths import Lengths
 from advisor.choice.storage import offloaded_bytes
 from advisor.cost import memory, speed
 from advisor.cost.memory import MemoryEstimate
 from advisor.cost.sharding import shares_of
 from advisor.cost.speed import SpeedEstimate
-from advisor.plan import WHOLE_METHODS, Plan
+from advisor.plan import Plan
+from advisor.registry.spec import OptimizerSpec
 from profiles.facts import Machine, Model
 
 _MAX_MICRO_BATCH: Final = 64
@@ -113,9 +114,11 @@ def smallest(plan: Plan, rows_per_gpu: int) -> Plan:
 
 def _weighed(model: Model, machine: Machine, plan: Plan) -> Fit:
     """Without its speed, which costs more to predict."""
+    if plan.stack.on_cpu is bool(machine.gpus):  # made for another machine
+        plan = replace(plan, stack=stack_on(machine))
     return Fit(
         plan=plan,
-        memory=memory.estimate(model, plan, backend="cuda" if machine.gpus else "cpu"),
+        memory=memory.estimate(model, plan),
         speed=None,
         real_tokens_per_second=None,
         budget_bytes=budget_bytes(machine, plan.num_gpus),
@@ -249,7 +252,8 @@ class _Search:
     def alone_if_faster(self, found: Fit) -> Fit:
         """One GPU where the network between several costs more than they bring."""
         plan, rate = found.plan, found.speed
-        if plan.strategy != "ddp" or rate is None:
+        is_whole = plan.num_gpus > 1 and not plan.engine.divides
+        if not is_whole or rate is None:
             return found
         if dict(rate.terms).get("communication", 0.0) < _SLOW_LINK * rate.step_seconds:
             return found
@@ -257,7 +261,7 @@ class _Search:
         if rows % plan.micro_batch:
             return found
         accumulation = rows // plan.micro_batch
-        one = replace(plan, strategy="single", num_gpus=1, accumulation=accumulation)
+        one = replace(spread(plan, 1)[0], accumulation=accumulation)
         alone = judge(self.model, self.machine, one, self.batch.lengths)
         return alone if alone.fits and _NEARLY * _rate(alone) > _rate(found) else found
 
@@ -270,12 +274,17 @@ def _rate(fit: Fit) -> float:
 def _least_bytes(model: Model, plan: Plan) -> float:
     """Of parameters alone, as they lie on one device: never more than the estimate says."""
     shares = shares_of(plan)
-    if plan.method == "full":
+    if plan.method.trains_embedding:
         width = 2 if plan.precision == "bf16_pure" else 4
-        moments = {"adamw": 2 * width, "adamw_8bit": 2}.get(plan.optimizer, 0)
         each = width / shares.weights * shares.weights_here + width / shares.gradients
-        each += moments / shares.states * shares.states_here
+        each += _state_bytes(plan.optimizer, width) / shares.states * shares.states_here
     else:
-        bits = 16 if plan.method in WHOLE_METHODS else plan.base_bits
-        each = bits / 8 / shares.weights * shares.weights_here
+        each = plan.base_bits / 8 / shares.weights * shares.weights_here
     return each * (model.num_params - model.vision_params)
+
+
+def _state_bytes(optimizer: OptimizerSpec, width: int) -> int:
+    """Of one weight, at least; 0 where states are projected or come for the step alone."""
+    if optimizer.projected_rank or optimizer.paged:
+        return 0
+    return optimizer.states * (1 if optimizer.bits == 8 else width)

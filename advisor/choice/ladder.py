@@ -1,99 +1,71 @@
-"""The rungs: every method of the documents as a template of a plan, and what our runner can run.
+"""The rungs: which presets there are for a model, as plans to try, and over which devices.
 
-Decides which settings a rung has, in which order its variants are tried, over which devices it can
-be spread, and for which models it makes no sense. The batch is chosen by fit.py; which rung is
-taken, by settle.py.
+The presets themselves are in the registry. The batch is chosen by fit.py; which rung is taken, by
+settle.py.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
 
 from advisor.choice.upcycle import NUM_EXPERTS, family_of
-from advisor.plan import ALL_TARGETS, SOFT_PROMPTS, WHOLE_METHODS, Plan
+from advisor.plan import Plan
+from advisor.registry.conflicts import conflict
+from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, all_presets, is_ready
+from advisor.registry.spec import Place, PresetSpec, Settings, keys_of
 from profiles.facts import Machine, Model
 
-LADDER: Final = (
-    *("full", "full_8bit", "galore", "apollo", "freeze"),
-    *("lora", "qlora_8bit", "qlora", "offload"),
-)
-"""From the most to the least device memory, as the documents order them (§1)."""
-BESIDE: Final = (
-    *("adapter", "p_tuning", "prefix_tuning", "prompt_tuning"),
-    *("ia3", "bitfit", "ln_tuning"),
-)
-"""Methods that train a small addition or a small part."""
-RUNNABLE: Final = ("full", "lora", "qlora")
-"""Methods that the runner has; a test holds it against the runner's registry."""
-_RUNNABLE_STRATEGIES: Final = frozenset({"single", "ddp", "fsdp"})
-_RUNNABLE_OPTIMIZERS: Final = frozenset({"adamw", "adamw_8bit", "paged_adamw_8bit"})
-_OPTIMIZER_OF: Final = {
-    "full_8bit": "adamw_8bit",
-    "galore": "galore",
-    "apollo": "apollo",
-    "moe_upcycling_8bit": "adamw_8bit",
-}
-_VIRTUAL_TOKENS: Final = 20
-"""The documents' range is 10 to 20 (§3)."""
-_REDUCTION: Final = 16
-_UNSHARDED: Final = frozenset({"galore", "apollo"})
-"""They project whole gradient matrices, which shards are not (transformers' GaLore page)."""
+NEAREST = "lora"
+"""The step of the ladder at whose height stands what is not on it."""
+
+
+def steps() -> tuple[str, ...]:
+    """The ladder, from the most to the least device memory, as the documents order it (§1)."""
+    return placed("ladder")
+
+
+def placed(place: Place) -> tuple[str, ...]:
+    """Names of the presets at one place, in order."""
+    return tuple(preset.name for preset in all_presets() if preset.place == place)
 
 
 def rungs(model: Model, num_tasks: int) -> tuple[str, ...]:
     """All rungs to show for a model, from the most to the least device memory."""
-    mixtures: tuple[str, ...] = ()
-    if model.experts:
-        mixtures = ("lora_on_experts",)
-    elif num_tasks > 1:
-        mixtures = ("moe_upcycling", "moe_upcycling_8bit", "lora_experts")
-    return (*mixtures, *LADDER[:1], "full_offload", *LADDER[1:], *BESIDE)
+
+    def is_shown(preset: PresetSpec) -> bool:
+        if preset.place != "mixture":
+            return True
+        if model.experts:
+            return preset.for_experts
+        return num_tasks > 1 and not preset.for_experts
+
+    return tuple(preset.name for preset in all_presets() if is_shown(preset))
 
 
-def plans(rung: str, model: Model, base: Plan, *, num_tasks: int = 1) -> tuple[Plan, ...]:
+def plans(preset: PresetSpec, model: Model, base: Plan, *, num_tasks: int = 1) -> tuple[Plan, ...]:
     """The rung's plans in the order to try them; `base` is 16-bit LoRA at the wanted length."""
-    if rung in {"full", "full_8bit", "galore", "apollo", "moe_upcycling", "moe_upcycling_8bit"}:
-        return (replace(_bare(base, "full"), optimizer=_OPTIMIZER_OF.get(rung, "adamw")),)
-    if rung == "full_offload":
-        return (replace(_bare(base, "full"), offload="optimizer"),)
-    if rung == "freeze":
-        layers = model.num_layers
-        frozen = sorted({layers // 2, layers * 3 // 4} - {0})
-        return tuple(replace(_bare(base, "freeze"), frozen_layers=k) for k in frozen)
-    if rung in BESIDE:
-        return _beside(rung, base)
-    return (_adapters(rung, base, num_tasks),)
-
-
-def _bare(base: Plan, method: str) -> Plan:
-    """Without low-rank adapters."""
-    return replace(base, method=method, rank=0, alpha=0, dropout=0.0, targets=())
-
-
-def _beside(rung: str, base: Plan) -> tuple[Plan, ...]:
-    plan = _bare(base, rung)
-    if rung == "adapter":
-        return (replace(plan, reduction=_REDUCTION),)
-    if rung not in SOFT_PROMPTS:
-        return (plan,)
-    plan = replace(plan, virtual_tokens=_VIRTUAL_TOKENS)
-    # Backward still passes every layer, so only a quantized base makes a soft prompt small.
-    return (plan, replace(plan, bits=8), replace(plan, bits=4))
-
-
-def _adapters(rung: str, base: Plan, num_tasks: int) -> Plan:
-    if rung == "lora_on_experts":
-        return replace(base, targets=ALL_TARGETS)  # the MLP's names mean the experts to PEFT
-    if rung == "lora_experts":
+    method = METHODS[preset.method]
+    changes = {name: getattr(base.settings, name) for name in _shared(method.settings, base)}
+    if preset.many_adapters:
         # n adapters side by side keep what one of n times the rank keeps.
-        rank = base.rank * num_lora_experts(num_tasks)
-        return replace(base, rank=rank, alpha=2 * rank)
-    if rung == "qlora_8bit":
-        return replace(base, method="qlora", bits=8)
-    if rung == "qlora":
-        return replace(base, method="qlora")
-    return replace(base, offload="parameters") if rung == "offload" else base
+        rank = changes["rank"] * num_lora_experts(num_tasks)
+        changes |= {"rank": rank, "alpha": 2 * rank}
+    changes |= preset.changes
+    plan = replace(
+        base,
+        method=method,
+        settings=method.settings(**changes),
+        optimizer=OPTIMIZERS[preset.optimizer],
+        offload=preset.offload,
+    )
+    if preset.variants is None:
+        return (plan,)
+    return tuple(plan.with_settings(**variant) for variant in preset.variants(model))
+
+
+def _shared(settings: type[Settings], base: Plan) -> set[str]:
+    """Keys that a family has in common with the base plan's."""
+    return set(keys_of(settings)) & set(keys_of(type(base.settings)))
 
 
 def num_lora_experts(num_tasks: int) -> int:
@@ -101,58 +73,47 @@ def num_lora_experts(num_tasks: int) -> int:
     return min(NUM_EXPERTS, max(2, num_tasks))
 
 
-def strategies(plan: Plan, num_gpus: int) -> tuple[str, ...]:
-    """How a plan may be spread over devices, the least communication first.
-
-    Left out is what the libraries cannot do: 8-bit optimizers under FSDP2 (bitsandbytes #1633),
-    LLM.int8 under FSDP (only float types are sharded, bitsandbytes' FSDP-QLoRA page).
-    """
-    if plan.offload:
-        return ("zero3",) if plan.offload == "parameters" else ("zero2", "zero3")
-    if num_gpus == 1:
-        return ("single",)
-    if plan.optimizer in _UNSHARDED:
-        return ("ddp",)
-    if plan.method in WHOLE_METHODS:
-        last = "zero3" if plan.optimizer == "adamw_8bit" else "fsdp"
-        return ("ddp", "zero1", "zero2", last)
-    if plan.base_bits == 8 or (plan.base_bits == 4 and plan.method in SOFT_PROMPTS):
-        return ("ddp",)
-    # Adapters have next to no gradients and moments: only sharding the weights helps.
-    return ("ddp", "fsdp")
+def spread(plan: Plan, num_gpus: int) -> tuple[Plan, ...]:
+    """The plan over devices in each way that is worth trying, the least communication first."""
+    found: list[Plan] = []
+    for engine in ENGINES:
+        if plan.offload:
+            can_be = plan.offload in engine.offload
+        elif num_gpus == 1:
+            can_be = not engine.several
+        else:
+            same = any(other.engine.divides == engine.divides for other in found)
+            can_be = engine.several and not same and _brings(plan, engine.divides)
+            can_be = can_be and not conflict(plan.method, plan.settings, plan.optimizer, engine)
+        if can_be:
+            found.append(replace(plan, engine=engine, num_gpus=num_gpus))
+    return tuple(found)
 
 
-def changes_model(rung: str) -> bool:
-    """Another model is made first, or several adapters in one: our runner does neither yet."""
-    return rung in {"moe_upcycling", "moe_upcycling_8bit", "lora_experts"}
+def _brings(plan: Plan, divides: frozenset[str]) -> bool:
+    """Small methods have next to no gradients and states: only dividing the weights helps."""
+    return plan.method.trains_base or not divides or "weights" in divides
 
 
 def runs(plan: Plan) -> bool:
-    """Our runner can run this plan today, on the model as it is."""
-    return (
-        plan.method in RUNNABLE
-        and plan.strategy in _RUNNABLE_STRATEGIES
-        and plan.optimizer in _RUNNABLE_OPTIMIZERS
-        and not plan.offload
-        and plan.bits in {None, 4}
-    )
+    """Our runner can run this plan, on the model as it is."""
+    ready = is_ready(plan.method) and is_ready(plan.optimizer) and is_ready(plan.engine)
+    keys = keys_of(type(plan.settings)).items()
+    return ready and not any(getattr(plan.settings, name) in key.not_yet for name, (_, key) in keys)
 
 
-def senseless(rung: str, model: Model, machine: Machine) -> str:
+def unsupported(preset: PresetSpec, model: Model, machine: Machine) -> str:
     """Why a rung is none for this model or machine, or empty."""
-    if rung.startswith("moe_upcycling"):
+    method, backend = METHODS[preset.method], machine.backend
+    if preset.upcycles:
         return "" if family_of(model) else f"no mixture is known for {model.model_type} models"
-    if rung == "bitfit" and not _has_biases(model):
-        return "BitFit trains biases and this model has none"
-    if rung in {"offload", "full_offload"} and machine.backend != "cuda":
+    settings = method.settings(**preset.changes)
+    if reason := method.unsupported(model, settings):
+        return reason
+    if preset.offload and backend != "cuda":
         return "DeepSpeed's offload needs an NVIDIA GPU"
-    if _OPTIMIZER_OF.get(rung) == "adamw_8bit" and machine.backend not in {"cuda", "rocm"}:
+    if OPTIMIZERS[preset.optimizer].needs_gpu and backend not in {"cuda", "rocm"}:
         return "bitsandbytes' optimizers need a GPU"
-    if rung.startswith("qlora") and machine.backend == "mps":
+    if settings.base_bits < 16 and backend == "mps":
         return "bitsandbytes does not quantize on Apple GPUs"
     return ""
-
-
-def _has_biases(model: Model) -> bool:
-    biases = model.attention_bias or model.output_bias or model.mlp_bias or model.head_bias
-    return biases or model.norm == "layer"

@@ -15,6 +15,7 @@ from advisor.choice.ladder import num_lora_experts
 from advisor.choice.unlock import Unlock, unlocks
 from advisor.choice.upcycle import family_of, upcycled
 from advisor.plan import Plan
+from advisor.registry.lookup import OPTIMIZERS, preset_of
 from profiles.facts import Machine, Model
 
 _LEAST_RANK: Final = 8
@@ -39,19 +40,19 @@ class Options:
         self.rungs = tuple(
             rung
             for rung in ladder.rungs(model, num_tasks)
-            if not ladder.senseless(rung, model, machine)
+            if not ladder.unsupported(preset_of(rung), model, machine)
         )
         self._fits: dict[str, Fit] = {}
         self._mixture = upcycled(model) if family_of(model) and num_tasks > 1 else None
 
     def expect_ranks(self, rank: int, *, quantized: int) -> None:
         """Search with the ranks that the leaf will probably have, of 16-bit and quantized bases."""
-        self.base = replace(self.base, rank=rank, alpha=2 * rank)
-        self._quantized = replace(self.base, rank=quantized, alpha=2 * quantized)
+        self.base = self.base.with_settings(rank=rank, alpha=2 * rank)
+        self._quantized = self.base.with_settings(rank=quantized, alpha=2 * quantized)
 
     def model_of(self, rung: str) -> Model:
         """The model that the rung trains: upcycling makes another one."""
-        if rung.startswith("moe_upcycling") and self._mixture:
+        if preset_of(rung).upcycles and self._mixture:
             return self._mixture
         return self.model
 
@@ -63,8 +64,9 @@ class Options:
 
     def plans(self, rung: str) -> tuple[Plan, ...]:
         """The rung's plans, in the order to try them; quantized bases have a rank of their own."""
-        base = self._quantized if rung.startswith("qlora") else self.base
-        return ladder.plans(rung, self.model_of(rung), base, num_tasks=self.num_tasks)
+        preset = preset_of(rung)
+        base = self._quantized if "bits" in preset.changes else self.base
+        return ladder.plans(preset, self.model_of(rung), base, num_tasks=self.num_tasks)
 
     def _search(self, rung: str) -> Fit:
         model, tried = self.model_of(rung), []
@@ -87,15 +89,13 @@ class Options:
         if rung in self._fits:
             return self._fits[rung]
         model = self.model_of(rung)
-        plan = self.plans(rung)[0]
-        spread = ladder.strategies(plan, like.num_gpus)
+        spread = ladder.spread(self.plans(rung)[0], like.num_gpus)
+        same = [plan for plan in spread if plan.engine is like.engine]
         plan = replace(
-            plan,
+            (same or spread)[-1],
             micro_batch=like.micro_batch,
             accumulation=like.accumulation,
             checkpointing=like.checkpointing,
-            num_gpus=like.num_gpus,
-            strategy=like.strategy if like.strategy in spread else spread[-1],
         )
         least = fit.smallest(plan, plan.micro_batch * plan.accumulation)
         # Wider weights leave less room than the other plan had: only the least may fit
@@ -109,11 +109,11 @@ class Options:
 
     def runs(self, rung: str, found: Fit) -> bool:
         """Our runner can run this fit of a rung today."""
-        return found.runs and not ladder.changes_model(rung)
+        return found.runs and not preset_of(rung).changes_model
 
     def fit_that_runs(self, rung: str) -> Fit | None:
         """The rung's best fit among the plans that our runner can run."""
-        if ladder.changes_model(rung):
+        if preset_of(rung).changes_model:
             return None
         if (found := self.fit(rung)).runs:
             return found
@@ -125,11 +125,11 @@ class Options:
         """Give the rung the wanted rank and dropout, or the nearest below that still fits."""
         least = min(rank, _LEAST_RANK)
         plan = self.plans(rung)[0]
-        copies = num_lora_experts(self.num_tasks) if rung == "lora_experts" else 1
+        copies = num_lora_experts(self.num_tasks) if preset_of(rung).many_adapters else 1
         while True:
             for share in dict.fromkeys((dropout, 0.0)):
                 wide = rank * copies
-                wanted = replace(plan, rank=wide, alpha=2 * wide, dropout=share)
+                wanted = plan.with_settings(rank=wide, alpha=2 * wide, dropout=share)
                 if wanted == plan:
                     return
                 found = fit.best(self.model, self.machine, wanted, self.batch)
@@ -142,7 +142,7 @@ class Options:
 
     def obstacle(self, rung: str) -> str:
         """What stands in the way of a rung, or empty if nothing does."""
-        if reason := ladder.senseless(rung, self.model, self.machine):
+        if reason := ladder.unsupported(preset_of(rung), self.model, self.machine):
             return reason
         found = self.fit(rung)
         return words.need(found) if not found.fits else self.disk_obstacle(rung, found)
@@ -151,10 +151,11 @@ class Options:
         """What would make a rung that was judged fit; smaller optimizer states come first."""
         found = self.fit(rung)
         ways = unlocks(self.model_of(rung), self.machine, found, on_more=on_more)
-        lighter = {"full": "full_8bit", "moe_upcycling": "moe_upcycling_8bit"}.get(rung, "")
+        lighter = preset_of(rung).lighter
         if not ways or lighter not in self.rungs or not self.fit(lighter).fits:
             return ways
-        return (Unlock(kind="optimizer", value=8, words="8-bit AdamW"), *ways)
+        optimizer = OPTIMIZERS[preset_of(lighter).optimizer]
+        return (Unlock(kind="optimizer", value=optimizer.bits, words=optimizer.title), *ways)
 
     def disk_obstacle(self, rung: str, found: Fit) -> str:
         """The disk is too small for the fewest checkpoints; a planned machine's is not known."""

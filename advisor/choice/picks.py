@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from advisor.choice import settings, storage, wants, words
 from advisor.choice.alternatives import hours
@@ -12,11 +11,8 @@ from advisor.choice.options import Options
 from advisor.choice.settings import Choice, Setting
 from advisor.choice.settle import nearest_that_runs
 from advisor.choice.tree import Leaf
+from advisor.registry.lookup import preset_of
 from profiles.facts import Dataset
-
-_RANKED: Final = frozenset(
-    {"lora", "lora_on_experts", "qlora_8bit", "qlora", "offload", "lora_experts"}
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +37,7 @@ def pick(
     rung: str, options: Options, dataset: Dataset | None, leaf: Leaf, *, why: str = ""
 ) -> Pick:
     """Settle the rung's rank and say how to set it up."""
-    if rung in _RANKED and options.fit(rung).fits:
+    if preset_of(rung).is_ranked and options.fit(rung).fits:
         rank = settings.rank(leaf, options.model, dataset)
         options.settle_rank(rung, rank, settings.dropout(dataset))
     return _pick(rung, options.fit(rung), options, dataset, leaf, why)
@@ -74,7 +70,7 @@ def _pick(
         rung=rung,
         fit=found,
         settings=settings.settings(choice, options.machine, dataset, epochs),
-        learning_rate=settings.learning_rate(model, plan)[0],
+        learning_rate=plan.method.rate(model, plan.settings).value,
         warmup=settings.warmup(dataset, epochs, plan.effective_batch),
         hours=hours(found, dataset, epochs),
         disk_bytes=disk.total(kept),

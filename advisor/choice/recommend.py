@@ -16,17 +16,16 @@ from advisor.choice.checks import check
 from advisor.choice.devices import stack_on
 from advisor.choice.evidence import gather
 from advisor.choice.fit import Fit
-from advisor.choice.ladder import LADDER, RUNNABLE
 from advisor.choice.options import Options
 from advisor.choice.picks import Pick, pick, runnable
 from advisor.choice.settings import Setting
 from advisor.choice.settle import settle, smallest, why_not_above
 from advisor.choice.tree import Leaf, Step
 from advisor.choice.wishes import Wishes
-from advisor.plan import ALL_TARGETS, ATTENTION_TARGETS, Plan
+from advisor.plan import Plan
 from profiles.facts import Dataset, Machine, Model
 
-__all__ = ["LADDER", "RUNNABLE", "Alternative", "Pick", "Recommendation", "Setting", "recommend"]
+__all__ = ["Alternative", "Pick", "Recommendation", "Setting", "recommend"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,11 +103,11 @@ def recommend(
 
 def _options(model: Model, machine: Machine, dataset: Dataset | None, wishes: Wishes) -> Options:
     """All rungs from one base plan, 16-bit LoRA, with the ranks that their leaves would have."""
-    base = Plan(
-        method="lora",
+    base = Plan.of(
+        "lora",
         seq_len=wants.seq_len(model, dataset, wishes),
         rank=1,
-        targets=ATTENTION_TARGETS if model.experts else ALL_TARGETS,
+        targets="attention" if model.experts else "all",
         precision=precision(machine),
         stack=stack_on(machine),
     )

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from advisor.choice import words
 from advisor.choice.fit import Fit
-from advisor.choice.ladder import LADDER, RUNNABLE
+from advisor.choice.ladder import NEAREST, steps
 from advisor.choice.options import Options
-from advisor.choice.tree import UPCYCLED, Leaf
+from advisor.choice.tree import LORA_EXPERTS, UPCYCLED, Leaf
+from advisor.registry.lookup import is_ready, preset_of
 
 
 def settle(leaf: Leaf, options: Options) -> tuple[str | None, str]:
@@ -28,14 +29,15 @@ def settle(leaf: Leaf, options: Options) -> tuple[str | None, str]:
 
 def _below(leaf: Leaf) -> tuple[str, ...]:
     """The rest of the ladder, from the leaf down; what is not on it stands at LoRA's height."""
-    first = next((rung for rung in leaf.methods if rung in LADDER), "lora")
-    instead = ("lora_experts",) if leaf == UPCYCLED else ()
-    return (*instead, *LADDER[LADDER.index(first) :])
+    ladder = steps()
+    first = next((rung for rung in leaf.methods if rung in ladder), NEAREST)
+    instead = LORA_EXPERTS.methods if leaf == UPCYCLED else ()
+    return (*instead, *ladder[ladder.index(first) :])
 
 
 def smallest(options: Options) -> str:
     """The rung that comes nearest to fitting."""
-    possible = [rung for rung in LADDER if rung in options.rungs]
+    possible = [rung for rung in steps() if rung in options.rungs]
     return min(possible, key=lambda rung: options.fit(rung).missing_bytes)
 
 
@@ -46,19 +48,15 @@ def _nothing(options: Options) -> str:
 
 def nearest_that_runs(rung: str, options: Options) -> tuple[str, Fit] | None:
     """The rung itself if our runner can run it, else the nearest down, then up, the ladder."""
-    at = LADDER.index(rung if rung in LADDER else "lora")
-    for other in dict.fromkeys((rung, *LADDER[at:], *reversed(LADDER[:at]))):
-        if other not in options.rungs or not _has_runner(other):
+    ladder = steps()
+    at = ladder.index(rung if rung in ladder else NEAREST)
+    for other in dict.fromkeys((rung, *ladder[at:], *reversed(ladder[:at]))):
+        if other not in options.rungs or not is_ready(preset_of(other)):
             continue
         found = options.fit_that_runs(other)
         if found and found.fits and not options.disk_obstacle(other, found):
             return other, found
     return None
-
-
-def _has_runner(rung: str) -> bool:
-    """Cheaper than a search: some plan of the rung may run."""
-    return rung in RUNNABLE or rung == "full_8bit"
 
 
 def unlock_words(rung: str, options: Options) -> str:
@@ -67,15 +65,19 @@ def unlock_words(rung: str, options: Options) -> str:
     return "it would fit with " + ", or ".join(way.words for way in ways) if ways else ""
 
 
+def obstructed_above(rung: str | None, options: Options) -> str | None:
+    """The next rung above that this model could have; None if there is none or it is possible."""
+    ladder = steps()
+    if rung is None or rung == ladder[0]:
+        return None
+    above = ladder[: ladder.index(rung)] if rung in ladder else (NEAREST,)
+    nearest = next((other for other in reversed(above) if other in options.rungs), None)
+    return nearest if nearest and options.obstacle(nearest) else None
+
+
 def why_not_above(rung: str | None, options: Options) -> str:
     """Why not the next rung above that this model could have, and what would unlock it."""
-    if rung is None or rung == LADDER[0]:
+    other = obstructed_above(rung, options)
+    if other is None:
         return ""
-    above = LADDER[: LADDER.index(rung)] if rung in LADDER else ("lora",)
-    for other in reversed(above):
-        if other not in options.rungs:
-            continue
-        if reason := options.obstacle(other):
-            return words.above(other, reason, unlock_words(other, options))
-        return ""
-    return ""
+    return words.above(other, options.obstacle(other), unlock_words(other, options))

@@ -43,10 +43,6 @@ UPCYCLED = Leaf(
     name="mixture of experts by sparse upcycling", methods=("moe_upcycling", "moe_upcycling_8bit")
 )
 LORA_EXPERTS = Leaf(name="mixture of LoRA experts", methods=("lora_experts",), ranks=(8, 16))
-LEAVES = (
-    *(FULL, LIGHT_FULL, LORA_VALUE, LORA_HIGH, LORA_MEDIUM, ADAPTER),
-    *(QLORA, BITFIT, PROMPT, UPCYCLED, LORA_EXPERTS),
-)
 
 
 def native(leaf: Leaf) -> Leaf:
@@ -116,8 +112,10 @@ def walk(wishes: Wishes, found: Evidence) -> tuple[tuple[Step, ...], Leaf]:
     if path.ask(question, found.has_experts, Origin.MEASURED, found.experts_words):
         leaf = native(_one_task(path, wishes, found))
     elif path.ask(
-        *("Does the data hold several distinct tasks?", found.num_tasks > 1),
-        *(found.tasks_origin, found.tasks_words),
+        question="Does the data hold several distinct tasks?",
+        yes=found.num_tasks > 1,
+        origin=found.tasks_origin,
+        evidence=found.tasks_words,
     ):
         leaf = _many_tasks(path, found)
     else:
@@ -137,8 +135,10 @@ def _one_task(path: _Path, wishes: Wishes, found: Evidence) -> Leaf:
     if _plentiful(path, found):
         return _rich(path, wishes)
     if wishes.critical.value and path.ask(
-        *("The task is critical: does a lighter full fine-tuning fit?", found.light_fits),
-        *(Origin.PREDICTED, found.light_words),
+        question="The task is critical: does a lighter full fine-tuning fit?",
+        yes=found.light_fits,
+        origin=Origin.PREDICTED,
+        evidence=found.light_words,
     ):
         return LIGHT_FULL
     words = f"16-bit LoRA at micro-batch 1 {found.lora_words}"

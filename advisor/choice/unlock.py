@@ -13,7 +13,7 @@ from typing import Final
 from advisor.choice import words
 from advisor.choice.devices import budget_bytes, emptiest
 from advisor.choice.fit import Fit, smallest
-from advisor.choice.ladder import strategies
+from advisor.choice.ladder import spread
 from advisor.cost import memory
 from advisor.plan import Plan
 from profiles.facts import Gpu, Machine, Model
@@ -50,8 +50,8 @@ def unlocks(
         return (Unlock(kind="ram", value=ram, words=words.more_ram(found)),)
     ways = (
         _release(machine, found),
-        _chunked_loss(model, machine, found),
-        _rows(model, machine, found),
+        _chunked_loss(model, found),
+        _rows(model, found),
         _gpus(model, machine, found) if on_more else None,
         Unlock(kind="memory", value=short, words=words.more_memory(found)),
     )
@@ -73,21 +73,21 @@ def _freed(gpu: Gpu) -> Gpu:
     return replace(gpu, vram_free_bytes=gpu.vram_free_bytes + held, holders=())
 
 
-def _chunked_loss(model: Model, machine: Machine, found: Fit) -> Unlock | None:
+def _chunked_loss(model: Model, found: Fit) -> Unlock | None:
     if found.plan.loss != "full":
         return None
-    if not _fits(model, machine, replace(found.plan, loss="chunked"), found.budget_bytes):
+    if not _fits(model, replace(found.plan, loss="chunked"), found.budget_bytes):
         return None
     return Unlock(kind="loss", value=0, words="the chunked loss")
 
 
-def _rows(model: Model, machine: Machine, found: Fit) -> Unlock | None:
+def _rows(model: Model, found: Fit) -> Unlock | None:
     """The longest rows, in steps of eight tokens, that fit one by one and recomputed."""
     plan = smallest(found.plan, found.plan.accumulation * found.plan.micro_batch)
 
     def fits(steps: int) -> bool:
         shorter = replace(plan, seq_len=steps * _LENGTH_STEP)
-        return _fits(model, machine, shorter, found.budget_bytes)
+        return _fits(model, shorter, found.budget_bytes)
 
     longest = _last(fits, _SHORTEST // _LENGTH_STEP, plan.seq_len // _LENGTH_STEP)
     if longest is None:
@@ -113,21 +113,20 @@ def _gpus(model: Model, machine: Machine, found: Fit) -> Unlock | None:
         return None
     counts = [n for n in (used + 1, 2 * used, 4 * used, 8 * used) if used < n <= _MOST_GPUS]
     gpu = emptiest(machine)[0]
-    if not counts or strategies(found.plan, counts[0])[-1] == "ddp":
+    if not counts or not spread(found.plan, counts[0])[-1].engine.divides:
         return None
 
     def over(num_gpus: int) -> Plan:
         plan = smallest(found.plan, max(1, found.plan.effective_batch // num_gpus))
-        return replace(plan, num_gpus=num_gpus, strategy=strategies(plan, num_gpus)[-1])
+        return spread(plan, num_gpus)[-1]
 
     for count in dict.fromkeys(counts):
         plan = over(count)
-        if _fits(model, machine, plan, found.budget_bytes):
-            text = words.more_gpus(gpu, count - used, plan.strategy)
+        if _fits(model, plan, found.budget_bytes):
+            text = words.more_gpus(gpu, count - used, plan.engine.name)
             return Unlock(kind="gpus", value=count - used, words=text)
     return None
 
 
-def _fits(model: Model, machine: Machine, plan: Plan, budget: int) -> bool:
-    backend = "cuda" if machine.gpus else "cpu"
-    return memory.estimate(model, plan, backend=backend).high_bytes <= budget
+def _fits(model: Model, plan: Plan, budget: int) -> bool:
+    return memory.estimate(model, plan).high_bytes <= budget

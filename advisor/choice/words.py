@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from advisor.registry.lookup import preset_of
 from profiles.facts import GIB, Gpu, GpuProcess
 
 if TYPE_CHECKING:
@@ -11,50 +12,14 @@ if TYPE_CHECKING:
     from advisor.choice.fit import Fit
     from advisor.choice.tree import Leaf
 
-RUNGS: Final = {
-    "full": "full fine-tuning",
-    "full_offload": "full, optimizer states in RAM",
-    "full_8bit": "full, 8-bit AdamW",
-    "galore": "full, GaLore",
-    "apollo": "full, APOLLO",
-    "freeze": "last layers only (freeze)",
-    "lora": "LoRA",
-    "lora_on_experts": "LoRA, experts too",
-    "qlora_8bit": "QLoRA 8-bit",
-    "qlora": "QLoRA 4-bit",
-    "offload": "LoRA, weights in RAM",
-    "adapter": "adapters",
-    "p_tuning": "P-tuning",
-    "prefix_tuning": "prefix tuning",
-    "prompt_tuning": "prompt tuning",
-    "ia3": "IA3",
-    "bitfit": "BitFit",
-    "ln_tuning": "LayerNorm tuning",
-    "moe_upcycling": "sparse upcycling",
-    "moe_upcycling_8bit": "sparse upcycling, 8-bit AdamW",
-    "lora_experts": "mixture of LoRA experts",
-}
-_NO_QUALITY: Final = "fits, but fewer weights learn less; the documents give no number"
-_WHY_NOT: Final = {
-    "full_8bit": "fits, but AdamW in full precision fits too",
-    "full_offload": "fits, but its optimizer step waits for RAM and PCIe",
-    "galore": "fits, but learns in projected directions only",
-    "apollo": "fits, but scales its steps from projected gradients only",
-    "freeze": "fits, but the first layers learn nothing",
-    "lora": "fits, but the tree asks for another method",
-    "lora_on_experts": "fits, but adapters on the experts cost as much as their weights",
-    "qlora_8bit": "fits, but so do 16-bit weights",
-    "qlora": "fits, but so do wider weights",
-    "offload": "fits, but every layer waits for PCIe",
-    "adapter": "fits; documents: 85-90 % of full quality, LoRA 90-98 %",
-    "p_tuning": "fits; documents: 85-90 % of full quality (P-tuning v2), LoRA 90-98 %",
-    "prompt_tuning": "fits; documents: 75-85 % of full quality, LoRA 90-98 %",
-    "bitfit": "fits; documents: 70-80 % of full quality, LoRA 90-98 %",
-}
-_SHORTER: Final = frozenset({"activations", "logits", "workspace"})
 UNKNOWN_RATE: Final = (
     "this device's matmul rate is not known, so no tokens/s and no hours are predicted"
 )
+
+
+def title(rung: str) -> str:
+    """A rung in words."""
+    return preset_of(rung).title
 
 
 def gib(num_bytes: float) -> str:
@@ -78,25 +43,25 @@ def disk_need(needed: int, free: int) -> str:
 
 def not_the_leaf(wanted: str, reason: str, taken: str | None) -> str:
     """The leaf cannot be; the next rung is taken, or nothing is left."""
-    rest = f"{RUNGS[taken]} is the next that fits" if taken else "nothing else fits"
-    return f"{RUNGS[wanted]}: {reason}; {rest}"
+    rest = f"{title(taken)} is the next that fits" if taken else "nothing else fits"
+    return f"{title(wanted)}: {reason}; {rest}"
 
 
 def nothing_fits(rung: str, reason: str, unlock: str) -> str:
     """Not one rung fits."""
-    return f"nothing fits: even {RUNGS[rung]} {reason}; {unlock}"
+    return f"nothing fits: even {title(rung)} {reason}; {unlock}"
 
 
 def nearest_runs(wanted: str, taken: str) -> str:
     """What is recommended has no runner in this version."""
     if wanted == taken:
-        return f"this version does not run {RUNGS[wanted]} in that way yet; this way it does"
-    return f"this version does not run {RUNGS[wanted]} yet; {RUNGS[taken]} is the nearest it runs"
+        return f"this version does not run {title(wanted)} in that way yet; this way it does"
+    return f"this version does not run {title(wanted)} yet; {title(taken)} is the nearest it runs"
 
 
 def above(rung: str, reason: str, unlock: str) -> str:
     """Why not the rung above, and what would make it possible."""
-    return f"not {RUNGS[rung]}: it {reason}" + (f"; {unlock}" if unlock else "")
+    return f"not {title(rung)}: it {reason}" + (f"; {unlock}" if unlock else "")
 
 
 def why_not(rung: str, chosen: str | None, leaf: Leaf, *, full_fits: bool) -> str:
@@ -105,13 +70,13 @@ def why_not(rung: str, chosen: str | None, leaf: Leaf, *, full_fits: bool) -> st
         return ""
     if rung in leaf.methods:
         return "the documents' other choice here"
-    if leaf.methods[0] in {"moe_upcycling", "lora_experts"}:
+    if preset_of(leaf.methods[0]).changes_model:
         return "fits, but one set of weights would learn all tasks"
     if rung == "full_8bit" and not full_fits:
         return "fits, but the tree asks for it only if the task is critical"
     if rung == "full" and chosen not in {"full", "full_8bit"}:
         return "fits, but the tree puts value for money first"
-    return _WHY_NOT.get(rung, _NO_QUALITY)
+    return preset_of(rung).why_not
 
 
 def more_memory(fit: Fit) -> str:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from advisor.graph.tape import NOTHING
+from advisor.tape import NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from advisor.cost.memory import Moment
+    from advisor.cost.moments import Moment
     from advisor.plan import Plan
 
 CUBLAS_BYTES: Final = 2 * 8_519_680

@@ -10,19 +10,18 @@ attention, whose products are all counted. Symbols as in reference/bottlenecks.m
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from operator import attrgetter
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from advisor.cost.weights import added_params
-from advisor.graph.layer import kinds, layer_tape, window_cuts
-from advisor.plan import SMALL_METHODS, SOFT_PROMPTS, WHOLE_METHODS
+from advisor.graph.layer import any_devices, kinds, layer_tape, window_cuts
 from advisor.precision import norm_width
 
 if TYPE_CHECKING:
     from advisor.graph.layer import Kind
-    from advisor.graph.tape import Op, Tape
     from advisor.plan import Plan
+    from advisor.tape import Op, Tape
     from profiles.facts import Model
 
 
@@ -79,7 +78,7 @@ def flops_per_token(model: Model, plan: Plan) -> Flops:
     needed = totals.needed.at(row) + totals.needed_sliding.at(short)
     extra = totals.extra.at(row) + totals.extra_sliding.at(short)
     # A soft prompt lengthens every row.
-    longer = 1 + plan.virtual_tokens / row if plan.method in SOFT_PROMPTS else 1
+    longer = 1 + plan.settings.num_virtual_tokens / row
     return Flops(
         model_flops=round(needed * longer), hardware_flops=round((needed + extra) * longer)
     )
@@ -163,23 +162,12 @@ class _Totals(NamedTuple):
     extra_sliding: Count
 
 
-_setup = attrgetter(
-    *("method", "rank", "targets", "reduction", "frozen_layers"),
-    *("checkpointing", "checkpointed_layers", "loss", "stack"),
-)
-"""What FLOPs depend on, beside lengths."""
-_known: dict[object, _Totals] = {}
-
-
 def _totals(model: Model, plan: Plan) -> _Totals:
-    key = (model, _setup(plan), window_cuts(model, plan))
-    found = _known.get(key)
-    if found is None:
-        # As one operation, attention says what each of its products costs.
-        found = _known[key] = _count(model, replace(plan, attention="flash"))
-    return found
+    # As one operation, attention says what each of its products costs.
+    return _count(model, any_devices(model, plan, attention="flash"))
 
 
+@lru_cache(maxsize=4096)
 def _count(model: Model, plan: Plan) -> _Totals:
     needed, extra = [Count(), Count()], [Count(), Count()]
     for group in groups(model, plan):
@@ -191,7 +179,7 @@ def _count(model: Model, plan: Plan) -> _Totals:
             repeated = group.num_layers * recomputed_share(model, plan)
             extra[slides] = extra[slides].plus(found.again, repeated)
     head = 2 * model.vocab_size * model.hidden_size
-    passes_of_head = 3 if plan.method in WHOLE_METHODS else 2
+    passes_of_head = 3 if plan.method.trains_base else 2
     needed[0] = needed[0].plus(Count(passes_of_head * head + _added(model, plan)))
     if plan.loss == "chunked":
         extra[0] = extra[0].plus(Count(head))
@@ -204,9 +192,8 @@ def groups(model: Model, plan: Plan) -> list[Group]:
     The first layer's input needs no gradient, unless the embedding trains, or TRL asks for it
     because checkpoints need one, or a soft prompt stands before it.
     """
-    frozen = plan.frozen_layers if plan.method == "freeze" else 0
-    reaches_input = plan.method == "full" or plan.method in SMALL_METHODS
-    first = not (reaches_input or (plan.adapts and plan.checkpointing))
+    method, frozen = plan.method, plan.settings.num_frozen_layers
+    first = not (method.reaches_input or (method.asks_for_input and plan.checkpointing))
     found: list[Group] = []
     for kind in kinds(model, window_cuts=window_cuts(model, plan)):
         below = min(frozen, kind.count)
@@ -224,7 +211,7 @@ def group_tape(model: Model, plan: Plan, group: Group) -> Tape:
     """The tape of one of the group's layers."""
     stream = norm_width(plan)
     return layer_tape(
-        *(model, plan, group.kind), stream=stream, trains=group.trains, first=group.is_first
+        model, plan, group.kind, stream=stream, trains=group.trains, first=group.is_first
     )
 
 
@@ -238,5 +225,5 @@ def recomputed_share(model: Model, plan: Plan) -> float:
 
 
 def _added(model: Model, plan: Plan) -> float:
-    """Linears that bottleneck adapters add: forward, and both gradients."""
-    return 6.0 * added_params(model, plan) if plan.method == "adapter" else 0.0
+    """Linears that the method adds: forward, and both gradients."""
+    return 6.0 * added_params(model, plan) if plan.method.added_linears else 0.0

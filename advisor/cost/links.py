@@ -6,17 +6,17 @@ memory, rates are assumptions that the interval has to cover; they are named her
 
 from __future__ import annotations
 
-from operator import attrgetter
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from advisor.cost.sharding import shares_of
 from advisor.cost.weights import (
-    OPTIMIZERS,
     base_bytes,
     gradient_bytes,
     optimizer_bytes,
     trained_params,
 )
+from advisor.graph.layer import any_batch
 from advisor.precision import autocasts, base_width, flow_width, trained_width
 
 if TYPE_CHECKING:
@@ -49,9 +49,6 @@ FOREACH_ACCESSES: Final = 25
 """torch.optim's multi-tensor AdamW: each of its ten passes reads and writes whole lists."""
 CLIP_ACCESSES: Final = 3
 """Norm of the gradients, then scaling them."""
-UNIT_SECONDS: Final = {"fsdp": 0.5e-3, "zero3": 2.4e-3}
-"""Host time to gather one unit and let it go, in each pass; computing does not hide it. DeepSpeed
-does so for every module: this is a layer's. Fitted on half of the rows with FSDP; ZeRO-3 on few."""
 
 
 class Beside(NamedTuple):
@@ -94,7 +91,7 @@ def beside(model: Model, plan: Plan, machine: Machine, gpu: Gpu, bandwidth: floa
         amounts.update / memory + 2 * overflow / (PAGING_SHARE * pcie),
         amounts.micro / link + amounts.hosted_micro / pcie,
         amounts.step / link + amounts.hosted_step / pcie,
-        _units(model, plan) * UNIT_SECONDS.get(plan.strategy, 0.0),
+        _units(model, plan) * plan.engine.unit_seconds,
     )
 
 
@@ -104,40 +101,34 @@ def optimizer_seconds(model: Model, plan: Plan, bandwidth: float) -> float:
 
 
 def _units(model: Model, plan: Plan) -> int:
-    """Sharded units gathered in one micro-batch.
-
-    Each layer is one. With FSDP1, peft.utils.other.fsdp_auto_wrap_policy wraps both matrices of
-    every adapter too, which Trainer sets for PEFT models.
-    """
+    """Sharded units gathered in one micro-batch: layers, and with FSDP1 parts of the method."""
     per_layer, stack = 1, plan.stack
-    if stack.fsdp1 and plan.adapts and not stack.replicated_adapters:
-        per_layer += 2 * len(plan.targets)
+    if stack.fsdp1 and not stack.replicated_adapters:
+        per_layer += plan.method.units(plan.settings)
     return model.num_layers * per_layer * (3 if plan.checkpointing else 2)
 
 
-_setup = attrgetter(
-    *("method", "rank", "targets", "bits", "double_quant", "virtual_tokens", "reduction"),
-    *("frozen_layers", "optimizer", "precision", "strategy", "offload", "num_gpus", "stack"),
-)
-_known: dict[object, _Amounts] = {}
-
-
 def _amounts(model: Model, plan: Plan) -> _Amounts:
-    key = (model, _setup(plan))
-    found = _known.get(key)
-    if found is None:
-        shares = shares_of(plan)
-        static = base_bytes(model, plan) / shares.weights
-        if not plan.stack.optimizer_in_backward:
-            static += gradient_bytes(model, plan) / shares.gradients
-        found = _known[key] = _Amounts(
-            _update_bytes(model, plan),
-            *_collective_bytes(model, plan),
-            *_host_bytes(model, plan),
-            static,
-            optimizer_bytes(model, plan)[1] / shares.states,
-        )
-    return found
+    return _known_amounts(model, any_batch(model, plan))
+
+
+@lru_cache(maxsize=4096)
+def _known_amounts(model: Model, plan: Plan) -> _Amounts:
+    shares = shares_of(plan)
+    static = base_bytes(model, plan) / shares.weights
+    if not plan.stack.optimizer_in_backward:
+        static += gradient_bytes(model, plan) / shares.gradients
+    micro, step = _collective_bytes(model, plan)
+    hosted_micro, hosted_step = _host_bytes(model, plan)
+    return _Amounts(
+        update=_update_bytes(model, plan),
+        micro=micro,
+        step=step,
+        hosted_micro=hosted_micro,
+        hosted_step=hosted_step,
+        static=static,
+        paged=optimizer_bytes(model, plan)[1] / shares.states,
+    )
 
 
 def _update_bytes(model: Model, plan: Plan) -> float:
@@ -145,14 +136,13 @@ def _update_bytes(model: Model, plan: Plan) -> float:
     shares, trained, width = shares_of(plan), trained_params(model, plan), trained_width(plan)
     if plan.offload:
         return float(trained * ADAM_ACCESSES * width)
-    kind = OPTIMIZERS[plan.optimizer]
-    if kind.in_8bit:
-        each = 3 * width + 2 * kind.moments
-    elif kind.moments == 2:
-        each = width * (FOREACH_ACCESSES if plan.stack.foreach_optimizer else ADAM_ACCESSES)
+    kind = plan.optimizer
+    if kind.bits == 8:
+        each = 3 * width + 2 * kind.states
+    elif kind.states == 2 and plan.stack.foreach_optimizer:
+        each = width * FOREACH_ACCESSES
     else:
-        # Adafactor squares and divides by its row and column means.
-        each = width * (3 + 2 * kind.moments + (4 if plan.optimizer == "adafactor" else 0))
+        each = width * (3 + 2 * kind.states + kind.extra_accesses)
     clipping = CLIP_ACCESSES * width * trained / shares.gradients
     return each * trained / shares.states + clipping
 

@@ -1,10 +1,10 @@
 """Peak memory of one training process, from dimensions alone.
 
-Decides which of the three moments wins, and how far the device's use may lie from that. What is
-alive at each is in moments.py, which adds up weights.py (all that parameters cause) and
-activations.py (what a layer saves). Together they mirror TRL 1.16 SFTTrainer with PEFT 0.21,
-transformers 5.23 and Accelerate. They do not know whether anything fits, what the machine is, or
-the real lengths of rows.
+Decides which moment wins, and how far the device's use may lie from that. What is alive at each is
+in moments.py, which adds up weights.py (all that parameters cause) and what the graph says that a
+layer saves. Together they mirror TRL 1.16 SFTTrainer with PEFT 0.21, transformers 5.23 and
+Accelerate. They do not know whether anything fits, what the machine is, or how long rows really
+are.
 
 Symbols as in reference/bottlenecks.md §3: h hidden, q and kv widths of queries and keys, f MLP
 width, L layers, V vocabulary, r rank, M tokens of a micro-batch. "Checked" means: equal to the
@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from advisor.cost.allocator import counted, fragments
-from advisor.cost.moments import Candidate, candidates
+from advisor.cost.moments import Moment, Term, candidates
+from advisor.cost.standing import Candidate
 from advisor.graph.head import tile_bytes
 from profiles.facts import GIB
 
@@ -47,43 +48,6 @@ PROCESS_BYTES: Final = (int(0.4 * GIB), int(0.5 * GIB), int(0.8 * GIB))
 """A CPU process that has imported torch, transformers, peft and trl: 0.47 GiB resident."""
 NCCL_BYTES: Final = (int(0.334 * GIB), int(0.8 * GIB), int(1.5 * GIB))
 """Two GPUs, defaults; one communicator with its buffers; several communicators (§3.6)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Term:
-    """One share of a moment."""
-
-    component: str
-    num_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """What is alive, in torch's own count, at one candidate for the peak."""
-
-    candidate: Candidate
-    tokens: int
-    row: int
-    tile_bytes: int
-    total_bytes: int
-
-    @property
-    def name(self) -> str:
-        """Which instant it is."""
-        return self.candidate.name
-
-    @property
-    def place(self) -> str:
-        """The operation at work there."""
-        return self.candidate.place
-
-    @property
-    def terms(self) -> tuple[Term, ...]:
-        """The bytes by component."""
-        shares = {k: v.at(self.tokens, self.row) for k, v in self.candidate.shares.items()}
-        if self.candidate.has_tile:
-            shares["logits"] += self.tile_bytes
-        return tuple([Term(component=k, num_bytes=int(v)) for k, v in shares.items() if v >= 1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,12 +95,9 @@ class MemoryEstimate:
         return tuple(Term(component=k, num_bytes=v) for k, v in shares.items() if v)
 
 
-def estimate(model: Model, plan: Plan, *, backend: str = "cuda") -> MemoryEstimate:
-    """Peak memory of `plan` for `model`, per device; `backend` "cpu" for a process without GPU.
-
-    On a CPU the trainer keeps weights in fp32, for want of fast 16-bit arithmetic.
-    """
-    on_cpu = backend == "cpu"
+def estimate(model: Model, plan: Plan) -> MemoryEstimate:
+    """Peak memory of `plan` for `model`, per device, or of a process where it runs on a CPU."""
+    on_cpu = plan.stack.on_cpu
     if on_cpu and plan.precision != "fp32":
         plan = replace(plan, precision="fp32")
     tile = tile_bytes(model, plan, plan.tokens_per_micro_batch, on_cpu=on_cpu)

@@ -8,74 +8,80 @@ batches. Which wins for a batch, and what lies outside torch's own count, is mem
 
 from __future__ import annotations
 
-from operator import attrgetter
-from typing import TYPE_CHECKING, Final, NamedTuple
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from advisor.cost.sharding import (
-    Gathered,
-    Shares,
-    gathered,
     gradients_here,
     paged_states,
-    resident_states,
-    shares_of,
-    weights_here,
 )
+from advisor.cost.standing import Candidate, Standing, trained_share
 from advisor.cost.weights import (
-    OPTIMIZERS,
-    UNPROMPTED,
-    adapter_bytes,
-    adapter_params,
     embedding_params,
     gradient_bytes,
     linear_params,
+    low_rank_params,
 )
-from advisor.graph.layer import window_cuts
-from advisor.graph.network import Layers, Network, network
-from advisor.graph.pieces import INDEX, attention_of
-from advisor.graph.tape import NOTHING, Profile, Size, Stage, once, per_pair, per_token
-from advisor.plan import LORA_METHODS, WHOLE_METHODS, Plan
-from advisor.precision import autocasts, flow_width, outer_width, trained_width
+from advisor.graph.layer import any_batch
+from advisor.graph.play import Profile
+from advisor.precision import autocasts, outer_width, trained_width
+from advisor.tape import NOTHING, Size, once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from advisor.plan import Plan
     from profiles.facts import Model
 
 
-NUM_INDICES: Final = 3
-"""Of a token in a batch: its id, its label, its place in the attention mask."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Term:
+    """One share of a moment."""
+
+    component: str
+    num_bytes: int
 
 
-class Candidate(NamedTuple):
-    """One instant: where it is, bytes by component, and their sum."""
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What is alive, in torch's own count, at one candidate for the peak."""
 
-    name: str
-    place: str
-    """The operation that is at work."""
-    shares: dict[str, Size]
-    total: Size
-    has_tile: bool
-    """The fused head's tile is alive, which no linear form describes."""
+    candidate: Candidate
+    tokens: int
+    row: int
+    tile_bytes: int
+    total_bytes: int
+
+    @property
+    def name(self) -> str:
+        """Which instant it is."""
+        return self.candidate.name
+
+    @property
+    def place(self) -> str:
+        """The operation at work there."""
+        return self.candidate.place
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """The bytes by component."""
+        shares = {k: v.at(self.tokens, self.row) for k, v in self.candidate.shares.items()}
+        if self.candidate.has_tile:
+            shares["logits"] += self.tile_bytes
+        return tuple([Term(component=k, num_bytes=int(v)) for k, v in shares.items() if v >= 1])
 
 
 def candidates(model: Model, plan: Plan) -> tuple[Candidate, ...]:
     """The instants that can be the peak for some batch; remembered for every other batch."""
-    batch = (plan.micro_batch > 1, plan.accumulation > 1, window_cuts(model, plan))
-    key = (model, _setup(plan), batch)
-    found = _known.get(key)
-    if found is None:
-        found = _known[key] = _candidates(_Parts(model, plan))
-    return found
+    return _candidates(model, any_batch(model, plan))
 
 
-_setup = attrgetter(*sorted(set(Plan.__slots__) - {"seq_len", "micro_batch", "accumulation"}))
-_known: dict[object, tuple[Candidate, ...]] = {}
-
-
-def _candidates(parts: _Parts) -> tuple[Candidate, ...]:
+@lru_cache(maxsize=4096)
+def _candidates(model: Model, plan: Plan) -> tuple[Candidate, ...]:
+    parts = Standing(model, plan)
     found = [*_loss(parts), *_norm(parts), *_layers(parts), _optimizer_step(parts)]
-    if parts.plan.method == "full":
+    if parts.plan.method.trains_embedding:
         found.append(_embedding(parts))
     return tuple(_not_exceeded(found))
 
@@ -93,121 +99,7 @@ def _not_exceeded(found: list[Candidate]) -> list[Candidate]:
     return kept
 
 
-class _Parts:
-    """What several candidates need, computed once."""
-
-    def __init__(self, model: Model, plan: Plan) -> None:
-        self.model, self.plan = model, plan
-        self.network: Network = network(model, plan)
-        self.shares: Shares = shares_of(plan)
-        self.gathered: Gathered = gathered(model, plan)
-        self.entry = self.network.entry
-        self.checkpoint = NOTHING if plan.stack.offloaded_checkpoints else self.entry
-        """What a recomputed layer keeps."""
-        self.recomputes = plan.checkpointing and plan.checkpointed_layers != 0
-        self.mask = self._mask()
-        # Checkpoints keep it as an argument of the layers.
-        self.shared = self._shared().plus(self.mask if self.recomputes else NOTHING)
-        self.saved = NOTHING
-        for layers in self.network.layers:
-            self.saved = self.saved.plus(self._saved(layers).times(trained_share(model, plan)))
-        if not self.recomputes and plan.method in LORA_METHODS | {"adapter", "ia3"}:
-            # Nothing before the first layer trains, so less of it is needed.
-            usual = self.kept(self.network.layers[0].profile)
-            self.saved = self.saved.minus(usual).plus(self.network.first_saved)
-        if plan.method == "llama_adapter":
-            share = (model.num_layers - UNPROMPTED) / model.num_layers
-            self.saved = self.saved.times(share)  # before the first prompts nothing trains
-        self.accumulates = plan.accumulation > 1 and not plan.stack.first_step
-        self.gradients = gradients_here(model, plan)
-        self.head_gradient, self.late_gradients = self._outer_gradients()
-        self.retained = self.network.loss.retained
-        self.static = self._static()
-
-    def _outer_gradients(self) -> tuple[float, float]:
-        """Of the head, and what of all gradients is not there before the embedding's are."""
-        model, plan = self.model, self.plan
-        if plan.method not in WHOLE_METHODS:
-            return 0.0, 0.0
-        outer = embedding_params(model)
-        sharded = outer * trained_width(plan) / self.shares.gradients
-        late = plan.method == "full" and not model.tied_embeddings
-        if plan.stack.optimizer_in_backward:
-            return sharded if model.tied_embeddings else 0.0, 0.0
-        if plan.stack.fsdp1:
-            # The root unit's gradient is whole and in the type of the computation until its end.
-            return outer * flow_width(plan), sharded * (2 if late else 1)
-        return sharded, sharded if late else 0.0
-
-    def _shared(self) -> Size:
-        """What all layers read and the backward pass needs: indices, rotary tables."""
-        tables = 0 if self.model.num_positions else 2 * self.model.head_dim * flow_width(self.plan)
-        return per_token(NUM_INDICES * INDEX + tables)
-
-    def _mask(self) -> Size:
-        """Of all layers, alive in the forward pass: booleans for SDPA, numbers if eager."""
-        masked = [layers for layers in self.network.layers if layers.masked]
-        shapes = len({layers.kind.is_sliding for layers in masked})
-        eager = attention_of(self.model, self.plan) == "eager"
-        return per_pair(shapes * (flow_width(self.plan) if eager else 1))
-
-    def kept(self, profile: Profile) -> Size:
-        """What one layer keeps when its activations are not recomputed."""
-        return profile.saved.plus(self.entry) if profile.saves_input else profile.saved
-
-    def _saved(self, layers: Layers) -> Size:
-        """What all layers of one make keep: their input, or all."""
-        count = layers.kind.count
-        if not self.recomputes:
-            return self.kept(layers.profile).times(count)
-        recomputed = count
-        if self.plan.checkpointed_layers is not None:
-            recomputed = count * self.plan.checkpointed_layers // self.model.num_layers
-        whole = self.kept(layers.profile).times(count - recomputed)
-        return self.checkpoint.times(recomputed).plus(whole)
-
-    def _static(self) -> dict[str, Size]:
-        model, plan, shares = self.model, self.plan, self.shares
-        self.states = once(resident_states(model, plan))
-        return {
-            "weights": once(weights_here(model, plan)),
-            "adapters": once(adapter_bytes(model, plan) / shares.adapters * shares.weights_here),
-            "optimizer": NOTHING if plan.stack.first_step else self.states,
-        }
-
-    def own_gradients(self, stage: Stage) -> Size:
-        """Gradients that the piece at work has made; accumulated ones are only passing by.
-
-        Those of a flat parameter's parts wait for each other.
-        """
-        stack = self.plan.stack
-        passing = self.accumulates and not stack.flat_parameters
-        passing = passing or stack.optimizer_in_backward
-        return stage.op_grads if passing else stage.weight_grads
-
-    def work(self, stage: Stage) -> Size:
-        """All that is neither saved nor a gradient of weights."""
-        return stage.total.minus(stage.saved).minus(stage.weight_grads)
-
-    def candidate(
-        self, name: str, place: str, *, has_tile: bool = False, **shares: Size
-    ) -> Candidate:
-        """With what every instant has: weights, adapters, optimizer states."""
-        total, static = NOTHING, self.static
-        if name == "optimizer_step":
-            static = static | {"optimizer": self.states}
-        for size in (*static.values(), *shares.values()):
-            total = total.plus(size)
-        return Candidate(name, place, static | shares, total, has_tile)
-
-
-def trained_share(model: Model, plan: Plan) -> float:
-    """Of the layers: frozen ones before them have no graph."""
-    frozen = plan.frozen_layers if plan.method == "freeze" else 0
-    return 1 - frozen / model.num_layers
-
-
-def _loss(parts: _Parts) -> Iterator[Candidate]:
+def _loss(parts: Standing) -> Iterator[Candidate]:
     """The head, forward and backward, while all layers wait with what they saved."""
     net = parts.network
     norm = parts.kept(net.norm)
@@ -217,7 +109,8 @@ def _loss(parts: _Parts) -> Iterator[Candidate]:
     hidden = net.norm.output
     for stage in net.loss.forward:
         yield parts.candidate(
-            *("loss_forward", stage.name),
+            name="loss_forward",
+            place=stage.name,
             has_tile=stage.name == "loss",
             gradients=kept,
             activations=waiting,
@@ -228,7 +121,8 @@ def _loss(parts: _Parts) -> Iterator[Candidate]:
     hidden = hidden if net.loss.saves_input else NOTHING
     for stage in net.loss.backward:
         yield parts.candidate(
-            *("loss_backward", stage.name),
+            name="loss_backward",
+            place=stage.name,
             has_tile=stage.name == "loss",
             gradients=kept.plus(parts.own_gradients(stage)),
             activations=waiting,
@@ -237,13 +131,14 @@ def _loss(parts: _Parts) -> Iterator[Candidate]:
         )
 
 
-def _norm(parts: _Parts) -> Iterator[Candidate]:
+def _norm(parts: Standing) -> Iterator[Candidate]:
     """The final norm's backward pass; the head's gradient is there by then."""
     norm = parts.network.norm
     held = parts.entry if norm.saves_input else NOTHING
     for stage in norm.backward:
         yield parts.candidate(
-            *("loss_backward", f"norm.{stage.name}"),
+            name="loss_backward",
+            place=f"norm.{stage.name}",
             gradients=once(_gradients_at_first(parts)).plus(parts.own_gradients(stage)),
             activations=parts.saved.plus(parts.shared).plus(stage.saved).plus(held),
             logits=parts.retained,
@@ -252,7 +147,7 @@ def _norm(parts: _Parts) -> Iterator[Candidate]:
         )
 
 
-def _gradients_at_first(parts: _Parts) -> float:
+def _gradients_at_first(parts: Standing) -> float:
     """Before any layer's backward pass: those kept from earlier micro-batches, or the head's."""
     if not parts.accumulates:
         return parts.head_gradient
@@ -260,7 +155,7 @@ def _gradients_at_first(parts: _Parts) -> float:
     return parts.gradients + (parts.head_gradient if parts.model.tied_embeddings else 0.0)
 
 
-def _layers(parts: _Parts) -> Iterator[Candidate]:
+def _layers(parts: Standing) -> Iterator[Candidate]:
     """The first layer met, when all others still wait, and the last, when all gradients are."""
     for layers in parts.network.layers:
         profile = layers.profile
@@ -285,10 +180,11 @@ def _layers(parts: _Parts) -> Iterator[Candidate]:
             yield _flat_gradient(parts, waiting, last)
 
 
-def _flat_gradient(parts: _Parts, waiting: Size, gradients: float) -> Candidate:
+def _flat_gradient(parts: Standing, waiting: Size, gradients: float) -> Candidate:
     """The gradients of a layer's weights, and the one tensor they are made into."""
     return parts.candidate(
-        *("last_layer_backward", "flat gradient"),
+        name="last_layer_backward",
+        place="flat gradient",
         gradients=once(gradients + 2 * parts.gathered.unit),
         activations=waiting,
         logits=parts.retained,
@@ -297,18 +193,20 @@ def _flat_gradient(parts: _Parts, waiting: Size, gradients: float) -> Candidate:
     )
 
 
-def _pinned(parts: _Parts) -> Size:
+def _pinned(parts: Standing) -> Size:
     """Inputs of all layers but the first, and most of their gradients: see `Stack.fsdp1`."""
     plan, layers = parts.plan, parts.model.num_layers
-    pins = plan.stack.fsdp1 and plan.stack.reentrant_checkpoints and plan.adapts
+    pins = plan.stack.fsdp1 and plan.stack.reentrant_checkpoints
+    pins = pins and not plan.method.trains_base
     return parts.entry.times(2 * layers - 3) if pins and parts.recomputes else NOTHING
 
 
-def _last_forward(parts: _Parts, profile: Profile, waiting: Size) -> Iterator[Candidate]:
+def _last_forward(parts: Standing, profile: Profile, waiting: Size) -> Iterator[Candidate]:
     """The last layer's forward pass, when all others have saved theirs."""
     for stage in profile.forward:
         yield parts.candidate(
-            *("forward", stage.name),
+            name="forward",
+            place=stage.name,
             gradients=once(parts.gradients if parts.accumulates else 0.0),
             activations=waiting.plus(stage.total),
             communication=once(parts.gathered.outside + parts.gathered.layers),
@@ -316,7 +214,7 @@ def _last_forward(parts: _Parts, profile: Profile, waiting: Size) -> Iterator[Ca
 
 
 def _layer_backward(
-    name: str, parts: _Parts, profile: Profile, waiting: Size, gradients: float
+    name: str, parts: Standing, profile: Profile, waiting: Size, gradients: float
 ) -> Iterator[Candidate]:
     """One layer: its forward pass once more if it is recomputed, then its backward pass."""
     copies = once(parts.gathered.outside + parts.gathered.layers)
@@ -325,7 +223,8 @@ def _layer_backward(
         output = parts.entry if parts.plan.stack.reentrant_checkpoints else NOTHING
         for stage in profile.recomputed:
             yield parts.candidate(
-                *(name, f"recomputed {stage.name}"),
+                name=name,
+                place=f"recomputed {stage.name}",
                 gradients=once(gradients),
                 activations=waiting.plus(stage.total),
                 logits=parts.retained,
@@ -334,7 +233,8 @@ def _layer_backward(
             )
     for stage in profile.backward:
         yield parts.candidate(
-            *(name, stage.name),
+            name=name,
+            place=stage.name,
             gradients=once(gradients).plus(parts.own_gradients(stage)),
             activations=waiting.plus(stage.saved).plus(output),
             logits=parts.retained,
@@ -343,7 +243,7 @@ def _layer_backward(
         )
 
 
-def _cached_casts(parts: _Parts) -> float:
+def _cached_casts(parts: Standing) -> float:
     """Autocast's copies of trained weights, cached until the forward pass ends (§3.2).
 
     Without checkpointing the graph holds them anyway; FSDP casts what it gathers itself.
@@ -353,19 +253,20 @@ def _cached_casts(parts: _Parts) -> float:
         return 0.0
     if parts.shares.weights > 1:
         return 0.0
-    if plan.method in WHOLE_METHODS:
+    if plan.method.trains_base:
         return 2.0 * linear_params(parts.model, plan) * trained_share(parts.model, plan)
-    return 2.0 * adapter_params(parts.model, plan)
+    return 2.0 * low_rank_params(parts.model, plan)
 
 
-def _embedding(parts: _Parts) -> Candidate:
+def _embedding(parts: Standing) -> Candidate:
     """The embedding's gradient comes last; a tied head's has waited for it, to be summed anew."""
     own = embedding_params(parts.model) * outer_width(parts.plan)
     copies = (2 if parts.model.tied_embeddings else 0) + parts.accumulates
     if parts.plan.stack.flat_parameters:
         copies = 2 * (1 if parts.model.tied_embeddings else 2)
     return parts.candidate(
-        *("embedding_backward", "embedding"),
+        name="embedding_backward",
+        place="embedding",
         gradients=once(parts.gradients),
         activations=parts.entry,
         logits=parts.retained,
@@ -374,15 +275,16 @@ def _embedding(parts: _Parts) -> Candidate:
     )
 
 
-def _optimizer_step(parts: _Parts) -> Candidate:
+def _optimizer_step(parts: Standing) -> Candidate:
     """The activations are gone. Fused kernels make no temporaries, multi-tensor ones do (§3.3)."""
     plan = parts.plan
     trained = gradient_bytes(parts.model, plan) / parts.shares.gradients
-    many = plan.stack.foreach_optimizer and OPTIMIZERS[plan.optimizer].moments == 2
+    foreach = plan.stack.foreach_optimizer and plan.optimizer.states == 2
     return parts.candidate(
-        *("optimizer_step", plan.optimizer),
+        name="optimizer_step",
+        place=plan.optimizer.name,
         gradients=once(gradients_here(parts.model, plan, reduced=True)),
         paged_states=once(paged_states(parts.model, plan)),
         logits=parts.retained,
-        workspace=once(trained if many else 0.0),
+        workspace=once(trained if foreach else 0.0),
     )

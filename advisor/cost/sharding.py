@@ -45,12 +45,12 @@ class Shares(NamedTuple):
 
 
 def shares_of(plan: Plan) -> Shares:
-    """The division that a strategy makes."""
-    n, strategy = plan.num_gpus, plan.strategy
-    weights = n if strategy in {"fsdp", "zero3"} else 1
-    gradients = n if strategy in {"fsdp", "zero3", "zero2"} else 1
-    states = n if strategy in {"fsdp", "zero3", "zero2", "zero1"} else 1
-    if plan.stack.replicated_adapters and plan.adapts:
+    """The division that an engine makes."""
+    n, divides = plan.num_gpus, plan.engine.divides
+    weights = n if "weights" in divides else 1
+    gradients = n if "gradients" in divides else 1
+    states = n if "states" in divides else 1
+    if plan.stack.replicated_adapters and not plan.method.trains_base:
         gradients = states = 1
     return Shares(
         weights,
@@ -77,7 +77,7 @@ def gradients_here(model: Model, plan: Plan, *, reduced: bool = False) -> float:
     flat = plan.stack.flat_parameters and plan.shards_weights
     if flat:
         total = flow_width(plan) * model.num_params
-    if flat and plan.adapts:
+    if flat and not plan.method.trains_base:
         total = gathered(model, plan).unit * model.num_layers
     whole = plan.stack.no_sync and plan.accumulation > 1 and plan.shards_weights
     return total if whole and not reduced else total / shares.gradients

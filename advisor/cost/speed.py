@@ -40,7 +40,6 @@ class SpeedEstimate:
     low_tokens_per_second: float
     tokens_per_second: float
     high_tokens_per_second: float
-    tokens_per_step: int
     terms: tuple[tuple[str, float], ...]
     """Expected seconds by cause; overlapping ones do not add up to the step."""
     model_flops_share: float | None
@@ -102,7 +101,7 @@ def _on_gpu(model: Model, plan: Plan, machine: Machine, gpu: Gpu, rates: Rates) 
     tokens, times = plan.tokens_per_micro_batch, plan.accumulation
     row = row_tokens(plan)
     # A soft prompt lengthens every row.
-    longer = 1 + plan.virtual_tokens / row
+    longer = 1 + plan.settings.num_virtual_tokens / row
     needed = work(model, plan)
     parts = seconds_of(needed, rates, model, round(tokens * longer), round(row * longer))
     outside = beside(model, plan, machine, gpu, BANDWIDTH_SHARE * rates.bandwidth)
@@ -168,7 +167,6 @@ def _speed(
         low_tokens_per_second=tokens / high,
         tokens_per_second=tokens / expected,
         high_tokens_per_second=tokens / low,
-        tokens_per_step=tokens,
         terms=terms,
         model_flops_share=share,
         rough=rough,

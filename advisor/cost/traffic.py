@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from operator import attrgetter
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from advisor.cost.flops import (
@@ -21,14 +21,13 @@ from advisor.cost.flops import (
     recomputed_share,
 )
 from advisor.graph.head import loss_tape, norm_tape
-from advisor.graph.layer import is_masked, window_cuts
-from advisor.graph.tape import NOTHING, Size, once, per_token
-from advisor.plan import WHOLE_METHODS
+from advisor.graph.layer import any_devices, is_masked
 from advisor.precision import flow_width, norm_width
+from advisor.tape import NOTHING, Size, once, per_token
 
 if TYPE_CHECKING:
-    from advisor.graph.tape import Op, Tape, Value
     from advisor.plan import Plan
+    from advisor.tape import Op, Tape, Value
     from profiles.facts import Model
 
 VIEWS: Final = frozenset({"view", "part", "promote"})
@@ -85,23 +84,10 @@ class Work:
 
 def work(model: Model, plan: Plan) -> Work:
     """The work of a micro-batch of `plan`, as forms that hold for every length."""
-    switches = (plan.micro_batch > 1, plan.accumulation > 1, window_cuts(model, plan))
-    key = (model, _setup(plan), switches)
-    found = _known.get(key)
-    if found is None:
-        found = _known[key] = _work(model, plan)
-    return found
+    return _work(model, any_devices(model, plan))
 
 
-_setup = attrgetter(
-    *("method", "rank", "dropout", "targets", "bits", "double_quant", "reduction"),
-    *("frozen_layers", "precision", "checkpointing", "checkpointed_layers", "loss"),
-    *("packing", "attention", "shards_weights", "stack"),
-)
-"""What the work depends on, beside the batch."""
-_known: dict[object, Work] = {}
-
-
+@lru_cache(maxsize=4096)
 def _work(model: Model, plan: Plan) -> Work:
     counted = _Counted(plan)
     for group in groups(model, plan):
@@ -175,7 +161,7 @@ class _Counted:
         h, v, width = model.hidden_size, model.vocab_size, flow_width(self.plan)
         size = once(width * h * v).plus(per_token(width * (h + v)))
         again = 1 if self.plan.loss == "chunked" else 0
-        trained = 1 if self.plan.method in WHOLE_METHODS else 0
+        trained = 1 if self.plan.method.trains_base else 0
         self.products[Product(2.0 * h * v, 0, size, width, grouped=False)] += 2 + again + trained
         self.moved = self.moved.plus(per_token(width * v * TILE_PASSES[self.plan.loss]))
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from advisor.graph.pieces import INDEX, Pieces
-from advisor.graph.tape import Matrix, Value, per_token
 from advisor.precision import base_width
+from advisor.tape import Value, per_token
 
 if TYPE_CHECKING:
     from profiles.facts import Experts
@@ -26,7 +26,10 @@ def looped(pieces: Pieces, x: Value, shares: Value, experts: Experts) -> Value:
         picked = pieces.value("gather", (x,), part * h, x.width, kept=per_token(2 * INDEX * part))
         down = _expert(pieces, picked, experts.width, part)
         weighed = pieces.value(
-            *("weigh", (down, shares), down.elements, down.width),
+            name="weigh",
+            inputs=(down, shares),
+            size=down.elements,
+            width=down.width,
             saved=(down, shares),
             back_work=per_token(down.elements * down.width),
         )
@@ -46,7 +49,7 @@ def _expert(pieces: Pieces, x: Value, f: int, part: float) -> Value:
 def _linear(pieces: Pieces, x: Value, name: str, shape: tuple[int, int], part: float) -> Value:
     """One linear on its `part` of the tokens."""
     n_in, n_out = shape
-    pieces.tape.matrices.append(Matrix(name, n_in, n_out, 1, 0, quantizable=True))
+    pieces.tape.add_matrix(name, n_in, n_out, quantizable=True)
     if pieces.plan.base_bits < 16 and not pieces.trains:
         return pieces.quantized(x, name, n_in * n_out, n_out * part)
     width = base_width(pieces.plan)

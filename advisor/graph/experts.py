@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from advisor.graph.expert_modules import looped
 from advisor.graph.pieces import INDEX, Pieces
-from advisor.graph.tape import NOTHING, Matrix, Value, once, per_token
-from advisor.plan import MLP_TARGETS
 from advisor.precision import base_width
+from advisor.tape import NOTHING, Value, once, per_token
 
 if TYPE_CHECKING:
     from profiles.facts import Experts
@@ -46,9 +45,12 @@ def _router(pieces: Pieces, x: Value, experts: Experts) -> Value:
     h, n, k = pieces.model.hidden_size, experts.num_experts, experts.top_k
     grad = once(h * n * pieces.trained) if pieces.trains else NOTHING
     flow = 2 if pieces.autocasts else base_width(pieces.plan)
-    pieces.tape.matrices.append(Matrix("router", h, n, 1, 0, quantizable=False))
+    pieces.tape.add_matrix("router", h, n)
     scores = pieces.value(
-        *("router", (pieces.cast(x, flow),), n, flow),
+        name="router",
+        inputs=(pieces.cast(x, flow),),
+        size=n,
+        width=flow,
         saved=(x,) if pieces.trains else (),
         weight_grad=grad,
         flops=2 * h * n,
@@ -70,7 +72,10 @@ def _routed(pieces: Pieces, x: Value, shares: Value, experts: Experts) -> Value:
     down = _grouped(pieces, product, "down", (f, h, experts.num_experts), k)
     width = max(down.width, shares.width)
     weighed = pieces.value(
-        *("weigh", (pieces.promoted(down, width), shares), k * h, width),
+        name="weigh",
+        inputs=(pieces.promoted(down, width), shares),
+        size=k * h,
+        width=width,
         saved=(down, shares),
         back_work=per_token(k * h * width),
     )
@@ -90,8 +95,9 @@ def _grouped(pieces: Pieces, x: Value, name: str, shape: tuple[int, int, int], t
     width = base_width(pieces.plan)
     x = pieces.cast(x, width)
     # PEFT gives the joined gate and up the ranks of both.
-    rank = pieces.plan.rank * (2 if name == "gate_up" else 1) if _adapts(pieces) else 0
-    pieces.tape.matrices.append(Matrix(name, n_in, n_out, count, rank, quantizable=False))
+    plan = pieces.plan
+    rank = plan.method.expert_rank(plan.settings) * (2 if name == "gate_up" else 1)
+    pieces.tape.add_matrix(name, n_in, n_out, copies=count, rank=rank)
     if rank:
         factors = rank * (n_in + n_out) * count
         whole, casts = once(weights * width), once(factors * width)
@@ -102,7 +108,10 @@ def _grouped(pieces: Pieces, x: Value, name: str, shape: tuple[int, int, int], t
     else:
         grad = work = kept = NOTHING
     return pieces.value(
-        *(name, (x,), top_k * n_out, width),
+        name=name,
+        inputs=(x,),
+        size=top_k * n_out,
+        width=width,
         saved=(x,) if rank or pieces.trains else (),
         kept=kept,
         weight_grad=grad,
@@ -110,12 +119,6 @@ def _grouped(pieces: Pieces, x: Value, name: str, shape: tuple[int, int, int], t
         flops=flops,
         weight_flops=flops if rank or pieces.trains else 0,
     )
-
-
-def _adapts(pieces: Pieces) -> bool:
-    """PEFT takes a mixture's MLP targets for its experts."""
-    targets = set(pieces.plan.targets)
-    return pieces.adapts and ("experts" in targets or targets.issuperset(MLP_TARGETS))
 
 
 def _shared(pieces: Pieces, x: Value, experts: Experts) -> Value:
@@ -128,7 +131,10 @@ def _shared(pieces: Pieces, x: Value, experts: Experts) -> Value:
     score = pieces.linear(x, "shared_gate", h, 1)
     score = pieces.value("sigmoid", (score,), 1, score.width, saves_output=True)
     return pieces.value(
-        *("weigh", (out, score), h, out.width),
+        name="weigh",
+        inputs=(out, score),
+        size=h,
+        width=out.width,
         saved=(out, score),
         back_work=per_token(h * out.width),
     )

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from advisor.graph.pieces import INDEX, SOFTCAPPED, Pieces
-from advisor.graph.tape import NOTHING, Size, Tape, Value, once, per_token
+from advisor.graph.attention import SOFTCAPPED
+from advisor.graph.pieces import INDEX, Pieces
 from advisor.precision import autocasts, base_width, flow_width, outer_width
+from advisor.tape import NOTHING, Matrix, Size, Tape, Value, once, per_token
 
 if TYPE_CHECKING:
     from advisor.plan import Plan
@@ -140,13 +141,14 @@ def _head(pieces: Pieces) -> Value:
     """Logits, in the type that the head returns."""
     model, plan = pieces.model, pieces.plan
     h, v, x = model.hidden_size, model.vocab_size, pieces.tape.entry
+    matrix = Matrix("lm_head", h, v, 1, 0, quantizable=True)
     if plan.stack.quantized_head and plan.base_bits < 16:
-        return pieces.scaled(pieces.quantized(x, "lm_head", h * v, v))
-    logits = pieces.matmul(x, "lm_head", h * v, v, outer_width(plan), trains=pieces.trains)
+        return pieces.around(x, pieces.quantized(x, matrix.name, h * v, v), matrix)
+    logits = pieces.matmul(x, matrix.name, h * v, v, outer_width(plan), trains=pieces.trains)
     if plan.stack.chunked_head and pieces.trains:
         work, _ = pieces.weight_gradient(h * v, logits.width)
         pieces.tape.ops[-1].back_work = work
-    return pieces.scaled(logits)
+    return pieces.around(x, logits, matrix)
 
 
 def _in_place(pieces: Pieces) -> None:
@@ -167,7 +169,10 @@ def _chunked(pieces: Pieces) -> None:
     cast = 0 if pieces.trained == 4 else pieces.trained
     trains = pieces.trains
     pieces.value(
-        *("loss", (x,), 1, 4),
+        name="loss",
+        inputs=(x,),
+        size=1,
+        width=4,
         saved=(x,),
         kept=per_token(INDEX + 4),
         back_work=per_token(4 * h if x.width != 4 else 0),
@@ -186,7 +191,10 @@ def _liger(pieces: Pieces) -> None:
         x = pieces.value("shift", (x,), h, x.width)
     grads = once(base_width(plan) * h * v) if pieces.trains else NOTHING
     pieces.value(
-        *("loss", (x,), 1, 4),
+        name="loss",
+        inputs=(x,),
+        size=1,
+        width=4,
         kept=per_token(x.width * h).plus(grads),
         hands_on=True,
         flops=4 * h * v,

@@ -8,12 +8,15 @@ tokens, and a dense MLP or experts.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
 
+from advisor.graph.attention import attend, attention_of, rotary
 from advisor.graph.experts import mixture
-from advisor.graph.pieces import Pieces, attention_of
-from advisor.graph.tape import Tape, Value, per_token
+from advisor.graph.pieces import Pieces
+from advisor.registry.engines import SINGLE
+from advisor.registry.optimizers import ADAMW
+from advisor.tape import Tape, Value, per_token
 
 if TYPE_CHECKING:
     from advisor.plan import Plan
@@ -47,6 +50,32 @@ def window_cuts(model: Model, plan: Plan) -> bool:
     """Rows reach beyond the sliding window."""
     row = plan.tokens_per_micro_batch if plan.packing else plan.seq_len
     return model.sliding_window is not None and row >= model.sliding_window
+
+
+def any_batch(model: Model, plan: Plan, **same: Any) -> Plan:
+    """One plan for all that differ in the batch alone, as far as tapes depend on that.
+
+    They do so where there are several rows, several micro-batches, or rows beyond a window.
+    `same`: further fields that make no difference to the caller, with the value to take.
+    """
+    beyond = window_cuts(model, plan)
+    return replace(
+        plan,
+        seq_len=(model.sliding_window or 1) if beyond else 1,
+        micro_batch=min(2, plan.micro_batch),
+        accumulation=min(2, plan.accumulation),
+        **same,
+    )
+
+
+def any_devices(model: Model, plan: Plan, **same: Any) -> Plan:
+    """The same for plans that differ in optimizer, offload and devices too.
+
+    Whether weights are gathered matters to the operations; by which engine does not.
+    """
+    engine, num_gpus = (plan.engine, 2) if plan.shards_weights else (SINGLE, 1)
+    devices = {"engine": engine, "num_gpus": num_gpus}
+    return any_batch(model, plan, optimizer=ADAMW, offload="", **devices, **same)
 
 
 def layer_tape(
@@ -102,7 +131,8 @@ def _attention(pieces: Pieces, x: Value, kind: Kind) -> Value:
         q, k, v = _qkv(pieces, x)
     heads = model.num_heads
     masked = is_masked(model, pieces.plan, kind)
-    out = pieces.prompted(q, pieces.attention(q, k, v, heads=heads, masked=masked))
+    out = attend(pieces, q, k, v, heads=heads, masked=masked)
+    out = pieces.beside_attention(q, out)
     if _keeps_heads_first(model, pieces.plan, masked=masked):
         out = pieces.value("contiguous", (out,), out.elements, out.width)
     return pieces.linear(out, "o_proj", round(out.elements), model.hidden_size)
@@ -152,7 +182,7 @@ def _qkv(pieces: Pieces, x: Value) -> tuple[Value, Value, Value]:
         k = pieces.norm(k, kv_width if whole_width else model.head_dim)
     if model.num_positions:
         return q, k, v
-    return pieces.rotary(q), pieces.rotary(k), v
+    return rotary(pieces, q), rotary(pieces, k), v
 
 
 def _latent_qkv(pieces: Pieces, x: Value, latent: Latent) -> tuple[Value, Value, Value]:
@@ -174,8 +204,8 @@ def _latent_qkv(pieces: Pieces, x: Value, latent: Latent) -> tuple[Value, Value,
     )
     k_nope, v = tape.part(kv, heads * latent.nope_dim), tape.part(kv, heads * latent.value_dim)
     q_nope, q_rope = tape.part(q, heads * latent.nope_dim), tape.part(q, heads * latent.rope_dim)
-    q = pieces.value("join", (q_nope, pieces.rotary(q_rope)), wide, q.width)
-    k = pieces.value("join", (k_nope, pieces.rotary(k_rope)), wide, q.width)
+    q = pieces.value("join", (q_nope, rotary(pieces, q_rope)), wide, q.width)
+    k = pieces.value("join", (k_nope, rotary(pieces, k_rope)), wide, q.width)
     return q, k, v
 
 

@@ -6,14 +6,21 @@ A batch changes none of them, so the search over batches and a what-if read the 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import reduce
-from operator import attrgetter
+from functools import lru_cache, reduce
 from typing import TYPE_CHECKING
 
 from advisor.graph.head import loss_tape, norm_tape
-from advisor.graph.layer import Kind, is_masked, kinds, layer_tape, window_cuts
-from advisor.graph.tape import NOTHING, Matrix, Profile, Size, Tape, per_token, play, saved_by
+from advisor.graph.layer import (
+    Kind,
+    any_devices,
+    is_masked,
+    kinds,
+    layer_tape,
+    window_cuts,
+)
+from advisor.graph.play import Profile, play, saved_by
 from advisor.precision import stream_width
+from advisor.tape import NOTHING, Matrix, Size, Tape, per_token
 
 if TYPE_CHECKING:
     from advisor.plan import Plan
@@ -49,20 +56,11 @@ class Network:
         return any(layers.masked for layers in self.layers)
 
 
+@lru_cache(maxsize=256)  # one estimate asks many times for one plan
 def network(model: Model, plan: Plan) -> Network:
     """The profiles of `plan`, whatever its batch, its devices and its optimizer."""
-    key = (model, _setup(plan), plan.micro_batch > 1, window_cuts(model, plan))
-    found = _known.get(key)
-    if found is None:
-        found = _known[key] = _network(model, plan)
-    return found
-
-
-_setup = attrgetter(
-    *("method", "rank", "dropout", "targets", "bits", "double_quant", "reduction"),
-    *("precision", "loss", "packing", "attention", "shards_weights", "stack"),
-)
-_known: dict[object, Network] = {}
+    plan = any_devices(model, plan, checkpointing=False, checkpointed_layers=None)
+    return _network(model, plan)
 
 
 def _quantized_inputs(tape: Tape) -> Size:
@@ -72,6 +70,7 @@ def _quantized_inputs(tape: Tape) -> Size:
     return reduce(Size.plus, kept.values(), NOTHING)
 
 
+@lru_cache(maxsize=4096)
 def _network(model: Model, plan: Plan) -> Network:
     stream = stream_width(model, plan)
     reentrant = plan.stack.reentrant_checkpoints

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from advisor.cost.memory import MemoryEstimate
+from advisor.plan import Plan
 from advisor.recipe import Recipe
-from profiles.facts import Model, Run
+from profiles.facts import Model
+from profiles.run_facts import Run
 
 Severity = Literal["info", "warning", "critical"]
 Confidence = Literal["exact", "bound", "modelled", "published"]
@@ -21,8 +23,10 @@ class Case:
     run: Run
     recipe: Recipe
     model: Model
+    plan: Plan
+    """The recipe on the machine of the run, with the longest row that was seen."""
     memory: MemoryEstimate
-    """Predicted for the longest row that was seen."""
+    """Predicted for the plan."""
 
     @property
     def padding_share(self) -> float:

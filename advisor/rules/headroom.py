@@ -25,7 +25,7 @@ def check(case: Case) -> Finding | NotMeasured | None:
     used = run.device_peak_bytes or run.reserved_peak_bytes or run.peak_bytes
     if used > _UNUSED * run.capacity_bytes:
         return None
-    plan = case.recipe.to_plan(run.longest)
+    plan = case.plan
     better = _without_recomputation(case, plan) or _larger_batch(case, plan)
     if better is None:
         return None

@@ -17,9 +17,8 @@ def check(case: Case) -> Finding | None:
     share = held / estimate.allocated_bytes
     if case.recipe.train.loss == "chunked" or estimate.winner != "loss_backward" or share < _WARN:
         return None
-    backend = "cpu" if case.run.device == "cpu" else "cuda"
-    plan = case.recipe.to_plan(case.run.longest)
-    after = memory.estimate(case.model, replace(plan, loss="chunked"), backend=backend)
+    plan = case.plan
+    after = memory.estimate(case.model, replace(plan, loss="chunked"))
     return Finding(
         id="B10",
         title="logits and loss",

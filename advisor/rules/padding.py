@@ -13,7 +13,7 @@ def check(case: Case) -> Finding | None:
     if share < _WARN or case.recipe.data.packing:
         return None
     rows = case.recipe.train.micro_batch
-    alone = rows > 1 and case.recipe.hardware.strategy == "single"
+    alone = rows > 1 and case.plan.num_gpus == 1
     if alone and case.run.device == "cpu":
         # Packing needs block masks that a CPU computes in full; rows one by one need no padding
         change = {

@@ -1,8 +1,8 @@
 """Reads the rows of a CSV or TSV file one by one, with Python's own parser in its strict mode.
 
 Decides what stands between cells, where each row begins, and what a quote that is not closed is
-told as. Cells are texts; those of the columns that hold turns are JSON. Holds one record in
-memory. Does not know which keys a row should have.
+told as. Cells are texts; those of the columns that hold lists in some format are JSON. Holds
+one record in memory. Does not know which keys a row should have.
 """
 
 from __future__ import annotations
@@ -23,20 +23,19 @@ from profiles.data.dataset_errors import (
     open_quote,
     too_big,
 )
-from profiles.data.formats import RowError, printable
+from profiles.data.formats import cell_kinds
+from profiles.data.formats.spec import RowError
 from profiles.data.json_values import parse_cell
+from profiles.data.words import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from profiles.data.datafile import DataFile
-    from profiles.data.formats import NumberedRow, Row
+    from profiles.data.formats.spec import NumberedRow, Row
     from profiles.errors import UserError
 
 DELIMITERS: Final = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-_TURN_COLUMNS: Final = ("messages", "conversations", "history")
-_REPLY_COLUMNS: Final = ("prompt", "chosen", "rejected")
-"""Texts, or turns in JSON."""
 _LOOKS_LIKE_TURNS = re.compile(r'\s*(?:\[\s*)?\{\s*"(role|from|content|value)"')
 _NAMES_DELIMITER = re.compile(r'"?sep=([,;\t|])"?\s*', re.IGNORECASE)
 """The line that Excel reads, and writes on request, before the header."""
@@ -54,8 +53,9 @@ def csv_rows(file: DataFile, *, skip_bad: bool) -> Iterator[NumberedRow]:
         return
     header = _header(names, f"{file.path}:{lines.begin}:1")
     file.detail = f"{DELIMITERS[lines.delimiter]} between the cells"
+    kinds = {key: kind for key, kind in cell_kinds().items() if key in header}
     for row_number, cells in enumerate(records, 1):
-        row = cells if isinstance(cells, RowError) else _row(header, cells)
+        row = cells if isinstance(cells, RowError) else _row(header, cells, kinds)
         yield lines.begin, row_number, row
 
 
@@ -95,17 +95,16 @@ def _header(cells: list[str] | RowError, place: str) -> list[str]:
     return names
 
 
-def _row(header: list[str], cells: list[str]) -> Row | RowError:
+def _row(header: list[str], cells: list[str], kinds: dict[str, str]) -> Row | RowError:
     if len(cells) != len(header):
         found = f"{len(cells)} cell" if len(cells) == 1 else f"{len(cells)} cells"
         return RowError(f"have {found}, the header has {len(header)}")
     row: Row = dict(zip(header, cells, strict=True))
     try:
-        for key in _TURN_COLUMNS:
-            if key in row:
+        for key, kind in kinds.items():
+            if kind == "list":
                 row[key] = parse_cell(row[key], key) if row[key].strip() else None
-        for key in _REPLY_COLUMNS:
-            if key in row and _LOOKS_LIKE_TURNS.match(row[key]):
+            elif kind == "either" and _LOOKS_LIKE_TURNS.match(row[key]):
                 row[key] = parse_cell(row[key], key)
     except RowError as error:
         return error

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from profiles.data.dataset_errors import no_parquet, not_read, packed, wide_encoding
-from profiles.data.formats import printable
+from profiles.data.words import printable
 from profiles.errors import ExitCode, UserError
 
 if TYPE_CHECKING:

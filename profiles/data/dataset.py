@@ -1,7 +1,7 @@
 """Validates every row of a data set file and counts what training will see.
 
 Decides which rows are used, and in which order what was found is told. How bytes become rows is
-decided in rows.py, how a row becomes an Example in formats.py, what it costs in tokens.py, what
+decided in rows.py, how a row becomes an Example in formats/, what it costs in tokens.py, what
 refuses a file in tally.py, what is worth a look in quality.py. Takes constant memory, but for 28
 bytes a row.
 """
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from profiles.data.datafile import Container, DataFile, open_data
 from profiles.data.dataset_errors import no_examples, nothing_to_learn, other_training
-from profiles.data.detect import require_format
-from profiles.data.formats import FORMATS, Example, NumberedRow, Row, RowError
+from profiles.data.formats import by_name
+from profiles.data.formats.spec import SFT, Example, NumberedRow, Row, RowError
 from profiles.data.quality import Quality
 from profiles.data.rows import read_rows, stream_rows
 from profiles.data.tally import OnBad, Tally
@@ -25,7 +25,7 @@ from profiles.data.tokens import TokenMeter
 from profiles.facts import Dataset, Origin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from profiles.data.repeats import Likeness, RowIndex
 
@@ -51,19 +51,30 @@ class Inspected:
         """Rows of this held-out file that are also trained on."""
         return self.index.repeats_of(train.index)
 
+    def compared_with(self, train: Inspected) -> Inspected:
+        """The same held-out file, with a warning if rows of it are also trained on."""
+        leak = self.leaks_from(train)
+        both = leak.exact.count + leak.near.count
+        if not both:
+            return self
+        warning = f"{both} rows of the evaluation are also trained on"
+        told = replace(self.dataset, warnings=(*self.dataset.warnings, warning))
+        return replace(self, dataset=told)
+
 
 def read_examples(
     path: str | os.PathLike[str],
     *,
     format: str | None = None,  # noqa: A002 - the word of the recipe
     on_bad: OnBad = "error",
+    tasks: Collection[str] = SFT,
 ) -> Iterator[tuple[str, Example]]:
     """Every usable example with its place; faulty rows are told when the file has been read.
 
-    UserError at once for a format that this version cannot train on.
+    UserError at once for a format that none of these training tasks learns from.
     """
     with open_data(path) as file:
-        for line, row_number, example in _examples(file, _tally(format, on_bad)):
+        for line, row_number, example in _examples(file, _tally(format, on_bad, tasks)):
             place = f"{file.path}:{line}"
             yield (place if line == row_number else f"{place} (row {row_number})"), example
 
@@ -81,18 +92,17 @@ def check_to_train(
     max_length: int | None = None,
     on_bad: OnBad = "error",
     count_up_to_bytes: int | None = None,
-    train: Inspected | None = None,
+    tasks: Collection[str] = SFT,
 ) -> Inspected:
     """Validate and count a file to train on, in one pass; UserError where that is not possible.
 
     In a file larger than `count_up_to_bytes` tokens are predicted, for a tokenizer reads 1 to 2 MB
-    a second; the rest is checked in full all the same. Of an evaluation file, rows that are also in
-    `train` are told.
+    a second; the rest is checked in full all the same.
     """
     too_large = count_up_to_bytes is not None and _num_bytes(path) > count_up_to_bytes
     meter = TokenMeter(None if too_large else tokenizer_path, max_length)
     with open_data(path) as file:
-        inspected = _inspect(file, _tally(format, on_bad), meter, any_training=False)
+        inspected = _inspect(file, _tally(format, on_bad, tasks), meter, any_training=False)
     found = inspected.dataset
     warnings = list(found.warnings)
     if found.problem:
@@ -102,10 +112,6 @@ def check_to_train(
         warnings.insert(0, found.problem)
     if too_large and tokenizer_path is not None:
         warnings.append("a large file: token counts are predicted, `advisor data check` measures")
-    if train is not None:
-        leak = inspected.leaks_from(train)
-        if both := leak.exact.count + leak.near.count:
-            warnings.append(f"{both} rows of the evaluation are also trained on")
     return replace(inspected, dataset=replace(found, warnings=tuple(warnings)))
 
 
@@ -117,21 +123,20 @@ def inspect(
     max_length: int | None = None,
     on_bad: OnBad = "error",
     progress: Callable[[int, float], None] | None = None,
+    tasks: Collection[str] = SFT,
 ) -> Inspected:
-    """Look at a file whatever it is for: what keeps it from training is its `problem`.
+    """Look at a file whatever it is for: what keeps it from these training tasks is its `problem`.
 
     `progress` is told the rows done and the share of the file, every thousand rows.
     """
     meter = TokenMeter(tokenizer_path, max_length)
     with open_data(path) as file:
-        tally = _tally(format, on_bad)
+        tally = _tally(format, on_bad, tasks)
         return _inspect(file, tally, meter, any_training=True, progress=progress)
 
 
-def _tally(name: str | None, on_bad: OnBad) -> Tally:
-    if name:
-        require_format(name)
-    return Tally(format=name, on_bad=on_bad)
+def _tally(name: str | None, on_bad: OnBad, tasks: Collection[str]) -> Tally:
+    return Tally(format=by_name(name) if name else None, on_bad=on_bad, tasks=tasks)
 
 
 def _num_bytes(path: str | os.PathLike[str]) -> int:
@@ -153,9 +158,8 @@ def _examples(
     if first:
         sound = [(line, row) for line, _, row in first]
         tally.settle_format(sound, file.path, is_table=file.container is Container.CSV)
-    needs = FORMATS[tally.format].needs if tally.format else ""
-    if needs and not any_training:
-        raise other_training(file.path, tally.format or "", needs)
+    if tally.format and not any_training and not tally.format.serves(tally.tasks):
+        raise other_training(file.path, tally.format, tally.tasks)
     num_usable = 0
     for line, row_number, row in chain(first, rows):
         example = tally.read(row, line)
@@ -216,12 +220,15 @@ def _facts(file: DataFile, tally: Tally, meter: TokenMeter, quality: Quality) ->
         *quality.warnings(likeness),
         *tally.remarks(),
     ]
-    needs = FORMATS[tally.format or ""].needs
+    assert tally.format is not None  # no row, no example: that has been refused
+    problem = meter.problem()
+    if not tally.format.serves(tally.tasks):
+        problem = f"needs {tally.format.needs}, which this version does not run"
     return Dataset(
         path=file.path,
-        format=tally.format or "",
+        format=tally.format.name,
         container=", ".join(filter(None, (file.container, file.detail))),
-        problem=f"needs {needs}, which this version does not run" if needs else meter.problem(),
+        problem=problem,
         num_rows=quality.num_rows,
         num_bytes=file.num_bytes,
         sha256=file.sha256.hexdigest(),
@@ -235,7 +242,7 @@ def _facts(file: DataFile, tally: Tally, meter: TokenMeter, quality: Quality) ->
         num_one_sided=quality.one_sided.num_rows,
         num_short_replies=quality.short.num_rows,
         num_html=quality.html.num_rows,
-        num_tasks=max(1, len(tally.tasks)),
+        num_tasks=max(1, len(tally.row_tasks)),
         columns=tally.columns(),
         scripts=quality.scripts.shares(),
         labels=tuple(quality.labels.most_common()),

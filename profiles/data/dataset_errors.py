@@ -9,10 +9,16 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from profiles.data.detect import describe_formats
-from profiles.data.formats import printable
+from profiles.data.formats import cell_kinds, describe, names
+from profiles.data.words import printable
 from profiles.errors import ExitCode, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from profiles.data.formats.spec import Format
 
 _LIST_KEY = re.compile(rb'"([^"\\]{1,60})"\s*:\s*\[')
 _ICONV_NAMES = {"Latin-1": "LATIN1", "Windows-1252": "CP1252"}
@@ -20,7 +26,7 @@ _ICONV_NAMES = {"Latin-1": "LATIN1", "Windows-1252": "CP1252"}
 
 def not_json(place: str, reason: str, text: str, index: int) -> UserError:
     """Tell of a fault at one character of a text, shown with what is around it."""
-    if "\0" in text[max(0, index - 1) : index + 1]:
+    if text[index : index + 1] == "\0":
         return nul_bytes(place)
     start = max(0, index - 30)
     excerpt = printable(text[start : index + 30].strip(), 60)
@@ -68,7 +74,7 @@ def no_object(subject: str, place: str) -> UserError:
     return _bad_data(
         f"{subject} is not an object",
         why='each row must be a JSON object such as {"prompt": "…", "completion": "…"}',
-        do=f"write the rows in one of the formats: {describe_formats()}",
+        do=f"write the rows in one of the formats: {describe()}",
         where=place,
     )
 
@@ -78,8 +84,9 @@ def lone_object(path: str) -> UserError:
     do = "put the rows in a list: [ {…}, {…} ], or write one object per line in a .jsonl file"
     with Path(path).open("rb") as file:
         key = _LIST_KEY.search(file.read(4096))
-    if key and key[1] not in (b"messages", b"conversations", b"history"):
-        name = printable(key[1].decode(errors="replace"), 60)
+    name = key[1].decode(errors="replace") if key else ""
+    if name and cell_kinds().get(name) != "list":
+        name = printable(name, 60)
         do += f"; if the rows are in `{name}`: jq '.[\"{name}\"]' {shlex.quote(path)} > rows.json"
     elif Path(path).suffix.lower() != ".json":
         do += f": jq -c . {shlex.quote(path)} > rows.jsonl"
@@ -96,7 +103,7 @@ def not_read(path: str, kind: str) -> UserError:
     return _bad_data(
         f"this kind of file is not read ({kind})",
         why="data is read from .json (a list of objects), .jsonl (one object per line), .csv, .tsv "
-        f"and .parquet, in the formats {describe_formats()}",
+        f"and .parquet, in the formats {describe()}",
         do="convert the file to JSON Lines (.jsonl) in UTF-8",
         where=path,
     )
@@ -215,15 +222,12 @@ def no_examples(path: str, reason: str) -> UserError:
     )
 
 
-def other_training(path: str, name: str, needs: str) -> UserError:
-    """Tell of sound data that this version cannot train on."""
-    do = "give a file with one reply per row, for example the `chosen` replies as `output`"
-    if name == "classification":
-        do = 'to learn the texts themselves, without the labels, set the format to "text"'
+def other_training(path: str, found: Format, tasks: Collection[str]) -> UserError:
+    """Tell of sound data that none of these training tasks learns from."""
     return _bad_data(
-        f"{name} data needs {needs}, which this version does not run",
-        why="it trains on replies or texts: messages, sharegpt, alpaca, prompt_completion, text",
-        do=do,
+        f"{found.name} data needs {found.needs}, which this version does not run",
+        why=f"it trains on replies or texts: {', '.join(names(tasks))}",
+        do=found.instead,
         where=path,
     )
 

@@ -23,7 +23,7 @@ from profiles.data.dataset_errors import (
     too_deep,
     torn,
 )
-from profiles.data.formats import NumberedRow, Row, RowError
+from profiles.data.formats.spec import NumberedRow, Row, RowError
 from profiles.data.json_values import DECODER, MAX_DEPTH, depth, said_once
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ class _ArrayText:
             text, num_used = codecs.utf_8_decode(raw, "strict", not data)
         except UnicodeDecodeError as error:
             self._append(raw[: error.start].decode())
-            if error.reason == "unexpected end of data" and not data:
+            if error.reason == "unexpected end of data":
                 raise self.torn() from None
             raise not_utf8(self.place(len(self._text)), error) from None
         self._pending = raw[num_used:]

@@ -10,7 +10,8 @@ import json
 from collections import Counter
 from typing import Any, Final
 
-from profiles.data.formats import Row, RowError, printable
+from profiles.data.formats.spec import Row, RowError
+from profiles.data.words import printable
 
 MAX_DEPTH: Final = 64
 """Levels of lists and objects; no data format needs more than 4."""

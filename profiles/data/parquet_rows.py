@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from profiles.data.datafile import MAX_RECORD_BYTES
 from profiles.data.dataset_errors import bad_header, damaged_parquet, too_big, too_deep
-from profiles.data.formats import printable
 from profiles.data.json_values import MAX_DEPTH
+from profiles.data.words import printable
 from profiles.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from profiles.data.datafile import DataFile
-    from profiles.data.formats import NumberedRow, Row
+    from profiles.data.formats.spec import NumberedRow, Row
 
 BATCH_BYTES: Final = 8 << 20
 MAX_BATCH_ROWS: Final = 1024

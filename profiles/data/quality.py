@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from profiles.data.formats import printable
 from profiles.data.repeats import Likeness, RowHashes, RowIndex
 from profiles.data.scripts import ScriptCount
+from profiles.data.words import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from profiles.data.formats import Example, Segments
+    from profiles.data.formats.spec import Example, Segments
 
 NUM_NAMES: Final = 5
 """Placeholders or tags that are named to the user."""

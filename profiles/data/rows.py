@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from profiles.data.csv_rows import csv_rows
 from profiles.data.datafile import Container, open_data
 from profiles.data.dataset_errors import bad_row
-from profiles.data.formats import Row, RowError
+from profiles.data.formats.spec import Row, RowError
 from profiles.data.json_rows import json_rows
 from profiles.data.parquet_rows import parquet_rows
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from profiles.data.datafile import DataFile
-    from profiles.data.formats import NumberedRow
+    from profiles.data.formats.spec import NumberedRow
 
 
 def read_rows(path: str | os.PathLike[str]) -> Iterator[tuple[int, int, Row]]:

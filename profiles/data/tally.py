@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from profiles.data.dataset_errors import faulty_rows
 from profiles.data.detect import detect_format, format_of
-from profiles.data.formats import FORMATS, Example, Row, RowError, printable, type_name
+from profiles.data.formats.spec import SFT, Example, Format, Row, RowError
+from profiles.data.words import printable, type_name
 from profiles.facts import Column
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from profiles.errors import UserError
 
 MAX_BAD_SHARE: Final = 0.10
@@ -29,15 +32,20 @@ OnBad = Literal["error", "skip"]
 class Tally:
     """What one pass over the rows leaves behind besides the examples."""
 
-    format: str | None
+    format: Format | None
+    """None until it is found from the first rows."""
     on_bad: OnBad
-    detected: str | None = None
+    tasks: Collection[str] = SFT
+    """The training tasks that the file may be for."""
+    detected: Format | None = None
+    """What the keys of the first rows look like, where a format was asked for."""
     num_rows: int = 0
     num_bad: int = 0
     num_empty: int = 0
     num_with_tools: int = 0
     unused_keys: tuple[str, ...] = ()
-    tasks: set[str] = field(default_factory=set)
+    row_tasks: set[str] = field(default_factory=set)
+    """Values of a `task` column."""
     faults: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Kind of fault: how many rows, and the line of the first."""
     types: dict[str, dict[type, list[int]]] = field(default_factory=dict)
@@ -52,11 +60,10 @@ class Tally:
             shown = f"line {first[0][0]} is {_shown(rows[0])}; "
             if is_table:
                 shown = f"the first line must name the columns; {shown}"
-            self.format = detect_format(rows, where=path, first_row=shown)
+            self.format = detect_format(rows, tasks=self.tasks, where=path, first_row=shown)
         else:
             self.detected = next(filter(None, map(format_of, rows)), None)
-        known = FORMATS[self.format]
-        used = {*known.required, *known.optional, "tools", "task"}
+        used = {*(one.name for one in self.format.fields), "tools", "task"}
         keys = dict.fromkeys(key for row in rows for key in row)
         self.unused_keys = tuple(key for key in keys if key not in used)
 
@@ -67,10 +74,11 @@ class Tally:
             self._add_fault(str(row), line)
             return None
         self._add_types(row, line)
+        assert self.format is not None
         try:
-            example = FORMATS[self.format or ""].read(row)
+            example = self.format.read(row)
         except RowError as error:
-            self._add_fault(self._other_format(row) or str(error), line)
+            self._add_fault(_other_format(row, self.format) or str(error), line)
             return None
         if example.is_empty:
             self.num_empty += 1
@@ -78,14 +86,8 @@ class Tally:
         self.num_with_tools += bool(row.get("tools"))
         task = row.get("task")
         if isinstance(task, str):
-            self.tasks.add(task)
+            self.row_tasks.add(task)
         return example
-
-    def _other_format(self, row: Row) -> str:
-        """The fault of a row whose keys are those of another format."""
-        found = format_of(row)
-        lacking = [key for key in FORMATS[self.format or ""].required if key not in row]
-        return f"look like {found}, not {self.format}" if found and lacking else ""
 
     def _add_types(self, row: Row, line: int) -> None:
         for key, value in row.items():
@@ -119,10 +121,12 @@ class Tally:
         too_many = self.num_bad > MAX_BAD_SHARE * self.num_rows
         if not self.num_bad or (self.on_bad == "skip" and not too_many):
             return None
-        keys = [f"`{key}`" for key in FORMATS[self.format].required] if self.format else ["keys"]
-        why = f"each {self.format or 'data'} row needs usable {', '.join(keys)}"
+        why = "each data row needs usable keys"
+        if self.format is not None:
+            keys = ", ".join(f"`{key}`" for key in self.format.keys)
+            why = f"each {self.format.name} row needs usable {keys}"
         if self.detected and self.detected != self.format:
-            why += f"; the keys of the first rows look like {self.detected}"
+            why += f"; the keys of the first rows look like {self.detected.name}"
         do = 'repair these rows, or leave them out with on_bad = "skip"'
         if too_many:
             do = f"repair these rows; more than {MAX_BAD_SHARE:.0%} are faulty, too many to skip"
@@ -167,6 +171,12 @@ class Tally:
             names = ", ".join(f"`{printable(key, 40)}`" for key in self.unused_keys[:8])
             found.append(f"columns that are not used: {names}")
         return found
+
+
+def _other_format(row: Row, wanted: Format) -> str:
+    """The fault of a row whose keys are those of another format."""
+    found = format_of(row)
+    return f"look like {found.name}, not {wanted.name}" if found and not wanted.fits(row) else ""
 
 
 def _shown(row: Row) -> str:

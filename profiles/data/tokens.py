@@ -15,13 +15,15 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from profiles.data.formats import Segments, printable
+from profiles.data.words import printable
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Origin, TokenStats
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator
+
+    from profiles.data.formats.spec import Segments
 
 # ChatML, which most templates resemble: <|im_start|>, role, newline before the content, and
 # <|im_end|>, newline after it.

@@ -80,12 +80,6 @@ def look_up(name: str, total_mib: int | None = None) -> Spec | None:
     return None
 
 
-def spec_by_id(spec_id: str) -> Spec | None:
-    """Return the block that a `Gpu.spec_id` names; whole cards only."""
-    row = _rows().get(spec_id)
-    return None if row is None else _spec(spec_id, row)
-
-
 @cache
 def sized_specs() -> tuple[Spec, ...]:
     """Every whole card whose memory is known, in the table's order; catch-all blocks have none."""

@@ -15,8 +15,6 @@ class TorchBuild:
     version: str
     cuda: str | None
     """The CUDA toolkit it brings, like "13.0"; None for a build without CUDA."""
-    hip: str | None
-    """The same for AMD's ROCm."""
 
 
 def installed() -> TorchBuild | None:
@@ -42,9 +40,7 @@ def read(version_file: Path) -> TorchBuild | None:
             said[name.id] = node.value.value if isinstance(node.value.value, str) else ""
     if "__version__" not in said:
         return None
-    return TorchBuild(
-        version=said["__version__"], cuda=said.get("cuda") or None, hip=said.get("hip") or None
-    )
+    return TorchBuild(version=said["__version__"], cuda=said.get("cuda") or None)
 
 
 def driver_is_too_old(driver_cuda: str, torch_cuda: str) -> bool:

@@ -21,8 +21,18 @@ from profiles.models.dimensions import from_config
 _FILE: Final = Path(__file__).with_name("catalog.jsonl")
 _LEAST_LIKENESS: Final = 0.5
 _DIMENSIONS: Final = (
-    *("architecture", "model_type", "hidden_size", "num_layers", "num_heads", "num_kv_heads"),
-    *("head_dim", "intermediate_size", "vocab_size", "tied_embeddings", "experts", "latent"),
+    "architecture",
+    "model_type",
+    "hidden_size",
+    "num_layers",
+    "num_heads",
+    "num_kv_heads",
+    "head_dim",
+    "intermediate_size",
+    "vocab_size",
+    "tied_embeddings",
+    "experts",
+    "latent",
 )
 
 

@@ -37,22 +37,6 @@ ALIASES: Final = {
 }
 """Our name of a value, which is Llama's where Llama has it, and the names of other families."""
 
-READ: Final = frozenset(ALIASES) | {
-    *("vocab_size", "moe_intermediate_size", "intermediate_size_mlp"),
-    *("attention_bias", "attention_out_bias", "qkv_bias", "mlp_bias", "use_bias", "bias"),
-    *("use_qkv_bias", "enable_bias", "lm_head_bias", "use_qk_norm", "multi_query", "qk_layernorm"),
-    *("parallel_attn", "new_decoder_architecture", "use_parallel_residual"),
-    *("num_ln_in_parallel_attn", "do_layer_norm_before", "word_embed_proj_dim"),
-    *("sliding_window", "use_sliding_window", "max_window_layers", "sliding_window_pattern"),
-    *("attention_chunk_size", "no_rope_layer_interval", "first_k_dense_replace"),
-    *("decoder_sparse_step", "interleave_moe_layer_step", "expert_layer_period"),
-    *("expert_layer_offset", "moe_layer_interval", "moe_layer_start_index", "moe_layer_end_index"),
-    *("attn_layer_period", "attn_layer_offset", "enable_moe_block"),
-    *("q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"),
-    *("index_n_heads", "index_head_dim"),
-}
-"""Keys that this program looks at, so the ones whose defaults are kept."""
-
 _NESTED: Final = ("attn_config", "ffn_config")  # DBRX and MPT
 _DEFAULTS: Final = Path(__file__).with_name("config_defaults.json")
 

@@ -34,13 +34,21 @@ IMPLEMENTATION_KEYS: Final = frozenset(
 )
 CLASS_KEYS: Final = frozenset(
     {
-        *("architectures", "tokenizer_class", "processor_class", "image_processor_type"),
-        *("feature_extractor_type", "video_processor_type"),
+        "architectures",
+        "tokenizer_class",
+        "processor_class",
+        "image_processor_type",
+        "feature_extractor_type",
+        "video_processor_type",
     }
 )
 SIDE_FILES: Final = (
-    *("tokenizer_config.json", "generation_config.json", "processor_config.json"),
-    *("preprocessor_config.json", "video_preprocessor_config.json", "chat_template.json"),
+    "tokenizer_config.json",
+    "generation_config.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "chat_template.json",
 )
 """What libraries read beside config.json, and obey in the same way."""
 

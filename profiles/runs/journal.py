@@ -1,7 +1,8 @@
 """Records of a run: JSON lines with a sequence number and a checksum.
 
-One writer a file, many readers. A reader never raises on content: a damaged line is skipped and
-counted, a line without its newline is not there yet. Line format (reference: run protocol §3.6):
+One writer a file, many readers. A reader never raises on content: a line that is damaged, or that
+does not fit its kind of record, is skipped and counted; a line without its newline is not there
+yet. Line format (reference: run protocol §3.6):
 `{"v":1,"seq":7,"t":unix,"m":monotonic,"a":attempt,"kind":"step",...,"crc":"9f3a11c0"}`.
 """
 
@@ -14,14 +15,15 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from profiles.runs import parts, reading
+from profiles.runs import parts, reading, records
 from profiles.runs.durable import Appender
+from profiles.runs.records import Dropped, Record
 
 VERSION = 1
 MAX_LINE_BYTES = 16 * 1024
@@ -35,16 +37,19 @@ _HEAD = ("v", "seq", "t", "m", "a", "kind")
 _CHUNK_BYTES = 1 << 20
 _EVERYTHING = 1 << 62
 _WINDOW_BYTES = 64 << 10
+_MOST_SEQ = 1 << 62
 
-Record = dict[str, Any]
+Content = dict[str, Any]
+"""What a line says, whatever that is."""
+Found = TypeVar("Found")
 
 
-def encode(record: Record) -> bytes:
+def encode(content: Content) -> bytes:
     """One line without its newline; numbers that JSON cannot say become null and are named.
 
     Of a record that is too long, long texts are cut; if that is not enough, its head is kept alone.
     """
-    finite, nonfinite = _without_nonfinite(record)
+    finite, nonfinite = _without_nonfinite(content)
     if nonfinite:
         finite["nonfinite"] = nonfinite
     body = _dump(finite)
@@ -56,18 +61,22 @@ def encode(record: Record) -> bytes:
     return body[:-1] + _CRC_MARK + f'{crc:08x}"}}'.encode()
 
 
-def decode(line: bytes) -> Record | None:
-    """The record of a line, or None if it is damaged."""
+def decode(line: bytes) -> Content | None:
+    """What a line says, or None if it is damaged."""
     body, tail = line[:-_CRC_LENGTH], line[-_CRC_LENGTH:]
     if not tail.startswith(_CRC_MARK):
         return None
-    if f"{zlib.crc32(body):08x}".encode() != tail[len(_CRC_MARK) : -2]:
+    if b"%08x" % zlib.crc32(body) != tail[len(_CRC_MARK) : -2]:
         return None
     try:
-        record = json.loads(line)
+        content = _decode_json(line.decode())
     except (ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) else None
+    return content if isinstance(content, dict) else None
+
+
+_decode_json = json.JSONDecoder().decode
+"""For text alone, which it is known to be: json.loads would guess the encoding of each line."""
 
 
 def _cut(value: Any) -> Any:
@@ -76,15 +85,15 @@ def _cut(value: Any) -> Any:
     return value.encode(errors="replace")[:_MAX_TEXT_BYTES].decode(errors="ignore")
 
 
-def _dump(record: Record) -> bytes:
-    text = json.dumps(record, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+def _dump(content: Content) -> bytes:
+    text = json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode("utf-8", errors="replace")
 
 
-def _without_nonfinite(record: Record, prefix: str = "") -> tuple[Record, list[str]]:
-    clean: Record = {}
+def _without_nonfinite(content: Content, prefix: str = "") -> tuple[Content, list[str]]:
+    clean: Content = {}
     names: list[str] = []
-    for key, value in record.items():
+    for key, value in content.items():
         if isinstance(value, float) and not math.isfinite(value):
             clean[key] = None
             names.append(prefix + key)
@@ -133,10 +142,10 @@ class Journal:
         """Times that the device did not confirm what was written; records may be lost there."""
         return self._num_failed_syncs
 
-    def append(self, kind: str, *, sync: bool = True, **fields: Any) -> None:
+    def append(self, record: Record | str, *, sync: bool = True, **fields: Any) -> None:
         """Add one record, with `sync` onto the device. Never raises OSError."""
         with self._lock:
-            self._add(kind, fields)
+            self._add(record, fields)
             self._drain(sync=sync)
 
     def sync(self) -> None:
@@ -152,16 +161,17 @@ class Journal:
             finally:
                 self._file.close()
 
-    def _add(self, kind: str, fields: Record) -> None:
+    def _add(self, record: Record | str, fields: Content) -> None:
         head = {
             "v": VERSION,
             "seq": self._seq + 1,
             "t": round(time.time(), 3),
             "m": round(time.monotonic(), 3),
             "a": self._attempt,
-            "kind": kind,
+            "kind": record if isinstance(record, str) else record.kind,
         }
-        self._waiting.append(encode(head | fields))
+        content = fields if isinstance(record, str) else record.content()
+        self._waiting.append(encode(head | content))
         self._seq += 1
 
     def _drain(self, *, sync: bool) -> None:
@@ -169,7 +179,7 @@ class Journal:
         with suppress(OSError):
             self._write_waiting()
             if self._num_told < self._num_dropped:
-                self._add("dropped", {"count": self._num_dropped - self._num_told})
+                self._add(Dropped(count=self._num_dropped - self._num_told), {})
                 self._num_told = self._num_dropped
                 self._write_waiting()
         while len(self._waiting) > MAX_WAITING:
@@ -205,7 +215,7 @@ class SilentJournal(Journal):
         self._waiting = deque()
         self._num_dropped = self._num_failed_syncs = 0
 
-    def append(self, kind: str, *, sync: bool = True, **fields: Any) -> None:
+    def append(self, record: Record | str, *, sync: bool = True, **fields: Any) -> None:
         """Do nothing."""
 
     def sync(self) -> None:
@@ -224,6 +234,7 @@ class Tail:
     offset: int = 0
     """Bytes read, of all parts together."""
     num_damaged: int = 0
+    """Lines passed over: not as they were written, or not as their kind is written."""
     num_newer: int = 0
     """Records of a later version of this format, passed over."""
     _inode: int = field(default=0, repr=False)
@@ -261,7 +272,7 @@ class Tail:
     def _take(self, data: bytes, *, is_over: bool) -> Iterator[Record]:
         """The records of what was read; a line that is not complete is left for the next poll."""
         end = data.rfind(b"\n") + 1
-        yield from self._decoded(data[:end])
+        yield from self.parsed(data[:end].split(b"\n"))
         if is_over:
             self.num_damaged += end < len(data)  # its writer has gone on to the next part
             end = len(data)
@@ -269,29 +280,21 @@ class Tail:
             end = len(data)  # no line of ours: the rest of it counts as damaged when it ends
         self.offset += end
 
-    def _decoded(self, data: bytes) -> Iterator[Record]:
-        for line in data.split(b"\n"):
-            record = decode(line)
-            if record is not None and _is_newer(record):
+    def parsed(self, lines: Iterable[bytes]) -> Iterator[Record]:
+        """The records of whole lines; the others are counted."""
+        for line in lines:
+            content = decode(line)
+            if content is not None and _is_newer(content):
                 self.num_newer += 1
-            elif record is not None and _is_ours(record):
+            elif content is not None and (record := records.parse(content)) is not None:
                 yield record
             elif line:
                 self.num_damaged += 1
 
 
-def _is_newer(record: Record) -> bool:
-    version = record.get("v", 0)
+def _is_newer(content: Content) -> bool:
+    version = content.get("v", 0)
     return isinstance(version, int) and version > VERSION
-
-
-def _is_ours(record: Record) -> bool:
-    """Has what every reader relies on."""
-    return (
-        all(isinstance(record.get(name), int) for name in ("seq", "a"))
-        and all(isinstance(record.get(name), int | float) for name in ("t", "m"))
-        and isinstance(record.get("kind"), str)
-    )
 
 
 def _read(part: Path, offset: int, num_bytes: int) -> bytes:
@@ -307,24 +310,36 @@ def read_all(path: Path) -> Iterator[Record]:
 
 
 def last_seq(path: Path) -> int:
-    """Sequence number of the last sound record; 0 if there is none. Reads from the end."""
-    return int((last_record(path) or {"seq": 0})["seq"])
+    """Sequence number of the last sound line; 0 if there is none. Reads from the end."""
+    return _last(path, _seq_of) or 0
 
 
 def last_record(path: Path) -> Record | None:
     """The last sound record of a file, None if it has none. Reads from the end."""
-    return next(filter(None, map(_last_of, reversed(parts.existing(path)))), None)
+    return _last(path, lambda line: next(Tail(path).parsed([line]), None))
 
 
-def _last_of(part: Path) -> Record | None:
+def _seq_of(line: bytes) -> int | None:
+    """Whatever its kind and version: no number is given twice."""
+    seq = (decode(line) or {}).get("seq")
+    return seq if isinstance(seq, int) and 0 < seq < _MOST_SEQ else None
+
+
+def _last(path: Path, read: Callable[[bytes], Found | None]) -> Found | None:
+    """What `read` makes of the last line that it makes something of."""
+    found = (_last_of(part, read) for part in reversed(parts.existing(path)))
+    return next((f for f in found if f is not None), None)
+
+
+def _last_of(part: Path, read: Callable[[bytes], Found | None]) -> Found | None:
     size, window = part.stat().st_size, _WINDOW_BYTES
     while True:
         data = _read(part, max(0, size - window), window)
         lines = data[: data.rfind(b"\n") + 1].split(b"\n")
         for line in reversed(lines):  # the first one may lack its beginning: then it is not sound
-            record = decode(line)
-            if record is not None and isinstance(record.get("seq"), int):
-                return record
+            found = read(line)
+            if found is not None:
+                return found
         if window >= size:
             return None
         window *= 8

@@ -14,7 +14,9 @@ from typing import Any
 
 from profiles.runs import identity, reading
 from profiles.runs.identity import Identity
-from profiles.runs.journal import Record, read_all
+from profiles.runs.journal import read_all
+from profiles.runs.records import Record
+from profiles.runs.records.worker import WorkerStarted
 from profiles.runs.rundir import RunDir
 
 
@@ -76,11 +78,10 @@ def of_attempt(run: RunDir, attempt: int, events: Sequence[Record]) -> People:
         return People()
     supervisor, worker = (identity.from_dict(written.get(k)) for k in ("supervisor", "worker"))
     where = worker or supervisor
-    said = [e for e in events if e["kind"] == "worker_started" and e.get("a") == attempt]
-    pid, start = (said[-1].get(k) for k in ("pid", "start")) if said else (None, None)
+    said = [e for e in events if isinstance(e, WorkerStarted) and e.attempt == attempt]
     trainer = None
-    if where is not None and isinstance(pid, int) and isinstance(start, int):
-        trainer = replace(where, pid=pid, start=start)
+    if where is not None and said and said[-1].start is not None:
+        trainer = replace(where, pid=said[-1].pid, start=said[-1].start)
     return People(supervisor, worker, trainer)
 
 

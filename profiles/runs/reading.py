@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 """Opening a pipe for reading would wait for its writer."""
+_WHOLE_LIMIT = 1 << 63
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -36,7 +37,7 @@ def content(path: Path) -> bytes:
         return file.read()
 
 
-def whole(record: Mapping[str, Any], name: str, default: int = 0) -> int:
-    """A field that should hold a whole number; `default` if it holds anything else."""
-    value = record.get(name)
-    return value if isinstance(value, int) else default
+def whole(content: Mapping[str, Any], name: str) -> int:
+    """A whole number of 64 bits in a JSON object; 0 if something else stands there."""
+    value = content.get(name)
+    return value if isinstance(value, int) and abs(value) < _WHOLE_LIMIT else 0

@@ -158,6 +158,14 @@ class RunDir:
         """exit.json: how the attempt ended (supervisor)."""
         return self.path / "exit.json"
 
+    def base_dir(self) -> Path:
+        """Where the recipe's relative paths begin: where the run was started.
+
+        The run directory itself if the manifest does not say.
+        """
+        written = (read_json(self.manifest) or {}).get("base_dir")
+        return Path(written) if isinstance(written, str) else self.path
+
     def attempt(self) -> int:
         """Number of the current attempt, the highest that was claimed; 1 for a fresh run."""
         try:

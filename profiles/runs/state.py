@@ -14,12 +14,27 @@ import re
 import time
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from profiles.runs import identity, locks, notices, people, reading
 from profiles.runs.identity import Identity
-from profiles.runs.journal import Record, last_record
+from profiles.runs.journal import last_record
 from profiles.runs.people import People, read_object, read_records
 from profiles.runs.reading import whole
+from profiles.runs.records import Record
+from profiles.runs.records.supervisor import Restarted, SupervisorStarted
+from profiles.runs.records.worker import (
+    Checkpoint,
+    End,
+    Evaluated,
+    Paused,
+    SaveBegun,
+    SaveFailed,
+    StopAccepted,
+    TrainBegun,
+    Unpaused,
+    WorkerStarted,
+)
 from profiles.runs.rundir import RunDir, created
 
 
@@ -49,16 +64,16 @@ class State(StrEnum):
 
 
 _OVER = {State.STOPPED, State.FINISHED, State.FAILED, State.KILLED, State.LOST}
-_STATE_OF_EVENT = {
-    "sup_started": State.STARTING,
-    "worker_started": State.STARTING,
-    "train_begun": State.RUNNING,
-    "save_begun": State.CHECKPOINTING,
-    "checkpoint": State.RUNNING,
-    "save_failed": State.RUNNING,
-    "paused": State.PAUSED,
-    "unpaused": State.RUNNING,
-    "restarted": State.STARTING,
+_STATE_OF_EVENT: dict[type[Record], State] = {
+    SupervisorStarted: State.STARTING,
+    WorkerStarted: State.STARTING,
+    TrainBegun: State.RUNNING,
+    SaveBegun: State.CHECKPOINTING,
+    Checkpoint: State.RUNNING,
+    SaveFailed: State.RUNNING,
+    Paused: State.PAUSED,
+    Unpaused: State.RUNNING,
+    Restarted: State.STARTING,
 }
 
 
@@ -139,41 +154,37 @@ def _status(run: RunDir) -> Status:
     attempt = run.attempt()
     files = run.supervisor_events, run.worker_events
     # by the monotonic clock of an attempt's host: the other one may be set back meanwhile
-    events = sorted((e for f in files for e in read_records(f)), key=lambda e: (e["a"], e["m"]))
-    current = [e for e in events if e.get("a") == attempt]
+    read = (event for file in files for event in read_records(file))
+    events = sorted(read, key=lambda e: (e.attempt, e.monotonic_seconds))
+    current = [e for e in events if e.attempt == attempt]
     ended = read_object(run.exit)
     found = _derive(run, attempt, current, ended)
     ended = found.record
-    losses = [e for e in events if e.get("kind") == "evaluated"]
-    metric = last_record(run.metrics) or {}
-    if metric.get("a") != attempt:
-        metric = {}
+    losses = [e for e in events if isinstance(e, Evaluated)]
+    metric = last_record(run.metrics)
+    newest = [metric] if metric is not None and metric.attempt == attempt else []
     start = (newest_checkpoint(run) or 0) if attempt > 1 else 0
     beat = heartbeat(run)[1] if current else 0
     return Status(
         state=found.state,
         attempt=attempt,
-        step=max(start, _last_step(current, [metric, ended or {}], beat)),
-        num_steps=max((whole(e, "num_steps") for e in events), default=0),
+        step=max(
+            start, beat, whole(ended or {}, "last_step"), *(e.reached for e in [*current, *newest])
+        ),
+        num_steps=max((e.num_steps for e in events if isinstance(e, TrainBegun)), default=0),
         resumable_from=newest_checkpoint(run),
         reason=found.reason,
         exit_code=_exit_code(ended),
-        since=max(metric.get("t", 0.0), current[-1]["t"] if current else created(run)),
-        base_loss=next((e.get("loss") for e in losses if e.get("step") == 0), None),
-        eval_loss=losses[-1].get("loss") if losses else None,
+        since=max((e.unix_seconds for e in current[-1:] + newest), default=created(run)),
+        base_loss=next((e.loss for e in losses if e.step == 0), None),
+        eval_loss=losses[-1].loss if losses else None,
         notice=found.notice,
     )
 
 
-def _exit_code(ended: Record | None) -> int | None:
+def _exit_code(ended: dict[str, Any] | None) -> int | None:
     code = (ended or {}).get("code")
     return code if isinstance(code, int) else None
-
-
-def _last_step(events: list[Record], others: list[Record], beat: int) -> int:
-    """The last step that anything tells of: metrics are newest, the heartbeat when they wait."""
-    known = [whole(e, key) for e in events for key in ("step", "from_step")]
-    return max(beat, *(whole(o, key) for o in others for key in ("step", "last_step")), *known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,11 +194,13 @@ class _Found:
     state: State
     reason: str = ""
     notice: str = ""
-    record: Record | None = None
+    record: dict[str, Any] | None = None
     """The content of exit.json, where that is the end that is told."""
 
 
-def _derive(run: RunDir, attempt: int, events: list[Record], ended: Record | None) -> _Found:
+def _derive(
+    run: RunDir, attempt: int, events: list[Record], ended: dict[str, Any] | None
+) -> _Found:
     if ended is not None and ended.get("attempt") == attempt:
         return _Found(_state_named(ended.get("state")), str(ended.get("what", "")), record=ended)
     who = people.of_attempt(run, attempt, events)
@@ -197,14 +210,14 @@ def _derive(run: RunDir, attempt: int, events: list[Record], ended: Record | Non
         full = _disk_notice(run)
         told = "; ".join(filter(None, [full or notices.newest(events), lost]))
         paused = full and heartbeat(run)[2] == "paused"  # the event that says so waits for room
-        state = State.PAUSED if paused else _live_state([e["kind"] for e in events])
+        state = State.PAUSED if paused else _live_state(events)
         return _Found(state, notice=told)
     if supervised:
         return _Found(State.STOPPING, notice=notices.ENDING)
-    finished = next((e for e in events if e["kind"] == "end"), None)
+    finished = next((e for e in events if isinstance(e, End)), None)
     if finished is not None:
         why = "the supervisor was lost, the worker came to its end"
-        return _Found(_state_named(finished.get("state")), why)
+        return _Found(_state_named(finished.state), why)
     return _gone(run, who) if who.known else _not_begun(run, attempt, ended)
 
 
@@ -224,11 +237,11 @@ def _state_named(name: object) -> State:
     return known.get(str(name), State.FAILED)
 
 
-def _live_state(kinds: list[str]) -> State:
+def _live_state(events: list[Record]) -> State:
     """The newest event decides, but a run that has accepted a stop stays "stopping"."""
-    if "stop_accepted" in kinds:
+    if any(isinstance(e, StopAccepted) for e in events):
         return State.STOPPING
-    known = [_STATE_OF_EVENT[kind] for kind in kinds if kind in _STATE_OF_EVENT]
+    known = [_STATE_OF_EVENT[type(e)] for e in events if type(e) in _STATE_OF_EVENT]
     return known[-1] if known else State.STARTING
 
 
@@ -279,7 +292,7 @@ _START_SECONDS = 30.0
 """Without a word of its starter, a supervisor that is silent for this long never reports."""
 
 
-def _not_begun(run: RunDir, attempt: int, ended: Record | None) -> _Found:
+def _not_begun(run: RunDir, attempt: int, ended: dict[str, Any] | None) -> _Found:
     """Nobody works on this attempt yet; `ended` is how an earlier one ended."""
     if is_locked(run) or _is_being_started(run, attempt):
         return _Found(State.QUEUED)

@@ -10,14 +10,13 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+from profiles.data.formats import by_name
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Model
 from profiles.models import model
 from runner.checks import quarantine
 
 CHOSEN_BY_MODEL = "model"
-CHAT_FORMATS = frozenset({"alpaca", "messages", "sharegpt"})
-"""The data formats whose rows are chats."""
 TEMPLATES = {
     "chatml": (
         "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
@@ -48,7 +47,9 @@ def missing(where: str) -> UserError:
 
 def check_choice(choice: str, base: Model, data_format: str) -> None:
     """UserError if the model's own template is wanted for chats, and is missing or hostile."""
-    if choice != CHOSEN_BY_MODEL or data_format not in CHAT_FORMATS or base.path is None:
+    if choice != CHOSEN_BY_MODEL or base.path is None:
+        return
+    if not by_name(data_format).is_chat:
         return
     if base.has_chat_template is False:
         raise missing(base.path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
     checked = _data(recipe, base_dir, base)
     chat_templates.check_choice(recipe.data.chat_template, base, checked[0].format)
     longest = checked[0].tokens.max if checked[0].tokens else None
-    plan = replace(recipe.to_plan(longest), stack=stack_on(here))
+    plan = recipe.to_plan(stack_on(here), longest)
     predicted = fit.judge(base, here, plan)
     if not (share or base.unmodelled):
         gpu_checks.check_room(here, predicted)
@@ -87,13 +87,14 @@ def _data(recipe: Recipe, base_dir: Path, base: Model) -> list[Dataset]:
         "tokenizer_path": base.path,
         "max_length": recipe.data.max_length,
         "on_bad": recipe.data.on_bad,
+        "tasks": (recipe.task,),
         "count_up_to_bytes": dataset.COUNTED_WHILE_WAITING_BYTES,
     }
     train = dataset.check_to_train(str(base_dir / recipe.data.train), **options)
     if recipe.data.eval is None:
         return [train.dataset]
-    held_out = dataset.check_to_train(str(base_dir / recipe.data.eval), train=train, **options)
-    return [train.dataset, held_out.dataset]
+    held_out = dataset.check_to_train(str(base_dir / recipe.data.eval), **options)
+    return [train.dataset, held_out.compared_with(train).dataset]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +113,7 @@ def check_resume(run: RunDir, *, share: bool = False, allow_changed: bool = Fals
     if there is no longer room for it.
     """
     recipe = recipes.parse(run.recipe.read_text(), where=str(run.recipe))
-    base_dir = Path(str((read_json(run.manifest) or {}).get("base_dir", run.path)))
+    base_dir = run.base_dir()
     here = machine.probe(rundir.home())
     gpu_checks.check(here, recipe.hardware.gpus, recipe.train.precision, torch_build.installed())
     pairing.check_sharding(recipe, here)
@@ -120,7 +121,7 @@ def check_resume(run: RunDir, *, share: bool = False, allow_changed: bool = Fals
     if changed and not allow_changed:
         replay.refuse(changed, (), run.recipe)
     base = model.from_folder(base_dir / recipe.model.id)
-    predicted = fit.judge(base, here, replace(recipe.to_plan(None), stack=stack_on(here)))
+    predicted = fit.judge(base, here, recipe.to_plan(stack_on(here)))
     if not (share or base.unmodelled):
         gpu_checks.check_room(here, predicted)
     warnings = [f"{change.name} is not what the run began with" for change in changed]

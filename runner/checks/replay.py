@@ -54,8 +54,7 @@ def base_dir_of(recipe_path: Path) -> Path:
     run = RunDir(folder)
     if recipe_path.name != run.recipe.name or folder.parent != run_root().resolve():
         return folder
-    started_in = (read_json(run.manifest) or {}).get("base_dir")
-    return Path(started_in) if isinstance(started_in, str) else folder
+    return run.base_dir()
 
 
 def found(recipe: Recipe, base_dir: Path, lock: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from pathlib import Path
 from peft import LoraConfig, TaskType
 from transformers import BitsAndBytesConfig
 
-from advisor.recipe import LoraMethod, QloraMethod, Recipe
+from advisor.recipe import Recipe
+from advisor.registry.low_rank import LowRank
 from runner.methods.prepared import COMPUTE_DTYPES, Prepared, load_base
 
 ATTENTION_LINEARS = (
@@ -19,11 +20,11 @@ ATTENTION_LINEARS = (
 
 def prepare(recipe: Recipe, model_dir: Path) -> Prepared:
     """Load the base in 16 bits, or quantized for QLoRA, and describe the adapter."""
-    method = recipe.method
-    assert isinstance(method, LoraMethod | QloraMethod)
+    method = recipe.method.settings
+    assert isinstance(method, LowRank)
     dtype = COMPUTE_DTYPES[recipe.train.precision]
     options = {}
-    if isinstance(method, QloraMethod):
+    if method.base_bits == 4:
         _keep_the_storage_format()
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
@@ -37,11 +38,17 @@ def prepare(recipe: Recipe, model_dir: Path) -> Prepared:
         r=method.rank,
         lora_alpha=method.alpha,
         lora_dropout=method.dropout,
-        target_modules="all-linear" if method.targets == "all" else ATTENTION_LINEARS,
+        target_modules=_targets(method),
         bias="none",
         task_type=TaskType.CAUSAL_LM,
     )
     return Prepared(model=load_base(model_dir, dtype, **options), peft_config=adapter)
+
+
+def _targets(method: LowRank) -> str | list[str]:
+    """In PEFT's terms: its word for all linears, a pattern, or the names as given."""
+    words = {"all": "all-linear", "attention": ATTENTION_LINEARS}
+    return words[method.targets] if isinstance(method.targets, str) else list(method.targets)
 
 
 def _keep_the_storage_format() -> None:

@@ -51,7 +51,16 @@ def _attention(  # transformers' own signature
     if attention_mask is not None:
         query, key, value = (_unpadded(tensor) for tensor in (query, key, value))
     with casts.suspended():
-        call = Call(query, key, value, None, dropout, True, scaling, True)
+        call = Call(
+            query=query,
+            key=key,
+            value=value,
+            mask=None,
+            dropout=dropout,
+            causal=True,
+            scale=scaling,
+            grouped=True,
+        )
         out = flash(call).transpose(1, 2)
     if attention_mask is not None:
         whole = out.new_zeros((batch * rows, *out.shape[2:]))

@@ -21,7 +21,7 @@ class Settings:
     """A training method with its settings; the batch stands beside it."""
 
     method: str = "lora"
-    """"full", "lora", "qlora", or another name that runner/adapters.py knows."""
+    """"full", "lora", "qlora", or another name that adapters.py knows."""
     rank: int = 16
     """LoRA rank; the size of other adapters' bottleneck."""
     num_virtual_tokens: int = 20

@@ -29,7 +29,7 @@ _BIAS_ALIGNMENT = 16
 """Columns that the memory-efficient kernel wants a mask padded to."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """One attention."""
 
@@ -64,7 +64,16 @@ def attention(  # noqa: PLR0913, PLR0917  # torch's own signature
         if attn_mask is not None and attn_mask.dtype is torch.bool:
             minus = torch.full((), -torch.inf, dtype=query.dtype, device=query.device)
             attn_mask = torch.where(attn_mask, 0.0, minus)
-        call = Call(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+        call = Call(
+            query=query,
+            key=key,
+            value=value,
+            mask=attn_mask,
+            dropout=dropout_p,
+            causal=is_causal,
+            scale=scale,
+            grouped=enable_gqa,
+        )
         return _kernel_for(call)(call)
 
 

@@ -15,6 +15,13 @@ from collections.abc import Callable
 from profiles.runs import identity, people
 from profiles.runs.identity import Identity
 from profiles.runs.journal import Journal, read_all
+from profiles.runs.records.supervisor import (
+    Responsive,
+    StopEscalated,
+    StopForced,
+    Unresponsive,
+)
+from profiles.runs.records.worker import Checkpoint
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import heartbeat
 from runner.supervision import control
@@ -57,7 +64,7 @@ class Escalation:
         waited = {verb: now - since for verb, since in self._since.items()}
         if waited.get("stop_now", 0.0) > FORCE_AFTER_SECONDS and not self.forced:
             self.forced = True
-            self._events.append("stop_forced", signal="SIGKILL")
+            self._events.append(StopForced(signal="SIGKILL"))
             self._kill()
         if waited.get("stop", 0.0) > STOP_GRACE_SECONDS and not self._escalated:
             self._repeat_stop(worker_pid, waited["stop"])
@@ -68,16 +75,15 @@ class Escalation:
             return
         self._escalated = True
         trainer = trainer_of(self._run)
-        self._events.append("stop_escalated", signal="SIGTERM", seconds=round(waited_seconds))
+        self._events.append(StopEscalated(signal="SIGTERM", seconds=round(waited_seconds)))
         if trainer is None or not identity.send_signal(trainer, signal.SIGTERM):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(worker_pid, signal.SIGTERM)  # our own unreaped child: surely its pid
 
 
 def _last_save_seconds(run: RunDir) -> float:
-    saved = [e.get("seconds") for e in read_all(run.worker_events) if e["kind"] == "checkpoint"]
-    last = saved[-1] if saved else 0.0
-    return float(last) if isinstance(last, int | float) else 0.0
+    saved = [e.seconds for e in read_all(run.worker_events) if isinstance(e, Checkpoint)]
+    return saved[-1] if saved else 0.0
 
 
 class Pulse:
@@ -98,7 +104,7 @@ class Pulse:
             self._counter, self._moved = counter, now
             if self._is_silent:
                 self._is_silent = False
-                self._events.append("responsive")
+                self._events.append(Responsive())
         elif counter and now - self._moved > SILENT_SECONDS and not self._is_silent:
             self._is_silent = True
             self._ask_where_it_stands(now - self._moved)
@@ -113,4 +119,4 @@ class Pulse:
             and identity.send_signal(trainer, signal.SIGUSR2)
         )
         where = f"; where it stands is in {self._run.stacks}" if asked else ""
-        self._events.append("unresponsive", seconds=round(seconds), what=what + where)
+        self._events.append(Unresponsive(seconds=round(seconds), what=what + where))

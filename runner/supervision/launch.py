@@ -195,7 +195,7 @@ def _spawn(run: RunDir, command: list[str], console: BinaryIO) -> int:
 def _wait_for_sign(run: RunDir, attempt: int) -> None:
     deadline = time.monotonic() + _SIGN_OF_LIFE_SECONDS
     while time.monotonic() < deadline:
-        if any(e.get("a") == attempt for e in read_all(run.supervisor_events)):
+        if any(e.attempt == attempt for e in read_all(run.supervisor_events)):
             return
         time.sleep(_POLL_SECONDS)
     if state.is_locked(run):

@@ -14,6 +14,7 @@ from typing import Any
 
 from profiles.errors import ExitCode
 from profiles.runs.journal import read_all
+from profiles.runs.records.worker import End, WorkerStarted
 from profiles.runs.rundir import RunDir, read_json
 from profiles.runs.state import State, Status, status
 from runner.supervision import console, kernel_log
@@ -145,9 +146,9 @@ class _Facts:
 
     def _said(self) -> str | None:
         """The end that the worker wrote down in this attempt, if it came to one."""
-        events = read_all(self.run.worker_events)
-        ends = [e for e in events if e["kind"] == "end" and e["a"] == self.ended.attempt]
-        return str(ends[-1].get("state")) if ends else None
+        ends = [e for e in read_all(self.run.worker_events) if isinstance(e, End)]
+        mine = [e.state for e in ends if e.attempt == self.ended.attempt]
+        return mine[-1] if mine else None
 
     def _saved(self) -> str:
         step = self.now.resumable_from
@@ -261,7 +262,7 @@ class _Facts:
     def _is_named(self, loader: re.Match[str] | None) -> bool:
         """The kernel's log names the process that ended."""
         events = read_all(self.run.worker_events)
-        ours = {e.get("pid") for e in events if e["kind"] == "worker_started"}
+        ours = {e.pid for e in events if isinstance(e, WorkerStarted)}
         if loader is not None:
             ours |= {int(pid) for pid in re.findall(r"\d+", loader["pids"])}
         return bool(ours.intersection(self.ended.evidence.killed_pids))

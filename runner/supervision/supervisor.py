@@ -24,6 +24,12 @@ from typing import Any
 from profiles.errors import ExitCode
 from profiles.runs import devices, durable, identity, locks, people
 from profiles.runs.journal import Journal
+from profiles.runs.records.supervisor import (
+    Exit,
+    Restarted,
+    SupervisorStarted,
+    WorkerSpawned,
+)
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import newest_checkpoint
 from runner.supervision import console, control, engines, evidence, leftovers, outcome
@@ -63,7 +69,7 @@ class Supervisor:
 
     def supervise(self) -> None:
         """Run to the end and write exit.json."""
-        self.events.append("sup_started", pid=os.getpid())
+        self.events.append(SupervisorStarted(pid=os.getpid()))
         ended = self._run_attempt()
         while self._restarts(ended):
             ended = self._run_attempt()
@@ -73,7 +79,7 @@ class Supervisor:
             traceback.print_exc()
             content = outcome.unexplained(self.run, ended)
         self._write_record(content, ended)
-        self.events.append("exit", **{k: content[k] for k in ("state", "code", "what")})
+        self.events.append(Exit(**{k: content[k] for k in ("state", "code", "what")}))
 
     def _write_record(self, content: dict[str, Any], ended: Ended) -> None:
         try:
@@ -98,7 +104,7 @@ class Supervisor:
             self.run, self.attempt, self.events, lambda: _signal_group(worker.pid, signal.SIGKILL)
         )
         is_written = self._write_processes(worker=worker.pid)
-        self.events.append("worker_spawned", pid=worker.pid)
+        self.events.append(WorkerSpawned(pid=worker.pid))
         watch = evidence.Watch(worker.pid)
         with contextlib.suppress(OSError):  # a run without samples is still a run
             self._start_sampler(worker.pid)
@@ -217,7 +223,7 @@ class Supervisor:
         self.events = Journal(self.run.supervisor_events, attempt=self.attempt)
         step = newest_checkpoint(self.run) or 0
         what = f"restarted from step {step} in a clean process ({number} of {_MOST_RESTARTS})"
-        self.events.append("restarted", number=number, of=_MOST_RESTARTS, what=what)
+        self.events.append(Restarted(number=number, of=_MOST_RESTARTS, what=what))
         self._readdress()
         return True
 

@@ -17,8 +17,8 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from advisor.recipe import Recipe
-from profiles.data.dataset import OnBad, read_examples
-from profiles.data.formats import Example
+from profiles.data.dataset import read_examples
+from profiles.data.formats.spec import Example
 from runner.checks import chat_templates
 from runner.checks.chat_templates import CHOSEN_BY_MODEL, TEMPLATES
 
@@ -45,14 +45,14 @@ def set_template(tokenizer: PreTrainedTokenizerBase, choice: str, where: str) ->
 def load(recipe: Recipe, base_dir: Path, tokenizer: PreTrainedTokenizerBase) -> Splits:
     """Read, check and split the data of a recipe."""
     data = recipe.data
-    examples = _read(base_dir / data.train, data.format, data.on_bad)
+    examples = _read(recipe, base_dir / data.train)
     if any(e.messages for e in examples):
         if data.chat_template == CHOSEN_BY_MODEL:
             chat_templates.check(base_dir / recipe.model.id)
         set_template(tokenizer, data.chat_template, recipe.model.id)
     shares = [int(s) for s in data.split.split(":")]
     if data.eval is not None:
-        evaluation: Sequence[Example] = _read(base_dir / data.eval, data.format, data.on_bad)
+        evaluation: Sequence[Example] = _read(recipe, base_dir / data.eval)
         shares[1] = 0
         train, _, test = split(examples, shares, recipe.train.seed)
     else:
@@ -66,8 +66,10 @@ def load(recipe: Recipe, base_dir: Path, tokenizer: PreTrainedTokenizerBase) -> 
     )
 
 
-def _read(path: Path, data_format: str | None, on_bad: OnBad) -> list[Example]:
-    return [e for _, e in read_examples(path, format=data_format, on_bad=on_bad)]
+def _read(recipe: Recipe, path: Path) -> list[Example]:
+    data = recipe.data
+    rows = read_examples(path, format=data.format, on_bad=data.on_bad, tasks=(recipe.task,))
+    return [example for _, example in rows]
 
 
 def split(
@@ -107,12 +109,12 @@ def _columns(examples: Sequence[Example], *, assistant_only: bool) -> Dataset:
 
 
 def as_row(example: Example, *, assistant_only: bool) -> dict[str, Any]:
-    """TRL's columns: `messages`, or `prompt` and `completion`, or `text`."""
-    if not example.messages:
-        if example.text is not None:
-            return {"text": example.text}
-        return {"prompt": example.prompt, "completion": example.completion}
-    turns = [{"role": m.role, "content": m.content} for m in example.messages]
-    if assistant_only:
-        return {"messages": turns}
+    """TRL's columns: those of the example, of whose turns only the last one is learnt.
+
+    Or all the assistant's, with `assistant_only`.
+    """
+    columns = example.columns
+    if assistant_only or not example.messages:
+        return columns
+    turns = columns["messages"]
     return {"prompt": turns[:-1], "completion": turns[-1:]}

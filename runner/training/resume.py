@@ -13,7 +13,8 @@ from typing import Any
 
 from advisor.recipe import Recipe
 from profiles.errors import ExitCode, UserError
-from profiles.runs.journal import Record, read_all
+from profiles.runs.journal import read_all
+from profiles.runs.records.worker import OutOfMemory
 from profiles.runs.rundir import RunDir, read_json
 from runner import checkpoints
 
@@ -100,20 +101,17 @@ def _is_ours(folder: Path) -> bool:
 
 def pieces(run: RunDir, during: str) -> int:
     """Into how many pieces earlier attempts had to divide a micro-batch."""
-    events = [e for e in read_all(run.worker_events) if _is_division(e, during)]
-    found = [int(e["pieces"]) for e in events]
+    divided = [e for e in read_all(run.worker_events) if isinstance(e, OutOfMemory)]
+    found = [e.pieces for e in divided if e.during == during]
     error = read_json(run.error) or {}
     if during == "train" and error.get("clean_restart"):
         found.append(int(error.get("pieces", 1)))
     return max(found, default=1)
 
 
-def _is_division(event: Record, during: str) -> bool:
-    is_one = event["kind"] == "oom" and event.get("during") == during
-    return is_one and isinstance(event.get("pieces"), int)
-
-
-def _refuse_change(saved: Record, now: dict[str, Any], checkpoint: checkpoints.Checkpoint) -> None:
+def _refuse_change(
+    saved: dict[str, Any], now: dict[str, Any], checkpoint: checkpoints.Checkpoint
+) -> None:
     changed = [
         f"{_NAMES[key]} was {saved[key]}, is {value}"
         for key, value in now.items()

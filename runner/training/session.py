@@ -76,6 +76,7 @@ class Session:
             num_trainable=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
             reclaimed_bytes=reclaimed,
             device=str(trainer.args.device),
+            compute_capability=_compute_capability(trainer.args.device),
         )
         if start.path is None:
             trainer.before_steps = partial(self._base_evaluation, trainer, splits)
@@ -265,6 +266,13 @@ class Session:
         drifted = recipe_lock.keep(self.run, recipe_lock.resolve(self.recipe, self.base_dir))
         if drifted:
             self.events.append("drift", changed=list(drifted[:50]))
+
+
+def _compute_capability(device: torch.device) -> str | None:
+    """Like "8.0"; None without CUDA."""
+    if device.type != "cuda":
+        return None
+    return ".".join(map(str, torch.cuda.get_device_capability(device)))
 
 
 def _gpus_gone(run: RunDir) -> UserError:

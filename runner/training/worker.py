@@ -61,7 +61,6 @@ def _show_stacks_on_request(run: RunDir) -> None:
 
 def _train(run: RunDir, stop: StopFlag) -> int:
     recipe = recipes.parse(run.recipe.read_text(), where=str(run.recipe))
-    base_dir = Path(str((read_json(run.manifest) or {}).get("base_dir", run.path)))
     is_main = int(os.environ.get("RANK", "0")) == 0
     number = run.attempt()
     events = Journal(run.worker_events, attempt=number) if is_main else SilentJournal()
@@ -75,7 +74,7 @@ def _train(run: RunDir, stop: StopFlag) -> int:
         from runner.training.session import Session  # noqa: PLC0415  # torch: not before a sign of life
 
         attempt = Attempt(run=run, events=events, metrics=metrics, progress=heart, stop=stop)
-        return Session(attempt, recipe, base_dir).run_to_end()
+        return Session(attempt, recipe, run.base_dir()).run_to_end()
     except StopEarly:
         events.append("stop_accepted", step=heart.step, verb="stop")
         events.append("end", state=State.STOPPED, step=heart.step)

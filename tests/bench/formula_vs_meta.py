@@ -22,7 +22,8 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from advisor.cost import memory
-from advisor.plan import ALL_TARGETS, ATTENTION_TARGETS, Plan
+from advisor.plan import Plan
+from advisor.registry.low_rank import LowRank
 from profiles.facts import Model
 from profiles.models import catalog
 from profiles.models.dimensions import from_config
@@ -54,9 +55,9 @@ MODELS = (
 METHODS = (
     {"method": "full", "precision": "bf16"},
     {"method": "full", "precision": "bf16_pure"},
-    {"method": "lora", "rank": 16, "targets": ALL_TARGETS},
-    {"method": "lora", "rank": 16, "targets": ATTENTION_TARGETS},
-    {"method": "qlora", "rank": 16, "targets": ALL_TARGETS},
+    {"method": "lora", "rank": 16, "targets": "all"},
+    {"method": "lora", "rank": 16, "targets": "attention"},
+    {"method": "qlora", "rank": 16, "targets": "all"},
 )
 
 
@@ -96,12 +97,12 @@ def grid(num_layers: int | None, only: str) -> Iterator[Score]:
     cases = itertools.product(MODELS, METHODS, (False, True), ("chunked", "full"), (512, 4096))
     for name, method, checkpointing, loss, seq_len in cases:
         words = [f"{name.rpartition('/')[2]}", method["method"], method.get("precision", "bf16")]
-        words += [f"{len(method.get('targets', ()))} targets", f"{loss} loss", f"{seq_len} tokens"]
+        words += [f"targets {method.get('targets')}", f"{loss} loss", f"{seq_len} tokens"]
         words += ["recomputed"] if checkpointing else []
         text = ", ".join(words)
         if only in text:
             model, config = model_of(name, num_layers)
-            plan = Plan(seq_len=seq_len, checkpointing=checkpointing, loss=loss, **method)
+            plan = Plan.of(seq_len=seq_len, checkpointing=checkpointing, loss=loss, **method)
             yield compare(text, model, config, plan)
 
 
@@ -118,10 +119,14 @@ def model_of(name: str, num_layers: int | None) -> tuple[Model, dict[str, Any]]:
 
 def compare(name: str, model: Model, config: dict[str, Any], plan: Plan) -> Score:
     """The same plan both ways."""
+    asked: dict[str, Any] = {}
+    if isinstance(plan.settings, LowRank):
+        every = plan.settings.targets == "all"
+        asked = {"rank": plan.settings.rank}
+        asked["targets"] = "all-linear" if every else ATTENTION_LINEARS
     settings = Settings(
-        method=plan.method,
-        rank=plan.rank,
-        targets="all-linear" if plan.targets == ALL_TARGETS else ATTENTION_LINEARS,
+        method=plan.method.name,
+        **asked,
         precision=plan.precision,
         checkpointing=plan.checkpointing,
         loss=plan.loss,

@@ -91,7 +91,7 @@ def _fms(row: Row, model: Model, plan: Plan) -> Setup | Skip:
     config = found[1] if found else ""
     if "moe" in config:
         return Skip("ScatterMoE kernels are not described")
-    quantized, shards, foak = plan.base_bits < 16, plan.strategy == "fsdp", "foak" in config
+    quantized, shards, foak = plan.base_bits < 16, plan.engine.name == "fsdp", "foak" in config
     # The field copies accelerate.yaml; every quantized scenario passes --fp16 or --bf16.
     autocast = quantized or "no autocast" not in str(row.get("precision_mode"))
     old_mistral = model.model_type in {"mistral", "mixtral"}
@@ -99,7 +99,7 @@ def _fms(row: Row, model: Model, plan: Plan) -> Setup | Skip:
     stack = Stack(
         autocast=autocast,
         # accelerate makes flat parameters fp32 under mixed precision; Trainer leaves weights alone.
-        trained_fp32=plan.adapts or (shards and autocast),
+        trained_fp32=not plan.method.trains_base or (shards and autocast),
         fp32_norms=config.startswith("baseline") and not shards,
         gptq_group=_gptq_group(row),
         fused_norm=foak,
@@ -116,7 +116,6 @@ def _fms(row: Row, model: Model, plan: Plan) -> Setup | Skip:
     )
     loss = "liger" if "liger" in config else "fused" if foak else "full"
     precision = "fp16" if _is_fp16(row) else "bf16"
-    plan = replace(plan, double_quant=True)  # fms-acceleration-peft: bnb_4bit_use_double_quant
     return model, replace(plan, loss=loss, precision=precision, stack=stack)
 
 
@@ -154,7 +153,7 @@ def _litgpt(row: Row, model: Model, plan: Plan) -> Setup | Skip:
     """lit-gpt on Fabric: one GPT block for all models, adapters in the type of the base."""
     mixed = "mixed" in str(row.get("precision_mode"))
     recent = str(row.get("framework")).startswith("litgpt")  # 2024; "lit-gpt" in 2023
-    shards, quantized = plan.strategy == "fsdp", plan.base_bits < 16
+    shards, quantized = plan.engine.name == "fsdp", plan.base_bits < 16
     wide_heads = model.head_dim > 192 and not re.search("A100|H100", str(row.get("gpu_type")))
     stack = Stack(
         fp32_base=mixed,
@@ -208,7 +207,7 @@ def _trainer(row: Row, model: Model, plan: Plan) -> Setup:
     shards = plan.shards_weights
     stack = Stack(
         autocast=autocast,
-        trained_fp32=plan.adapts or (shards and autocast),
+        trained_fp32=not plan.method.trains_base or (shards and autocast),
         fp32_leftovers=plan.base_bits < 16,
         expanded_kv=model.num_kv_heads < model.num_heads,
         reentrant_checkpoints=plan.checkpointing,
@@ -255,7 +254,6 @@ def _torchtune(row: Row, model: Model, plan: Plan) -> Setup:
     )
     plan = replace(
         plan,
-        double_quant=True,  # torchao's NF4Tensor has no other kind
         offload="parameters" if offloads else "",
         loss="fused" if compiled and chunked else "full",
         precision="bf16_pure",

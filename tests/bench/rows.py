@@ -8,13 +8,14 @@ its source or its model.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from frameworks import refusal_of, setup_of
 from models import Skip, model_of
 
-from advisor.plan import ALL_TARGETS, ATTENTION_TARGETS, MLP_TARGETS, Plan
+from advisor.plan import Plan
+from advisor.registry.low_rank import ALL_TARGETS, ATTENTION_TARGETS, MLP_TARGETS
 
 if TYPE_CHECKING:
     from profiles.facts import Model
@@ -101,8 +102,13 @@ def case_of(row: Row) -> Case | Skip:
     setup = setup_of(row, model, plan)
     if isinstance(setup, Skip):
         return setup
+    model, plan = setup
+    # fms-acceleration's plug-in and torchao's NF4Tensor always quantize the scales too.
+    if not re.search("fms-|^torchtune", str(row.get("framework"))):
+        double = bool(re.search(r"(?<!no )double|-dq", str(row.get("quant_type"))))
+        plan = replace(plan, stack=replace(plan.stack, double_quant=double))
     unknown = "data_dependent_seq_len" in (row.get("flags") or ())
-    return Case(*setup, measures(row), unknown or not isinstance(row["seq_len"], int))
+    return Case(model, plan, measures(row), unknown or not isinstance(row["seq_len"], int))
 
 
 def measures(row: Row) -> str:
@@ -130,16 +136,18 @@ def _plan(row: Row) -> Plan | Skip:
     targets, rank = _targets(row) if adapts else (), _first(row.get("rank"))
     if adapts and not (targets and rank):
         return Skip(f"rank {row.get('rank')}, targets {row.get('target_modules')}")
-    return Plan(
-        method=method,
+    bits = _bits(row)
+    settings: dict[str, Any] = {"bits": bits} if bits < 16 and method != "full" else {}
+    if adapts:
+        method = "qlora" if bits < 16 else "lora"
+        dropout = _first(row.get("lora_dropout")) or 0.0
+        settings |= {"rank": int(rank or 0), "dropout": dropout, "targets": targets}
+    return Plan.of(
+        method,
+        **settings,
         seq_len=length,
         micro_batch=int(batch),
         accumulation=_accumulation(row),
-        rank=int(rank or 0) if adapts else 0,
-        dropout=_first(row.get("lora_dropout")) or 0.0 if adapts else 0.0,
-        targets=targets,
-        bits=_bits(row),
-        double_quant=bool(re.search(r"(?<!no )double|-dq", str(row.get("quant_type")))),
         optimizer=optimizer,
         checkpointing=str(row.get("gradient_checkpointing")).startswith("y"),
         packing=bool(re.search(r"^packed|^fixed, packed|full sequences", kind)),

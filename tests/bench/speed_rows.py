@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from typing import Any
 
 from models import Skip, model_of
 from speed_units import Row, SkippedError, measured, number, required, row_tokens
 
-from advisor.plan import ALL_TARGETS, ATTENTION_TARGETS, LORA_METHODS, MLP_TARGETS, Plan
+from advisor.plan import Plan
+from advisor.registry.low_rank import ALL_TARGETS, ATTENTION_TARGETS, MLP_TARGETS
 from advisor.stack import Stack
 from profiles.errors import UserError
 from profiles.facts import Machine, Model, Origin
@@ -135,18 +137,22 @@ def plan_of(row: Row, model: Model) -> tuple[Plan, bool]:
     tokens, known = row_tokens(row)
     precision, stack = _precision(row, method)
     extras = " ".join(map(str, row.get("extra") or ())).lower()
-    adapts = method in LORA_METHODS
+    settings: dict[str, Any] = {}
+    if method in {"lora", "qlora"}:
+        settings = {
+            "rank": number(row.get("rank")) or 16,
+            "dropout": float(number(row.get("lora_dropout"), float) or 0),
+            "targets": _targets(row),
+        }
+    if method == "qlora":
+        settings["bits"] = number(row.get("quant_bits")) or 4
     return (
-        Plan(
-            method=method,
+        Plan.of(
+            method,
+            **settings,
             seq_len=tokens,
             micro_batch=required(row, "micro_batch_size"),
             accumulation=_accumulation(row),
-            rank=(number(row.get("rank")) or 16) if adapts else 0,
-            dropout=float(number(row.get("lora_dropout"), float) or 0) if adapts else 0.0,
-            targets=_targets(row) if adapts else (),
-            bits=number(row.get("quant_bits")) if adapts else None,
-            double_quant="no double" not in str(row.get("quant_type")),
             optimizer=_optimizer(str(row.get("optimizer")).lower()),
             precision=precision,
             checkpointing=_checkpointing(row),
@@ -171,7 +177,7 @@ def _method(row: Row) -> str:
         bits = number(row.get("quant_bits")) or 16
         if bits not in {4, 8, 16, 32}:
             raise SkippedError(f"{bits}-bit weights")
-        return "qlora" if bits == 4 and said == "lora" else said
+        return "qlora" if bits < 16 and said == "lora" else said
     raise SkippedError(f"method not modelled: {row['method']}")
 
 
@@ -203,6 +209,7 @@ def _stack(stack: Stack, row: Row, extras: str) -> Stack:
     upcast = "baseline" in framework or "prepare_model_for_kbit" in str(row.get("weight_dtype"))
     return replace(
         stack,
+        double_quant="no double" not in str(row.get("quant_type")),
         fused_norm=triton or compiled or unsloth,
         fused_rope=triton or compiled or unsloth,
         fused_mlp="use_liger_kernel" in extras or compiled or unsloth,

@@ -15,16 +15,37 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from profiles.runs import durable, identity
 from profiles.runs.journal import Journal
+from profiles.runs.records.metrics import Step
+from profiles.runs.records.worker import (
+    Checkpoint,
+    End,
+    SaveBegun,
+    StopAccepted,
+    TrainBegun,
+    WorkerStarted,
+)
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import State
 from runner import checkpoints
 from runner.supervision import control
 
 STEP_SECONDS = 0.02
+STEP = Step(
+    step=0,
+    seconds=STEP_SECONDS,
+    phases={"other": STEP_SECONDS},
+    rows=1,
+    padded_tokens=1,
+    tokens=1,
+    label_tokens=1,
+    longest=1,
+    rss_peak_bytes=1,
+)
 CHATTER = ("\r" + "#" * 1000) * 1000 + "\n"
 
 
@@ -50,11 +71,11 @@ class Double:
 
     def save(self, step):
         """Commit a checkpoint with one file."""
-        self.events.append("save_begun", step=step)
+        self.events.append(SaveBegun(step=step))
         staging = checkpoints.stage(self.run, step)
         (staging / "weights").write_text(str(step))
         checkpoints.commit(self.run, staging, step)
-        self.events.append("checkpoint", step=step, seconds=0.0, bytes=1)
+        self.events.append(Checkpoint(step=step, seconds=0.0, bytes=1))
 
     def beat(self, step):
         """Rewrite the heartbeat, unless it is lost."""
@@ -71,24 +92,24 @@ class Double:
             verb = request.verb if request.attempt == self.attempt else "ignored"
             control.answer(self.run, request, verb)
             if verb == "stop":
-                self.events.append("stop_accepted", step=step, verb=verb)
+                self.events.append(StopAccepted(step=step, verb=verb))
                 return True
         return self.asked_by_signal
 
     def train(self):
         """Step from the newest checkpoint to the end; returns the exit code."""
         me = identity.of_process(os.getpid())
-        self.events.append("worker_started", pid=os.getpid(), start=me.start)
+        self.events.append(WorkerStarted(pid=os.getpid(), start=me.start))
         sound, _ = checkpoints.newest_sound(self.run)
         start = sound.step if sound else 0
-        self.events.append("train_begun", step=start, num_steps=self.num_steps)
+        self.events.append(TrainBegun(step=start, num_steps=self.num_steps))
         if "blocked" in self.habits:
             # In a session of its own, as torchrun's ranks are: no signal to a group reaches it
             command = [sys.executable, "-c", "import time; time.sleep(600)"]
             subprocess.Popen(command, start_new_session=True)
         for step in range(start + 1, self.num_steps + 1):
             time.sleep(STEP_SECONDS)
-            self.metrics.append("step", sync=False, step=step)
+            self.metrics.append(replace(STEP, step=step), sync=False)
             self.beat(step)
             if "chatty" in self.habits:
                 sys.stdout.write(CHATTER)
@@ -116,7 +137,7 @@ class Double:
         final = self.run.path / ".tmp-model"
         final.mkdir(exist_ok=True)
         durable.publish_dir(final, self.run.model)
-        self.events.append("end", state=State.FINISHED, step=self.num_steps)
+        self.events.append(End(state=State.FINISHED, step=self.num_steps))
         return 0
 
 

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
+from on_disk import read_all
 
 from profiles.runs import identity, rundir
-from profiles.runs.journal import read_all
 from profiles.runs.rundir import read_json
 from profiles.runs.state import status
 from runner.supervision import launch, leftovers

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from doubles import end_everything, kill, steps_done, wait_for
+from on_disk import read_all
 
 from profiles.runs import notices
-from profiles.runs.journal import read_all
 from profiles.runs.state import State, status
 from runner import checkpoints
 from runner.supervision import launch

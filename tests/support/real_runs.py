@@ -6,9 +6,11 @@ import os
 import time
 from pathlib import Path
 
+from on_disk import read_all
+
 from advisor import recipe as recipes
 from profiles.runs import durable, rundir
-from profiles.runs.journal import Journal, SilentJournal, read_all
+from profiles.runs.journal import Journal, SilentJournal
 from runner.training.attempt import Attempt
 from runner.training.stopping import StopFlag
 

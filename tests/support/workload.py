@@ -19,10 +19,14 @@ from pathlib import Path
 
 import pytest
 from faulty_disk import Crash, Fault, FaultyDisk
+from on_disk import read_all
+from record_examples import example
 
 from profiles.errors import UserError
 from profiles.runs import durable, rundir
-from profiles.runs.journal import Journal, read_all
+from profiles.runs.journal import Journal
+from profiles.runs.records.metrics import Loss
+from profiles.runs.records.worker import Answer, Checkpoint, End, Resumed
 from profiles.runs.rundir import read_json
 from runner import checkpoints
 
@@ -95,10 +99,10 @@ class World:
             checkpoints.set_aside(checkpoint)
             self.rotten.discard(checkpoint.step)
         start = sound.step if sound else 0
-        events.append("resumed", from_step=start)
+        events.append(Resumed(from_step=start, passed_over=()))
         until = END_AT if self._has_ended("stopped") else STOP_AT
         for step in range(start + 10, until + 10, 10):
-            metrics.append("step", sync=False, step=step)
+            metrics.append(Loss(step=step, loss=1.0), sync=False)
             self._save(events, step)
             self._mark(step)
         metrics.sync()
@@ -106,7 +110,7 @@ class World:
             self._save(events, until)
             self._pin()
         self._publish(events, until)
-        events.append("end", state="finished" if until == END_AT else "stopped")
+        events.append(End(state="finished" if until == END_AT else "stopped", step=until))
 
     def _save(self, events, step):
         _retry(self._commit, step)
@@ -120,7 +124,7 @@ class World:
     def acknowledge(self, events, step):
         """Write the event; people are told once it is on the device."""
         before = events.num_failed_syncs
-        events.append("checkpoint", step=step)
+        events.append(example(Checkpoint, step=step))
         if events.num_waiting == 0 and events.num_failed_syncs == before:
             self.told.add(step)
 
@@ -162,7 +166,7 @@ class World:
 
     def _publish(self, events, step):
         _retry(self._publish_once, step)
-        events.append("published", step=step)
+        events.append(example(Answer, step=step))
         self.has_model = True
 
     def _publish_once(self, step):

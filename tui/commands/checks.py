@@ -1,4 +1,4 @@
-"""`advisor model show`, `recipe check`: look, start nothing."""
+"""`advisor methods`, `model show`, `recipe check`: look, start nothing."""
 
 from __future__ import annotations
 
@@ -17,6 +17,17 @@ def model(text: str, *, as_json: bool) -> int:
         plain.show_json(found)
     else:
         plain.show(model_page.lines(found, plain.page_width()))
+    return 0
+
+
+def methods(*, as_json: bool) -> int:
+    """Print all that can be chosen by name."""
+    from tui.pages import methods as page  # noqa: PLC0415
+
+    if as_json:
+        plain.show_json(page.document())
+    else:
+        plain.show(page.lines(plain.page_width()))
     return 0
 
 

@@ -8,7 +8,8 @@ from profiles.machines import machine, planned
 from profiles.models import find_model
 from profiles.runs import rundir
 from tui import plain
-from tui.commands.recommend import Request, check_prices, read_data, usage
+from tui.commands.recommend import check_prices, read_data, usage
+from tui.commands.request import Request
 from tui.pages import comparison as page
 
 

@@ -7,18 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from profiles.data import dataset
+from profiles.data import dataset, formats
 from profiles.data.dataset import Inspected, OnBad
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Model
 from profiles.models import chat_template, find_model
+from profiles.quantities import count_text, percent_text
 from tui import plain
 from tui.pages import data as page
-from tui.terminal import count_text, percent_text
 
 _SHOWN_FROM_BYTES = 20_000_000
 """Smaller files are done before a person looks for progress."""
-_CHATS = ("messages", "sharegpt", "alpaca")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +84,7 @@ def _look(path: str, asked: Asked, base: Model | None) -> _Result:
     finally:
         if progress is not None:
             sys.stderr.write("\r\033[K")
-    if folder is not None and found.dataset.format in _CHATS:
+    if folder is not None and formats.by_name(found.dataset.format).is_chat:
         more = (*chat_template.warnings(folder), *found.dataset.warnings)
         found = replace(found, dataset=replace(found.dataset, warnings=more))
     return _Result(path=path, found=found)

@@ -15,6 +15,7 @@ from profiles import installation
 from profiles.errors import ExitCode, UserError
 from profiles.machines import machine
 from profiles.models import model as models
+from profiles.quantities import duration_text
 from profiles.runs import durable, rundir
 from runner.checks import preflight
 from runner.demo_text import instruction_rows
@@ -22,10 +23,11 @@ from runner.supervision import engines, launch
 from tui import plain, report
 from tui.commands import profile
 from tui.commands import recommend as advice
+from tui.commands.request import Asked
 from tui.follow import follow
 from tui.pages import machine as machine_page
 from tui.pages import recommendation as advice_page
-from tui.terminal import duration_text, look_at_terminal
+from tui.terminal import look_at_terminal
 
 _NUM_ROWS = 1200
 _SEED = 1
@@ -49,7 +51,7 @@ def demo() -> int:
 
     _say(3, "what the advisor recommends")
     model = models.from_folder(base)
-    found = advice.find(model, str(data), machine.probe(folder), advice.Asked())
+    found = advice.find(model, str(data), machine.probe(folder), Asked())
     plain.show([advice_page.headline(found), *advice_page.path(found, width)])
 
     _say(4, "the training, in a process of its own")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from advisor import findings, recipe
-from advisor.cost import memory
 from advisor.findings import Report
 from advisor.recipe import Recipe
 from profiles.errors import ExitCode, UserError
 from profiles.models import model
+from profiles.runs import notices, rundir
 from profiles.runs import run as runs
-from profiles.runs import rundir
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import status
 from tui import output, plain
@@ -50,29 +50,25 @@ def profile(
 
 def load(run: RunDir) -> Report:
     """Facts, prediction and findings of a run; UserError if it has no step yet."""
-    facts = runs.from_run_dir(run)
+    facts, num_damaged = runs.from_run_dir(run)
+    lacking = notices.passed_over(num_damaged)
     if facts is None:
         raise UserError(
             "there is nothing to report yet",
-            why="the run has not finished one training step",
+            why="; ".join(filter(None, ["no finished training step is recorded", lacking])),
             do="`advisor watch` shows what it does, `advisor logs` what it said",
             where=str(run.path),
             code=ExitCode.NO_INPUT,
         )
     made = recipe_of(run)
-    base = model.from_folder(_base_dir(run) / made.model.id)
-    backend = "cpu" if facts.device == "cpu" else "cuda"
-    predicted = memory.estimate(base, made.to_plan(facts.longest), backend=backend)
-    return findings.report(facts, made, base, predicted)
+    base = model.from_folder(run.base_dir() / made.model.id)
+    found = findings.report(facts, made, base)
+    return replace(found, not_measured=(*found.not_measured, lacking)) if lacking else found
 
 
 def recipe_of(run: RunDir) -> Recipe:
     """The recipe a run was started with."""
     return recipe.parse(run.recipe.read_text(), where=str(run.recipe))
-
-
-def _base_dir(run: RunDir) -> Path:
-    return Path(str((rundir.read_json(run.manifest) or {}).get("base_dir", run.path)))
 
 
 def _out(out: Path | None) -> Path:
@@ -99,7 +95,7 @@ def _applied(run: RunDir, report: Report, ids: tuple[str, ...]) -> Recipe:
             code=ExitCode.USAGE,
         )
     content = findings.patched(recipe_of(run), [known[i] for i in ids])
-    base = _base_dir(run)
+    base = run.base_dir()
     # the new recipe may lie elsewhere than the old one, so its inputs are named in full
     content["model"]["id"] = str((base / content["model"]["id"]).resolve())
     content["data"]["train"] = str((base / content["data"]["train"]).resolve())

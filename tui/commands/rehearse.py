@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from advisor.choice import checks, wants, words
 from advisor.choice.recommend import Recommendation
-from profiles.errors import ExitCode, UserError
+from profiles.errors import ExitCode
 from profiles.facts import Machine, Model
-from tui import plain, rehearsal
-from tui.commands.recommend import Request
+from runner.rehearsal import client
+from runner.rehearsal.answers import Rehearsed
+from tui import plain
+from tui.commands.request import Request
 from tui.pages import rehearsal as page
 from tui.pages.recommendation import machine_text
-from tui.rehearsal import Rehearsed
 
 
 def of(found: Recommendation) -> Rehearsed:
     """The recommended plan rehearsed, or the recipe's where that has no rehearsal."""
-    picks = [found.fit, *([found.runnable.fit] if found.runnable else [])]
-    plans = [fit.plan for fit in picks if rehearsal.can_rehearse(fit.plan)]
-    if not plans:
-        raise UserError(
-            f"{found.fit.plan.method} cannot be rehearsed",
-            why="it keeps something in RAM, or no library builds it on one device",
-            do="leave --rehearse out: the formula knows it",
-            where="--rehearse",
-            code=ExitCode.USAGE,
-        )
-    _say(found.model, words.RUNGS.get(plans[0].method, plans[0].method))
-    return rehearsal.rehearse(found.model, plans[0], found.machine)
+    plan = client.choose(found)
+    _say(found.model, plan.method.title)
+    return client.rehearse(found.model, plan, found.machine)
 
 
 def unmodelled(base: Model, target: Machine, request: Request) -> int:
     """Rehearse what the runner has, where no formula holds; exit code 71 if nothing fits."""
-    wishes = request.asked.wishes()
-    checks.check(replace(base, unmodelled=""), target, None, wishes)
+    plans = client.least_plans(base, target, request.asked.wishes())
     _say(base, "every method that may fit")
-    tried = list(rehearsal.try_all(base, target, wants.seq_len(base, None, wishes)))
+    tried = [client.attempt(base, plan, target) for plan in plans]
     if request.as_json:
         from tui.pages import recommendation_json  # noqa: PLC0415
 

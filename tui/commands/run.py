@@ -7,6 +7,7 @@ from pathlib import Path
 from advisor import recipe as recipes
 from advisor.recipe import Recipe
 from profiles.errors import ExitCode, UserError
+from profiles.quantities import bytes_text, count_text
 from profiles.runs import rundir
 from profiles.runs.rundir import RunDir
 from runner.checks import preflight, replay
@@ -14,7 +15,6 @@ from runner.supervision import launch
 from tui import plain
 from tui.commands import inputs, save
 from tui.follow import follow as follow_run
-from tui.terminal import bytes_text, count_text
 
 _SHOWN = 16
 """Characters of a hash that tell two files apart."""

@@ -6,8 +6,8 @@ from advisor.choice import words
 from advisor.choice.recommend import Alternative, Recommendation
 from advisor.choice.unlock import Unlock
 from profiles.facts import GIB
+from profiles.quantities import bytes_text, count_text
 from tui.plain import table, wrap
-from tui.terminal import bytes_text, count_text
 
 _INDENT = " " * 6
 _HEADER = ("", "method", "fits", "peak, GiB", "tokens/s", "hours", "runs")
@@ -37,7 +37,7 @@ def _cells(row: Alternative, chosen: str | None) -> tuple[str, ...]:
     memory, speed = row.fit.memory, row.fit.speed
     return (
         ">" if row.rung == chosen else "",
-        words.RUNGS[row.rung],
+        words.title(row.rung),
         "yes" if row.possible else "no",
         f"{_gib(memory.low_bytes)}-{_gib(memory.high_bytes)}",
         count_text(speed.tokens_per_second) if speed and row.possible else "-",
@@ -85,13 +85,13 @@ def above(found: Recommendation, *, most: int | None = None) -> str:
 
     The advisor's own sentence repeats what is free; here the numbers of the row are enough.
     """
-    for row in found.alternatives:
-        if found.above.startswith(f"not {words.RUNGS[row.rung]}: "):
-            need = f"needs up to {bytes_text(row.fit.memory.high_bytes)}"
-            is_short = row.fit.memory.high_bytes > row.fit.budget_bytes
-            parts = [need if is_short else row.why_not, _would_fit(row, _device(found), most)]
-            return f"not {words.RUNGS[row.rung]}: {'; '.join(part for part in parts if part)}"
-    return found.above
+    row = next((row for row in found.alternatives if row.is_above), None)
+    if row is None:
+        return ""
+    need = f"needs up to {bytes_text(row.fit.memory.high_bytes)}"
+    is_short = row.fit.memory.high_bytes > row.fit.budget_bytes
+    parts = [need if is_short else row.why_not, _would_fit(row, _device(found), most)]
+    return f"not {words.title(row.rung)}: {'; '.join(part for part in parts if part)}"
 
 
 def _words(way: Unlock, device: str) -> str:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from advisor.choice.compare import Row
 from advisor.choice.recommend import Recommendation
 from profiles.facts import GIB
+from profiles.quantities import count_text
 from tui.pages import alternatives
 from tui.pages.model import size
 from tui.plain import table, wrap
-from tui.terminal import count_text, num_cells
+from tui.terminal import num_cells
 
 _INDENT = " " * 4
 _HEADER = ("machine", "method", "GPUs", "peak/free GiB", "tokens/s", "hours", "cost")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from profiles.data.repeats import Likeness
 from profiles.facts import Dataset, Origin, TokenStats
+from profiles.quantities import bytes_text, count_text, percent_text
 from tui.plain import facts, wrap
-from tui.terminal import bytes_text, clean, count_text, percent_text
+from tui.terminal import clean
 
 _MOST_COLUMNS = 12
 _MOST_LABELS = 6

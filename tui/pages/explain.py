@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 from advisor import precision
 from advisor.cost import sharding, weights
 from advisor.graph.network import network
-from advisor.plan import WHOLE_METHODS
 from profiles.facts import GIB
+from profiles.quantities import bytes_text, count_text
 from tui.pages.memory import component, when_and_where
 from tui.plain import table, wrap
-from tui.terminal import bytes_text, count_text
 
 if TYPE_CHECKING:
     from advisor.choice.fit import Fit
-    from advisor.cost.memory import MemoryEstimate, Moment
-    from advisor.graph.tape import Size
+    from advisor.cost.memory import MemoryEstimate
+    from advisor.cost.moments import Moment
     from advisor.plan import Plan
+    from advisor.tape import Size
     from profiles.facts import Model
 
 LEVEL = "level 1: formula"
@@ -125,13 +125,13 @@ def _ingredients(model: Model, plan: Plan) -> list[tuple[str, str, str]]:
         *_weights(model, plan),
         _row("trained", f"{count_text(trained)} weights", f"{_type(plan, width)}"),
         _row("gradients", bytes_text(weights.gradient_bytes(model, plan)), f"{width} B a weight"),
-        _row("optimizer", bytes_text(resident), _per(resident, trained, plan.optimizer)),
+        _row("optimizer", bytes_text(resident), _per(resident, trained, plan.optimizer.name)),
         _row("paged states", bytes_text(paged), "there for the step only") if paged else None,
         *_layers(model, plan),
     ]
     if plan.num_gpus > 1:
         divided = f"weights by {shares.weights}, gradients by {shares.gradients}"
-        rows.append(_row("on each GPU", plan.strategy, f"{divided}, states by {shares.states}"))
+        rows.append(_row("on each GPU", plan.engine.name, f"{divided}, states by {shares.states}"))
     return [row for row in rows if row]
 
 
@@ -146,7 +146,7 @@ def _per(num_bytes: float, trained: int, name: str) -> str:
 def _weights(model: Model, plan: Plan) -> list[tuple[str, str, str]]:
     """The base by the types it is stored in."""
     whole = weights.base_bytes(model, plan)
-    if plan.base_bits == 16 or plan.method in WHOLE_METHODS:
+    if plan.base_bits == 16:
         return [_row("weights", bytes_text(whole), _wide(model, plan))]
     narrow = weights.linear_params(model, plan)
     scales, leftover = weights.scale_bytes(model, plan), precision.leftover_width(plan)
@@ -163,7 +163,7 @@ def _weights(model: Model, plan: Plan) -> list[tuple[str, str, str]]:
 def _wide(model: Model, plan: Plan) -> str:
     """Like "70 553 706 496 in bf16"; frozen parts beside trained fp32 stay in 16 bits."""
     width, frozen = precision.base_width(plan), model.vision_params
-    if plan.method == "freeze":
+    if plan.method.trains_base:
         frozen = model.num_params - weights.trained_params(model, plan)
     if width == 2 or not frozen:
         return f"{count_text(model.num_params)} in {_type(plan, width)}"

@@ -5,7 +5,12 @@
 
 from __future__ import annotations
 
+from advisor.registry.lookup import ENGINES
+from profiles.data import formats
+from profiles.data.formats.spec import SFT
 from tui.plain import table, wrap
+
+_FORMATS = formats.names(SFT)
 
 RECOMMENDATION = {
     "schema": "2; within it keys are only added",
@@ -35,7 +40,7 @@ RECOMMENDATION = {
     "machine.ram_free_bytes": "",
     "machine.disk_free_bytes": "",
     "data.path": "data is null without --data",
-    "data.format": "alpaca, sharegpt, messages, prompt_completion or text",
+    "data.format": " or ".join([", ".join(_FORMATS[:-1]), _FORMATS[-1]]),
     "data.num_rows": "usable rows",
     "data.num_tasks": "distinct values of a column `task`, else 1",
     "data.mean_tokens": "of a row",
@@ -52,6 +57,7 @@ RECOMMENDATION = {
     "recommended.learning_rate": "to start from",
     "recommended.epochs": "",
     "recommended.plan.*": "method, batch, rank, precision, strategy: what the estimate is of",
+    "recommended.plan.settings.*": "the method's own, by its keys in a recipe",
     "recommended.settings[].name": "hyper-parameter to start from",
     "recommended.settings[].value": "as text",
     "recommended.settings[].reason": "",
@@ -94,7 +100,7 @@ RECOMMENDATION = {
     "rehearsal.moments[].moment": "forward, loss_backward, layer_backward or optimizer_step",
     "rehearsal.moments[].bytes": "rehearsed",
     "rehearsal.moments[].formula_bytes": "",
-    "rehearsal.low_bytes": "of the device; null where the plan divides weights over devices",
+    "rehearsal.low_bytes": "of the device; null if the plan is divided or not the recommended",
     "rehearsal.high_bytes": "",
     "rehearsal.fits": "the high end fits in what is free",
     "rehearsal.seconds": "that it took",
@@ -113,7 +119,7 @@ RECOMMENDATION = {
     "alternatives[].expected_bytes": "",
     "alternatives[].high_bytes": "",
     "alternatives[].num_gpus": "",
-    "alternatives[].strategy": "single, ddp, zero1, zero2, zero3 or fsdp",
+    "alternatives[].strategy": f"one of {', '.join(ENGINES.names())}",
     "alternatives[].tokens_per_second": "",
     "alternatives[].hours": "",
     "alternatives[].why_not": "null for the chosen one",

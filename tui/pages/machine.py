@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from profiles.facts import Gpu, Machine
+from profiles.quantities import bytes_text
 from tui.plain import facts, wrap
-from tui.terminal import bytes_text
 
 
 def lines(machine: Machine, width: int) -> list[str]:

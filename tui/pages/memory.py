@@ -6,10 +6,12 @@ Decides how the moments and components of `advisor/cost/memory.py` are called fo
 from __future__ import annotations
 
 from advisor.choice.fit import Fit
-from advisor.cost.memory import MemoryEstimate, Moment
+from advisor.cost.memory import MemoryEstimate
+from advisor.cost.moments import Moment
+from profiles.quantities import bytes_text
 from tui.plain import wrap
 from tui.plain_bars import stacked
-from tui.terminal import Symbols, bytes_text
+from tui.terminal import Symbols
 
 MOMENTS = {
     "forward": "as the forward pass ends",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from profiles.facts import Model, Origin
 from profiles.models.parameters import active_params
+from profiles.quantities import bytes_text, count_text
 from tui.plain import facts
-from tui.terminal import bytes_text, count_text
 
 _COUNTED = {
     Origin.MEASURED: "as its weight files say",

@@ -9,14 +9,15 @@ from advisor.choice.fit import Fit
 from advisor.choice.recommend import Pick, Recommendation
 from advisor.cost.speed import cost
 from profiles.facts import Machine
+from profiles.quantities import bytes_text, count_text, duration_text
 from tui.pages import alternatives, memory
 from tui.pages.machine import names
 from tui.pages.model import size
 from tui.plain import facts, table, wrap
-from tui.terminal import Symbols, bytes_text, count_text, duration_text
+from tui.terminal import Symbols
 
 if TYPE_CHECKING:
-    from tui.rehearsal import Rehearsed
+    from runner.rehearsal.answers import Rehearsed
 
 
 class Shown(NamedTuple):
@@ -79,8 +80,8 @@ def headline(found: Recommendation) -> str:
 
 def in_short(rung: str, fit: Fit) -> str:
     """Like "LoRA rank 8, about 17.8 GiB at the peak"."""
-    rank = f" rank {fit.plan.rank}" if fit.plan.adapts else ""
-    return f"{words.RUNGS[rung]}{rank}, about {bytes_text(fit.memory.expected_bytes)} at the peak"
+    name = " ".join(filter(None, (words.title(rung), fit.plan.method.in_short(fit.plan.settings))))
+    return f"{name}, about {bytes_text(fit.memory.expected_bytes)} at the peak"
 
 
 def _answer(found: Recommendation, width: int, price: float | None) -> list[str]:
@@ -109,7 +110,7 @@ def _answer(found: Recommendation, width: int, price: float | None) -> list[str]
 
 def _nearest(found: Recommendation) -> str:
     """What is drawn below it where nothing fits."""
-    names = [words.RUNGS[row.rung] for row in found.alternatives if row.fit == found.fit]
+    names = [words.title(row.rung) for row in found.alternatives if row.fit == found.fit]
     return f"{names[0]}; {_batch(found.fit)}" if names else _batch(found.fit)
 
 
@@ -149,10 +150,10 @@ def _batch(fit: Fit) -> str:
 
 def _how(fit: Fit) -> str:
     plan = fit.plan
-    parts = [plan.precision, f"{plan.loss} loss", plan.optimizer]
+    parts = [plan.precision, f"{plan.loss} loss", plan.optimizer.name]
     parts.append("activations recomputed" if plan.checkpointing else "activations kept")
-    if plan.strategy != "single":
-        parts.append(f"{plan.strategy} over {plan.num_gpus} GPUs")
+    if plan.engine.several:
+        parts.append(f"{plan.engine.name} over {plan.num_gpus} GPUs")
     if plan.offload:
         parts.append(f"{plan.offload} in RAM")
     return ", ".join(parts)

@@ -7,10 +7,12 @@ from several places says so in `origin`: measured, table, predicted, user or def
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from advisor.choice import words
 from advisor.cost.speed import cost
+from advisor.registry.low_rank import LowRank
 from tui.pages import facts_json
 
 if TYPE_CHECKING:
@@ -23,15 +25,11 @@ if TYPE_CHECKING:
     from advisor.choice.wishes import Wish
     from advisor.cost.memory import MemoryEstimate
     from advisor.cost.speed import SpeedEstimate
+    from advisor.plan import Plan
     from profiles.facts import Machine, Model
-    from tui.rehearsal import Rehearsed, Tried
+    from runner.rehearsal.answers import Rehearsed, Tried
 
 SCHEMA = 2
-_PLAN = (
-    *("method", "seq_len", "micro_batch", "accumulation", "effective_batch", "num_gpus"),
-    *("strategy", "offload", "rank", "alpha", "dropout", "targets", "base_bits", "optimizer"),
-    *("precision", "checkpointing", "loss", "packing"),
-)
 
 
 def document(
@@ -40,7 +38,7 @@ def document(
     """All of `advisor recommend --json`."""
     best = {
         "rung": found.rung,
-        "name": words.RUNGS[found.rung] if found.rung else None,
+        "name": words.title(found.rung) if found.rung else None,
         "fits": found.rung is not None,
         "runs": found.runs,
         "why": found.detour or f"the tree ends at: {found.leaf.name}",
@@ -99,7 +97,7 @@ def _machine_row(found: Recommendation, row: Row) -> dict[str, Any]:
         "fits": row.rung is not None,
         "runs": row.runs,
         "num_gpus": row.num_gpus,
-        "strategy": found.fit.plan.strategy,
+        "strategy": found.fit.plan.engine.name,
         "peak_bytes": row.peak_bytes,
         "peak_high_bytes": found.fit.memory.high_bytes,
         "free_bytes": row.free_bytes,
@@ -132,7 +130,7 @@ def _recipe(pick: Pick, epochs: float, price: float | None) -> dict[str, Any]:
     """What --save writes."""
     return {
         "rung": pick.rung,
-        "name": words.RUNGS[pick.rung],
+        "name": words.title(pick.rung),
         "why": pick.why or None,
         "learning_rate": pick.learning_rate,
         "epochs": epochs,
@@ -143,11 +141,38 @@ def _recipe(pick: Pick, epochs: float, price: float | None) -> dict[str, Any]:
 
 def _choice(fit: Fit, settings: Sequence[Setting]) -> dict[str, Any]:
     return {
-        "plan": {name: getattr(fit.plan, name) for name in _PLAN},
+        "plan": _plan(fit.plan),
         "settings": [{"name": s.name, "value": s.value, "reason": s.reason} for s in settings],
         "memory": _memory(fit.memory, fit.budget_bytes),
         "ram": {"need_bytes": fit.host_bytes, "free_bytes": fit.host_budget_bytes},
         "speed": _speed(fit.speed, fit.real_tokens_per_second) if fit.speed else None,
+    }
+
+
+def _plan(plan: Plan) -> dict[str, Any]:
+    """What is named, the batch, and the method's settings; adapters' ones are there for all."""
+    settings: Any = plan.settings
+    ranked = settings if isinstance(settings, LowRank) else None
+    return {
+        "method": plan.method.name,
+        "seq_len": plan.seq_len,
+        "micro_batch": plan.micro_batch,
+        "accumulation": plan.accumulation,
+        "effective_batch": plan.effective_batch,
+        "num_gpus": plan.num_gpus,
+        "strategy": plan.engine.name,
+        "offload": plan.offload,
+        "rank": ranked.rank if ranked else 0,
+        "alpha": ranked.alpha if ranked else 0,
+        "dropout": ranked.dropout if ranked else 0.0,
+        "targets": ranked.target_names if ranked else (),
+        "base_bits": plan.base_bits,
+        "optimizer": plan.optimizer.name,
+        "precision": plan.precision,
+        "checkpointing": plan.checkpointing,
+        "loss": plan.loss,
+        "packing": plan.packing,
+        "settings": asdict(settings),
     }
 
 
@@ -189,39 +214,36 @@ def _memory(estimate: MemoryEstimate, free: int) -> dict[str, Any]:
 def _rehearsal(fit: Fit, found: Rehearsed) -> dict[str, Any]:
     """Level 2 beside level 1, of the same plan on one device."""
     formula = found.formula_moments
-    low, high = found.on_device(fit.memory)
-    comparable = not found.divided and found.plan.method == fit.plan.method
-    allocated = found.formula.allocated_bytes if found.formula else None
+    use = found.on_device(fit)
     return {
         "level": 2,
-        "method": found.plan.method,
+        "method": found.plan.method.name,
         "allocated_bytes": found.peak_bytes,
-        "formula_bytes": allocated,
-        "difference": found.peak_bytes / allocated - 1 if allocated else None,
+        "formula_bytes": found.formula.allocated_bytes if found.formula else None,
+        "difference": found.difference,
         "moments": [
             {"moment": name, "bytes": value, "formula_bytes": formula.get(name)}
             for name, value in found.moments.items()
         ],
-        "low_bytes": low if comparable else None,
-        "high_bytes": high if comparable else None,
-        "fits": high <= fit.budget_bytes if comparable else None,
+        "low_bytes": use.low_bytes if use else None,
+        "high_bytes": use.high_bytes if use else None,
+        "fits": use.fits if use else None,
         "seconds": found.seconds,
     }
 
 
 def _tried(one: Tried) -> dict[str, Any]:
-    low, expected, high = one.device_bytes
-    known = one.rehearsed is not None
+    use = one.device
     return {
-        "method": one.plan.method,
-        "rank": one.plan.rank,
+        "method": one.plan.method.name,
+        "rank": getattr(one.plan.settings, "rank", 0),
         "seq_len": one.plan.seq_len,
         "fits": one.fits,
         "why_not_rehearsed": one.why or None,
         "allocated_bytes": one.rehearsed.peak_bytes if one.rehearsed else None,
-        "low_bytes": low if known else None,
-        "expected_bytes": expected if known else None,
-        "high_bytes": high if known else None,
+        "low_bytes": use.low_bytes if use else None,
+        "expected_bytes": use.expected_bytes if use else None,
+        "high_bytes": use.high_bytes if use else None,
         "free_bytes": one.free_bytes,
     }
 
@@ -242,7 +264,7 @@ def _alternative(row: Alternative, chosen: str | None) -> dict[str, Any]:
     memory, speed = row.fit.memory, row.fit.speed
     return {
         "rung": row.rung,
-        "name": words.RUNGS[row.rung],
+        "name": words.title(row.rung),
         "chosen": row.rung == chosen,
         "fits": row.fits,
         "possible": row.possible,
@@ -251,7 +273,7 @@ def _alternative(row: Alternative, chosen: str | None) -> dict[str, Any]:
         "expected_bytes": memory.expected_bytes,
         "high_bytes": memory.high_bytes,
         "num_gpus": row.fit.plan.num_gpus,
-        "strategy": row.fit.plan.strategy,
+        "strategy": row.fit.plan.engine.name,
         "tokens_per_second": speed.tokens_per_second if speed else None,
         "hours": row.hours,
         "why_not": row.why_not or None,

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from advisor.choice.fit import Fit
 from profiles.facts import GIB, Model
+from profiles.quantities import bytes_text, count_text, duration_text
+from runner.rehearsal.answers import Rehearsed, Tried
 from tui.pages.model import size
 from tui.plain import facts, table, wrap
-from tui.rehearsal import Rehearsed, Tried
-from tui.terminal import bytes_text, count_text, duration_text
 
 _MOMENTS = {
     "forward": "forward pass and loss",
@@ -17,13 +17,12 @@ _MOMENTS = {
     "layer_backward": "layers' backward pass",
     "optimizer_step": "optimizer's step",
 }
-_NAMES = {"full": "full fine-tuning", "lora": "LoRA", "qlora": "QLoRA 4-bit"}
 
 
 def lines(found: Rehearsed, fit: Fit, width: int) -> list[str]:
     """The table of moments, and what it means for the device."""
     plan = found.plan
-    batch = f"{plan.method}, {plan.micro_batch} x {count_text(plan.seq_len)} tokens"
+    batch = f"{plan.method.name}, {plan.micro_batch} x {count_text(plan.seq_len)} tokens"
     how = f"the model's own code, on tensors without memory ({batch})"
     took = f"rehearsed in {duration_text(found.seconds)}"
     return [
@@ -38,8 +37,8 @@ def _moments(found: Rehearsed) -> list[str]:
     formula = found.formula_moments
     header = ("torch's own count", "formula", "rehearsed", "difference")
     rows = [
-        _row(words, formula.get(name), found.moments.get(name, 0))
-        for name, words in _MOMENTS.items()
+        _row(title, formula.get(name), found.moments.get(name, 0))
+        for name, title in _MOMENTS.items()
     ]
     allocated = found.formula.allocated_bytes if found.formula else None
     rows.append(_row("peak", allocated, found.peak_bytes))
@@ -54,13 +53,14 @@ def _row(name: str, formula: int | None, rehearsed: int) -> tuple[str, str, str,
 
 
 def _verdict(found: Rehearsed, fit: Fit) -> str:
-    if found.plan.method != fit.plan.method:
-        return "this is what a saved recipe would run; the recommended method has no rehearsal"
-    if found.divided:
+    if found.asked != fit.plan:
+        return "this is what a saved recipe would run; the recommended plan has no rehearsal"
+    use = found.on_device(fit)
+    if use is None:
         return "both are of the whole model on one device; the plan divides it"
-    low, high = found.on_device(fit.memory)
-    verdict = "it fits" if high <= fit.budget_bytes else "it does NOT fit"
-    span = f"{bytes_text(low)} to {bytes_text(high)} of {bytes_text(fit.budget_bytes)} free"
+    verdict = "it fits" if use.fits else "it does NOT fit"
+    ends = f"{bytes_text(use.low_bytes)} to {bytes_text(use.high_bytes)}"
+    span = f"{ends} of {bytes_text(use.free_bytes)} free"
     return f"on the device, with what lies outside torch's count: {span}: {verdict}"
 
 
@@ -90,11 +90,11 @@ def unmodelled(model: Model, tried: Sequence[Tried], where: str, width: int) -> 
 
 
 def _tried(one: Tried) -> tuple[str, str, str, str]:
-    rank = f" rank {one.plan.rank}" if one.plan.adapts else ""
-    name = _NAMES[one.plan.method] + rank
-    if one.rehearsed is None:
+    rank = one.plan.method.in_short(one.plan.settings)
+    name = f"{one.plan.method.title} {rank}".rstrip()
+    if one.rehearsed is None or one.device is None:
         return name, "no", "", f"{one.why}: not rehearsed"
-    low, _, high = one.device_bytes
+    peak = f"{one.device.low_bytes / GIB:.1f}-{one.device.high_bytes / GIB:.1f}"
     when = f"the peak comes in the {_MOMENTS[one.rehearsed.winner]}"
     took = f"took {duration_text(one.rehearsed.seconds)}"
-    return name, "yes" if one.fits else "no", f"{low / GIB:.1f}-{high / GIB:.1f}", f"{when}; {took}"
+    return name, "yes" if one.fits else "no", peak, f"{when}; {took}"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 
+from profiles.quantities import duration_text
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import Status
 from tui.plain import table
-from tui.terminal import clean, duration_text
+from tui.terminal import clean
 
 
 def runs(found: list[tuple[RunDir, Status]]) -> list[str]:

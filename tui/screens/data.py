@@ -40,6 +40,4 @@ class DataScreen(PathForm[Dataset]):
 
     def go_on(self) -> None:
         """To the recommendation."""
-        from tui.screens.recommendation import RecommendationScreen  # noqa: PLC0415
-
-        self.app.push_screen(RecommendationScreen(self.desk))
+        self.desk.open("recommendation")

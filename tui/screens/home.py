@@ -11,6 +11,7 @@ from textual.widgets.option_list import Option
 
 from profiles import installation
 from profiles.machines import machine
+from profiles.quantities import duration_text
 from profiles.runs import rundir
 from profiles.runs.state import Status, status
 from tui import keys
@@ -18,7 +19,7 @@ from tui.pages import machine as machine_page
 from tui.pages import status as status_page
 from tui.screens.layer import Layer
 from tui.screens.parts import Page, Rows
-from tui.terminal import duration_text, harmless
+from tui.terminal import harmless
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -103,11 +104,9 @@ class Home(Layer):
             return
         run = rundir.RunDir(rundir.run_root() / event.option_id)
         if status(run).state.is_over:
-            from tui.screens.report import ReportScreen  # noqa: PLC0415  # screens load when used
-
-            self.app.push_screen(ReportScreen(self.desk, run))
+            self.desk.open("report", run)
         else:
-            self._watch(run)
+            self.desk.open("live", run)
 
     def action_watch(self) -> None:
         """Open the live screen of the highlighted run, in whatever state."""
@@ -115,30 +114,19 @@ class Home(Layer):
         if chosen is None:
             self.say("there is no run to watch; n makes one")
         else:
-            self._watch(rundir.RunDir(rundir.run_root() / chosen))
-
-    def _watch(self, run: RunDir) -> None:
-        from tui.screens.live import LiveScreen  # noqa: PLC0415
-
-        self.app.push_screen(LiveScreen(self.desk, run))
+            self.desk.open("live", rundir.RunDir(rundir.run_root() / chosen))
 
     def action_new(self) -> None:
         """Begin with the model."""
-        from tui.screens.model import ModelScreen  # noqa: PLC0415
-
-        self.app.push_screen(ModelScreen(self.desk))
+        self.desk.open("model")
 
     def action_machine(self) -> None:
         """Open the machine's page, all of it."""
-        from tui.screens.pager import Pager  # noqa: PLC0415
-
         found = self._machine
         if found is None:
             self.say("still looking at the machine")
             return
-        self.app.push_screen(
-            Pager(self.desk, "this machine", lambda width: machine_page.lines(found, width))
-        )
+        self.desk.open("page", "this machine", lambda width: machine_page.lines(found, width))
 
     def action_back(self) -> None:
         """There is nothing behind the first screen."""

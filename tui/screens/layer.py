@@ -20,7 +20,7 @@ from textual.widgets import Static
 from profiles.errors import ExitCode, UserError
 from tui import keys
 from tui.desk import Desk, working_runs
-from tui.plain import error_lines
+from tui.plain import error_lines, table
 from tui.screens.parts import Rows, fitting
 from tui.terminal import clean
 
@@ -164,9 +164,7 @@ class Layer(Screen[None]):
 
     def action_help(self) -> None:
         """Show the keys of this screen."""
-        from tui.screens.pager import Pager  # noqa: PLC0415  # a pager is a layer
-
-        self.app.push_screen(Pager(self.desk, "keys", help_lines(self.ACTIONS)))
+        self.desk.open("page", "keys", help_lines(self.ACTIONS))
 
     def action_back(self) -> None:
         """Cancel what is being done, or go one layer back."""
@@ -197,8 +195,6 @@ def _unexpected(error: Exception) -> UserError:
 
 def help_lines(actions: tuple[keys.Action, ...]) -> Callable[[int], list[str]]:
     """Write the help page."""
-    from tui.plain import table  # noqa: PLC0415
-
     return lambda width: [
         *table(keys.help_rows(actions), indent="  ", width=width),
         "",

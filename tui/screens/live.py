@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from textual.containers import Grid
 from textual.widget import Widget
 
+from profiles.quantities import duration_text
+from profiles.runs import notices
 from profiles.runs.rundir import read_json
 from profiles.runs.state import State
 from tui import keys, seen
@@ -19,7 +21,7 @@ from tui.screens import panes
 from tui.screens.ask import Ask
 from tui.screens.layer import Layer
 from tui.screens.parts import Panel, Rows
-from tui.terminal import clean, duration_text
+from tui.terminal import clean
 from tui.widgets.chart import Chart
 
 if TYPE_CHECKING:
@@ -170,8 +172,9 @@ class LiveScreen(Layer):
             return clean(self.live.status.notice)
         if (silent := self.live.silent_seconds(time.time())) is not None:
             return f"no event for {duration_text(silent)}"
-        is_behind = isinstance(self.app, PacedApp) and self.app.pace.is_behind
-        return "this display is behind the run: the connection is slow" if is_behind else ""
+        if isinstance(self.app, PacedApp) and self.app.pace.is_behind:
+            return "this display is behind the run: the connection is slow"
+        return notices.passed_over(self.live.num_damaged)
 
     def _ending(self) -> list[str]:
         """How it ended and what can be done."""
@@ -236,15 +239,11 @@ class LiveScreen(Layer):
 
     def action_report(self) -> None:
         """Where memory and time went."""
-        from tui.screens.report import ReportScreen  # noqa: PLC0415  # screens load when used
-
-        self.app.push_screen(ReportScreen(self.desk, self.run_dir))
+        self.desk.open("report", self.run_dir, over_curves=True)
 
     def action_console(self) -> None:
         """Open the console log at its end."""
-        from tui.screens.console import ConsoleScreen  # noqa: PLC0415
-
-        self.app.push_screen(ConsoleScreen(self.desk, self.run_dir))
+        self.desk.open("console", self.run_dir)
 
     def action_copy(self) -> None:
         """Give the id to the clipboard and to the eye."""

@@ -45,6 +45,4 @@ class ModelScreen(PathForm[Model]):
 
     def go_on(self) -> None:
         """To the data."""
-        from tui.screens.data import DataScreen  # noqa: PLC0415  # screens load when used
-
-        self.app.push_screen(DataScreen(self.desk))
+        self.desk.open("data")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 
+from profiles.quantities import bytes_text, count_text, duration_text, percent_text
 from tui.plain_bars import meter
-from tui.terminal import Symbols, bytes_text, clean, count_text, duration_text, percent_text
+from tui.terminal import Symbols, clean
 
 if TYPE_CHECKING:
+    from profiles.runs.records.sampler import GpuUsage
     from tui.live import LiveRun
 
 _WORDS = {"data": "data wait"}
@@ -31,39 +33,30 @@ def gpu_rows(live: LiveRun, width: int, height: int, symbols: Symbols) -> list[s
     return rows
 
 
-def gpus_of(live: LiveRun) -> list[dict[str, Any]]:
+def gpus_of(live: LiveRun) -> tuple[GpuUsage, ...]:
     """Of the newest sample; empty on a CPU."""
-    gpus = (live.sample or {}).get("gpus")
-    return [gpu for gpu in gpus if isinstance(gpu, dict)] if isinstance(gpus, list) else []
+    return live.sample.gpus if live.sample is not None else ()
 
 
-def _meter_row(gpu: dict[str, Any], width: int, symbols: Symbols) -> str:
-    used, total = _number(gpu.get("used_bytes")), _number(gpu.get("total_bytes"))
-    index = clean(str(gpu.get("index", "?")), 3)
+def _meter_row(gpu: GpuUsage, width: int, symbols: Symbols) -> str:
+    used, total = gpu.used_bytes, gpu.total_bytes
     amount = "unknown"
     if used is not None and total is not None:
         amount = f"{used / 2**30:.1f}/{total / 2**30:.0f} GiB"
-    label = f"{index} {amount} "
+    label = f"{gpu.index} {amount} "
     return label + meter(used, total, max(0, width - len(label)), symbols)
 
 
-def _live_row(gpu: dict[str, Any]) -> str:
-    parts = []
-    for name, text in (
-        ("utilization_percent", "{:.0f} % busy"),
-        ("power_watts", "{:.0f} W"),
-        ("temperature_celsius", "{:.0f} C"),
-    ):
-        if (value := _number(gpu.get(name))) is not None:
-            parts.append(text.format(value))
-    throttle = gpu.get("throttle")
-    if isinstance(throttle, list) and throttle:
-        parts.append("throttled: " + ", ".join(clean(str(reason), 20) for reason in throttle))
+def _live_row(gpu: GpuUsage) -> str:
+    values = (
+        (gpu.utilization_percent, "% busy"),
+        (gpu.power_watts, "W"),
+        (gpu.temperature_celsius, "C"),
+    )
+    parts = [f"{value:.0f} {unit}" for value, unit in values if value is not None]
+    if gpu.throttle:
+        parts.append("throttled: " + ", ".join(clean(reason, 20) for reason in gpu.throttle))
     return "  " + "  ".join(parts)
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
 
 
 def memory_caption(live: LiveRun) -> str:

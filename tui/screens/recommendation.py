@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 
 from advisor.choice import recommend as advice
 from profiles.machines import machine
+from profiles.quantities import bytes_text, duration_text
 from profiles.runs import rundir
 from tui import keys
-from tui.commands.recommend import Asked
+from tui.commands.request import Asked
 from tui.pages import recommendation as page
 from tui.plain import error_lines, wrap
 from tui.screens.ask import Ask, AskText
 from tui.screens.layer import Layer
 from tui.screens.parts import Page, Rows
-from tui.terminal import bytes_text, clean, duration_text
+from tui.terminal import clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -215,9 +216,7 @@ class RecommendationScreen(Layer):
 
     def _watch(self, run: RunDir) -> None:
         """To the live screen; behind it lies home, not the form."""
-        from tui.screens.live import LiveScreen  # noqa: PLC0415  # screens load when used
-
         app, desk = self.app, self.desk
         for _ in app.screen_stack[1:]:
             app.pop_screen()
-        app.push_screen(LiveScreen(desk, run))
+        desk.open("live", run)

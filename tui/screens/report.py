@@ -21,13 +21,17 @@ if TYPE_CHECKING:
 
 
 class ReportScreen(Layer):
-    """Lines to scroll; the same as `advisor profile` prints."""
+    """Lines to scroll; the same as `advisor profile` prints.
+
+    `over_curves`: the run's live screen lies right below, and is gone back to rather than opened.
+    """
 
     ACTIONS = keys.REPORT
 
-    def __init__(self, desk: Desk, run: RunDir) -> None:
+    def __init__(self, desk: Desk, run: RunDir, *, over_curves: bool = False) -> None:
         super().__init__(desk)
         self.run_dir = run
+        self._over_curves = over_curves
 
     def content(self) -> Iterable[Widget]:
         """Title and page."""
@@ -66,19 +70,14 @@ class ReportScreen(Layer):
 
     def action_watch(self) -> None:
         """Open the curves of this run."""
-        from tui.screens.live import LiveScreen  # noqa: PLC0415  # screens load when used
-
-        below = self.app.screen_stack[-2]
-        if isinstance(below, LiveScreen):
+        if self._over_curves:
             self.app.pop_screen()
         else:
-            self.app.push_screen(LiveScreen(self.desk, self.run_dir))
+            self.desk.open("live", self.run_dir)
 
     def action_console(self) -> None:
         """Open the console log at its end."""
-        from tui.screens.console import ConsoleScreen  # noqa: PLC0415
-
-        self.app.push_screen(ConsoleScreen(self.desk, self.run_dir))
+        self.desk.open("console", self.run_dir)
 
     def action_copy(self) -> None:
         """Give the id to the clipboard and to the eye."""

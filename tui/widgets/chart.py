@@ -11,7 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tui.terminal import Symbols, clean, short_text, value_text
+from profiles.quantities import short_text, value_text
+from tui.terminal import Symbols, clean
 from tui.widgets.lines import Lines
 
 if TYPE_CHECKING:

@@ -1,0 +1,199 @@
+"""The tables of a recipe: closed, immutable, strictly typed.
+
+What can be chosen by name is looked up in the registry; the tables of methods are made from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    create_model,
+    model_validator,
+)
+
+from advisor.path_syntax import InputPath
+from advisor.plan import Precision
+from advisor.registry.engines import SINGLE
+from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, nearest
+from advisor.registry.optimizers import ADAMW
+from advisor.registry.spec import Key, MethodSpec, Settings, keys_of
+from profiles.data import formats
+
+MOST_STEPS = 10**9
+
+
+def known(names: Callable[[], Sequence[str]], kind: str) -> tuple[AfterValidator, WithJsonSchema]:
+    """One of the names that there are by then; ValueError with the nearest for another."""
+
+    def check(name: str) -> str:
+        if name not in names():
+            raise ValueError(f"there is no {kind} of this name; {nearest(name, names())}")
+        return name
+
+    return AfterValidator(check), WithJsonSchema({"type": "string", "enum": list(names())})
+
+
+class Section(BaseModel):
+    """A table of the recipe: closed, immutable, strictly typed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+
+
+class ModelSection(Section):
+    """[model]: what is fine-tuned."""
+
+    id: InputPath
+    """Local folder with config.json, safetensors and tokenizer; relative to the recipe."""
+
+
+class DataSection(Section):
+    """[data]: what it learns from."""
+
+    train: InputPath
+    """File, relative to the recipe."""
+    eval: InputPath | None = None
+    """File for evaluation; without it a part of `train` is split off."""
+    format: Annotated[str, *known(formats.names, "data format")] | None = None
+    """Found out from the rows if not given."""
+    max_length: int = Field(default=1024, ge=8, le=1 << 20)
+    """Tokens; longer rows are cut."""
+    packing: bool = False
+    """Fill every row up to max_length with several examples."""
+    split: str = Field(default="8:1:1", pattern=r"^[1-9]\d{0,3}:\d{1,4}:\d{1,4}$")
+    """Train : eval : test, drawn with `train.seed`; exact duplicates stay on one side."""
+    on_bad: Literal["error", "skip"] = "error"
+    chat_template: Literal["model", "chatml", "plain"] = "model"
+    """`model`: the tokenizer's own; the others are for base models that have none."""
+
+
+class MethodSection(Section):
+    """[method]: what is trained; a subclass for each method has its settings as keys."""
+
+    name: str
+
+    @property
+    def spec(self) -> MethodSpec:
+        """The method."""
+        return METHODS[self.name]
+
+    @property
+    def settings(self) -> Settings:
+        """As the method's family takes them."""
+        keys = keys_of(self.spec.settings)
+        return self.spec.settings(**{key: getattr(self, key) for key in keys})
+
+
+@lru_cache(maxsize=128)
+def method_section(spec: MethodSpec) -> type[MethodSection]:
+    """The table of one method: its name, and a key for each of its settings."""
+    name: Any = (Literal[spec.name], spec.name)
+    keys: dict[str, Any] = {
+        key: (_type_of(field.default, about), Field(default=field.default, **_bounds(about)))
+        for key, (field, about) in keys_of(spec.settings).items()
+    }
+    doc = f'[method] name = "{spec.name}": {spec.title}.'
+    return create_model(
+        f"{spec.name}_method", __base__=MethodSection, __doc__=doc, name=name, **keys
+    )
+
+
+def _type_of(default: Any, about: Key) -> Any:
+    if about.names:
+        return Annotated[Any, BeforeValidator(_choice_or_names(about.choices))]
+    return Literal[about.choices] if about.choices else type(default)
+
+
+def _bounds(about: Key) -> dict[str, Any]:
+    found = {"ge": about.ge, "le": about.le, "lt": about.lt, "description": about.doc}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _choice_or_names(choices: tuple[str, ...]) -> Callable[[Any], Any]:
+    """One of the words, or a list of names."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, str) and value in choices:
+            return value
+        if isinstance(value, list | tuple) and value and all(_is_name(one) for one in value):
+            return tuple(value)
+        words = ", ".join(f'"{word}"' for word in choices)
+        raise ValueError(f"must be {words} or a list of names")
+
+    return check
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value.isidentifier()
+
+
+class TrainSection(Section):
+    """[train]: how it learns."""
+
+    epochs: float = Field(default=1.0, gt=0, le=1000)
+    max_steps: int | None = Field(default=None, ge=1, le=MOST_STEPS)
+    """Optimizer steps; takes precedence over epochs."""
+    learning_rate: float | None = Field(default=None, gt=0, le=1)
+    """Default: the method's own, such as 2e-4 for LoRA and 1e-5 for full fine-tuning."""
+    scheduler: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the steps."""
+    optimizer: Annotated[str, *known(OPTIMIZERS.names, OPTIMIZERS.kind)] = ADAMW.name
+    weight_decay: float = Field(default=0.01, ge=0, le=1)
+    max_grad_norm: float = Field(default=1.0, gt=0, le=1e6)
+    micro_batch: int = Field(default=1, ge=1, le=4096)
+    """Rows per device and forward pass."""
+    accumulation: int = Field(default=1, ge=1, le=4096)
+    """Forward passes per optimizer step."""
+    precision: Precision = "bf16"
+    checkpointing: bool = False
+    """Recompute activations in the backward pass."""
+    loss: Literal["chunked", "full"] = "chunked"
+    """`chunked` never holds the whole logits."""
+    workers: int = Field(default=0, ge=0, le=64)
+    """Processes that prepare batches; 0: the training process itself."""
+    eval_every: int | None = Field(default=None, ge=1, le=MOST_STEPS)
+    """Steps; default: five times in a run."""
+    save_every: int | None = Field(default=None, ge=1, le=MOST_STEPS)
+    """Steps; default: five times in a run."""
+    log_every: int = Field(default=1, ge=1, le=MOST_STEPS)
+    keep_checkpoints: int = Field(default=3, ge=2, le=MOST_STEPS)
+    on_spike: Literal["warn", "pause", "stop"] = "warn"
+    """What to do when the loss stays above twice its average."""
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+
+
+class HardwareSection(Section):
+    """[hardware]: on how many devices, and how they share the work."""
+
+    strategy: Annotated[str, *known(ENGINES.names, ENGINES.kind)] = SINGLE.name
+    gpus: int = Field(default=1, ge=1, le=1024)
+
+    @model_validator(mode="after")
+    def _single_is_one(self) -> HardwareSection:
+        if ENGINES[self.strategy].several != (self.gpus > 1):
+            alone = ", ".join(f'"{engine.name}"' for engine in ENGINES if not engine.several)
+            raise ValueError(f"strategy {alone} goes with gpus = 1, every other with more")
+        return self
+
+
+class PlanSection(Section):
+    """[plan]: what was predicted when this was recommended; read by reports, never by training."""
+
+    machine: str | None = Field(default=None, max_length=500)
+    peak_bytes: int | None = None
+    peak_low_bytes: int | None = None
+    peak_high_bytes: int | None = None
+    tokens_per_second: float | None = None
+    hours: float | None = None
+    advisor_version: str | None = Field(default=None, max_length=100)
+    path: tuple[str, ...] = Field(default=(), strict=False, max_length=1000)
+    """The questions and answers that led here."""

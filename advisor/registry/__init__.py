@@ -1,0 +1,1 @@
+"""Whatever can be chosen by name, each thing described once."""

@@ -1,0 +1,43 @@
+"""What a method may do to the operations of a layer: the tape as methods see it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from advisor.stack import Stack
+    from advisor.tape import Tape, Value
+    from profiles.facts import Model
+
+
+class LayerTape(Protocol):
+    """Appends operations to one layer's tape; `graph.pieces` is what stands behind it."""
+
+    tape: Tape
+    model: Model
+    trained: int
+    """Bytes of a trained weight."""
+
+    @property
+    def stack(self) -> Stack:
+        """How the framework carries the mathematics out."""
+
+    @property
+    def is_quantized(self) -> bool:
+        """The frozen linears have few bits."""
+
+    def value(
+        self, name: str, inputs: tuple[Value, ...], size: float, width: int, **kw: Any
+    ) -> Value:
+        """An operation whose result has `size` elements of `width` bytes a token."""
+
+    def cast(self, x: Value, width: int) -> Value:
+        """`x` in another type, or itself."""
+
+    def add(self, a: Value, b: Value) -> Value:
+        """Sum of both."""
+
+    def matmul(
+        self, x: Value, name: str, weights: int, n_out: float, width: int, *, trains: bool
+    ) -> Value:
+        """Product with a matrix of `width` bytes an element, under the plan's autocast."""

@@ -1,0 +1,232 @@
+"""Low-rank adapters beside frozen linears (arXiv 2106.09685), and on a quantized base.
+
+Decides which linears are adapted, what an adapter computes (PEFT 0.21), and where in the documents'
+range of learning rates to start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from advisor.registry.spec import MethodSpec, Rate, Settings, Shown, key
+from advisor.tape import once, per_token
+
+if TYPE_CHECKING:
+    from advisor.registry.layer_tape import LayerTape
+    from advisor.tape import Matrix, Value
+    from profiles.facts import Model
+
+ATTENTION_TARGETS: Final = ("q_proj", "k_proj", "v_proj", "o_proj")
+MLP_TARGETS: Final = ("gate_proj", "up_proj", "down_proj")
+ALL_TARGETS: Final = ATTENTION_TARGETS + MLP_TARGETS
+TARGET_GROUPS: Final = {"all": ALL_TARGETS, "attention": ATTENTION_TARGETS}
+EXPERTS: Final = "experts"
+"""A target: the routed experts of a mixture."""
+PARTS: Final = {
+    "qkv_proj": ("q_proj", "k_proj", "v_proj"),
+    "gate_up_proj": ("gate_proj", "up_proj"),
+    "q_a_proj": ("q_proj",),
+    "q_b_proj": ("q_proj",),
+    "kv_a_proj_with_mqa": ("k_proj", "v_proj"),
+    "kv_b_proj": ("k_proj", "v_proj"),
+}
+"""Linears that do the work of several of Llama's."""
+_LARGE: Final = 30_000_000_000
+_HIGH_RANK: Final = 64
+_RANGE: Final = "documents: LoRA 1e-4 to 5e-4"
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank(Settings):
+    """[method] of LoRA: its size, its weight, and the linears that get one."""
+
+    rank: int = key(16, "width of the adapters", ge=1, le=1024)
+    alpha: int = key(32, "adapters count alpha / rank times", ge=1, le=4096)
+    dropout: float = key(0.0, "share of an adapter's inputs that is dropped", ge=0, lt=1)
+    targets: str | tuple[str, ...] = key(
+        "all", "adapted linears", choices=tuple(TARGET_GROUPS), names=True
+    )
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """The targets by the names of Llama-style blocks."""
+        return TARGET_GROUPS[self.targets] if isinstance(self.targets, str) else self.targets
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedLowRank(LowRank):
+    """[method] of QLoRA: adapters beside weights of few bits (arXiv 2305.14314)."""
+
+    bits: int = key(4, "of the frozen weights", choices=(4, 8), not_yet=(8,))
+
+    @property
+    def base_bits(self) -> int:
+        """NF4 with double quantization, or LLM.int8."""
+        return self.bits
+
+
+def rank_on(settings: LowRank, model: Model, name: str) -> int:
+    """Of a linear's adapter: beside experts PEFT takes the MLP's names for theirs."""
+    if model.experts is not None and name in MLP_TARGETS:
+        return 0
+    is_target = not {name, *PARTS.get(name, ())}.isdisjoint(settings.target_names)
+    return settings.rank if is_target else 0
+
+
+def expert_rank(settings: LowRank) -> int:
+    """PEFT takes a mixture's MLP targets for its experts."""
+    names = settings.target_names
+    return settings.rank if EXPERTS in names or set(names).issuperset(MLP_TARGETS) else 0
+
+
+def num_added(_model: Model, _settings: LowRank, matrices: Sequence[Matrix]) -> int:
+    """P = sum of r (in + out) over the adapted linears."""
+    return sum([m.rank * (m.n_in + m.n_out) * m.copies for m in matrices if m.rank])
+
+
+def adapted(tape: LayerTape, settings: LowRank, x: Value, result: Value, matrix: Matrix) -> Value:
+    """PEFT: result + B(A(dropout(x))) * scaling, in the adapter's type or under autocast."""
+    rank, n_in, n_out = matrix.rank, matrix.n_in, matrix.n_out
+    if not rank:
+        return result
+    if tape.stack.fused_adapters and tape.is_quantized:
+        return _fused(tape, settings, x, result, matrix)
+    entered = x
+    x = wide = tape.cast(x, tape.trained)
+    if settings.dropout > 0:
+        x = tape.value("dropout", (x,), n_in, tape.trained, kept=per_token(n_in))
+    name = matrix.name
+    low = tape.matmul(x, f"{name}.lora_A", rank * n_in, rank, tape.trained, trains=True)
+    high = tape.matmul(low, f"{name}.lora_B", rank * n_out, n_out, tape.trained, trains=True)
+    scaled = tape.value("scale", (high,), n_out, high.width)
+    total = tape.cast(tape.add(result, scaled), result.width)
+    tape.tape.hold(entered, wide)
+    return total
+
+
+def _fused(tape: LayerTape, settings: LowRank, x: Value, result: Value, matrix: Matrix) -> Value:
+    """One kernel adds the adapter's product to the result in place."""
+    x = entered = tape.cast(x, 2)
+    weights = matrix.rank * (matrix.n_in + matrix.n_out)
+    if settings.dropout > 0:
+        x = tape.value("dropout", (x,), matrix.n_in, 2)
+    return tape.value(
+        name="fused_lora",
+        inputs=(tape.cast(result, 2), entered, x),
+        size=matrix.n_out,
+        width=2,
+        saved=(entered, x),
+        weight_grad=once(tape.trained * weights),
+        flops=2 * weights,
+        weight_flops=2 * weights,
+    )
+
+
+def adapted_parts(
+    tape: LayerTape,
+    settings: LowRank,
+    x: Value,
+    result: Value,
+    name: str,
+    parts: Sequence[tuple[str, int]],
+) -> Value:
+    """One adapter for each part of a joined linear that is a target (lit-gpt's LoRA)."""
+    chosen = [width for part, width in parts if part in settings.target_names]
+    if not chosen:
+        return result
+    rank, width, n_in = settings.rank, tape.trained, round(x.elements)
+    for part_width in chosen:
+        tape.tape.add_matrix(name, n_in, part_width, rank=rank)
+    x = tape.cast(x, width)
+    if settings.dropout > 0:
+        x = tape.value("dropout", (x,), n_in, width, kept=per_token(n_in))
+    ranks, part, n_out = rank * len(chosen), sum(chosen), sum(width for _, width in parts)
+    low = tape.matmul(x, f"{name}.lora_A", ranks * n_in, ranks, width, trains=True)
+    high = tape.matmul(low, f"{name}.lora_B", rank * part, part, width, trains=True)
+    if part < n_out:
+        # Filled up with zeros; index_copy keeps what it copies.
+        high = tape.value("index_copy", (high,), n_out, high.width, saved=(high,))
+    return tape.add(result, tape.value("scale", (high,), n_out, high.width))
+
+
+def units(settings: LowRank) -> int:
+    """FSDP1 wraps both matrices of every adapter (peft.utils.other.fsdp_auto_wrap_policy)."""
+    return 2 * len(settings.target_names)
+
+
+def rate(model: Model, settings: LowRank) -> Rate:
+    """The lower end for a large model or a high rank."""
+    if model.num_params >= _LARGE or settings.rank >= _HIGH_RANK:
+        return Rate(1e-4, f"{_RANGE}; the lower end for a large model or a high rank")
+    return Rate(DEFAULT_RATE, _RANGE)
+
+
+def in_short(settings: LowRank) -> str:
+    """Like "rank 16"."""
+    return f"rank {settings.rank}"
+
+
+def shows(settings: LowRank, _model: Model) -> tuple[Shown, ...]:
+    """What an adapter is set to."""
+    names = settings.target_names
+    return (
+        Shown("rank", str(settings.rank), ""),
+        Shown("alpha", str(settings.alpha), "twice the rank, the usual choice"),
+        Shown(
+            "dropout",
+            f"{settings.dropout:g}",
+            "costs a copy of every adapted input; raise to 0.1 if it over-fits",
+        ),
+        Shown(
+            "targets",
+            "all linears" if set(names) >= set(ALL_TARGETS) else ", ".join(names),
+            "attention and MLP; more targets help more than a higher rank",
+        ),
+    )
+
+
+DEFAULT_RATE: Final = 2e-4
+LORA: Final = MethodSpec(
+    name="lora",
+    title="LoRA",
+    rehearsed=True,
+    settings=LowRank,
+    builder="low_rank",
+    reaches_input=False,
+    asks_for_input=True,
+    spares_first=True,
+    added=num_added,
+    rank=rank_on,
+    expert_rank=expert_rank,
+    around_linear=adapted,
+    around_parts=adapted_parts,
+    units=units,
+    rate=rate,
+    default_rate=DEFAULT_RATE,
+    in_short=in_short,
+    shows=shows,
+)
+QLORA: Final = MethodSpec(
+    name="qlora",
+    title="QLoRA",
+    rehearsed=True,
+    settings=QuantizedLowRank,
+    builder="low_rank",
+    needs=("bitsandbytes",),
+    reaches_input=False,
+    asks_for_input=True,
+    spares_first=True,
+    added=num_added,
+    rank=rank_on,
+    expert_rank=expert_rank,
+    around_linear=adapted,
+    around_parts=adapted_parts,
+    units=units,
+    rate=rate,
+    default_rate=DEFAULT_RATE,
+    in_short=in_short,
+    shows=shows,
+)
+METHODS: Final = (LORA, QLORA)

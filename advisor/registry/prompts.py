@@ -1,0 +1,99 @@
+"""Soft prompts: vectors before the input, or before every layer's keys and values (PEFT 0.21)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from advisor.registry.spec import MethodSpec, Rate, Settings, Shown, key
+
+if TYPE_CHECKING:
+    from advisor.tape import Matrix
+    from profiles.facts import Model
+
+DEFAULT_RATE: Final = 4e-3
+ENCODER_WIDTH: Final = 1
+"""Hidden size of P-tuning's encoder over the model's (PEFT's default)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SoftPrompt(Settings):
+    """[method] of prompt tuning, prefix tuning and P-tuning."""
+
+    virtual_tokens: int = key(20, "length of the prompt; documents: 10 to 20", ge=1, le=4096)
+    bits: int = key(16, "of the frozen weights", choices=(16, 8, 4))
+
+    @property
+    def base_bits(self) -> int:
+        """Backward still passes every layer, so only a quantized base makes a prompt small."""
+        return self.bits
+
+    @property
+    def num_virtual_tokens(self) -> int:
+        """As set."""
+        return self.virtual_tokens
+
+
+def num_prompt(model: Model, settings: SoftPrompt, _matrices: Sequence[Matrix]) -> int:
+    """One vector a token."""
+    return settings.virtual_tokens * model.hidden_size
+
+
+def num_prefix(model: Model, settings: SoftPrompt, _matrices: Sequence[Matrix]) -> int:
+    """Keys and values for every layer."""
+    return settings.virtual_tokens * model.num_layers * 2 * model.kv_width
+
+
+def num_encoded(model: Model, settings: SoftPrompt, matrices: Sequence[Matrix]) -> int:
+    """A prompt with the MLP of three linears that encodes it."""
+    h = model.hidden_size
+    wide = ENCODER_WIDTH * h
+    return num_prompt(model, settings, matrices) + 2 * h * wide + wide * wide + 2 * wide + h
+
+
+def rate(_model: Model, _settings: SoftPrompt) -> Rate:
+    """The middle of the range."""
+    return Rate(DEFAULT_RATE, "documents: soft prompts 3e-3 to 5e-3")
+
+
+def shows(settings: SoftPrompt, _model: Model) -> tuple[Shown, ...]:
+    """The prompt's length, and the base's bits where it is quantized."""
+    bits = f", base in {settings.bits} bits" if settings.bits < 16 else ""
+    return (Shown("virtual tokens", f"{settings.virtual_tokens}{bits}", "documents: 10 to 20"),)
+
+
+PROMPT_TUNING: Final = MethodSpec(
+    name="prompt_tuning",
+    title="prompt tuning",
+    rehearsed=True,
+    settings=SoftPrompt,
+    added=num_prompt,
+    added_fp32=True,
+    rate=rate,
+    default_rate=DEFAULT_RATE,
+    shows=shows,
+)
+PREFIX_TUNING: Final = MethodSpec(
+    name="prefix_tuning",
+    title="prefix tuning",
+    rehearsed=True,
+    settings=SoftPrompt,
+    added=num_prefix,
+    added_fp32=True,
+    rate=rate,
+    default_rate=DEFAULT_RATE,
+    shows=shows,
+)
+P_TUNING: Final = MethodSpec(
+    name="p_tuning",
+    title="P-tuning",
+    rehearsed=True,
+    settings=SoftPrompt,
+    added=num_encoded,
+    added_fp32=True,
+    rate=rate,
+    default_rate=DEFAULT_RATE,
+    shows=shows,
+)
+METHODS: Final = (PROMPT_TUNING, PREFIX_TUNING, P_TUNING)

@@ -1,0 +1,345 @@
+"""What a description of a method, optimizer, engine, task, metric or export format consists of.
+
+A spec is frozen data and small pure functions; the code that needs torch is its builder, a module
+of the runner. A spec without a builder can be estimated and cannot be started: "not yet".
+Few classes and many instances, because every class costs the cold start about half a millisecond.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from advisor.registry.layer_tape import LayerTape
+    from advisor.tape import Matrix, Value
+    from profiles.facts import Model
+
+Division = Literal["weights", "gradients", "states"]
+Offload = Literal["", "optimizer", "parameters"]
+Place = Literal["ladder", "row", "beside", "mixture"]
+
+
+class Key(NamedTuple):
+    """A setting as people write it in a recipe: what it means and which values it takes."""
+
+    doc: str
+    choices: tuple[Any, ...] = ()
+    """All values there are; empty where bounds say it."""
+    not_yet: tuple[Any, ...] = ()
+    """Of the choices, those that can be estimated and that no builder takes."""
+    ge: float | None = None
+    le: float | None = None
+    lt: float | None = None
+    names: bool = False
+    """Beside the choices, a list of names is taken."""
+
+
+def key(default: Any, doc: str, **bounds: Any) -> Any:
+    """A field of a family's settings that is a recipe key: see `Key` for the bounds."""
+    made: Any = field(default=default, metadata={"key": Key(doc, **bounds)})
+    return made
+
+
+class Settings:
+    """What a method is set to: the base of each family's frozen dataclass.
+
+    The fields of a family are its recipe keys. What the estimate asks of any method is here.
+    """
+
+    __slots__ = ()
+
+    @property
+    def base_bits(self) -> int:
+        """Bits of the frozen linears: 16, 8 or 4."""
+        return 16
+
+    @property
+    def num_frozen_layers(self) -> int:
+        """The first layers, which have no graph: nothing trains in them or before them."""
+        return 0
+
+    @property
+    def num_virtual_tokens(self) -> int:
+        """By which every row is longer."""
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class NoSettings(Settings):
+    """Of a method that has none."""
+
+
+def keys_of(settings: type[Settings]) -> dict[str, tuple[Field[Any], Key]]:
+    """The recipe keys of a family, in order."""
+    declared: Any = settings
+    return {f.name: (f, f.metadata["key"]) for f in fields(declared)}
+
+
+class Rate(NamedTuple):
+    """A learning rate to start from, and why."""
+
+    value: float
+    reason: str
+
+
+class Shown(NamedTuple):
+    """A setting as a recommendation shows it."""
+
+    name: str
+    value: str
+    reason: str
+
+
+def nothing_added(_model: Model, _settings: Any, _matrices: Sequence[Matrix]) -> int:
+    """The method adds no weight."""
+    return 0
+
+
+def no_rank(_settings: Any, _model: Model, _name: str) -> int:
+    """No linear has a low-rank adapter."""
+    return 0
+
+
+def no_expert_rank(_settings: Any) -> int:
+    """The experts have none either."""
+    return 0
+
+
+def no_units(_settings: Any) -> int:
+    """The method adds no unit that FSDP1 would wrap."""
+    return 0
+
+
+def no_words(_settings: Any) -> str:
+    """There is nothing to tell."""
+    return ""
+
+
+def shows_nothing(_settings: Any, _model: Model) -> tuple[Shown, ...]:
+    """There is nothing to set."""
+    return ()
+
+
+def always(_model: Model, _settings: Any) -> str:
+    """Every model can be trained so."""
+    return ""
+
+
+class _Named:
+    """Shown by its name."""
+
+    __slots__ = ()
+    name: str
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class MethodSpec(_Named):
+    """A way to fine-tune: what it adds to a model, what it trains, and how to set it."""
+
+    name: str
+    title: str
+    settings: type[Settings] = NoSettings
+    builder: str = ""
+    """Module of `runner.methods`; empty: not yet."""
+    needs: tuple[str, ...] = ()
+    """Packages beside those that every training needs."""
+
+    rehearsed: bool = False
+    """The rehearsal can build it on a model without memory."""
+    offered: bool = True
+    """It is a row of the recommendation."""
+
+    # What trains
+    trains_base: bool = False
+    """The model's own weights, from the first layer that is not frozen to the head."""
+    trains_embedding: bool = False
+    """The embedding too."""
+    trains_norms: bool = False
+    """Norms, where the base does not train."""
+    reaches_input: bool = True
+    """The first layer's input needs a gradient."""
+    asks_for_input: bool = False
+    """It does so with recomputed activations: TRL asks for it where PEFT makes the model."""
+    spares_first: bool = False
+    """Without recomputation the first layer keeps less, because nothing before it trains."""
+    added: Callable[[Model, Any, Sequence[Matrix]], int] = nothing_added
+    """Number of weights that are put beside the model's own."""
+    trained: Callable[[Model, Any, Sequence[Matrix]], int] | None = None
+    """Number of weights that get a gradient; None: those that are added."""
+    added_fp32: bool = False
+    """What is added is fp32 in every precision."""
+    added_linears: bool = False
+    """What is added are linears that every token passes, beside those on the tape."""
+
+    # What it does to the operations of a layer
+    rank: Callable[[Any, Model, str], int] = no_rank
+    """Of the adapter on a linear of this name."""
+    expert_rank: Callable[[Any], int] = no_expert_rank
+    """Of the adapters on routed experts."""
+    around_linear: Callable[[LayerTape, Any, Value, Value, Matrix], Value] | None = None
+    """(tape, settings, input, result of the base, matrix) -> what the next operation reads."""
+    around_parts: (
+        Callable[[LayerTape, Any, Value, Value, str, Sequence[tuple[str, int]]], Value] | None
+    ) = None
+    """The same for a linear that does several parts' work, as (name, width) of each."""
+    beside_attention: Callable[[LayerTape, Any, Value, Value], Value] | None = None
+    """(tape, settings, queries, result) -> result."""
+    units: Callable[[Any], int] = no_units
+    """Units of a layer that FSDP1 wraps beside the layer itself."""
+
+    # What people are told
+    rate: Callable[[Model, Any], Rate]
+    """Where in its range of learning rates to start."""
+    default_rate: float
+    """Of a recipe that names none."""
+    in_short: Callable[[Any], str] = no_words
+    """Its most telling setting, like "rank 16"; empty if it has none."""
+    shows: Callable[[Any, Model], tuple[Shown, ...]] = shows_nothing
+    unsupported: Callable[[Model, Any], str] = always
+    """Why a model cannot be trained so; empty if it can."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class PresetSpec(_Named):
+    """A rung: a method with the settings that make it a choice of its own."""
+
+    name: str
+    title: str
+    method: str
+    place: Place
+    """A step of the ladder, from the most to the least device memory; a row of the table only; a
+    small addition or part beside the ladder; or for mixtures of experts and many tasks."""
+    why_not: str = "fits, but fewer weights learn less; the documents give no number"
+    """Told where it fits and another is taken."""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that differ from what is asked for."""
+    variants: Callable[[Model], tuple[Mapping[str, Any], ...]] | None = None
+    """Further settings, in the order to try them."""
+    optimizer: str = "adamw"
+    offload: Offload = ""
+    lighter: str = ""
+    """The preset with smaller optimizer states."""
+    is_ranked: bool = False
+    """Its rank follows from the data."""
+    like_chosen: bool = False
+    """A row with the chosen plan's batch is enough."""
+    upcycles: bool = False
+    """A mixture is made of a dense model first."""
+    many_adapters: bool = False
+    """One adapter for each task, side by side."""
+    for_experts: bool = False
+    """Only for a model that has experts."""
+
+    @property
+    def changes_model(self) -> bool:
+        """Another model is made first, or several adapters in one."""
+        return self.upcycles or self.many_adapters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class OptimizerSpec(_Named):
+    """How weights are updated, and what is kept for it."""
+
+    name: str
+    title: str
+    optim: str = ""
+    """Value of transformers' TrainingArguments.optim; empty: not yet."""
+    needs: tuple[str, ...] = ()
+    rehearsed: bool = False
+    """The rehearsal can make its states."""
+    states: int = 2
+    """Values kept for each trained weight."""
+    bits: Literal[32, 8] = 32
+    """Of a state; 32 stands for the type of the weight."""
+    paged: bool = False
+    """States are in managed memory and on the device only for the step."""
+    factored: bool = False
+    """One value for each row and column of a matrix instead."""
+    projected_rank: int = 0
+    """Rank of the states, where they are those of projected gradients."""
+    keeps_projection: bool = False
+    extra_accesses: int = 0
+    """Passes over the weights beside reading weight, gradient and states and writing them."""
+
+    @property
+    def builder(self) -> str:
+        """What runs it; empty: not yet."""
+        return self.optim
+
+    @property
+    def needs_gpu(self) -> bool:
+        """It has no kernels for a CPU that are worth their while."""
+        return self.bits == 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class EngineSpec(_Named):
+    """How devices share the work."""
+
+    name: str
+    title: str
+    builder: str = ""
+    """Module of `runner.engines`; empty: not yet."""
+    needs: tuple[str, ...] = ()
+    several: bool = True
+    """Of devices; the others are for one alone."""
+    needs_gpu: bool = False
+    divides: frozenset[Division] = frozenset()
+    """What each device keeps a part of."""
+    offload: tuple[Offload, ...] = ()
+    """What may be kept in host memory."""
+    float_shards: bool = False
+    """Only tensors of floating-point numbers can be divided."""
+    unit_seconds: float = 0.0
+    """Host time to gather one unit and let it go, in each pass."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class TaskSpec(_Named):
+    """What is learnt from which rows."""
+
+    name: str
+    title: str
+    builder: str = ""
+    """Module of `runner.tasks`; empty: not yet."""
+    needs: tuple[str, ...] = ()
+    sequences_per_row: int = 1
+    """That pass through the model: two for a preference pair."""
+    reference_forward: bool = False
+    """The model before training is asked too."""
+    head: Literal["lm", "score"] = "lm"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class MetricSpec(_Named):
+    """A number that says how good a model is."""
+
+    name: str
+    title: str
+    builder: str = ""
+    """Module of `runner.evaluate`; empty: not yet."""
+    needs: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    """Tasks whose models it can judge."""
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class ExportSpec(_Named):
+    """A form in which a trained model leaves."""
+
+    name: str
+    title: str
+    builder: str = ""
+    """Module of `runner.export`; empty: not yet."""
+    needs: tuple[str, ...] = ()
+    suffix: str = ""
+    """Of the file; empty for a folder."""
+
+
+Spec = MethodSpec | PresetSpec | OptimizerSpec | EngineSpec | TaskSpec | MetricSpec | ExportSpec

@@ -1,0 +1,10 @@
+"""Tasks: what is learnt from which rows."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from advisor.registry.spec import TaskSpec
+
+SFT: Final = TaskSpec(name="sft", title="supervised fine-tuning", builder="sft")
+TASKS: Final = (SFT, TaskSpec(name="classify", title="classification", head="score"))

@@ -1,0 +1,129 @@
+"""What a data format is, and the Example that a row of any format becomes.
+
+Decides which shapes an example may have and what trainers read of each. Names no format: each has
+a file of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+Role = Literal["system", "user", "assistant", "tool"]
+Row = dict[str, Any]
+"""One JSON object, keys as in the file; nothing is known of its values yet."""
+
+
+class RowError(Exception):
+    """A row that does not fit its format; the text completes "12 of 90 rows ..."."""
+
+
+NumberedRow = tuple[int, int, Row | RowError]
+"""Line at which the row begins and its number, both from 1; the row, or what is wrong with it."""
+
+Segments = tuple[tuple[str, bool], ...]
+
+SFT: Final = ("sft",)
+"""The training tasks of a format, or of a caller, that names none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn of a chat."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One training example: a chat, or a prompt with its completion, or a plain text."""
+
+    messages: tuple[Message, ...] = ()
+    prompt: str | None = None
+    completion: str | None = None
+    text: str | None = None
+    rejected: str | None = None
+    """The worse reply of a preference pair; the better one stands where replies stand."""
+    label: str | None = None
+    """The class of a text."""
+
+    @property
+    def segments(self) -> Segments:
+        """The texts in order, each with whether the loss is taken on it."""
+        if self.messages:
+            return tuple([(turn.content, turn.role == "assistant") for turn in self.messages])
+        if self.text is not None:
+            return ((self.text, True),)
+        return ((self.prompt or "", False), (self.completion or "", True))
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The same as fine-tuning reads it: `messages`, or `text`, or `prompt` and `completion`."""
+        if self.messages:
+            turns = [{"role": turn.role, "content": turn.content} for turn in self.messages]
+            return {"messages": turns}
+        if self.text is not None:
+            return {"text": self.text}
+        return {"prompt": self.prompt or "", "completion": self.completion or ""}
+
+    @property
+    def is_empty(self) -> bool:
+        """The reply is nothing but white space, so there is nothing to learn."""
+        if self.rejected is not None and not self.rejected.strip():
+            return True
+        reply = self.messages[-1].content if self.messages else self.text or self.completion
+        return not reply or reply.isspace()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """One key of a row."""
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    """Other names in use for it, the likeliest first; a user is told to rename them."""
+    holds: Literal["text", "list", "either"] = "text"
+    """A cell of a table is a text as it stands, a list in JSON, or whichever it looks like."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """One way to write a row: all that is known of it outside its own file."""
+
+    name: str
+    """As a recipe and `--format` write it."""
+    required: tuple[Field, ...]
+    """Rows with all of these keys are taken to be in this format."""
+    optional: tuple[Field, ...] = ()
+    read: Callable[[Row], Example]
+    """One row to its example; RowError where the row does not fit."""
+    is_chat: bool = False
+    """Every example is made of turns, so that a chat template is needed."""
+    tasks: tuple[str, ...] = SFT
+    """The training tasks that learn from its rows."""
+    needs: str = "fine-tuning on replies or texts"
+    """These tasks in words, told where none of them is run."""
+    instead: str = "give a file with one reply per row"
+    """What a user can do then."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The names of the required fields."""
+        return tuple([one.name for one in self.required])
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The required fields, then the optional ones."""
+        return self.required + self.optional
+
+    def fits(self, keys: Collection[str]) -> bool:
+        """All required keys are there."""
+        return all(one.name in keys for one in self.required)
+
+    def serves(self, tasks: Collection[str]) -> bool:
+        """One of these training tasks learns from its rows."""
+        return any(one in tasks for one in self.tasks)

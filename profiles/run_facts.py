@@ -1,0 +1,73 @@
+"""What a run did, as plain facts: measured by the worker, added up by `runs/run.py`.
+
+Apart from facts.py, which a recommendation reads before there is any run. No I/O here either.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """A held-out prompt, what the data answers, and what the model answered before and after."""
+
+    prompt: str
+    wanted: str
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What a run did, measured. Shares and rates are of steady steps unless they say "wall"."""
+
+    id: str
+    device: str
+    """"cpu", "cuda:0"... as the trainer saw it."""
+    compute_capability: str | None
+    """CUDA's, of the GPU; None on a CPU, and where neither the run nor the table of GPUs says."""
+    num_steps: int
+    """Optimizer steps done."""
+    num_steady_steps: int
+    """Steps that the rates are taken from: warm-up, evaluation and saving left out."""
+    step_seconds: float
+    """Median of the steady steps."""
+    phase_seconds: dict[str, float]
+    """Mean seconds per steady step in data, forward, backward, optimizer and other."""
+    longest_data_share: float
+    """p99 of the data wait over its median; above 5 a few batches are the trouble."""
+    wall_seconds: float
+    """From the first to the last sign of training, all attempts added."""
+    setup_seconds: float
+    eval_seconds: float
+    num_evals: int
+    checkpoint_seconds: float
+    num_checkpoints: int
+    checkpoint_bytes: int
+    """Size of the newest checkpoint."""
+    tokens: int
+    padded_tokens: int
+    label_tokens: int
+    longest: int
+    """Tokens of the longest row seen."""
+    tokens_per_second: float
+    """Real tokens in steady steps."""
+    wall_tokens_per_second: float
+    peak_bytes: int
+    """Allocated peak on a GPU, resident peak of the process on a CPU."""
+    reserved_peak_bytes: int | None
+    device_peak_bytes: int | None
+    """Used memory of the fullest GPU as the driver saw it, other processes included."""
+    capacity_bytes: int
+    """Memory of that GPU, or of the host; 0 if the driver gave no sample."""
+    num_alloc_retries: int
+    throttle_shares: dict[str, float]
+    """Share of busy samples with each throttle reason."""
+    base_loss: float | None
+    """Evaluation loss before training."""
+    eval_loss: float | None
+    """Newest evaluation loss."""
+    first_loss: float | None
+    last_loss: float | None
+    samples: tuple[Sample, ...] = ()

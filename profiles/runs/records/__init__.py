@@ -1,0 +1,18 @@
+"""One class a kind of record, by who writes them; here is what all have in common.
+
+Importing any of these modules makes all kinds known: a reader does not know what it will find.
+"""
+
+from profiles.runs.records import metrics, sampler, supervisor, worker
+from profiles.runs.records.record import Dropped, Record, kinds, parse
+
+__all__ = [
+    "Dropped",
+    "Record",
+    "kinds",
+    "metrics",
+    "parse",
+    "sampler",
+    "supervisor",
+    "worker",
+]

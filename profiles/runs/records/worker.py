@@ -1,0 +1,334 @@
+"""Records of events.runner.jsonl: what happens in the training process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from profiles.quantities import count_text, duration_text
+from profiles.runs.records.metrics import loss_text
+from profiles.runs.records.record import LastingWarning, Record
+
+_MOST_NAMES = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStarted(Record):
+    """The first training process lives."""
+
+    kind: ClassVar[str] = "worker_started"
+
+    pid: int
+    start: int | None = None
+    """Its start time in clock ticks since boot, which makes the pid an identity."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared(Record):
+    """Model and data are loaded."""
+
+    kind: ClassVar[str] = "prepared"
+
+    seconds: float
+    num_train: int
+    """Rows to train on."""
+    num_dropped: int
+    """Rows of which nothing is learnt, left out."""
+    num_at_max_length: int = 0
+    """Rows that are cut; with packing 0."""
+    num_trainable: int
+    """Weights."""
+    reclaimed_bytes: int
+    """What a crash had left of unfinished checkpoints."""
+    device: str
+    compute_capability: str | None = None
+    """Of a CUDA device."""
+
+    @property
+    def words(self) -> str:
+        """Sizes, and where they are."""
+        return (
+            f"ready in {duration_text(self.seconds)}: {count_text(self.num_train)} rows, "
+            f"{count_text(self.num_trainable)} trained weights on {self.device}"
+        )
+
+    @property
+    def warning(self) -> str:
+        """Of rows that are cut."""
+        num = self.num_at_max_length
+        return f"{count_text(num)} rows reach data.max_length and are cut there" if num else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed(Record):
+    """An attempt goes on from a checkpoint, or from the base model where none was saved."""
+
+    kind: ClassVar[str] = "resumed"
+
+    from_step: int
+    passed_over: tuple[str, ...]
+    """Newer checkpoints that do not verify, each with why."""
+    what: str = ""
+
+    @property
+    def reached(self) -> int:
+        """The checkpoint's step."""
+        return self.from_step
+
+    @property
+    def words(self) -> str:
+        """Where it goes on and why there."""
+        return self.what or f"resumed from step {self.from_step}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drift(Record):
+    """Data, model or packages are not what the first attempt had."""
+
+    kind: ClassVar[str] = "drift"
+
+    changed: tuple[str, ...]
+
+    @property
+    def warning(self) -> str:
+        """The first names."""
+        return "changed since the run began: " + ", ".join(self.changed[:_MOST_NAMES])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LongestTried(Record):
+    """The longest batch went through forward and backward before the first step."""
+
+    kind: ClassVar[str] = "longest_tried"
+
+    rows: int
+    longest: int
+    """Tokens of its longest row."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainBegun(Record):
+    """The first step of the attempt comes next."""
+
+    kind: ClassVar[str] = "train_begun"
+
+    step: int
+    """Steps done before."""
+    num_steps: int
+    """Planned in all."""
+
+    @property
+    def words(self) -> str:
+        """How long it will be."""
+        return f"training begins, {self.num_steps} steps"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated(Record):
+    """The evaluation part went through the model; step 0 is the base model's."""
+
+    kind: ClassVar[str] = "evaluated"
+
+    step: int
+    loss: float | None
+    """None if it was not finite."""
+    seconds: float
+
+    @property
+    def words(self) -> str:
+        """The loss."""
+        when = f"step {self.step}" if self.step else "base model"
+        took = duration_text(self.seconds)
+        return f"{when}: evaluation loss {loss_text(self.loss)} ({took})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaveBegun(Record):
+    """A checkpoint is being written."""
+
+    kind: ClassVar[str] = "save_begun"
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaveFailed(Record):
+    """It was given up for lack of room."""
+
+    kind: ClassVar[str] = "save_failed"
+
+    step: int
+    what: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint(Record):
+    """A checkpoint has its final name."""
+
+    kind: ClassVar[str] = "checkpoint"
+
+    step: int
+    seconds: float
+    bytes: int
+
+    @property
+    def words(self) -> str:
+        """Which one."""
+        return f"step {self.step}: checkpoint saved"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rotated(Record):
+    """Old checkpoints were removed."""
+
+    kind: ClassVar[str] = "rotated"
+
+    steps: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paused(Record):
+    """Training waits: for a person, or for room on the disk."""
+
+    kind: ClassVar[str] = "paused"
+
+    step: int
+    reason: str = ""
+    """asked, disk_full."""
+    what: str = ""
+
+    @property
+    def words(self) -> str:
+        """Where and why."""
+        return f"paused at step {self.step}" + (f": {self.what}" if self.what else "")
+
+    @property
+    def notice(self) -> str:
+        """Why, as long as it waits."""
+        return self.what or self.words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unpaused(Record):
+    """Training goes on, or a stop was asked for."""
+
+    kind: ClassVar[str] = "unpaused"
+    ends: ClassVar[str] = Paused.kind
+
+    step: int
+
+    @property
+    def words(self) -> str:
+        """That it does."""
+        return "going on"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopAccepted(Record):
+    """Training ends at this step."""
+
+    kind: ClassVar[str] = "stop_accepted"
+
+    step: int
+    verb: str
+    """stop, stop_now."""
+
+    @property
+    def words(self) -> str:
+        """Where."""
+        return f"stopping at step {self.step}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guard(LastingWarning):
+    """Something is wrong with the numbers of a step."""
+
+    kind: ClassVar[str] = "guard"
+
+    step: int
+    fault: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutOfMemory(LastingWarning):
+    """Micro-batches are divided from here on."""
+
+    kind: ClassVar[str] = "oom"
+
+    step: int
+    during: str
+    """train, eval."""
+    pieces: int
+    """Into how many."""
+    micro_batch: int
+    """Rows of a piece."""
+    accumulation: int
+    error: str
+    """First line of what the library raised."""
+    what: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stalled(LastingWarning):
+    """The process lives and makes no progress."""
+
+    kind: ClassVar[str] = "stalled"
+
+    step: int
+    phase: str
+    seconds: float
+    """Since the last sign of progress."""
+    what: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progressing(Record):
+    """A stall is over."""
+
+    kind: ClassVar[str] = "progressing"
+    ends: ClassVar[str] = Stalled.kind
+
+    step: int
+
+    @property
+    def words(self) -> str:
+        """That it is."""
+        return "going on"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer(Record):
+    """What the model answers to a held-out prompt."""
+
+    kind: ClassVar[str] = "sample"
+
+    moment: str
+    """before, after."""
+    step: int
+    prompt: str
+    wanted: str
+    """What the data answers."""
+    answer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerFailed(Record):
+    """The held-out prompts could not be answered."""
+
+    kind: ClassVar[str] = "sample_failed"
+
+    moment: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End(Record):
+    """The worker came to its end by itself."""
+
+    kind: ClassVar[str] = "end"
+
+    state: str
+    """finished, stopped."""
+    step: int

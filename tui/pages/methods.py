@@ -1,0 +1,88 @@
+"""Everything that can be chosen by name, as lines and as JSON: made from the registry alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from advisor.registry.lookup import (
+    ENGINES,
+    EXPORTS,
+    METHODS,
+    METRICS,
+    OPTIMIZERS,
+    TASKS,
+    all_presets,
+    is_ready,
+)
+from advisor.registry.spec import keys_of
+from profiles.data import formats
+from tui.plain import table, wrap
+
+if TYPE_CHECKING:
+    from advisor.registry.spec import Key, MethodSpec, Spec
+
+SCHEMA = 1
+_KINDS: Final[dict[str, Iterable[Spec]]] = {
+    "train.optimizer": OPTIMIZERS,
+    "hardware.strategy": ENGINES,
+    "task": TASKS,
+    "metrics": METRICS,
+    "export formats": EXPORTS,
+}
+_NOT_YET = "not yet"
+
+
+def document() -> dict[str, Any]:
+    """All of `advisor methods --json`."""
+    return {
+        "schema": SCHEMA,
+        "methods": [_method(spec) for spec in METHODS],
+        "presets": [
+            {"name": p.name, "title": p.title, "method": p.method, "runs": is_ready(p)}
+            for p in all_presets()
+        ],
+        "optimizers": [_entry(spec) for spec in OPTIMIZERS],
+        "strategies": [_entry(spec) for spec in ENGINES],
+        "tasks": [_entry(spec) for spec in TASKS],
+        "metrics": [_entry(spec) for spec in METRICS],
+        "exports": [_entry(spec) for spec in EXPORTS],
+        "data_formats": [{"name": one.name, "tasks": list(one.tasks)} for one in formats.FORMATS],
+    }
+
+
+def lines(width: int) -> list[str]:
+    """For people: what runs, what can only be estimated, and the keys of each method."""
+    rows = [(m.name, m.title, _state(m), ", ".join(keys_of(m.settings))) for m in METHODS]
+    found = ["method.name", *table(rows, indent="  ", width=width)]
+    for kind, registry in _KINDS.items():
+        entries = [(spec.name, spec.title, _state(spec)) for spec in registry]
+        if entries:
+            found += ["", kind, *table(entries, indent="  ", width=width)]
+    of_formats = [(one.name, "for " + ", ".join(one.tasks)) for one in formats.FORMATS]
+    found += ["", "data.format", *table(of_formats, indent="  ", width=width)]
+    note = f"{_NOT_YET}: this version estimates it and cannot start it"
+    return [*found, "", *wrap(note, width)]
+
+
+def _state(spec: Spec) -> str:
+    return "runs" if is_ready(spec) else _NOT_YET
+
+
+def _entry(spec: Spec) -> dict[str, Any]:
+    return {"name": spec.name, "title": spec.title, "runs": is_ready(spec)}
+
+
+def _method(spec: MethodSpec) -> dict[str, Any]:
+    keys = {name: _key(field.default, key) for name, (field, key) in keys_of(spec.settings).items()}
+    return {**_entry(spec), "learning_rate": spec.default_rate, "keys": keys}
+
+
+def _key(default: Any, key: Key) -> dict[str, Any]:
+    bounds = {"ge": key.ge, "le": key.le, "lt": key.lt, "choices": key.choices or None}
+    return {
+        "meaning": key.doc,
+        "default": default,
+        **{name: bound for name, bound in bounds.items() if bound is not None},
+        **({"not_yet": key.not_yet} if key.not_yet else {}),
+    }
