@@ -100,8 +100,8 @@ def test_sharding_is_accepted_where_there_are_gpus(recipe_of):
     here = machine.probe(path.parent)
 
     with pytest.raises(UserError, match="FSDP needs GPUs"):
-        pairing.check_sharding(recipe, replace(here, gpus=()))
-    pairing.check_sharding(recipe, replace(here, gpus=(object(), object())))
+        pairing.check_engine(recipe, replace(here, gpus=()))
+    pairing.check_engine(recipe, replace(here, gpus=(object(), object())))
 
 
 def test_the_facts_of_each_tiny_mixture_are_known(tmp_path):

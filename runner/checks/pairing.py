@@ -5,8 +5,9 @@ Pure checks over facts; each raises a UserError (exit code 78) with a change tha
 
 from __future__ import annotations
 
-from advisor.plan import MLP_TARGETS
 from advisor.recipe import Recipe
+from advisor.registry.lookup import ENGINES
+from advisor.registry.low_rank import LowRank
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Machine, Model
 
@@ -19,12 +20,14 @@ def check_dropout(recipe: Recipe, model: Model) -> None:
 
     PEFT takes the linears of an MLP for the experts of a mixture, and refuses after loading.
     """
-    plan = recipe.to_plan()
-    reaches = model.experts is not None and model.model_type not in _EXPERTS_LEFT_ALONE
-    if plan.dropout and reaches and set(plan.targets).issuperset(MLP_TARGETS):
+    settings = recipe.method.settings
+    if not isinstance(settings, LowRank) or not settings.dropout:
+        return
+    fused = model.experts is not None and model.model_type not in _EXPERTS_LEFT_ALONE
+    if fused and recipe.method.spec.expert_rank(settings):
         raise UserError(
             "adapters on the experts of a mixture cannot have dropout",
-            why=f"method.dropout = {plan.dropout}, and method.targets reaches the experts of "
+            why=f"method.dropout = {settings.dropout}, and method.targets reaches the experts of "
             f"{recipe.model.id}, whose weights lie in one tensor: PEFT adds to the weights there",
             do="add --set method.dropout=0, or --set method.targets=attention",
             where="method.dropout",
@@ -32,13 +35,15 @@ def check_dropout(recipe: Recipe, model: Model) -> None:
         )
 
 
-def check_sharding(recipe: Recipe, here: Machine) -> None:
-    """Accelerate shards on GPUs only, and takes DDP on CPUs without a word."""
-    if recipe.hardware.strategy == "fsdp" and not here.gpus:
+def check_engine(recipe: Recipe, here: Machine) -> None:
+    """Accelerate divides a model on GPUs only, and takes DDP on CPUs without a word."""
+    engine = ENGINES[recipe.hardware.strategy]
+    if engine.needs_gpu and not here.gpus:
+        others = [e.name for e in ENGINES if e.builder and e.several and not e.needs_gpu]
         raise UserError(
-            "FSDP needs GPUs, and this machine has none",
+            f"{engine.title} needs GPUs, and this machine has none",
             why="on CPUs Accelerate leaves the whole model with every process",
-            do="add --set hardware.strategy=ddp, or train on a machine with GPUs",
+            do=f"add --set hardware.strategy={others[0]}, or train on a machine with GPUs",
             where="hardware.strategy",
             code=ExitCode.BAD_RECIPE,
         )
