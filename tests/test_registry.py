@@ -101,7 +101,7 @@ def test_an_unknown_data_format_in_a_recipe_is_refused(name):
 
     error = refusal(recipe.parse, SOUND.replace('"text"', f'"{name}"'), where="r")
 
-    assert "line 8: `data.format`: there is no data format of this name" in error.why
+    assert "line 8: `data.format`: there is no data format" in error.why
 
 
 @pytest.mark.parametrize(
