@@ -8,11 +8,12 @@ from advisor.choice import settings, storage, wants, words
 from advisor.choice.alternatives import hours
 from advisor.choice.fit import Fit
 from advisor.choice.options import Options
-from advisor.choice.settings import Choice, Setting
+from advisor.choice.settings import Choice
 from advisor.choice.settle import nearest_that_runs
 from advisor.choice.tree import Leaf
 from advisor.plan import Plan
 from advisor.registry.lookup import preset_of
+from advisor.registry.spec import Setting
 from profiles.facts import Dataset
 
 
