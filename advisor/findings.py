@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from advisor import rules
 from advisor.choice.devices import stack_with
 from advisor.cost.memory import MemoryEstimate, estimate
 from advisor.cost.moments import Term
 from advisor.recipe import Recipe
-from advisor.rules import RULES
 from advisor.rules.case import Case, Finding
 from advisor.stack import ON_CPU
 from profiles.facts import Model
@@ -60,7 +60,7 @@ def report(run: Run, recipe: Recipe, model: Model) -> Report:
     case = Case(run=run, recipe=recipe, model=model, plan=plan, memory=memory)
     found: list[Finding] = []
     missing: list[str] = []
-    for rule in RULES:
+    for rule in rules.RULES:
         result = rule(case)
         if isinstance(result, Finding):
             found.append(result)

@@ -26,7 +26,7 @@ def test_cells_hold_line_breaks_quotes_and_delimiters(tmp_path):
         ('a, "b"\r\nc', "d"),
         ("e", "f"),
     ]
-    assert [line for line, _, _ in dataset.read_rows(path)] == [2, 5]
+    assert [(line, number) for line, number, _ in dataset.read_rows(path)] == [(2, 1), (5, 2)]
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,7 @@ def test_csv_and_json_lines_give_the_same_examples(tmp_path):
 
 BAD_CSV = [
     ("latin-1", b"text\ncaf\xe9\n", "looks like Latin-1", ":2:4"),
+    ("after a wide character", "text\né".encode() + b"\xe9x\n", "0xe9", ":2:2"),
     ("utf-16", "text\nt\n".encode("utf-16"), "UTF-16", ":1:1"),
     ("nul", b"text\na\0b\n", "NUL bytes", ":2:2"),
     ("empty", b"", "0 usable examples", ".csv"),
@@ -64,6 +65,7 @@ BAD_CSV = [
     ("few cells", b"text,id\na\n", "have 1 cell, the header has 2", ":2"),
     ("open quote", b'text,id\na,1\nb,"2\nc,3\n', "opened here and never closed", ":3:3"),
     ("text after quote", b'text,id\n"a"b,1\n', "not CSV", ":2:4"),
+    ("text after doubled quotes", b'text,id\n"a""b"c,1\n', "not CSV", ":2:7"),
     ("quote too many", b'text,id\n"a,1\nb,"2"\n', "not CSV", ":3:4"),
     ("old mac", b"text,id\ra,1\rb,2\r", "not CSV", ":1:8"),
     ("same name", b"text,text\na,b\n", "two columns are named `text`", ":1:1"),
@@ -71,6 +73,9 @@ BAD_CSV = [
     ("python text", b"messages\n\"[{'role': 'user'}]\"\n", "Python text in `messages`", ":2"),
     ("no json", b"instruction,output,history\nq,a,x\n", "`history` that is not JSON", ":2"),
     ("json inside", b'{"text": "a"}\n', "JSON in a .csv file", ".csv"),
+    ("json inside, indented", b' {"text": "a"}\n', "JSON in a .csv file", ".csv"),
+    ("deep", b"messages\n" + b"[" * 65 + b"]" * 65, "deeper than 64 levels", ":2"),
+    ("bomb", b"messages\n" + b"[" * 200_000, "deeper than 64 levels", ":2"),
 ]
 
 
@@ -149,6 +154,58 @@ def test_a_quote_that_swallows_the_file_is_bounded(tmp_path, monkeypatch):
 
     assert "larger than" in error.what
     assert error.where.endswith(":3:3")
+
+
+def test_a_tsv_file_is_a_table(tmp_path):
+    """By its name, for it could be anything by its content."""
+    path = write(tmp_path, "prompt\tcompletion\nwhy, then?\tso\n", "a.tsv")
+
+    assert [one.prompt for one in examples(path)] == ["why, then?"]
+
+
+def test_rows_alone_end_at_the_first_that_is_none(tmp_path):
+    """Where nobody counts them."""
+    rows = dataset.read_rows(csv_file(tmp_path, "text,id\na,1\nb\n"))
+
+    assert next(rows) == (2, 1, {"text": "a", "id": "1"})
+    with pytest.raises(UserError, match="1 row or more have 1 cell") as caught:
+        next(rows)
+    assert caught.value.where.endswith("a.csv:3")
+
+
+def test_a_record_may_be_as_large_as_the_limit(tmp_path, monkeypatch):
+    """Each is measured by itself, in bytes."""
+    monkeypatch.setattr(csv_rows, "MAX_RECORD_BYTES", 20)
+    largest = "é" * 8 + ",12\n"
+
+    assert len(examples(csv_file(tmp_path, "text,id\n" + largest * 30))) == 30
+    assert "larger than" in refused(csv_file(tmp_path, "text,id\n1" + largest)).what
+
+
+def test_a_fault_far_into_a_line_is_told_without_its_column(tmp_path, monkeypatch):
+    """The search for it is bounded."""
+    monkeypatch.setattr(csv_rows, "_SEARCHED_CHARS", 10)
+
+    error = refused(csv_file(tmp_path, 'text,id\n"' + "a" * 20 + '"b,1\n'))
+
+    assert (error.what, error.where[-4:]) == ("not CSV", ":2:1")
+
+
+def test_an_open_quote_is_never_left_out(tmp_path):
+    """Nobody knows how many rows are in it; the number of lines is told."""
+    path = csv_file(tmp_path, "text,id\n" + "a,1\n" * 30 + '"b,2\nc,3\nd,4\n')
+
+    error = refused(path, on_bad="skip")
+
+    assert error.what == "a quote is opened here and never closed"
+    assert error.why.startswith("3 lines from here on")
+
+
+def test_text_after_a_quote_that_was_opened_lines_before_is_told_with_that_line(tmp_path):
+    """For the first quote may be the one too many."""
+    assert refused(csv_file(tmp_path, 'text,id\n"a,1\nb,"2"\n')).why == (
+        "text follows a closing quote; the row begins on line 2, perhaps with a quote too many"
+    )
 
 
 def test_bad_records_of_a_table_can_be_left_out(tmp_path):

@@ -8,9 +8,9 @@ import subprocess
 import sys
 
 import pytest
-from data_files import write_rows
+from data_files import word_tokenizer, write_rows
 
-from profiles.data import dataset
+from profiles.data import dataset, quality
 from profiles.errors import ExitCode, UserError
 from profiles.models import chat_template
 
@@ -21,74 +21,6 @@ def pair(prompt, completion, **more):
 
 def looked(folder, rows, **options):
     return dataset.check(write_rows(folder, rows), **options)
-
-
-# --- Repeats ---
-
-
-def test_repeats_are_told_apart(tmp_path):
-    """Exact ones, ones but for white space and case, and other replies to the same prompt."""
-    rows = [
-        pair("What is it?", "It is a question."),
-        pair("Who are you?", "I am a program."),
-        pair("What is it?", "It is a question."),
-        pair("what  is it?\n", "IT is a question."),
-        pair("Who are you?", "I am a person, honestly."),
-    ]
-
-    found = looked(tmp_path, rows)
-
-    assert (found.num_duplicates, found.num_near_duplicates, found.num_conflicts) == (1, 1, 1)
-    assert found.warnings == (
-        "1 of 5 rows ask what an earlier row asks, and answer otherwise (first: line 5, as line 2)",
-        "1 of 5 rows repeat an earlier row exactly (first: line 3, as line 1)",
-        "1 of 5 rows repeat an earlier row but for white space and case (first: line 4, as line 1)",
-    )
-
-
-def test_texts_without_a_prompt_do_not_contradict_each_other(tmp_path):
-    """Nothing is asked in them."""
-    assert looked(tmp_path, [{"text": f"text {n}"} for n in range(9)]).num_conflicts == 0
-    assert looked(tmp_path, [pair("", f"reply {n}") for n in range(9)]).num_conflicts == 0
-
-
-def test_a_label_that_changes_is_a_contradiction(tmp_path):
-    """One text in two classes; many pairs to one prompt are no fault."""
-    rows = [{"text": "fine", "label": 0}, {"text": "Fine", "label": 1}]
-    assert dataset.inspect(write_rows(tmp_path, rows)).dataset.num_conflicts == 1
-    rows = [{"prompt": "q", "chosen": f"yes {n}", "rejected": "no"} for n in range(4)]
-    assert dataset.inspect(write_rows(tmp_path, rows)).dataset.num_conflicts == 0
-
-
-def test_a_pair_that_chooses_what_it_rejects_is_told(tmp_path):
-    """Nothing can be preferred."""
-    rows = [{"prompt": "q", "chosen": "the same", "rejected": "the same"}]
-
-    found = dataset.inspect(write_rows(tmp_path, rows)).dataset
-
-    assert "1 of 1 pairs choose and reject the same text (first: line 1)" in found.warnings
-
-
-def test_rows_of_the_evaluation_that_are_trained_on_are_counted(tmp_path):
-    """Exactly, but for white space, or by their prompt alone."""
-    train = write_rows(tmp_path, [pair(f"question {n}", f"answer {n}") for n in range(50)])
-    held_out = write_rows(
-        tmp_path,
-        [
-            pair("question 7", "answer 7"),
-            pair("Question  8", "answer 8"),
-            pair("question 9", "another"),
-            pair("question 99", "answer 99"),
-        ],
-        "eval.jsonl",
-    )
-
-    leak = dataset.inspect(held_out).leaks_from(dataset.inspect(train))
-
-    assert (leak.exact.count, leak.near.count, leak.prompt.count) == (1, 1, 1)
-    assert (leak.exact.line, leak.exact.other_line) == (1, 8)
-    checked = dataset.check_to_train(held_out).compared_with(dataset.check_to_train(train))
-    assert "2 rows of the evaluation are also trained on" in checked.dataset.warnings
 
 
 # --- Texts ---
@@ -116,6 +48,68 @@ def test_what_is_left_in_texts_is_told_with_its_line(tmp_path, row, sentence):
     assert sentence in found[0]
 
 
+@pytest.mark.parametrize("prompt", ["caf\ufffd", "a bell \a", "{{name}}", "<b>"])
+def test_the_prompt_is_looked_at_too(tmp_path, prompt):
+    """A sound reply behind it does not hide what is in it."""
+    assert len(looked(tmp_path, [pair(prompt, "a sound reply, é")]).warnings) == 1
+
+
+@pytest.mark.parametrize("text", ["one\r\ntwo\tthree", "an é and a 中", "a reply with a tilde ~"])
+def test_what_texts_may_hold_is_not_told(tmp_path, text):
+    """Line ends of any system, tabs, and letters of any script."""
+    assert looked(tmp_path, [pair("q", text)]).warnings == ()
+
+
+def test_delete_is_a_control_character(tmp_path):
+    """The last of ASCII."""
+    assert "control" in looked(tmp_path, [pair("q", "deleted \x7f here")]).warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("reply", "is_short"), [("ten chars!", False), ("nine char", True), ("  nine char\n\n", True)]
+)
+def test_a_short_reply_is_one_below_ten_characters(tmp_path, reply, is_short):
+    """White space around it does not count."""
+    assert looked(tmp_path, [pair("q", reply)]).num_short_replies == is_short
+
+
+@pytest.mark.parametrize(("num_short", "is_told"), [(2, True), (3, False)])
+def test_short_replies_are_told_up_to_half_of_the_rows(tmp_path, num_short, is_told):
+    """Where most are short, that is the task."""
+    rows = [pair(f"q {n}", f"no {n}" if n < num_short else f"a longer reply {n}") for n in range(4)]
+
+    assert bool(looked(tmp_path, rows).warnings) == is_told
+
+
+def test_plain_texts_and_whole_dialogues_ask_nothing(tmp_path):
+    """Neither is a reply without a prompt, and a text is no short reply."""
+    found = looked(tmp_path, [{"text": "short"}])
+    assert (found.num_one_sided, found.num_short_replies) == (0, 0)
+    rows = [{"chosen": "q: why? a: because", "rejected": "q: why? a: no idea"}]
+    assert dataset.inspect(write_rows(tmp_path, rows)).dataset.num_one_sided == 0
+
+
+def test_five_things_are_named(tmp_path):
+    """In order of appearance; what else there is takes no memory."""
+    found = looked(tmp_path, [pair("q", " ".join(f"{{{{name{n}}}}}" for n in range(8)))])
+    named = ", ".join(f"{{{{name{n}}}}}" for n in range(5))
+    assert found.warnings == (
+        f"1 of 1 rows hold placeholders that nobody filled in (first: line 1): {named}",
+    )
+    count = quality.Count()
+    for number in range(100):
+        count.add(number, [f"name {number}"])
+    assert (count.num_rows, list(count.names)) == (100, [f"name {n}" for n in range(5)])
+
+
+def test_a_thousand_labels_are_told_apart(tmp_path):
+    """The commonest first."""
+    rows = [{"text": f"text {n}", "label": n % 1500} for n in range(2000)]
+    labels = dataset.inspect(write_rows(tmp_path, rows)).dataset.labels
+    assert len(labels) == 1000
+    assert labels[0] == ("0", 2)
+
+
 @pytest.mark.parametrize("text", ["if a < b and c > d:", "List<String> x", "<think> so </think>"])
 def test_what_only_looks_like_html_is_not_told(tmp_path, text):
     """Comparisons, generic types and the marks of reasoning."""
@@ -137,6 +131,25 @@ def test_the_scripts_of_the_letters_are_counted(tmp_path):
 
     expected = {"Latin": 5 / 11, "Cyrillic": 3 / 11, "CJK": 2 / 11, "other": 1 / 11}
     assert shares == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("한국어", {"CJK": 1}),
+        ("ひらがな カタカナ", {"CJK": 1}),
+        ("naïve", {"Latin": 1}),
+        ("aжжж", {"Cyrillic": 3 / 4, "Latin": 1 / 4}),
+        ("العربية", {"Arabic": 1}),
+        ("123 — €", {}),
+    ],
+)
+def test_only_scripts_that_are_there_have_a_share(tmp_path, text, expected):
+    """The largest first; letters of both kinds of bytes count once."""
+    scripts = looked(tmp_path, [{"text": text}]).scripts
+
+    assert dict(scripts) == expected
+    assert [name for name, _ in scripts] == list(expected)
 
 
 # --- Keys and types ---
@@ -183,15 +196,6 @@ def test_very_many_keys_in_a_row_are_read(tmp_path):
 
 
 # --- Lengths ---
-
-
-def word_tokenizer(folder):
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    tokenizer = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return folder
 
 
 def test_a_length_that_cuts_most_replies_off_refuses_the_file(tmp_path):
@@ -241,61 +245,6 @@ def test_a_huge_line_is_read_in_bounded_memory_and_told(tmp_path):
 
     expected = "line 2: 40 MB, ~10 M tokens, will be truncated to 4096 (99.9 % lost)"
     assert done.stdout.strip() == expected, done.stderr
-
-
-PEAK = """
-import json, re, sys
-from pathlib import Path
-from profiles.data import dataset
-from profiles.data.repeats import RowHashes, RowIndex
-def peak_bytes():  # not getrusage: that begins with the peak of the process that forked
-    return 1024 * int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
-"""
-
-
-def in_a_process_of_its_own(code, *arguments):
-    done = subprocess.run(
-        [sys.executable, "-c", PEAK + code, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return list(map(int, done.stdout.split()))
-
-
-def test_memory_does_not_grow_with_the_file(tmp_path):
-    """A file of ten times the rows takes 28 bytes a row more, and what an array keeps to spare."""
-    code = """
-def check(num_rows):
-    with open(sys.argv[1], "w") as file:
-        for n in range(num_rows):
-            row = {"prompt": f"question {n}", "completion": f"the answer is {n}"}
-            file.write(json.dumps(row) + "\\n")
-    dataset.check(sys.argv[1])
-check(4_000)
-before = peak_bytes()
-check(40_000)
-print(peak_bytes() - before)
-"""
-    (num_bytes,) = in_a_process_of_its_own(code, tmp_path / "rows.jsonl")
-
-    assert num_bytes < 36_000 * 60
-
-
-def test_finding_repeats_takes_little_memory_besides():
-    """300,000 rows, every third of them a repeat."""
-    code = """
-before = peak_bytes()
-index = RowIndex()
-for number in range(300_000):
-    prompt = hash(f"row {number - number % 3 // 2}")
-    index.add(RowHashes(exact=prompt, prompt=prompt, reply=7), number)
-print(index.repeats().exact.count, peak_bytes() - before)
-"""
-    num_repeats, num_bytes = in_a_process_of_its_own(code)
-
-    assert num_repeats == 100_000
-    assert num_bytes < 300_000 * 60
 
 
 # --- Chat template ---

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from data_files import GOOD, refused, write, write_rows
 
-from profiles.data import datafile
+from profiles.data import datafile, dataset
 from profiles.errors import ExitCode
 
 
@@ -24,6 +24,8 @@ def test_folder_names_its_files(tmp_path: Path) -> None:
     write_rows(tmp_path, [GOOD], "train.jsonl")
     error = refused(tmp_path)
     assert (error.code, error.do) == (ExitCode.NO_INPUT, "give one of its files: train.jsonl")
+    write_rows(tmp_path, [GOOD], "eval.jsonl")
+    assert refused(tmp_path).do == "give one of its files: eval.jsonl, train.jsonl"
 
 
 def test_pipe_is_refused_at_once(tmp_path: Path) -> None:
@@ -50,10 +52,48 @@ def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "chmod u+r" in error.do
 
 
+def test_a_disk_that_fails_is_told_as_such(tmp_path, monkeypatch):
+    """By another exit code than a path that is wrong."""
+
+    def fail(_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(datafile.io, "FileIO", fail)
+    error = refused(write_rows(tmp_path, [GOOD]))
+    assert (error.code, error.why) == (
+        ExitCode.IO_ERROR,
+        "the system says: Input/output error",
+    )
+
+
+def test_a_file_that_changes_while_it_is_read_is_told(tmp_path):
+    """Of the same size too, as an editor in place leaves it."""
+    path = write_rows(tmp_path, [GOOD | {"id": number} for number in range(1000)])
+    changed = "the file changed while it was read; is it still being written or copied?"
+
+    assert changed not in dataset.inspect(path).dataset.warnings
+    found = dataset.inspect(path, progress=lambda *_: os.utime(path, (1, 1)))
+    assert found.dataset.warnings[0] == changed
+
+
+def test_the_share_that_is_read_is_told_on_the_way(tmp_path):
+    """Every thousand rows, of the bytes."""
+    path = write_rows(tmp_path, [GOOD | {"id": f"{number:04}"} for number in range(2500)])
+    told = []
+
+    dataset.inspect(path, progress=lambda *one: told.append(one))
+
+    assert [number for number, _ in told] == [1000, 2000]
+    assert [share for _, share in told] == pytest.approx([0.4, 0.8])
+
+
 @pytest.mark.parametrize(
     ("name", "data", "command"),
     [
         ("a.jsonl.gz", b"\x1f\x8b\x08", "gunzip -c {0} > {1}/a.jsonl"),
+        ("a.jsonl.GZ", b"\x1f\x8b\x08", "gunzip -c {0} > {1}/a.jsonl"),
+        ("rows.gz", b"\x1f\x8b\x08", "gunzip -c {0} > {1}/rows.unpacked.jsonl"),
+        ("a.tar", b"a.jsonl\0\0", "tar -xf {0}"),
         ("a.jsonl", b"\x1f\x8b\x08", "gunzip -c {0} > {1}/a.unpacked.jsonl"),
         ("a.zip", b"PK\x03\x04", "unzip {0}"),
         ("a.jsonl.zst", b"\x28\xb5\x2f\xfd", "unzstd -c {0} > {1}/a.jsonl"),

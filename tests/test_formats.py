@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,6 @@ from data_files import CHAT, GOOD, Row, examples, outcome, quick, refused, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profiles.data import dataset
 from profiles.data.dataset import check
 from profiles.data.detect import detect_format
 from profiles.data.formats.spec import Example, Message
@@ -107,7 +107,13 @@ def test_system_turn_wins(tmp_path: Path) -> None:
         ({"messages": CHAT[:1]}, "do not end with a reply of the assistant"),
         ({"messages": [{"role": "bot", "content": "x"}]}, "have the unknown role `bot`"),
         ({"messages": [{"role": "assistant"}]}, "lack `content` of a turn in `messages`"),
+        ({"messages": [{"from": "gpt", "value": "x"}]}, "lack `role` of a turn in `messages`"),
+        ({"messages": [{"role": "r" * 30, "content": ""}]}, f"have the unknown role `{'r' * 24}…`"),
         ({"conversations": [{"from": "gpt", "value": 1}]}, "have a number in `value` of a turn"),
+        ({"conversations": [{"from": "human", "value": "x"}]}, "do not end with a reply of the"),
+        ({"instruction": "q", "input": 3, "output": "a"}, "have a number in `input`, not a text"),
+        ({"text": 1.5}, "have a number in `text`, not a text"),
+        ({"text": math.nan}, "have NaN in `text`, not a text"),
         ({"instruction": "q", "output": "a", "history": [["u"]]}, "have an entry in `history`"),
         ({"prompt": "p", "completion": "\ud83d"}, "have half of a character"),
         ({"prompt": True, "completion": "c"}, "have true or false in `prompt`, not a text"),
@@ -153,6 +159,8 @@ def test_any_row(tmp_path: Path, rows: list[Row], name: str) -> None:
         (("text", "label"), "classification"),
         (("prompt", "chosen", "rejected"), "preference"),
         (("messages", "prompt", "completion"), "messages"),
+        (("messages", "chosen", "rejected"), "preference"),
+        (("prompt", "completion", "text"), "prompt_completion"),
     ],
 )
 def test_detect_format_prefers_the_richer_one(keys: tuple[str, ...], expected: str) -> None:
@@ -167,7 +175,12 @@ def test_detect_format_prefers_the_richer_one(keys: tuple[str, ...], expected: s
         (("Prompt", "completion"), "prompt_completion: rename `Prompt` to `prompt`"),
         (("instructions", "output"), "alpaca: rename `instructions` to `instruction`"),
         (("conversation",), "sharegpt: rename `conversation` to `conversations`"),
+        (("question", "answer", "prompt", "response"), "prompt_completion: rename `response` to"),
+        (("dialog",), "sharegpt: rename `dialog` to `conversations`"),
+        (("Body",), "text: rename `Body` to `text`"),
+        (("completion",), "prompt_completion: add `prompt`"),
         (("zzz",), "none is near"),
+        (("chosens",), "none is near"),
     ],
 )
 def test_detect_format_names_the_nearest(keys: tuple[str, ...], advice: str) -> None:
@@ -180,6 +193,25 @@ def test_detect_format_names_the_nearest(keys: tuple[str, ...], advice: str) -> 
     assert (caught.value.where, caught.value.code) == ("f.jsonl", ExitCode.BAD_DATA)
 
 
+def test_keys_are_compared_up_to_a_bound():
+    """A row of very many keys takes no time; a format whose keys are all there is still found."""
+    many = [f"k{number}" for number in range(1000)]
+    with pytest.raises(UserError, match="no known data format") as caught:
+        detect_format([[*many, "Text"]])
+    assert "none is near" in caught.value.do
+    assert detect_format([[*many, "text"]]).name == "text"
+
+
+def test_the_first_row_is_shown_where_no_format_is_known(tmp_path):
+    """Its first three keys, shortened; of a table it may be the second line that is wrong."""
+    row = {"a": "x" * 30, "b": 7, "c": [1], "d": "hidden"}
+    error = refused(write_rows(tmp_path, [row]))
+    shown = f'line 1 is a = "{"x" * 24}…", b = a number, c = a list; '
+    assert error.why.startswith(shown + "the formats that are read are preference (")
+    table = refused(write(tmp_path, "a\nb\n", "a.csv"))
+    assert table.why.startswith('the first line must name the columns; line 2 is a = "b"; ')
+
+
 def test_unknown_format_name(tmp_path: Path) -> None:
     """A misspelled format is a usage error that names the near one."""
     error = refused(write_rows(tmp_path, [GOOD]), format="aplaca")
@@ -189,95 +221,20 @@ def test_unknown_format_name(tmp_path: Path) -> None:
 def test_wrong_format_is_named(tmp_path: Path) -> None:
     """A format that was asked for and does not fit is answered with the one that does."""
     error = refused(write_rows(tmp_path, [GOOD]), format="alpaca")
-    assert "look like prompt_completion" in error.why
+    assert error.why == (
+        "each alpaca row needs usable `instruction`, `output`; "
+        "the keys of the first rows look like prompt_completion"
+    )
+    error = refused(write_rows(tmp_path, [GOOD | {"prompt": 1}]), format="prompt_completion")
+    assert error.why == "each prompt_completion row needs usable `prompt`, `completion`"
 
 
 def test_a_row_in_another_format_is_told_by_its_line(tmp_path):
     """Two files put together, for instance."""
-    other = {"messages": [*ASKED, YES]}
+    other = {"messages": CHAT}
     rows = [GOOD] * 9 + [other] * 2
     path = write(tmp_path, "".join(json.dumps(row) + "\n" for row in rows), "a.jsonl")
 
     expected = "2 of 11 rows look like messages, not prompt_completion (first: line 10)"
 
     assert refused(path).what == expected
-
-
-# --- Data for other kinds of training ---
-
-
-ASKED = [{"role": "user", "content": "q"}]
-
-
-YES, NO = [{"role": "assistant", "content": text} for text in ("yes", "no")]
-
-
-PAIRS = {
-    "texts": {"prompt": "q", "chosen": "yes", "rejected": "no"},
-    "no prompt": {"chosen": "q yes", "rejected": "q no"},
-    "turns": {"prompt": ASKED, "chosen": [YES], "rejected": [NO]},
-    "whole": {"chosen": [*ASKED, YES], "rejected": [*ASKED, NO]},
-    "whole with prompt": {"prompt": "q", "chosen": [*ASKED, YES], "rejected": [*ASKED, NO]},
-    "text and turns": {"prompt": "q", "chosen": [YES], "rejected": [NO]},
-    "turns and texts": {"prompt": ASKED, "chosen": "yes", "rejected": "no"},
-    "alpaca": {"instruction": "q", "input": "", "chosen": "yes", "rejected": "no"},
-    "sharegpt": {
-        "conversations": [{"from": "human", "value": "q"}],
-        "chosen": {"from": "gpt", "value": "yes"},
-        "rejected": {"from": "gpt", "value": "no"},
-    },
-}
-
-
-@pytest.mark.parametrize("name", PAIRS)
-def test_preference_pairs_are_counted_and_not_trained_on(tmp_path, name):
-    """All ways to write a pair are understood; training says what it would need."""
-    path = write(tmp_path, json.dumps(PAIRS[name]) + "\n", "a.jsonl")
-
-    found = dataset.inspect(path).dataset
-
-    assert (found.format, found.num_rows) == ("preference", 1)
-    assert found.problem == "needs preference training (DPO), which this version does not run"
-    with pytest.raises(UserError, match="preference training"):
-        examples(path)
-    assert "`chosen` replies as `output`" in refused(path).do
-
-
-@pytest.mark.parametrize(
-    ("change", "fault"),
-    [
-        ({"rejected": None}, "lack `rejected`"),
-        ({"chosen": 3}, "have a number in `chosen`"),
-        ({"chosen": [YES]}, "have a text and turns in `chosen` and `rejected`"),
-        ({"chosen": ASKED, "rejected": [NO]}, "do not end with a reply"),
-        ({"chosen": [], "rejected": [NO]}, "have no turns in `chosen`"),
-    ],
-)
-def test_faults_of_preference_pairs(tmp_path, change, fault):
-    """Each has a sentence of its own."""
-    path = write(tmp_path, json.dumps(PAIRS["texts"] | change) + "\n", "a.jsonl")
-
-    with pytest.raises(UserError, match="1 of 1 rows") as caught:
-        dataset.inspect(path)
-
-    assert fault in caught.value.what
-
-
-def test_labelled_texts_are_counted_by_label(tmp_path):
-    """Labels are texts or whole numbers; the texts alone can be learnt if asked for."""
-    path = write(tmp_path, "text,label\nfine,good\nnice,good\nawful,bad\n", "a.csv")
-
-    found = dataset.inspect(path).dataset
-
-    assert (found.format, found.labels) == ("classification", (("good", 2), ("bad", 1)))
-    assert 'set the format to "text"' in refused(path).do
-    assert dataset.check(path, format="text").num_rows == 3
-
-
-@pytest.mark.parametrize("label", [None, True, "", 1.5, ["a"]])
-def test_faulty_labels(tmp_path, label):
-    """What is no class is a fault of the row."""
-    path = write(tmp_path, json.dumps({"text": "t", "label": label}) + "\n", "a.jsonl")
-
-    with pytest.raises(UserError, match="`label`"):
-        dataset.inspect(path)

@@ -11,6 +11,7 @@ from data_files import GOOD, Row, outcome, quick, refused, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from profiles.data import datafile
 from profiles.data import json_rows as row_reader
 from profiles.data.dataset import check, read_rows
 from profiles.errors import ExitCode, UserError
@@ -95,12 +96,14 @@ NAMED_BAD_FILES: list[tuple[str, str, bytes, str, str]] = [
     ("open list", "a.json", b'[{"text": "t"}', "middle of a record", ":1:15"),
     ("latin-1", "a.jsonl", b'{"text": "t"}\n{"text": "caf\xe9"}\n', "looks like Latin-1", ":2:14"),
     ("latin-1 list", "a.json", b'[\n{"text": "caf\xe9"}]', "looks like Latin-1", ":2:14"),
+    ("one line", "a.json", b'[{"a": "\xc3\xa9"},\n{"a": "\xe9"}]', "looks like Latin-1", ":2:8"),
     ("cp1252", "a.jsonl", b'{"text": "\x93x\x94"}\n', "looks like Windows-1252", ":1:11"),
     ("gbk", "a.jsonl", '{"text": "中文数据"}\n'.encode("gbk"), "looks like GB18030", ":1:11"),
     ("damaged", "a.jsonl", '{"text": "é\udcff"}\n'.encode(errors="surrogateescape"), "0xff", ":12"),
     ("utf-16", "a.jsonl", '{"text": "t"}\n'.encode("utf-16"), "UTF-16", ":1:1"),
     ("utf-16 bare", "a.json", '[{"text": "t"}]'.encode("utf-16-le"), "UTF-16LE", ":1:1"),
     ("nul", "a.jsonl", b'{"text": "t"}\n{"text": "\0"}\n', "NUL bytes", ":2:11"),
+    ("nul head", "a.jsonl", b"\0\0\0\0\n", "NUL bytes", ":1:1"),
     ("nul tail", "a.jsonl", b'{"text": "t"}\n\0\0\0\0\n', "NUL bytes", ":2:1"),
     ("nul list", "a.json", b'[{"text": "t\0"}]', "NUL bytes", ":1:13"),
     ("empty", "a.jsonl", b"", "0 usable examples", "a.jsonl"),
@@ -119,6 +122,8 @@ NAMED_BAD_FILES: list[tuple[str, str, bytes, str, str]] = [
     ("spread object", "a.jsonl", b'{\n"text": "t"\n}\n', "single object", ":1:1"),
     ("spreadsheet", "a.xlsx", b"PK\x03\x04", "not read (a .xlsx file)", "a.xlsx"),
     ("twice", "a.jsonl", b'{"text": "t", "text": "u"}\n', "key `text` twice", "a.jsonl:1"),
+    ("twice behind another", "a.jsonl", b'{"a": 1, "b": 2, "b": 3}\n', "key `b` twice", ":1"),
+    ("two twice", "a.jsonl", b'{"x": [{"a": 1, "a": 1}, {"b": 2, "b": 3}]}\n', "`a` twice", ":1"),
     ("twice in list", "a.json", b'[{"text": "t", "a": [{"b": 1, "b": 2}]}]', "key `b` twice", ":1"),
     ("no number", "a.jsonl", b'{"text": NaN}\n', "have NaN in `text`, not a text", "a.jsonl:1"),
     ("half a character", "a.jsonl", b'{"text": "\\ud800"}\n', "half of a character", "a.jsonl:1"),
@@ -207,6 +212,34 @@ def test_encoding_advice_converts(tmp_path: Path) -> None:
     assert expected == refused(path).do
 
 
+def test_damage_to_one_character_is_no_old_encoding(tmp_path):
+    """The rest of its line is UTF-8, so that a conversion would spoil it."""
+    error = refused(write(tmp_path, '{"text": "é'.encode() + b'\xff"}\n'))
+
+    assert error.what == "line 1: byte 0xff is not UTF-8"
+    assert error.do == "repair the damaged characters of the line"
+
+
+def test_what_is_around_a_fault_is_shown(tmp_path):
+    """30 characters to each side, and a mark where more came before."""
+    far = refused(write(tmp_path, '{"a": "' + "b" * 50 + '", bad, "c": "' + "d" * 50 + '"}\n'))
+    near = refused(write(tmp_path, "{bad}\n"))
+
+    assert far.what == "not JSON: …" + "b" * 27 + '", bad, "c": "' + "d" * 19
+    assert near.what == "not JSON: {bad}"
+
+
+@pytest.mark.parametrize(("levels", "reads"), [(63, True), (64, False)])
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_a_row_may_be_as_deep_as_the_limit(tmp_path, name, levels, reads):
+    """64 levels with the row's own."""
+    row = '{"text": "t", "b": [], "a": ' + "[" * levels + "]" * levels + "}"
+
+    error = outcome(lambda: check(write(tmp_path, f"[{row}]" if name == "a.json" else row, name)))
+
+    assert (error is None) == reads
+
+
 def test_lone_object_advice_names_the_list(tmp_path: Path) -> None:
     """Rows wrapped in an object are found by the key of the list."""
     path = write(tmp_path, json.dumps({"version": 1, "data": [GOOD]}, indent=1), "a.json")
@@ -225,6 +258,45 @@ def test_record_above_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     error = refused(path)
     assert "larger than" in error.what
     assert error.where.endswith(":2:1")
+
+
+@pytest.mark.parametrize("end", ["", '"}]'])
+@pytest.mark.parametrize("chunk", [256, 1 << 20])
+def test_a_record_of_a_list_above_the_limit_is_refused_wherever_chunks_end(
+    tmp_path, monkeypatch, chunk, end
+):
+    """Before its end is seen, and where one chunk holds all of it."""
+    monkeypatch.setattr(row_reader, "MAX_RECORD_BYTES", 1000)
+    monkeypatch.setattr(row_reader, "CHUNK_BYTES", chunk)
+
+    error = refused(write(tmp_path, '[{"text": "' + "x" * 2000 + end, "a.json"))
+
+    assert "larger than" in error.what
+
+
+def test_a_row_over_many_chunks_is_parsed_a_few_times_only(tmp_path, monkeypatch):
+    """Each time with twice the text, or a row of 64 MB would take hours."""
+    monkeypatch.setattr(row_reader, "CHUNK_BYTES", 64)
+    sizes = []
+    read = datafile.DataFile.read
+    monkeypatch.setattr(
+        datafile.DataFile, "read", lambda file, size: sizes.append(size) or read(file, size)
+    )
+
+    list(read_rows(write(tmp_path, json.dumps([{"text": "x" * 64 * 1000}]), "a.json")))
+
+    assert len(sizes) < 20
+
+
+def test_a_file_that_is_gone_has_changed(tmp_path):
+    """As one that is written over."""
+    path = write(tmp_path, '{"text": "a"}\n{"text": "b')
+    rows = read_rows(path)
+    next(rows)
+    path.unlink()
+    with pytest.raises(UserError) as caught:
+        list(rows)
+    assert "it changed while it was read" in caught.value.why
 
 
 def test_growing_file_is_told(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from data_files import GOOD, examples, quick, refused, write
@@ -120,6 +121,49 @@ def test_a_giant_row_in_parquet_is_refused(tmp_path, monkeypatch):
 
     assert "larger than" in error.what
     assert error.where.endswith("a.parquet:2")
+
+
+def test_places_and_shares_go_on_from_batch_to_batch(tmp_path, monkeypatch):
+    """A row is found by its number in the file."""
+    path = parquet(tmp_path, [{"text": f"{number:04}"} for number in range(2500)])
+    told = []
+    dataset.inspect(path, progress=lambda *one: told.append(one))
+    assert told == [(1000, 1024 / 2500), (2000, 2048 / 2500)]
+
+    monkeypatch.setattr(parquet_rows, "MAX_RECORD_BYTES", 100_000)
+    monkeypatch.setattr(parquet_rows, "MAX_BATCH_ROWS", 1)
+    rows = [{"text": "a"}, {"text": "b"}, {"text": "c" * 200_000}]
+    assert refused(parquet(tmp_path, rows)).where.endswith("a.parquet:3")
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "sizes", "expected"),
+    [
+        (0, [], 1024),
+        (100_000, [100_000], 1024),
+        (10, [1], 1024),
+        (80, [40 << 20, 40 << 20], 8),
+        (2, [100 << 20], 1),
+        (10, [-5, 80 << 20], 1),
+    ],
+)
+def test_batches_take_a_few_megabytes(num_rows, sizes, expected):
+    """Rows a batch, by the sizes that the file states of its parts."""
+    metadata = SimpleNamespace(
+        num_rows=num_rows,
+        num_row_groups=len(sizes),
+        row_group=lambda index: SimpleNamespace(total_byte_size=sizes[index]),
+    )
+
+    assert parquet_rows._batch_rows(metadata) == expected
+
+
+def test_columns_of_one_name_are_refused(tmp_path):
+    """One of them would be lost."""
+    pa = pytest.importorskip("pyarrow")
+    table = pa.table([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+
+    assert refused(parquet(tmp_path, table)).what == "two columns are named `text`"
 
 
 def test_a_deep_schema_is_refused(tmp_path):

@@ -15,14 +15,13 @@ from rehearsed import GIB, answer_at_once
 
 from advisor.choice.recommend import recommend
 from advisor.choice.wishes import Wish, Wishes
-from advisor.registry.low_rank import ALL_TARGETS
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Origin
 from profiles.machines import planned
 from runner.rehearsal import client
 from runner.rehearsal.answers import DeviceUse, Tried
 
-LORA = made("lora", seq_len=1024, rank=8, alpha=16, targets=ALL_TARGETS)
+LORA = made("lora", seq_len=1024, rank=8, alpha=16)
 BOX = planned.plan_machine("4x RTX 4090", host=HOST)
 LOW = Wishes(complexity=Wish("low", Origin.USER))
 
@@ -43,8 +42,8 @@ def recommended(text="1x RTX 4090", wishes=None):
     ("changes", "can"),
     [
         ({}, True),
-        ({"method": "full", "rank": 0, "targets": ()}, True),
-        ({"method": "prefix_tuning", "virtual_tokens": 20}, True),
+        ({"method": "full"}, True),
+        ({"method": "prefix_tuning"}, True),
         ({"optimizer": "adamw_8bit"}, True),
         ({"method": "adapter"}, False),
         ({"method": "freeze"}, False),
@@ -81,7 +80,7 @@ def test_without_a_plan_to_rehearse_the_user_is_told(keep_recipe):
     fit = replace(found.fit, plan=changed(found.fit.plan, optimizer="galore"))
     found = replace(found, runnable=replace(found.runnable, fit=fit) if keep_recipe else None)
 
-    with pytest.raises(UserError, match="adapter cannot be rehearsed") as told:
+    with pytest.raises(UserError, match="adapters cannot be rehearsed") as told:
         client.choose(found)
 
     assert told.value.code == ExitCode.USAGE
@@ -144,11 +143,12 @@ def test_a_rehearsal_moves_the_devices_interval_by_its_difference_from_the_formu
     assert replace(seen, peak_bytes=formula * 3 // 2).difference == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("num_gpus", [2, 4])
 @pytest.mark.parametrize("strategy", ["zero1", "zero2", "zero3", "fsdp"])
-def test_a_divided_plan_says_nothing_of_the_device(asked, strategy):
+def test_a_divided_plan_says_nothing_of_the_device(asked, strategy, num_gpus):
     """What was rehearsed is the whole model."""
     found = recommended("4x RTX 4090", Wishes(critical=Wish(True, Origin.USER)))
-    plan = changed(found.fit.plan, strategy=strategy, num_gpus=4)
+    plan = changed(found.fit.plan, strategy=strategy, num_gpus=num_gpus)
 
     seen = client.rehearse(found.model, plan, found.machine)
 
@@ -195,14 +195,14 @@ def test_a_model_without_a_formula_gets_no_difference(asked):
 
 
 def test_what_is_tried_without_a_formula_is_the_least_that_each_method_takes():
-    """One row, activations recomputed, adapters on every linear."""
+    """One row, activations recomputed; adapters are a recipe's own."""
     plans = client.least_plans(model(unmodelled="it is odd"), BOX, Wishes())
 
     assert [plan.method.name for plan in plans] == ["full", "lora", "qlora"]
     assert {(plan.micro_batch, plan.accumulation, plan.num_gpus) for plan in plans} == {(1, 1, 1)}
     assert all(plan.checkpointing for plan in plans)
-    adapted = [plan.settings for plan in plans[1:]]
-    assert [(one.rank, one.alpha, one.targets) for one in adapted] == [(16, 32, "all")] * 2
+    assert [plan.settings.rank for plan in plans[1:]] == [16, 16]
+    assert [plan.settings.targets for plan in plans[1:]] == ["all", "all"]
     turing = planned.plan_machine("T4", host=HOST)
     assert {plan.precision for plan in plans} == {"bf16"}
     assert {plan.precision for plan in client.least_plans(model(), turing, Wishes())} == {"fp16"}
@@ -230,6 +230,17 @@ def test_what_cannot_fit_by_its_weights_alone_is_not_rehearsed(asked, method, by
     assert (left_out.rehearsed, left_out.device, left_out.fits) == (None, None, False)
     assert "weights and states alone take" in left_out.why
     assert len(asked) == 1
+
+
+def test_an_attempt_is_judged_by_the_emptiest_gpu(asked):
+    """It needs but one."""
+    fuller = replace(BOX.gpus[0], vram_free_bytes=GIB)
+    box = replace(BOX, gpus=(fuller, BOX.gpus[1]))
+
+    tried = client.attempt(model(unmodelled="it is odd"), changed(LORA, method="qlora"), box)
+
+    assert tried.free_bytes == BOX.gpus[1].vram_free_bytes
+    assert tried.rehearsed is not None
 
 
 def test_an_attempts_use_of_the_device_is_its_peak_and_what_lies_outside(asked):
@@ -318,7 +329,7 @@ def test_a_model_that_transformers_refuses_is_told(tmp_path):
     pytest.importorskip("torch")
     request = {
         "model": str(tmp_path),
-        "plan": {"method": "lora", "seq_len": 64, "rank": 8},
+        "plan": made("lora", seq_len=64).as_names(),
         "device": "cuda",
         "capability": [8, 0],
     }

@@ -102,12 +102,28 @@ def test_a_model_without_a_formula_is_rehearsed_instead(asked, capsys):
     assert "QLoRA rank 16 no 17.2-19.6" in out
     assert [request["plan"]["method"] for request in asked] == ["lora", "qlora"]
 
-    run(["recommend", "--model", UNMODELLED_MODEL, "--gpu", "RTX 4090", "--rehearse", "--json"])
+    arguments = ["--gpu", "RTX 4090", "--rehearse", "--json"]
+    assert run(["recommend", "--model", UNMODELLED_MODEL, *arguments]) == 0
 
     found = json.loads(capsys.readouterr().out)
     keys = {f"rehearsals[].{key}" for key in found["rehearsals"][0]} | {"unmodelled"}
     assert keys == set(UNMODELLED)
     assert [one["fits"] for one in found["rehearsals"]] == [True, True, True]
+
+
+def test_a_saved_recipe_is_told_to_be_impossible_without_a_formula(asked, capsys, tmp_path):
+    """And only if one was wanted."""
+    arguments = ["--gpu", "RTX 4090", "--rehearse"]
+    save = ["--data", str(tmp_path / "rows.json"), "--save", str(tmp_path / "r.toml")]
+
+    assert run(["recommend", "--model", UNMODELLED_MODEL, *arguments, *save]) == 0
+    assert "no recipe was written" in capsys.readouterr().err
+
+    assert run(["recommend", "--model", UNMODELLED_MODEL, *arguments]) == 0
+    said = capsys.readouterr()
+    assert "no recipe was written" not in said.err
+    assert "rehearsing every method that may fit of LiquidAI/LFM2-1.2B" in said.err
+    assert not (tmp_path / "r.toml").exists()
 
 
 def test_impossible_rows_are_refused_for_such_a_model_too(asked, capsys):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
+import mixtures  # noqa: E402
+import ranks  # noqa: E402
 import real_runs  # noqa: E402
 
 from profiles.errors import ExitCode, UserError  # noqa: E402
@@ -19,8 +18,6 @@ from runner import checkpoints  # noqa: E402
 from runner.training import resume  # noqa: E402
 from runner.training.trainer import RunTrainer  # noqa: E402
 
-ROOT = Path(__file__).parent.parent
-TWO_RANKS = ROOT / "tests" / "support" / "two_ranks.py"
 NOW = {"micro_batch": 2, "accumulation": 3, "world_size": 1}
 
 
@@ -44,15 +41,38 @@ def die_after(monkeypatch):
     return arrange
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
-@pytest.mark.parametrize("packing", [False, True])
-def test_a_resumed_run_has_the_same_weights_bit_for_bit(
-    tiny_model, orders, die_after, method, packing
-):
-    """Killed in the middle of an epoch and in the next; shuffled, accumulation 3, dropout 0.1."""
-    settings = {"method": method, "packing": packing, "steps": 9, "save_every": 2}
-    undisturbed = real_runs.new_run(tiny_model, orders, **settings)
-    disturbed = real_runs.new_run(tiny_model, orders, **settings)
+BF16 = {"precision": "bf16_pure"}
+CASES = {
+    "lora": {},
+    "full": {},
+    "lora, packed": {"packing": True},
+    "full, packed": {"packing": True},
+    "lora, 16-bit adapters": BF16,
+    "qlora, 16-bit adapters": {},
+    "full, 16-bit": BF16,
+    "full mixtral": {},
+    "full qwen3_moe": {},
+}
+
+
+@pytest.fixture
+def base(tiny_model, tmp_path):
+    """The folder of a model by its family; the tiny Llama for none."""
+    return lambda family: mixtures.save(family, tmp_path / family) if family else tiny_model
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_resumed_run_has_the_same_weights_bit_for_bit(base, orders, die_after, case):
+    """Killed in the middle of an epoch and in the next; shuffled, accumulation 3, dropout 0.1.
+
+    The base is evaluated in the first attempt alone, the adapters' type is kept.
+    """
+    method, _, family = case.partition(",")[0].partition(" ")
+    settings = {"method": method, "steps": 9, "save_every": 2, "split": "9:1:0"}
+    model = base(family)
+    undisturbed, disturbed = (
+        real_runs.new_run(model, orders, **settings, **CASES[case]) for _ in range(2)
+    )
     real_runs.attempt(undisturbed)
 
     die_after(3)
@@ -66,7 +86,8 @@ def test_a_resumed_run_has_the_same_weights_bit_for_bit(
 
     wanted, found = real_runs.weights(undisturbed), real_runs.weights(disturbed)
     assert [e["from_step"] for e in real_runs.events(disturbed, "resumed")] == [2, 6]
-    assert wanted.keys() == found.keys()
+    assert {n: t.dtype for n, t in wanted.items()} == {n: t.dtype for n, t in found.items()}
+    assert ({t.dtype for t in found.values()} == {torch.bfloat16}) == ("16-bit" in case)
     assert all(torch.equal(wanted[name], found[name]) for name in wanted)
     assert real_runs.losses(disturbed) == real_runs.losses(undisturbed)
 
@@ -158,27 +179,23 @@ def test_pieces_of_earlier_attempts_are_used_again(saved):
     assert (resume.pieces(saved, "train"), resume.pieces(saved, "eval")) == (4, 1)
 
 
-def test_two_processes_resume_to_the_same_weights_bit_for_bit(tiny_model, orders):
+def test_two_processes_resume_to_the_same_weights_bit_for_bit(tiny_model, orders, tmp_path):
     """DDP over gloo, LoRA and full: killed mid-epoch, shuffled, accumulation 3, dropout 0.1."""
     settings = {"steps": 5, "save_every": 2, "micro_batch": 1}
     hardware = '[hardware]\nstrategy = "ddp"\ngpus = 2\n'
-    runs = [
-        real_runs.new_run(tiny_model, orders, more=hardware, method=method, **settings)
-        for method in ("lora", "lora", "full", "full")
+    pairs = [
+        [
+            real_runs.new_run(tiny_model, orders, more=hardware, method=method, **settings)
+            for _ in range(2)
+        ]
+        for method in ("lora", "full")
     ]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
-    done = subprocess.run(
-        [*launcher, str(TWO_RANKS), "3", *[str(run.path) for run in runs]],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{TWO_RANKS.parent}"},
-        timeout=300,
-        check=False,
+    ranks.together(
+        [step for one, two in pairs for step in ((one, None), (two, 3), (two, None))], tmp_path
     )
 
-    assert done.returncode == 0, done.stderr[-3000:]
-    for undisturbed, disturbed in (runs[:2], runs[2:]):
+    for undisturbed, disturbed in pairs:
         wanted, found = real_runs.weights(undisturbed), real_runs.weights(disturbed)
         assert [e["from_step"] for e in real_runs.events(disturbed, "resumed")] == [2]
         assert all(torch.equal(wanted[name], found[name]) for name in wanted)

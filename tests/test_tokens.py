@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from data_files import CHAT, GOOD, refused, write, write_rows
+from data_files import CHAT, GOOD, refused, word_tokenizer, write, write_rows
 
+from profiles.data import dataset
 from profiles.data import tokens as token_counts
 from profiles.data.dataset import check
-from profiles.data.tokens import MARK_TOKENS_PER_MESSAGE
+from profiles.data.tokens import MARK_TOKENS_AFTER, MARK_TOKENS_BEFORE
 from profiles.errors import ExitCode
 from profiles.facts import Origin
 
@@ -33,7 +34,8 @@ def test_chat_marks_are_added(tmp_path: Path) -> None:
     """Each message costs its content and the marks of the template, only the reply is learnt."""
     tokens = check(write_rows(tmp_path, [{"messages": CHAT}])).tokens
     assert tokens is not None
-    assert (tokens.total, tokens.trainable_total) == (2 + 2 * MARK_TOKENS_PER_MESSAGE, 1)
+    marks = MARK_TOKENS_BEFORE + MARK_TOKENS_AFTER
+    assert (tokens.total, tokens.trainable_total) == (2 + 2 * marks, 1)
 
 
 def test_token_statistics(tmp_path: Path) -> None:
@@ -51,23 +53,41 @@ def test_token_statistics(tmp_path: Path) -> None:
     ) == (1, 50, 95, 100, 50.5, 5050)
 
 
-def _write_tokenizer(folder: Path, *, truncated_to: int | None = None) -> Path:
-    """Save a tokenizer with one token per word."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
+def test_rows_of_one_length_count_each(tmp_path):
+    """In the mean as in the total; the longest is the first of its length."""
+    path = write_rows(tmp_path, [{"text": "a" * size} for size in (4, 4, 4, 12, 12)])
+    tokens = check(path).tokens
+    assert tokens is not None
+    assert (tokens.mean, tokens.median, tokens.total) == (1.8, 1, 9)
+    assert (tokens.max, tokens.longest_line) == (3, 4)
 
-    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    if truncated_to:
-        tokenizer.enable_truncation(truncated_to)
-        tokenizer.enable_padding(length=truncated_to)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return folder
+
+def test_only_replies_are_learnt(tmp_path):
+    """No system turn and no answer of a tool."""
+    turns = [
+        {"role": "system", "content": "a" * 400},
+        {"role": "user", "content": "a" * 400},
+        {"role": "assistant", "content": "a" * 4},
+        {"role": "tool", "content": "a" * 400},
+        {"role": "assistant", "content": "a" * 8},
+    ]
+    tokens = check(write_rows(tmp_path, [{"messages": turns}])).tokens
+    assert tokens is not None
+    assert tokens.trainable_total == 1 + 2
+
+
+def test_tokens_that_a_tokenizer_adds_do_not_count(tmp_path):
+    """Each text is a part of a row; what ends a row is the template's business."""
+    folder = word_tokenizer(tmp_path, ended_by="</s>")
+    tokens = check(write_rows(tmp_path, [GOOD]), tokenizer_path=folder).tokens
+    assert tokens is not None
+    assert (tokens.total, tokens.trainable_total) == (2, 1)
 
 
 @pytest.mark.parametrize("truncated_to", [None, 2])
 def test_measured_tokens(tmp_path: Path, truncated_to: int | None) -> None:
     """A tokenizer is asked, and truncation or padding saved in its file does not count."""
-    folder = _write_tokenizer(tmp_path, truncated_to=truncated_to)
+    folder = word_tokenizer(tmp_path, truncated_to=truncated_to)
     rows = [{"prompt": "a b c", "completion": "d e"}, {"prompt": "a", "completion": "b"}]
     tokens = check(write_rows(tmp_path, rows), tokenizer_path=folder).tokens
     assert tokens is not None
@@ -82,8 +102,8 @@ def test_measured_tokens(tmp_path: Path, truncated_to: int | None) -> None:
 
 def test_batches_do_not_change_the_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small batches and texts cut at spaces count as one whole text does."""
-    rows = [{"prompt": "a b " * number, "completion": "c " * 40} for number in range(1, 30)]
-    path, folder = write_rows(tmp_path, rows), _write_tokenizer(tmp_path)
+    rows = [{"prompt": "a bcde " * number, "completion": "c " * 40} for number in range(1, 30)]
+    path, folder = write_rows(tmp_path, rows), word_tokenizer(tmp_path)
     expected = check(path, tokenizer_path=folder).tokens
     monkeypatch.setattr(token_counts, "BATCH_CHARS", 16)
     assert expected == check(path, tokenizer_path=folder).tokens
@@ -116,3 +136,38 @@ def test_truncation(
     assert (found.num_untrainable == 2) == (max_length == 10)
     if num_warnings == 2:
         assert "2 of 3 examples have no trainable token at max_length 10" in found.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("max_length", "num_truncated", "num_untrainable"),
+    [(12, 0, 0), (11, 1, 0), (10, 1, 0), (9, 1, 1)],
+)
+def test_a_reply_is_lost_where_its_first_token_is(
+    tmp_path, max_length, num_truncated, num_untrainable
+):
+    """6 tokens of a question with its marks, 3 of the reply's, its token at index 9, 2 marks."""
+    found = check(write_rows(tmp_path, [{"messages": CHAT}]), max_length=max_length)
+    assert found.tokens is not None
+    assert found.tokens.total == 12
+    assert (found.num_truncated, found.num_untrainable) == (num_truncated, num_untrainable)
+
+
+def test_half_of_the_replies_may_be_lost(tmp_path):
+    """It is told, and no more than that."""
+    rows = [{"prompt": "a" * 100, "completion": "b" * 40}, {"prompt": "a", "completion": "b" * 40}]
+    found = dataset.inspect(write_rows(tmp_path, rows), max_length=20).dataset
+    assert (found.problem, found.num_untrainable) == ("", 1)
+    assert "1 of them lose their whole reply, so that nothing is learnt from them" in found.warnings
+    problem = dataset.inspect(write_rows(tmp_path, [*rows, rows[0]]), max_length=20).dataset.problem
+    assert problem.startswith("2 of 3 examples have no trainable token at max_length 20")
+
+
+def test_a_row_of_megabytes_is_told(tmp_path):
+    """From one on, for a row of that size is likelier a mistake than a document."""
+    rows = [{"text": "a bc " * 200_000}, {"text": "short"}]
+    found = check(write_rows(tmp_path, rows))
+    assert "line 1: 1 MB, ~250 k tokens: is a line break missing?" in found.warnings
+    cut = check(write_rows(tmp_path, rows), max_length=1000).warnings
+    assert "line 1: 1 MB, ~250 k tokens, will be truncated to 1000 (99.6 % lost)" in cut
+    rows = [{"text": "a bc " * 199_999}]
+    assert not any("MB" in one for one in check(write_rows(tmp_path, rows)).warnings)

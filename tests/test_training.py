@@ -146,9 +146,9 @@ def test_a_run_killed_after_its_last_step_is_finished_without_another_step(tiny_
 
 
 def test_two_processes_train_together(advisor, recipe):
-    """Two gloo processes end like any run; on CPUs Accelerate takes DDP where FSDP is asked for."""
+    """Two gloo processes end like any run."""
     path = recipe("qlora", f"{ADAPTER}\n")
-    path.write_text(path.read_text() + '[hardware]\nstrategy = "fsdp"\ngpus = 2\n')
+    path.write_text(path.read_text() + '[hardware]\nstrategy = "ddp"\ngpus = 2\n')
 
     run = finished(advisor("run", path, "--follow"))
 

@@ -7,6 +7,7 @@ from typing import NoReturn
 from advisor.choice.storage import weight_bytes
 from advisor.choice.wishes import Wishes
 from advisor.choice.words import gib
+from advisor.registry.lookup import TASKS
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Dataset, Machine, Model
 
@@ -20,6 +21,14 @@ def check(model: Model, machine: Machine, dataset: Dataset | None, wishes: Wishe
     _check_machine(machine)
     if dataset is not None and dataset.num_rows < 1:
         _refuse("there is nothing to learn from", "no usable row", "add rows", dataset.path)
+    if wishes.task.value not in TASKS:
+        there_are = ", ".join(TASKS.names())
+        _refuse(
+            f"there is no task {wishes.task.value!r}",
+            TASKS.unknown(wishes.task.value),
+            f"name one of {there_are}",
+            "--task",
+        )
     if wishes.seq_len is not None:
         _check_length(model, wishes.seq_len.value)
     if wishes.effective_batch is not None:

@@ -26,7 +26,7 @@ _ICONV_NAMES = {"Latin-1": "LATIN1", "Windows-1252": "CP1252"}
 
 def not_json(place: str, reason: str, text: str, index: int) -> UserError:
     """Tell of a fault at one character of a text, shown with what is around it."""
-    if "\0" in text[max(0, index - 1) : index + 1]:
+    if text[index : index + 1] == "\0":
         return nul_bytes(place)
     start = max(0, index - 30)
     excerpt = printable(text[start : index + 30].strip(), 60)

@@ -218,7 +218,7 @@ class _ArrayText:
             text, num_used = codecs.utf_8_decode(raw, "strict", not data)
         except UnicodeDecodeError as error:
             self._append(raw[: error.start].decode())
-            if error.reason == "unexpected end of data" and not data:
+            if error.reason == "unexpected end of data":
                 raise self.torn() from None
             raise not_utf8(self.place(len(self._text)), error) from None
         self._pending = raw[num_used:]

@@ -1,24 +1,51 @@
-"""How each method wraps a model: one module a family, and the registry the advisor must match.
+"""How each method prepares a model: one module a family, named by the `builder` of its specs.
 
-Importing this package imports torch.
+The worker and the rehearsal ask the same functions; each brings a base of its own. Importing this
+package imports torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
 from pathlib import Path
+from typing import Any, Protocol, cast
 
-from advisor.recipe import Recipe
-from runner.methods import full, lora
-from runner.methods.prepared import Prepared
+from peft import PeftConfig
+from transformers import PreTrainedModel
 
-METHODS: dict[str, Callable[[Recipe, Path], Prepared]] = {
-    "lora": lora.prepare,
-    "qlora": lora.prepare,
-    "full": full.prepare,
-}
+from advisor.plan import Plan
+from runner.methods import base
 
 
-def prepare(recipe: Recipe, model_dir: Path) -> Prepared:
-    """Load the model of a recipe for its method."""
-    return METHODS[recipe.method.name](recipe, model_dir)
+class Builder(Protocol):
+    """What a module of this package has."""
+
+    def load_options(self, plan: Plan) -> dict[str, Any]:
+        """Arguments of `from_pretrained`: the weights' type, and how they are quantized."""
+
+    def peft_config(self, plan: Plan) -> PeftConfig | None:
+        """What PEFT puts on the model; None where the model's own weights train."""
+
+
+def builder_of(plan: Plan) -> Builder:
+    """The module that builds the plan's method."""
+    assert plan.method.builder, f"{plan.method.name} cannot be started"
+    found: Any = importlib.import_module(f"{__name__}.{plan.method.builder}")
+    return cast("Builder", found)
+
+
+def load_options(plan: Plan) -> dict[str, Any]:
+    """As the method's builder has them."""
+    return builder_of(plan).load_options(plan)
+
+
+def peft_config(plan: Plan) -> PeftConfig | None:
+    """As the method's builder has it."""
+    return builder_of(plan).peft_config(plan)
+
+
+def load(plan: Plan, model_dir: Path) -> PreTrainedModel:
+    """The base model as the method trains on it."""
+    if plan.base_bits < 16:
+        base.keep_the_storage_format()
+    return base.load(model_dir, **load_options(plan))

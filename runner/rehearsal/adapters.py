@@ -25,7 +25,7 @@ def adapt(model: Any, settings: Settings) -> Any:
         return _choose(model, settings)
     from peft import get_peft_model  # noqa: PLC0415
 
-    adapted = get_peft_model(model, _config(settings))
+    adapted = get_peft_model(model, settings.adapter or _config(settings))
     if settings.adapters == "bf16" or (settings.adapters == "trl" and settings.weight_bits < 16):
         for name, parameter in adapted.named_parameters():
             if parameter.requires_grad and "lora_magnitude_vector" not in name:

@@ -13,7 +13,6 @@ from advisor.choice.fit import Fit
 from advisor.cost import memory
 from advisor.cost.allocator import EXPANDABLE
 from advisor.cost.memory import MemoryEstimate
-from advisor.cost.sharding import shares_of
 from advisor.plan import Plan
 
 _SAME_MOMENT: Final = {
@@ -61,8 +60,7 @@ class Rehearsed:
     @property
     def divided(self) -> bool:
         """The plan asked for divides something over devices; both levels are of it undivided."""
-        shares = shares_of(self.asked)
-        return max(shares.weights, shares.gradients, shares.states) > 1
+        return self.asked.num_gpus > 1 and bool(self.asked.engine.divides)
 
     @property
     def difference(self) -> float | None:

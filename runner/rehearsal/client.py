@@ -30,8 +30,8 @@ from runner.supervision import engines
 
 _NEEDED: Final = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes")
 _AMPERE: Final = (8, 0)
-_TRAINED_BYTES: Final = 16.0
-"""Of a weight with its gradient and AdamW's states, in fp32."""
+_TRAINED_BYTES: Final = 16
+"""Of a weight that trains, in fp32: itself, its gradient and AdamW's states."""
 
 
 def choose(found: Recommendation) -> Plan:
@@ -43,7 +43,7 @@ def choose(found: Recommendation) -> Plan:
         if fit is not None and can_rehearse(fit.plan):
             return fit.plan
     raise UserError(
-        f"{found.fit.plan.method.name} cannot be rehearsed",
+        f"{found.fit.plan.method.title} cannot be rehearsed",
         why="it keeps something in RAM, or no library builds it on one device",
         do="leave --rehearse out: the formula knows it",
         where="--rehearse",
@@ -91,25 +91,26 @@ def least_plans(model: Model, machine: Machine, wishes: Wishes) -> tuple[Plan, .
     UserError (USAGE) for wishes that cannot be.
     """
     checks.check(replace(model, unmodelled=""), machine, None, wishes)
+    seq_len, width = wants.seq_len(model, None, wishes), precision(machine)
     return tuple(
-        Plan.of(
-            method,
-            seq_len=wants.seq_len(model, None, wishes),
-            checkpointing=True,
-            precision=precision(machine),
-        )
+        Plan.of(method, seq_len=seq_len, checkpointing=True, precision=width)
         for method in METHODS.ready
     )
 
 
 def attempt(model: Model, plan: Plan, machine: Machine) -> Tried:
     """Rehearse one of the `least_plans`, unless its weights and states alone are too many."""
-    free = budget_bytes(machine, 1)
-    least = _TRAINED_BYTES if plan.method.trains_base else plan.base_bits / 8
-    needed = int(least * (model.num_params - model.vision_params))
+    free, needed = budget_bytes(machine, 1), _least_bytes(model, plan)
     why = f"weights and states alone take {gib(needed)}" if needed > free else ""
     found = None if why else rehearse(model, plan, machine)
     return Tried(plan=plan, on_gpu=bool(machine.gpus), free_bytes=free, rehearsed=found, why=why)
+
+
+def _least_bytes(model: Model, plan: Plan) -> int:
+    """Never more than a plan takes, whatever the model is made of."""
+    whole = plan.method.trains_base and not plan.settings.num_frozen_layers
+    each = _TRAINED_BYTES if whole else plan.base_bits / 8
+    return int(each * (model.num_params - model.vision_params))
 
 
 def _capability(machine: Machine) -> tuple[int, int]:

@@ -21,9 +21,10 @@ from profiles.runs.records.worker import Guard, Paused, StopAccepted, TrainBegun
 from profiles.runs.rundir import RunDir
 from runner import checkpoints
 from runner.supervision import control
+from runner.training import together
 from runner.training.guard import Fault, LossGuard
 from runner.training.room import Shortfall
-from runner.training.stopping import VERBS
+from runner.training.stopping import VERBS, NoStepLeft
 
 if TYPE_CHECKING:
     from runner.training.trainer import RunTrainer
@@ -46,6 +47,7 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
         self.attempt = trainer.attempt
         self.stop = trainer.attempt.stop
         self.stopping = False
+        self._is_compared = False
         self._stop_agreed = self._stop_told = False
         self._ranks = trainer.ranks
         self._on_spike = on_spike
@@ -55,7 +57,13 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(
         self, _args: Any, state: TrainerState, _control: Any, model: Any = None, **_: Any
     ) -> None:
-        """Try the longest batch, then say how long the run will be."""
+        """On the model as it is wrapped: what comes before the steps, then the longest batch.
+
+        NoStepLeft: all steps were made by an earlier attempt; the Trainer would make one more.
+        """
+        if state.global_step >= state.max_steps:
+            raise NoStepLeft
+        self.trainer.before_steps()
         self.trainer.try_longest_batch(model)
         self.stop.wait_for_steps()
         self._tell(TrainBegun(step=state.global_step, num_steps=state.max_steps))
@@ -65,10 +73,20 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
         self._optimizer_phase = self.trainer.recorder.phase("optimizer")
         self._optimizer_phase.__enter__()
 
-    def on_optimizer_step(self, *_: Any, **__: Any) -> None:
-        """The optimizer's time ends."""
+    def on_optimizer_step(self, _args: Any, state: TrainerState, _control: Any, **_: Any) -> None:
+        """The optimizer's time ends; after the first step the ranks are compared."""
         if self._optimizer_phase is not None:
             self._optimizer_phase.__exit__(None, None, None)
+        if not self._is_compared:
+            self._is_compared = True
+            self._refuse_apart(state)
+
+    def _refuse_apart(self, state: TrainerState) -> None:
+        """Processes that do not train one model end here, and not with the weights of one."""
+        if self._ranks.world_size > 1:
+            apart = together.differences(self.trainer.model, self._ranks)
+            if apart:
+                raise together.trains_apart(apart, state.global_step + 1, self.attempt.run)
 
     def on_step_end(self, _args: Any, state: TrainerState, flow: TrainerControl, **_: Any) -> None:
         """Close the step's record, then look at what people ask for."""

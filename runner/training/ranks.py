@@ -30,6 +30,13 @@ class Ranks:
         """The largest of the ranks' numbers."""
         return self._reduced([number], dist.ReduceOp.MAX)[0]
 
+    def differing(self, numbers: Sequence[int]) -> list[int]:
+        """Indices of the numbers that are not the same on every rank."""
+        lowest = self._reduced(numbers, dist.ReduceOp.MIN)
+        highest = self._reduced(numbers, dist.ReduceOp.MAX)
+        pairs = zip(lowest, highest, strict=True)
+        return [index for index, (low, high) in enumerate(pairs) if low != high]
+
     def from_main(self, value: Value) -> Value:
         """What the first rank says; the others' values are passed over."""
         if self._group is None:

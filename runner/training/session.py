@@ -6,18 +6,23 @@ evaluation, artefact.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, TrainerState
+from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 from trl import SFTConfig
 
+from advisor.choice.lighter import lighter
 from advisor.recipe import Recipe
+from advisor.registry.lookup import OPTIMIZERS
+from advisor.stack import OURS
 from profiles.errors import ExitCode, UserError
 from profiles.models import model
 from profiles.runs import devices, durable
@@ -25,22 +30,18 @@ from profiles.runs.records.worker import Drift, End, Prepared, Resumed
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import State
 from runner import checkpoints, methods
+from runner.methods.base import narrow_trained
 from runner.supervision import engines
 from runner.training import data, examples, recipe_lock, resume
 from runner.training.attempt import Attempt
 from runner.training.division import DURING
 from runner.training.resume import Start
 from runner.training.saving import weights_bytes
-from runner.training.stopping import StopEarly
+from runner.training.stopping import NoStepLeft, StopEarly
 from runner.training.trainer import RunTrainer
 
 _PERIODS = 5
 """Evaluations and checkpoints in a run, unless the recipe says otherwise."""
-_OPTIMIZERS = {
-    "adamw": "adamw_torch_fused",
-    "adamw_8bit": "adamw_bnb_8bit",
-    "paged_adamw_8bit": "paged_adamw_8bit",
-}
 
 
 @dataclass
@@ -78,7 +79,7 @@ class Session:
         )
         self.events.append(prepared)
         if start.path is None:
-            self._base_evaluation(trainer, splits)
+            trainer.before_steps = partial(self._base_evaluation, trainer, splits)
         self._train(trainer, start)
         if trainer.state.global_step < trainer.state.max_steps:
             self.events.append(End(state=State.STOPPED, step=trainer.state.global_step))
@@ -92,21 +93,11 @@ class Session:
                 reason = "an earlier attempt ran out of memory"
                 trainer.division.set(during, pieces, reason, step=start.step)
         if start.path is not None and start.weights_only:
-            trainer._load_from_checkpoint(str(start.path))  # noqa: SLF001  # no public way
-        elif start.path is not None and self._took_last_step(trainer, start.path):
-            return
+            trainer.before_steps = partial(trainer.load_weights, start.path)
         go_on = None if start.weights_only or start.path is None else str(start.path)
-        trainer.train(resume_from_checkpoint=go_on)
+        with contextlib.suppress(NoStepLeft):
+            trainer.train(resume_from_checkpoint=go_on)
         trainer.recorder.flush()
-
-    def _took_last_step(self, trainer: RunTrainer, checkpoint: Path) -> bool:
-        """Killed after the last step: the Trainer would make one step more."""
-        saved = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-        if trainer.is_fsdp_enabled or not 0 < saved.max_steps <= saved.global_step:
-            return False
-        trainer._load_from_checkpoint(str(checkpoint))  # noqa: SLF001  # no public way
-        trainer.state = saved
-        return True
 
     def _start(self) -> Start:
         """Where this attempt begins; the first rank looks, and the others are told."""
@@ -136,24 +127,25 @@ class Session:
         arguments = self._arguments(splits)
         assert arguments.device  # chooses this rank's GPU, before anything is loaded onto one
         torch.manual_seed(self.recipe.train.seed)
-        prepared = methods.prepare(self.recipe, model_dir)
+        plan = self.recipe.to_plan(OURS)  # where it runs makes no difference to what is built
+        base = methods.load(plan, model_dir)
         self.progress.phase = "tokenising"
         trainer = RunTrainer(
             self.attempt,
             full_logits=self.recipe.train.loss == "full",
             keep=self.recipe.train.keep_checkpoints,
             facts=self._facts(),
-            lighter=_lighter(self.recipe),
+            lighter=lighter(plan),
             on_spike=self.recipe.train.on_spike,
-            model=prepared.model,
-            peft_config=prepared.peft_config,
+            model=base,
+            peft_config=methods.peft_config(plan),
             processing_class=tokenizer,
             args=arguments,
             train_dataset=splits.train,
             eval_dataset=splits.eval,
         )
         if self.recipe.train.precision == "bf16_pure":
-            _narrow_trained(trainer.model)
+            narrow_trained(trainer.model)
         if len(trainer.train_dataset) == 0:
             raise _nothing_to_learn(self.recipe, self.base_dir)
         self._space_evaluations(trainer)
@@ -189,9 +181,7 @@ class Session:
             learning_rate=self.recipe.learning_rate,
             lr_scheduler_type=train.scheduler,
             warmup_steps=train.warmup,
-            optim="adamw_torch"
-            if train.optimizer == "adamw" and on_cpu
-            else _OPTIMIZERS[train.optimizer],
+            optim=OPTIMIZERS[train.optimizer].optim,
             weight_decay=train.weight_decay,
             max_grad_norm=train.max_grad_norm,
             per_device_train_batch_size=train.micro_batch,
@@ -219,11 +209,16 @@ class Session:
         )
 
     def _base_evaluation(self, trainer: RunTrainer, splits: data.Splits) -> None:
-        """What the base model can do, so that the gain can be told."""
+        """What the base model can do, so that the gain can be told.
+
+        Measured on the model as it is wrapped for training: Accelerate would take one that it has
+        wrapped for evaluation alone as ready, and never put the processes together.
+        """
         self.progress.phase = "evaluating"
         if splits.eval is not None:
             trainer.evaluate()
         self._examples(trainer, splits, "before")
+        self.progress.phase = "training"
 
     def _finish(self, trainer: RunTrainer, splits: data.Splits) -> int:
         self.progress.phase = "finishing"
@@ -287,30 +282,6 @@ def _gpus_gone(run: RunDir) -> UserError:
         where=str(run.path),
         code=ExitCode.GPU_LOST,
     )
-
-
-def _lighter(recipe: Recipe) -> list[str]:
-    """Changes of the recipe that save memory, the cheapest in speed and quality first."""
-    train = recipe.train
-    changes = [
-        (train.loss == "full", 'train.loss = "chunked"'),
-        (not train.checkpointing, "train.checkpointing = true"),
-        (
-            train.optimizer == "adamw" and recipe.method.name == "full",
-            'train.optimizer = "adamw_8bit"',
-        ),
-        (recipe.method.name == "lora", 'method.name = "qlora"'),
-        (recipe.method.name == "full", 'method.name = "lora"'),
-        (True, f"data.max_length = {recipe.data.max_length // 2}"),
-    ]
-    return [change for applies, change in changes if applies][:3]
-
-
-def _narrow_trained(model: torch.nn.Module) -> None:
-    """Adapters in bf16 too: PEFT makes those of a 16-bit base fp32."""
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.to(torch.bfloat16)
 
 
 def _planned_steps(recipe: Recipe, num_rows: int) -> int:

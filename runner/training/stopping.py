@@ -21,6 +21,10 @@ class StopEarly(BaseException):  # nothing is wrong
     """
 
 
+class NoStepLeft(Exception):  # noqa: N818  # nothing is wrong
+    """The attempt before was killed after its last step: only the end of the run is left to do."""
+
+
 class StopFlag:
     """Whether somebody asked this process to stop."""
 

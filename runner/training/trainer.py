@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from trl import SFTTrainer
 
 from profiles.runs.records.worker import Evaluated, LongestTried, SaveBegun, SaveFailed
 from runner import checkpoints
-from runner.training import pieces, room
+from runner.training import loading, pieces, room
 from runner.training.attempt import Attempt
 from runner.training.division import Division, During
 from runner.training.protocol import OnSpike, ProtocolCallback
@@ -63,6 +63,8 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc]
             accumulation=self.args.gradient_accumulation_steps,
             lighter=lighter,
         )
+        self.before_steps: Callable[[], None] = lambda: None
+        """Called once the model is wrapped, before the first step of an attempt."""
         self._staging: Path | None = None
         self._begun: list[pieces.Batch] = []
         self._is_trial = False
@@ -299,6 +301,25 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc]
         return result
 
     # --- Checkpoints ------------------------------------------------------------------------
+
+    def load_weights(self, checkpoint: Path) -> None:
+        """Take the weights of a checkpoint and nothing else of it."""
+        self._load_from_checkpoint(str(checkpoint))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Every trained weight, or UserError."""
+        model, checkpoint = model or self.model, Path(resume_from_checkpoint)
+        if not self.is_fsdp_enabled:
+            loading.load(model, checkpoint)
+            return
+        with loading.complete(model, checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """A model to publish, or (the Trainer's own call) a checkpoint to load back."""
+        names = loading.own_names(self.model) if _internal_call else contextlib.nullcontext()
+        with names:
+            super().save_model(output_dir, _internal_call)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """No model card: it would name local paths, and nothing is published."""

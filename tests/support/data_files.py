@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from profiles.data import dataset
 from profiles.data.formats.spec import Example
@@ -55,3 +56,24 @@ def outcome(run: Callable[[], object]) -> UserError | None:
     except UserError as error:
         return error
     return None
+
+
+def word_tokenizer(
+    folder: Path, *, truncated_to: int | None = None, ended_by: str | None = None
+) -> Path:
+    """Save a tokenizer with one token a word; returns its folder.
+
+    `truncated_to`: the length of the truncation and padding that its file carries. `ended_by`: a
+    token that it adds to what it reads.
+    """
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1, "</s>": 2}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    if truncated_to:
+        tokenizer.enable_truncation(truncated_to)
+        tokenizer.enable_padding(length=truncated_to)
+    if ended_by:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"$A {ended_by}", special_tokens=[(ended_by, 2)]
+        )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder

@@ -45,7 +45,7 @@ name = "{method}"
 learning_rate = 5e-3
 micro_batch = {micro_batch}
 accumulation = {accumulation}
-precision = "fp32"
+precision = "{precision}"
 """
 ADAPTER = "rank = 8\nalpha = 16\ndropout = 0.1"
 
@@ -63,6 +63,7 @@ def new_run(  # noqa: PLR0913  # as many as a test may want to set
     save_every=4,
     eval_every=1000,
     split="1:0:0",
+    precision="fp32",
     more="",
 ):
     """A run directory, ready for its first attempt; without evaluation unless `split` asks."""
@@ -77,6 +78,7 @@ def new_run(  # noqa: PLR0913  # as many as a test may want to set
         micro_batch=micro_batch,
         accumulation=accumulation,
         split=split,
+        precision=precision,
     )
     run = rundir.create("tiny")
     durable.write_json(run.manifest, {"schema": 1, "created": time.time(), "base_dir": "/"})

@@ -1,13 +1,11 @@
-"""What a method hands to the trainer, and the loading that all methods share."""
+"""The loading that all methods share, and the types that their weights have."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftConfig
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.integrations import sdpa_attention
 
@@ -20,15 +18,7 @@ COMPUTE_DTYPES = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """A loaded base model, and the adapter to put on it if the method has one."""
-
-    model: PreTrainedModel
-    peft_config: PeftConfig | None
-
-
-def load_base(model_dir: Path, dtype: torch.dtype, **options: Any) -> PreTrainedModel:
+def load(model_dir: Path, **options: Any) -> PreTrainedModel:
     """Load from local safetensors only, never running code that came with the model.
 
     transformers takes SDPA for attention, or eager attention where a family has no other.
@@ -36,7 +26,6 @@ def load_base(model_dir: Path, dtype: torch.dtype, **options: Any) -> PreTrained
     _repeat_heads_where_needed()
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         model_dir,
-        dtype=dtype,
         trust_remote_code=False,
         use_safetensors=True,
         local_files_only=True,
@@ -50,3 +39,21 @@ def _repeat_heads_where_needed() -> None:
     """Before Ampere no fused kernel shares key heads: SDPA would make whole fp32 scores."""
     if torch.cuda.is_available() and torch.cuda.get_device_capability() < _FLASH_CAPABILITY:
         sdpa_attention.use_gqa_in_sdpa = lambda *_args: False
+
+
+def keep_the_storage_format() -> None:
+    """On CPUs with AVX512-BF16 bitsandbytes repacks 4-bit weights in evaluation mode.
+
+    Its backward pass reads repacked weights wrongly (bitsandbytes 0.50), and a linear with a bias
+    fails.
+    """
+    import bitsandbytes.nn  # noqa: PLC0415  # wanted by quantized methods alone
+
+    bitsandbytes.nn.modules.has_avx512bf16 = lambda: False
+
+
+def narrow_trained(model: torch.nn.Module) -> None:
+    """Adapters in bf16 too: PEFT makes those of a 16-bit base fp32."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.bfloat16)

@@ -1,0 +1,104 @@
+"""Weights back from a checkpoint: every trained one, in the type it is trained in, or an error.
+
+The libraries' own loaders log what is missing and leave it as it was at the start of training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+from peft import PeftModel, set_peft_model_state_dict
+from safetensors import safe_open
+from safetensors.torch import load_file
+from transformers import PreTrainedModel
+
+from profiles.errors import ExitCode, UserError
+
+_ADAPTER = "adapter_model.safetensors"
+_NUM_SHOWN = 3
+
+
+@contextlib.contextmanager
+def own_names(model: torch.nn.Module) -> Iterator[None]:
+    """Inside, a whole model is saved under its own names and in its own shapes.
+
+    Published models keep the public format, which has each expert of a mixture on its own.
+    """
+    if not isinstance(model, PreTrainedModel):
+        yield
+        return
+    model.save_pretrained = functools.partial(model.save_pretrained, save_original_format=False)
+    try:
+        yield
+    finally:
+        del model.save_pretrained
+
+
+@contextlib.contextmanager
+def complete(model: torch.nn.Module, checkpoint: Path) -> Iterator[None]:
+    """Inside, every trained weight must be given a value; UserError at the end if one was not."""
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    with torch.no_grad():
+        for parameter in trained.values():
+            _local(parameter).fill_(torch.nan)
+    yield
+    refuse_incomplete(
+        [name for name, p in trained.items() if not _local(p).isfinite().all()], (), checkpoint
+    )
+
+
+def load(model: torch.nn.Module, checkpoint: Path) -> None:
+    """The trained weights of a checkpoint that holds them whole; UserError if it is not all."""
+    with complete(model, checkpoint):
+        if isinstance(model, PeftModel):
+            _load_adapter(model, checkpoint)
+        else:
+            _load_whole(model, checkpoint)
+
+
+def _load_adapter(model: PeftModel, checkpoint: Path) -> None:
+    """Copied into the tensors that are there: PEFT's own loading makes 16-bit adapters fp32."""
+    found = load_file(checkpoint / _ADAPTER)
+    result = set_peft_model_state_dict(model, found, adapter_name=model.active_adapter)
+    refuse_incomplete((), result.unexpected_keys, checkpoint)
+
+
+def _load_whole(model: torch.nn.Module, checkpoint: Path) -> None:
+    """One tensor at a time, so that there never are two models in memory."""
+    tensors, unexpected = model.state_dict(), []
+    for path in sorted(checkpoint.glob("model*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118  # no mapping
+                if name in tensors:
+                    tensors[name].copy_(file.get_tensor(name))
+                else:
+                    unexpected.append(name)
+    refuse_incomplete((), unexpected, checkpoint)
+
+
+def _local(parameter: torch.Tensor) -> torch.Tensor:
+    """What of a weight is on this rank."""
+    local: torch.Tensor = getattr(parameter, "_local_tensor", parameter)
+    return local.detach()
+
+
+def refuse_incomplete(missing: Iterable[str], unexpected: Iterable[str], checkpoint: Path) -> None:
+    """UserError if there are any: the weights would be those of no step."""
+    faults = []
+    for names, what in ((list(missing), "lacks"), (list(unexpected), "has, unknown to the model,")):
+        if names:
+            more = f" and {len(names) - _NUM_SHOWN} more" if len(names) > _NUM_SHOWN else ""
+            faults.append(f"it {what} {', '.join(names[:_NUM_SHOWN])}{more}")
+    if faults:
+        raise UserError(
+            "the checkpoint does not hold the weights that are trained",
+            why="; ".join(faults),
+            do="go on with the packages that wrote it (recipe.lock.json names them), or start the "
+            "recipe anew with `advisor run`",
+            where=str(checkpoint),
+            code=ExitCode.NO_CHECKPOINT,
+        )

@@ -1,0 +1,167 @@
+"""Attempts of runs in several processes, with what each rank sees of every optimizer step.
+
+Run as `torchrun --nproc-per-node=2 ranks.py PLAN.json`. The plan is a list of [run directory,
+step at which the attempt is killed or null], in order; a run that comes again begins its next
+attempt. Each rank writes its steps, and the errors that ended an attempt, beside the plan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parents[2]
+_SHARDS, _APART = "TEST_SHARDS_ON_CPU", "TEST_APART"
+
+
+class KilledError(BaseException):
+    """As abrupt as a signal: no handler of the run sees it."""
+
+
+def together(plan, folder, *, processes=2, shards=False, apart=False):
+    """Carry out a plan of (run, step to be killed at or None) in so many processes.
+
+    `shards`: what asks for FSDP gets it, on CPUs too. `apart`: Accelerate takes the model as ready
+    and leaves it unwrapped. Returns for each rank its notes, in order: of each step the run, the
+    attempt, digests of the trained weights and gradients, the gradient's norm, the kind of the
+    wrapped model; and what ended an attempt.
+    """
+    path = folder / "plan.json"
+    path.write_text(json.dumps([[str(run.path), kill] for run, kill in plan]))
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    wishes = {_SHARDS: shards, _APART: apart}
+    done = subprocess.run(
+        [sys.executable, *(launcher if processes > 1 else []), __file__, str(path)],
+        capture_output=True,
+        text=True,
+        env=os.environ
+        | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{Path(__file__).parent}"}
+        | {name: "1" for name, wanted in wishes.items() if wanted},
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(processes)]
+
+
+def shard_on_cpu():
+    """Let Accelerate shard on CPUs, where it takes DDP without a word."""
+    import torch.distributed as dist
+    from accelerate import PartialState
+    from accelerate.utils import DistributedType
+
+    def use_cpu(state):
+        state.device = torch.device("cpu")
+
+    PartialState._prepare_backend = lambda *_, **__: ("gloo", DistributedType.MULTI_GPU)
+    PartialState.set_device = use_cpu
+    dist.init_process_group("gloo")
+
+
+def whole(tensor):
+    """A tensor that may be divided among the ranks, as one."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def digest(tensors):
+    """A hash of the bytes of tensors, in order."""
+    found = hashlib.blake2b(digest_size=16)
+    for tensor in tensors:
+        found.update(whole(tensor.detach()).contiguous().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def watch(notes):
+    """Make every trainer note its optimizer steps."""
+    from transformers import TrainerCallback
+
+    from runner.training.trainer import RunTrainer
+
+    class Watch(TrainerCallback):
+        def __init__(self, trainer):
+            self.trainer = trainer
+
+        def on_optimizer_step(self, _args, state, _control, **_):
+            trained = [p for p in self.trainer.model.parameters() if p.requires_grad]
+            gradients = [p.grad for p in trained if p.grad is not None]
+            notes.append(
+                {
+                    "run": self.trainer.attempt.run.id,
+                    "attempt": self.trainer.attempt.run.attempt(),
+                    "step": state.global_step + 1,
+                    "weights": digest(trained),
+                    "gradients": digest(gradients),
+                    "norm": sum(float(whole(g).double().square().sum()) for g in gradients) ** 0.5,
+                    "kind": type(self.trainer.model_wrapped).__name__,
+                }
+            )
+
+    init = RunTrainer.__init__
+
+    def watched(trainer, *args, **kw):
+        init(trainer, *args, **kw)
+        trainer.add_callback(Watch(trainer))
+        if os.environ.get(_APART):
+            trainer.model._is_accelerate_prepared = True
+
+    RunTrainer.__init__ = watched
+
+
+def die_at(num_steps):
+    """Make the attempt die when it has made so many steps; None lets it live."""
+    from runner.training.trainer import RunTrainer
+
+    step = getattr(RunTrainer, "undisturbed_step", RunTrainer.training_step)
+    RunTrainer.undisturbed_step = step
+
+    def dying(trainer, *args, **kw):
+        if trainer.state.global_step == num_steps:
+            raise KilledError
+        return step(trainer, *args, **kw)
+
+    RunTrainer.training_step = dying
+
+
+def main(path):
+    """Carry out the plan in this rank."""
+    import real_runs
+    import torch.distributed as dist
+    from accelerate.state import GradientState
+
+    from profiles.errors import UserError
+    from profiles.runs import durable
+    from profiles.runs.rundir import RunDir
+
+    if os.environ.get(_SHARDS):
+        shard_on_cpu()
+    notes, known, rank = [], set(), int(os.environ.get("RANK", "0"))
+    watch(notes)
+    for place, kill in json.loads(path.read_text()):
+        run = RunDir(Path(place))
+        if place in known:
+            if rank == 0:
+                durable.write_atomic(run.attempt_file, f"{run.attempt() + 1}\n".encode())
+            if dist.is_initialized():
+                dist.barrier()
+        known.add(place)
+        die_at(kill)
+        GradientState._reset_state()  # a process that is killed takes it along
+        try:
+            real_runs.attempt(run)
+        except KilledError:
+            assert kill is not None
+        except UserError as error:
+            notes.append({"run": run.id, "what": error.what, "why": error.why, "do": error.do})
+    path.with_name(f"rank{rank}.json").write_text(json.dumps(notes))
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

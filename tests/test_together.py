@@ -1,0 +1,137 @@
+"""Several processes train one model: the same on every rank, and the same as one process would."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from unittest import mock
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import ranks  # noqa: E402
+import real_runs  # noqa: E402
+
+from runner.demo_text import instruction_rows  # noqa: E402
+from runner.training import together  # noqa: E402
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("together")]
+NO_DROPOUT = "rank = 8\nalpha = 16"
+STEPS = 5
+CASES = list(itertools.product(("lora", "full"), ("8:1:1", "1:0:0")))
+"""With an evaluation of the base before training, and without one."""
+
+
+def new(model, data, case, strategy=""):
+    """A run of six rows a step, by one process or by two; no gradient is clipped."""
+    method, split = case
+    hardware = f'[hardware]\nstrategy = "{strategy}"\ngpus = 2\n' if strategy else ""
+    return real_runs.new_run(
+        model,
+        data,
+        method=method,
+        adapter=NO_DROPOUT,
+        split=split,
+        steps=STEPS,
+        save_every=2,
+        micro_batch=1 if strategy else 2,
+        more="max_grad_norm = 1e3\n" + hardware,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """With forty rows of data; runs are made here."""
+    place = tmp_path_factory.mktemp("together")
+    (place / "rows.json").write_text(json.dumps(instruction_rows(40, seed=1)))
+    with mock.patch.dict(os.environ, {"TUNEDECK_HOME": str(place / "home")}):
+        yield place
+
+
+@pytest.fixture(scope="module")
+def alone(folder, tiny_model):
+    """Each case's run by one process, and its steps."""
+    runs = {case: new(tiny_model, folder / "rows.json", case) for case in CASES}
+    (notes,) = ranks.together([(run, None) for run in runs.values()], folder, processes=1)
+    return runs, notes
+
+
+@pytest.fixture(scope="module", params=["ddp", "fsdp"])
+def pair(request, folder, tiny_model):
+    """Each case's undisturbed and killed runs by two processes, and the steps of each rank.
+
+    The undisturbed ones come again when there is nothing left to train.
+    """
+    runs = {
+        case: [new(tiny_model, folder / "rows.json", case, request.param) for _ in range(2)]
+        for case in CASES
+    }
+    plan = []
+    for undisturbed, killed in runs.values():
+        plan += [(undisturbed, None), (undisturbed, None), (killed, 3), (killed, None)]
+    return request.param, runs, ranks.together(plan, folder, shards=request.param == "fsdp")
+
+
+def steps_of(run, notes):
+    """(attempt, step) -> what was noted of it."""
+    return {(n["attempt"], n["step"]): n for n in notes if n["run"] == run.id}
+
+
+@pytest.mark.parametrize("case", CASES, ids="-".join)
+def test_every_rank_holds_the_same_weights_and_gradients_after_each_step(pair, case):
+    """And the model is wrapped by the engine that was asked for."""
+    strategy, runs, (first, second) = pair
+    wrapper = {"ddp": "DistributedDataParallel", "fsdp": "FSDP"}[strategy]
+
+    for run in runs[case]:
+        mine, theirs = steps_of(run, first), steps_of(run, second)
+        assert mine == theirs
+        assert all(note["kind"].startswith(wrapper) for note in mine.values())
+
+
+@pytest.mark.parametrize("case", CASES, ids="-".join)
+def test_two_processes_train_as_one_does_on_the_same_rows(alone, pair, case):
+    """Losses and gradient norms, before and after a resume from step 2."""
+    (one, two), wanted = pair[1][case], steps_of(alone[0][case], alone[1])
+
+    for run in (one, two):
+        found = steps_of(run, pair[2][0])
+        norms = [wanted[1, step]["norm"] for _, step in found]
+        assert [note["norm"] for note in found.values()] == pytest.approx(norms, rel=1e-4)
+        assert real_runs.losses(run) == pytest.approx(real_runs.losses(alone[0][case]), rel=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES, ids="-".join)
+def test_a_resume_and_a_late_kill_make_each_step_once(pair, case):
+    """The killed run repeats step 3; the finished one that is started again makes no step."""
+    undisturbed, killed = pair[1][case]
+    notes = pair[2][0]
+
+    assert list(steps_of(undisturbed, notes)) == [(1, step) for step in range(1, STEPS + 1)]
+    assert list(steps_of(killed, notes)) == [(1, 1), (1, 2), (1, 3), (2, 3), (2, 4), (2, 5)]
+    wanted, found = real_runs.weights(undisturbed), real_runs.weights(killed)
+    assert all(torch.equal(wanted[name], found[name]) for name in wanted)
+
+
+def test_processes_that_train_apart_are_stopped_at_the_first_step(folder, tiny_model):
+    """Though it has a learning rate of 0, so that all weights are still the same."""
+    run = new(tiny_model, folder / "rows.json", CASES[0], "ddp")
+
+    first, second = ranks.together([(run, None)], folder, apart=True)
+
+    for (ended,) in (first, second):
+        assert "train apart: after step 1" in ended["what"]
+        assert "hardware.gpus = 1" in ended["do"]
+    assert not run.model.exists()
+
+
+def test_a_checksum_tells_tensors_apart_by_their_bits():
+    """One bit of one number, in any type, in more numbers than are added up at a time."""
+    for dtype in (torch.float32, torch.bfloat16, torch.uint8):
+        tensor = torch.zeros(together._CHUNK + 3, dtype=dtype)
+        other = tensor.clone()
+        assert together.checksum(tensor) == together.checksum(other) == 0
+        other[-1] = 1
+        assert together.checksum(tensor) != together.checksum(other)
