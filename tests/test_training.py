@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM
 
 from profiles.runs import rundir
 from profiles.runs.state import State, status
-from runner.training.trainer import shard_by_layer
+from runner.engines.fsdp import shard_by_layer
 
 pytestmark = pytest.mark.slow
 ADAPTER = "rank = 8\nalpha = 16\n[train]\nlearning_rate = 5e-3"

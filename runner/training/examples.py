@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from profiles.runs.journal import Journal
 from profiles.runs.records.worker import Answer, AnswerFailed
-from runner.training.trainer import RunTrainer
+from runner.training.trainer import RunProtocol
 
 _NUM = 3
 _NEW_TOKENS = 64
@@ -18,7 +18,7 @@ _MAX_CHARS = 1000
 
 
 def write(
-    trainer: RunTrainer, rows: Dataset | None, events: Journal, *, moment: str, max_length: int
+    trainer: RunProtocol, rows: Dataset | None, events: Journal, *, moment: str, max_length: int
 ) -> None:
     """Answer the first few of `rows` as `sample` events; sharded models are left out."""
     if rows is None or trainer.args.world_size > 1:
@@ -31,7 +31,7 @@ def write(
 
 
 def _write_one(
-    trainer: RunTrainer, row: dict[str, Any], events: Journal, *, moment: str, max_length: int
+    trainer: RunProtocol, row: dict[str, Any], events: Journal, *, moment: str, max_length: int
 ) -> None:
     prompt, wanted = _prompt_of(row)
     if wanted is None:
@@ -58,7 +58,7 @@ def _shown(prompt: Any) -> str:
     return str(prompt) if isinstance(prompt, str) else str(prompt[-1]["content"])
 
 
-def _generate(trainer: RunTrainer, prompt: Any, max_length: int) -> str:
+def _generate(trainer: RunProtocol, prompt: Any, max_length: int) -> str:
     """The greedy answer to a prompt; of a long one the end is kept, as much as training sees."""
     tokenizer: PreTrainedTokenizerBase = trainer.processing_class
     if isinstance(prompt, str):

@@ -20,6 +20,7 @@ import torch
 
 from profiles.runs.journal import Journal
 from profiles.runs.records.metrics import Step
+from runner.training.batches import Batches, Counts
 
 TOKEN_STATS = "token_stats"  # noqa: S105  # a batch key
 COUNTS = ("rows", "padded_tokens", "tokens", "label_tokens")
@@ -29,25 +30,19 @@ _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 class CountingCollator:
-    """Puts (rows, padded tokens, real tokens, label tokens, longest row) beside every batch.
+    """Puts what a batch holds beside it.
 
     Counted where the batch is still on the CPU, so that counting never waits for a device.
     """
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: Any, batches: Batches) -> None:
         self.inner = inner
+        self._batches = batches
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Collate, and count."""
         batch: dict[str, Any] = self.inner(rows)
-        lengths = [len(row["input_ids"]) for row in rows]
-        batch[TOKEN_STATS] = (
-            len(rows),
-            batch["input_ids"].numel(),
-            sum(lengths),
-            int((batch["labels"] != -100).sum()),  # the ignore index of torch
-            max(lengths),
-        )
+        batch[TOKEN_STATS] = self._batches.counts(rows, batch)
         return batch
 
 
@@ -83,11 +78,10 @@ class StepRecorder:
             if before is not None:
                 self._edges.append((name, before, self._mark()))
 
-    def count(self, stats: tuple[int, int, int, int, int]) -> None:
-        """Add a batch's token statistics."""
-        rows, padded, real, labels, longest = stats
-        self._tokens.update(rows=rows, padded_tokens=padded, tokens=real, label_tokens=labels)
-        self._longest = max(self._longest, longest)
+    def count(self, counts: Counts) -> None:
+        """Add what a batch holds."""
+        self._tokens.update({name: getattr(counts, name) for name in COUNTS})
+        self._longest = max(self._longest, counts.longest)
 
     @property
     def counts(self) -> dict[str, int]:
