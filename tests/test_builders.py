@@ -1,71 +1,63 @@
-"""What the registry says can be started has its module in the runner, and each module its entry."""
+"""Registry and runner meet: each spec that runs has its module, and each module its spec."""
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("torch")
-
 from transformers.training_args import OptimizerNames
 
-import runner
-from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, TASKS
+from advisor.plan import Plan
+from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, TASKS, is_ready
 from runner import engines, methods, tasks
-from runner.engines.engine import Engine
-from runner.training.trainer import RunProtocol
 
-HELPERS = {
-    "engines": {"engine", "loading", "ranks", "together"},
+SHARED = {
     "methods": {"base"},
+    "engines": {"engine", "loading", "ranks", "together"},
     "tasks": set(),
 }
-"""Modules of the rooms that several builders share."""
+"""Modules beside the builders that these use."""
+
+
+@pytest.mark.parametrize("spec", list(filter(is_ready, METHODS)), ids=str)
+def test_a_method_that_runs_loads_and_adapts(spec):
+    """By the module that its spec names; the weights' type is among what it loads with."""
+    family = methods.family_of(spec)
+
+    assert "dtype" in family.load_options(Plan.of(spec.name, seq_len=64))
+    assert callable(family.adapt)
+
+
+@pytest.mark.parametrize("spec", list(filter(is_ready, ENGINES)), ids=str)
+def test_an_engine_that_runs_is_an_engine(spec):
+    """With the whole interface."""
+    assert isinstance(engines.engine_of(spec), engines.Engine)
+
+
+@pytest.mark.parametrize("spec", list(filter(is_ready, TASKS)), ids=str)
+def test_a_task_that_runs_has_columns_arguments_and_a_trainer(spec):
+    """As a session asks for them."""
+    task = tasks.task_of(spec)
+
+    assert callable(task.columns)
+    assert callable(task.arguments)
+    assert issubclass(task.TRAINER, object)
+
+
+@pytest.mark.parametrize("spec", list(filter(is_ready, OPTIMIZERS)), ids=str)
+def test_an_optimizer_that_runs_is_known_to_the_trainer(spec):
+    """By the name that its spec hands over."""
+    assert spec.optim in {name.value for name in OptimizerNames}
 
 
 @pytest.mark.parametrize(
-    ("room", "registry"),
-    [("engines", ENGINES), ("methods", METHODS), ("tasks", TASKS)],
-    ids=["engines", "methods", "tasks"],
+    ("room", "registry"), [("methods", METHODS), ("engines", ENGINES), ("tasks", TASKS)]
 )
-def test_there_is_a_module_for_each_builder_and_a_builder_for_each_module(room, registry):
-    """A file that nothing names is dead; a name without a file fails when it is started."""
-    folder = Path(runner.__file__).parent / room
-    modules = {file.stem for file in folder.glob("*.py")} - HELPERS[room] - {"__init__"}
+def test_no_module_builds_what_the_registry_does_not_know(room, registry):
+    """And none that a spec names is missing."""
+    folder = Path(methods.__file__).parent.parent / room
+    modules = {file.stem for file in folder.glob("*.py")} - {"__init__"} - SHARED[room]
 
-    assert {spec.builder for spec in registry if spec.builder} == modules
-
-
-@pytest.mark.parametrize("spec", [m for m in METHODS if m.builder], ids=repr)
-def test_a_family_loads_and_adapts(spec):
-    """By the same two functions."""
-    family = methods.family_of(spec)
-
-    assert list(inspect.signature(family.load_options).parameters) == ["plan"]
-    assert len(inspect.signature(family.adapt).parameters) == 2
-
-
-@pytest.mark.parametrize("spec", [e for e in ENGINES if e.builder], ids=repr)
-def test_an_engine_answers_what_a_run_asks(spec):
-    """On a CPU and on GPUs."""
-    engine = engines.engine_of(spec)
-
-    assert isinstance(engine, Engine)
-    assert all(isinstance(engine.arguments(on_cpu=on_cpu), dict) for on_cpu in (True, False))
-
-
-@pytest.mark.parametrize("spec", [t for t in TASKS if t.builder], ids=repr)
-def test_a_tasks_trainer_follows_the_run_protocol_before_its_library(spec):
-    """And its batches have as many sequences in a row as the estimate counts."""
-    trainer = tasks.task_of(spec).TRAINER
-
-    assert trainer.__mro__[1] is RunProtocol
-    assert trainer.batches.blocks == spec.sequences_per_row
-
-
-@pytest.mark.parametrize("spec", [o for o in OPTIMIZERS if o.builder], ids=repr)
-def test_the_trainer_knows_each_optimizer(spec):
-    """By the name that it is given."""
-    assert spec.optim in {name.value for name in OptimizerNames}
+    assert modules == {spec.builder for spec in registry if spec.builder}
