@@ -12,6 +12,7 @@ import contextlib
 import json
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -85,10 +86,11 @@ def _as_the_worker(plan: Plan) -> dict[str, Any]:
     """What the method's builder loads and puts on the model."""
     from runner import methods  # noqa: PLC0415  # torch
 
-    options = methods.load_options(plan)
+    family = methods.family_of(plan.method)
+    options = family.load_options(plan)
     quantized = options.get("quantization_config")
     nested = {"double_quant": quantized.bnb_4bit_use_double_quant} if quantized else {}
-    return {"adapter": methods.peft_config(plan), "loaded": options["dtype"], **nested}
+    return {"adapted": partial(family.adapt, plan=plan), "loaded": options["dtype"], **nested}
 
 
 def config_of(name: str) -> Any:

@@ -7,7 +7,6 @@ import pytest
 torch = pytest.importorskip("torch")
 import bitsandbytes  # noqa: E402  # after the check for torch
 import real_runs  # noqa: E402
-from peft import get_peft_model  # noqa: E402
 from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
 from transformers.integrations import sdpa_attention  # noqa: E402
 
@@ -48,8 +47,7 @@ def quantized(folder, family):
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     text = f'schema = 1\nname = "q"\n[model]\nid = "{folder}"\n[data]\ntrain = "rows.json"\n'
     recipe = recipes.parse(text + '[method]\nname = "qlora"\n', where="test")
-    plan = recipe.to_plan(OURS)
-    model = get_peft_model(methods.load(plan, folder), methods.peft_config(plan))
+    model = methods.prepare(recipe.to_plan(OURS), folder, seed=0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.02)

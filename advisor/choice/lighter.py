@@ -1,32 +1,48 @@
-"""Changes of a recipe that save memory, for a run that has just run out of it."""
+"""Changes of a recipe that save memory, for one that did not fit after all."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from advisor.plan import Plan
-from advisor.registry.lookup import OPTIMIZERS
+from advisor.registry.conflicts import conflict
+from advisor.registry.lookup import METHODS, OPTIMIZERS, PRESETS, is_ready
 
 _MOST = 3
 
 
-def lighter(plan: Plan) -> list[str]:
-    """Up to three changes, the cheapest in speed and quality first, as a recipe has them."""
-    changes = []
-    if plan.loss != "chunked":
-        changes.append('train.loss = "chunked"')
+def changes(plan: Plan) -> tuple[str, ...]:
+    """As lines of a recipe, the cheapest in speed and quality first; at most three."""
+    found = _changes(plan)
+    return tuple(change for change, _ in zip(found, range(_MOST), strict=False))
+
+
+def _changes(plan: Plan) -> Iterator[str]:
+    if plan.loss == "full":
+        yield 'train.loss = "chunked"'
     if not plan.checkpointing:
-        changes.append("train.checkpointing = true")
-    if optimizer := _lighter_optimizer(plan):
-        changes.append(f'train.optimizer = "{optimizer}"')
-    if plan.method.lighter:
-        changes.append(f'method.name = "{plan.method.lighter}"')
-    changes.append(f"data.max_length = {plan.seq_len // 2}")
-    return changes[:_MOST]
+        yield "train.checkpointing = true"
+    if plan.method.trains_base and (optimizer := _smaller_states(plan)):
+        yield f'train.optimizer = "{optimizer}"'
+    if method := _next_method(plan):
+        yield f'method.name = "{method}"'
+    yield f"data.max_length = {plan.seq_len // 2}"
 
 
-def _lighter_optimizer(plan: Plan) -> str:
-    """One that runs with as many states in fewer bits; adapters have next to none."""
-    own = plan.optimizer
-    if not plan.method.trains_base:
+def _smaller_states(plan: Plan) -> str:
+    """The first optimizer that runs and keeps fewer bytes for a weight; empty if none does."""
+    kept = plan.optimizer.states * plan.optimizer.bits
+    for other in OPTIMIZERS:
+        fits = not conflict(plan.method, plan.settings, other, plan.engine)
+        if is_ready(other) and fits and other.states * other.bits < kept:
+            return other.name
+    return ""
+
+
+def _next_method(plan: Plan) -> str:
+    """The next on the ladder that runs, of less memory than this one; empty if it is the last."""
+    ladder = [p.method for p in PRESETS if p.place == "ladder" and is_ready(p)]
+    if plan.method.name not in ladder:
         return ""
-    same = [OPTIMIZERS[name] for name in OPTIMIZERS.ready if OPTIMIZERS[name].states == own.states]
-    return next((one.name for one in same if one.bits < own.bits), "")
+    below = ladder[ladder.index(plan.method.name) :]
+    return next((name for name in below if METHODS[name] is not plan.method), "")

@@ -1,4 +1,4 @@
-"""The loading that all methods share, and the types that their weights have."""
+"""Loading a base model, which all methods share."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ COMPUTE_DTYPES = {
 }
 
 
-def load(model_dir: Path, **options: Any) -> PreTrainedModel:
+def load_base(model_dir: Path, **options: Any) -> PreTrainedModel:
     """Load from local safetensors only, never running code that came with the model.
 
-    transformers takes SDPA for attention, or eager attention where a family has no other.
+    `options`: from_pretrained's, the type among them. transformers takes SDPA for attention, or
+    eager attention where a family has no other.
     """
     _repeat_heads_where_needed()
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
@@ -39,21 +40,3 @@ def _repeat_heads_where_needed() -> None:
     """Before Ampere no fused kernel shares key heads: SDPA would make whole fp32 scores."""
     if torch.cuda.is_available() and torch.cuda.get_device_capability() < _FLASH_CAPABILITY:
         sdpa_attention.use_gqa_in_sdpa = lambda *_args: False
-
-
-def keep_the_storage_format() -> None:
-    """On CPUs with AVX512-BF16 bitsandbytes repacks 4-bit weights in evaluation mode.
-
-    Its backward pass reads repacked weights wrongly (bitsandbytes 0.50), and a linear with a bias
-    fails.
-    """
-    import bitsandbytes.nn  # noqa: PLC0415  # wanted by quantized methods alone
-
-    bitsandbytes.nn.modules.has_avx512bf16 = lambda: False
-
-
-def narrow_trained(model: torch.nn.Module) -> None:
-    """Adapters in bf16 too: PEFT makes those of a 16-bit base fp32."""
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.to(torch.bfloat16)

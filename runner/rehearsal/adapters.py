@@ -21,16 +21,28 @@ def adapt(model: Any, settings: Settings) -> Any:
     """The model with the method's trained weights; all others are frozen."""
     if settings.weight_bits < 16 and settings.prepare_kbit:
         _cast_leftovers(model)
+    if settings.adapted is not None:
+        return _as_the_worker(model, settings)
     if settings.method in _WEIGHT_METHODS:
         return _choose(model, settings)
     from peft import get_peft_model  # noqa: PLC0415
 
-    adapted = get_peft_model(model, settings.adapter or _config(settings))
+    adapted = get_peft_model(model, _config(settings))
     if settings.adapters == "bf16" or (settings.adapters == "trl" and settings.weight_bits < 16):
         for name, parameter in adapted.named_parameters():
             if parameter.requires_grad and "lora_magnitude_vector" not in name:
                 parameter.data = parameter.data.to(torch.bfloat16)
     if settings.checkpointing:
+        adapted.enable_input_require_grads()
+    return adapted
+
+
+def _as_the_worker(model: Any, settings: Settings) -> Any:
+    """Adapted by the worker's own code; checkpoints of frozen layers need an input's gradient."""
+    assert settings.adapted is not None
+    adapted = settings.adapted(model)
+    is_whole = all(parameter.requires_grad for parameter in adapted.parameters())
+    if settings.checkpointing and not is_whole:
         adapted.enable_input_require_grads()
     return adapted
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +23,8 @@ class Settings:
 
     method: str = "lora"
     """"full", "lora", "qlora", or another name that adapters.py knows."""
-    adapter: Any = None
-    """PEFT's config as the worker has it; None: one of the method's name and these settings."""
+    adapted: Callable[[Any], Any] | None = None
+    """What the worker makes of a base; None: what the method's name and these settings say."""
     loaded: torch.dtype | None = None
     """Of the weights as the worker loads them; None: after the precision."""
     rank: int = 16
