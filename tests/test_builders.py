@@ -12,6 +12,7 @@ from transformers.training_args import OptimizerNames
 from advisor.plan import Plan
 from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, TASKS, is_ready
 from runner import engines, methods, tasks
+from runner.training.trainer import RunProtocol
 
 SHARED = {
     "methods": {"base"},
@@ -43,7 +44,8 @@ def test_a_task_that_runs_has_columns_arguments_and_a_trainer(spec):
 
     assert callable(task.columns)
     assert callable(task.arguments)
-    assert issubclass(task.TRAINER, object)
+    assert task.TRAINER.__mro__[1] is RunProtocol  # before the library's own trainer
+    assert task.TRAINER.batches.blocks == spec.sequences_per_row
 
 
 @pytest.mark.parametrize("spec", list(filter(is_ready, OPTIMIZERS)), ids=str)

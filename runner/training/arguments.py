@@ -11,6 +11,9 @@ from advisor.plan import Plan
 from advisor.recipe import Recipe
 from runner.engines.engine import Engine
 
+_SCHEDULERS = {"constant": "constant_with_warmup"}
+"""Where transformers' word is another: its "constant" has no warm-up, whatever it is told."""
+
 
 def common(
     recipe: Recipe, plan: Plan, engine: Engine, *, output_dir: Path, evaluates: bool
@@ -22,7 +25,7 @@ def common(
         "num_train_epochs": train.epochs,
         "max_steps": train.max_steps or -1,
         "learning_rate": recipe.learning_rate,
-        "lr_scheduler_type": train.scheduler,
+        "lr_scheduler_type": _SCHEDULERS.get(train.scheduler, train.scheduler),
         "warmup_steps": train.warmup,
         "optim": plan.optimizer.optim,
         "weight_decay": train.weight_decay,
