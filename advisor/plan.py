@@ -130,7 +130,7 @@ class Plan:
         for name, kind in _KINDS.items():
             if not isinstance(getattr(self, name), kind):
                 raise _no_such(name, getattr(self, name), f"it is no {kind.__name__}")
-        if not isinstance(self.settings, self.method.settings):
+        if type(self.settings) is not self.method.settings:
             what = f"{self.method.name} takes {self.method.settings.__name__}"
             raise _no_such("settings", self.settings, what)
         for name, values in _SETS.items():

@@ -46,7 +46,8 @@ def describe(error: dict[str, Any], text: str, schema: type[BaseModel]) -> str:
         given = str(error["ctx"]["tag"])
         return f"{at('method.name', text)}there is no method {given!r}; {METHODS.unknown(given)}"
     message = str(error["msg"]).removeprefix("Value error, ")
-    shown = f", found {_short(error['input'])}" if not isinstance(error["input"], dict) else ""
+    is_told = isinstance(error["input"], dict) or repr(error["input"]) in message
+    shown = "" if is_told else f", found {_short(error['input'])}"
     return f"{place}`{name}`: {message[:1].lower()}{message[1:]}{shown}"
 
 

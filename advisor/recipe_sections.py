@@ -29,6 +29,8 @@ from advisor.registry.spec import Key, MethodSpec, Settings, keys_of
 from profiles.data import formats
 
 MOST_STEPS = 10**9
+_SHOWN = 40
+"""Characters of a name that is not known."""
 
 
 def known(names: Callable[[], Sequence[str]], kind: str) -> tuple[AfterValidator, WithJsonSchema]:
@@ -36,7 +38,7 @@ def known(names: Callable[[], Sequence[str]], kind: str) -> tuple[AfterValidator
 
     def check(name: str) -> str:
         if name not in names():
-            raise ValueError(f"there is no {kind} of this name; {nearest(name, names())}")
+            raise ValueError(f"there is no {kind} {name[:_SHOWN]!r}; {nearest(name, names())}")
         return name
 
     return AfterValidator(check), WithJsonSchema({"type": "string", "enum": list(names())})

@@ -12,11 +12,11 @@ import contextlib
 import json
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from advisor.plan import Plan
-from advisor.registry.low_rank import ALL_TARGETS, LowRank
 from profiles.errors import ExitCode, UserError
 from profiles.models import catalog
 
@@ -67,18 +67,9 @@ def settings_of(plan: Plan) -> Any:
     """The plan on one device, as a rehearsal takes it."""
     from runner.rehearsal.settings import Settings  # noqa: PLC0415  # torch
 
-    low_rank: dict[str, Any] = {}
-    if isinstance(plan.settings, LowRank):
-        names = plan.settings.target_names
-        every = set(names) >= set(ALL_TARGETS)
-        low_rank = {
-            "rank": plan.settings.rank,
-            "dropout": plan.settings.dropout,
-            "targets": "all-linear" if every else names,
-        }
     return Settings(
         method=plan.method.name,
-        **low_rank,
+        **(_as_the_worker(plan) if plan.method.builder else {}),
         num_virtual_tokens=plan.settings.num_virtual_tokens,
         precision=plan.precision,
         bits=plan.base_bits,
@@ -89,6 +80,17 @@ def settings_of(plan: Plan) -> Any:
         accumulation=min(plan.accumulation, _MOST_MICRO_BATCHES),
         packing=plan.packing,
     )
+
+
+def _as_the_worker(plan: Plan) -> dict[str, Any]:
+    """What the method's builder loads and puts on the model."""
+    from runner import methods  # noqa: PLC0415  # torch
+
+    family = methods.family_of(plan.method)
+    options = family.load_options(plan)
+    quantized = options.get("quantization_config")
+    nested = {"double_quant": quantized.bnb_4bit_use_double_quant} if quantized else {}
+    return {"adapted": partial(family.adapt, plan=plan), "loaded": options["dtype"], **nested}
 
 
 def config_of(name: str) -> Any:

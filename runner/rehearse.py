@@ -199,7 +199,7 @@ class Practice:
         return saved
 
     def _loss(self, batch: dict[str, Any]) -> Any:
-        """As RunTrainer.compute_loss."""
+        """As RunSft.compute_loss."""
         count = torch.ones((), dtype=torch.long, device=self.device)
         head = {"fused_lm_head": True} if self.settings.loss == "chunked" else {}
         return self.model(**batch, **head, use_cache=False, num_items_in_batch=count).loss

@@ -16,17 +16,18 @@ from safetensors import SafetensorError  # noqa: E402
 from transformers import Trainer  # noqa: E402
 from trl import SFTTrainer  # noqa: E402
 
+from advisor.registry.lookup import OPTIMIZERS  # noqa: E402
 from profiles.errors import ExitCode, UserError  # noqa: E402
 from profiles.runs import durable  # noqa: E402
 from profiles.runs.journal import Journal  # noqa: E402
 from profiles.runs.state import State  # noqa: E402
 from runner import checkpoints  # noqa: E402
 from runner.supervision import control  # noqa: E402
+from runner.tasks.sft import RunSft  # noqa: E402
 from runner.training import room, saving  # noqa: E402
 from runner.training.heart import Heart  # noqa: E402
 from runner.training.protocol import ProtocolCallback  # noqa: E402
 from runner.training.stopping import StopEarly, StopFlag  # noqa: E402
-from runner.training.trainer import RunTrainer  # noqa: E402
 
 
 @pytest.fixture
@@ -126,13 +127,13 @@ def test_a_stop_that_was_accepted_still_waits_for_room(tiny_model, orders, monke
     run = real_runs.new_run(tiny_model, orders, steps=6, save_every=100)
     answers = [short_of_room] * 3
     monkeypatch.setattr(room, "shortfall", lambda *a: answers.pop()(*a) if answers else None)
-    step = RunTrainer.training_step
+    step = RunSft.training_step
 
     def asked(trainer, *args, **kw):
         trainer.attempt.stop.asked |= trainer.state.global_step == 1
         return step(trainer, *args, **kw)
 
-    monkeypatch.setattr(RunTrainer, "training_step", asked)
+    monkeypatch.setattr(RunSft, "training_step", asked)
 
     assert real_runs.attempt(run) == ExitCode.STOPPED
 
@@ -183,14 +184,14 @@ def poison(trainer):
 def test_weights_that_are_not_finite_are_never_committed(tiny_model, orders, monkeypatch):
     """Poisoned just before a save, while the loss still looked well."""
     run = real_runs.new_run(tiny_model, orders, steps=4, save_every=2)
-    save = RunTrainer._save_checkpoint
+    save = RunSft._save_checkpoint
 
     def poisoned(trainer, *args):
         if trainer.state.global_step == 4:
             poison(trainer)
         save(trainer, *args)
 
-    monkeypatch.setattr(RunTrainer, "_save_checkpoint", poisoned)
+    monkeypatch.setattr(RunSft, "_save_checkpoint", poisoned)
 
     with pytest.raises(UserError, match="diverged at step 4") as caught:
         real_runs.attempt(run)
@@ -203,13 +204,13 @@ def test_weights_that_are_not_finite_are_never_committed(tiny_model, orders, mon
 def test_a_nan_ends_the_run_at_the_step_that_made_it(tiny_model, orders, monkeypatch):
     """Exit code 82; the loss is recorded as not finite, never as 0."""
     run = real_runs.new_run(tiny_model, orders, steps=6, save_every=2)
-    step = RunTrainer.training_step
+    step = RunSft.training_step
 
     def poisoned(trainer, *args, **kw):
         loss = step(trainer, *args, **kw)
         return loss * float("nan") if trainer.state.global_step == 3 else loss
 
-    monkeypatch.setattr(RunTrainer, "training_step", poisoned)
+    monkeypatch.setattr(RunSft, "training_step", poisoned)
 
     with pytest.raises(UserError, match="diverged at step 4"):
         real_runs.attempt(run)
@@ -223,13 +224,13 @@ def test_a_spike_pins_the_checkpoint_before_it(tiny_model, orders, monkeypatch):
     run = real_runs.new_run(
         tiny_model, orders, steps=30, accumulation=1, micro_batch=1, save_every=5
     )
-    step = RunTrainer.training_step
+    step = RunSft.training_step
 
     def spiking(trainer, *args, **kw):
         loss = step(trainer, *args, **kw)
         return loss * 5 if 21 <= trainer.state.global_step <= 25 else loss
 
-    monkeypatch.setattr(RunTrainer, "training_step", spiking)
+    monkeypatch.setattr(RunSft, "training_step", spiking)
 
     assert real_runs.attempt(run) == 0
 
@@ -243,12 +244,12 @@ def test_a_spike_stops_the_run_where_the_recipe_says_so(tiny_model, orders, monk
     run = real_runs.new_run(
         tiny_model, orders, steps=30, accumulation=1, micro_batch=1, more='on_spike = "stop"\n'
     )
-    step = RunTrainer.training_step
+    step = RunSft.training_step
 
     def spiking(trainer, *args, **kw):
         return step(trainer, *args, **kw) * (5 if trainer.state.global_step >= 21 else 1)
 
-    monkeypatch.setattr(RunTrainer, "training_step", spiking)
+    monkeypatch.setattr(RunSft, "training_step", spiking)
 
     with pytest.raises(UserError, match="loss spike at step 2") as caught:
         real_runs.attempt(run)
@@ -340,13 +341,13 @@ def test_a_stop_during_an_evaluation_leaves_it_and_saves(tiny_model, orders, mon
     run = real_runs.new_run(
         tiny_model, orders, steps=9, save_every=100, eval_every=3, split="5:5:0"
     )
-    predict = RunTrainer.prediction_step
+    predict = RunSft.prediction_step
 
     def asked(trainer, *args, **kw):
         trainer.attempt.stop.asked = trainer.state.global_step == 3
         return predict(trainer, *args, **kw)
 
-    monkeypatch.setattr(RunTrainer, "prediction_step", asked)
+    monkeypatch.setattr(RunSft, "prediction_step", asked)
 
     assert real_runs.attempt(run) == ExitCode.STOPPED
 
@@ -354,10 +355,11 @@ def test_a_stop_during_an_evaluation_leaves_it_and_saves(tiny_model, orders, mon
     assert [c.step for c in checkpoints.committed(run)] == [4]
 
 
-def test_a_checkpoint_needs_what_the_last_one_took(tmp_path, tiny_model, orders):
-    """Before the first: weights and two moments of what is trained."""
-    run = real_runs.new_run(tiny_model, orders)
-    saver = saving.Saver(attempt=real_runs.quiet(run), keep=2, facts={})
+@pytest.mark.parametrize(("optimizer", "moments"), [("adamw", 2 * 4), ("adamw_8bit", 2 * 1)])
+def test_a_checkpoint_needs_what_the_last_one_took(tiny_model, orders, optimizer, moments):
+    """Before the first: weights and their moments, as wide as the optimizer keeps them."""
+    run, spec = real_runs.new_run(tiny_model, orders), OPTIMIZERS[optimizer]
+    saver = saving.Saver(attempt=real_runs.quiet(run), keep=2, facts={}, optimizer=spec)
     layer = torch.nn.Linear(10, 10, bias=False)
 
     first = saver.needed_bytes(layer)
@@ -365,5 +367,5 @@ def test_a_checkpoint_needs_what_the_last_one_took(tmp_path, tiny_model, orders)
     (staging / "weights").write_bytes(b"x" * 5000)
     checkpoints.commit(run, staging, 1)
 
-    assert first == 100 * 4 * 3
+    assert first == 100 * (4 + moments)
     assert saver.needed_bytes(layer) > 5000

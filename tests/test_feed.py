@@ -11,8 +11,9 @@ import pytest
 
 from profiles.runs.journal import Journal
 from profiles.runs.records.metrics import Loss
+from profiles.runs.records.worker import Unpaused
 from profiles.runs.state import State
-from tests.canned_run import add_sample, add_steps, canned_run, gpu, step
+from tests.canned_run import GIB, add_sample, add_steps, canned_run, gpu, step
 from tui import feed
 from tui.feed import Feed, Reader, Source
 from tui.live import LiveRun
@@ -123,6 +124,45 @@ def test_a_long_file_is_sampled_and_its_end_is_whole(
     assert list(range(900, 1000)) == first[-100:]
     assert len(first) < 400
     assert ([1000], 0) == (later, source.num_damaged)
+
+
+def test_damage_in_a_long_past_is_counted_too(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is sampled, and where all of it is read."""
+    for name, value in (("_WHOLE_BYTES", 5_000), ("_END_BYTES", 1_000), ("_NUM_EXCERPTS", 3)):
+        monkeypatch.setattr(feed, name, value)
+    monkeypatch.setattr(feed, "_EXCERPT_BYTES", 1_000)
+    path = home / "m.jsonl"
+    for number in range(100):
+        on_disk.write(path, "loss", step=number)
+    source = Source(path)
+
+    assert source.poll() == []
+    assert source.num_damaged > 20
+
+
+def test_a_pause_is_no_part_of_the_time_left() -> None:
+    """Steps from before it tell nothing of the pace after it."""
+    run = canned_run(done=0)
+    for number, at in ((11, 10), (12, 11), (13, 500), (14, 501)):
+        on_disk.tell(run.metrics, step(number), at)
+    on_disk.tell(run.worker_events, Unpaused(step=12), 499)
+    live = LiveRun(run)
+    live.apply(Reader(run).poll())
+
+    assert (2, 26.0) == (live.num_recent, live.seconds_left)
+
+
+@pytest.mark.parametrize(("more", "gib"), [({}, 1.0), ({"reserved_peak_bytes": 6 * GIB}, 6.0)])
+def test_the_peak_of_a_step_is_the_gpus_where_there_is_one(
+    more: dict[str, int], gib: float
+) -> None:
+    """Elsewhere the process's."""
+    run = canned_run(done=0)
+    Journal(run.metrics, attempt=1).append(step(1, **more))
+    live = LiveRun(run)
+    live.apply(Reader(run).poll())
+
+    assert gib == live.memory.last
 
 
 def test_the_thread_hands_over_and_survives_a_run_that_disappears(home: Path) -> None:

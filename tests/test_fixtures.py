@@ -15,6 +15,7 @@ from pathlib import Path
 import on_disk
 import pytest
 
+from profiles.errors import UserError
 from profiles.runs import rundir
 from profiles.runs.journal import Tail
 from profiles.runs.state import State, heartbeat, status
@@ -101,6 +102,17 @@ def test_the_report_of_an_old_run_says_what_it_passed_over(run, tmp_path):
     told = "1 damaged record passed over"
     assert after == replace(before, not_measured=(*before.not_measured, told))
     assert told not in before.not_measured
+
+
+def test_a_report_of_damaged_steps_alone_says_that_they_are(run):
+    """Not that there was no step."""
+    run.metrics.unlink()
+    on_disk.write(run.metrics, "step", step=7)
+
+    with pytest.raises(UserError) as caught:
+        profile.load(run)
+
+    assert caught.value.why.endswith("; 1 damaged record passed over")
 
 
 def test_checkpoints_and_model_of_an_old_run_verify(run):

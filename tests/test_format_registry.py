@@ -210,13 +210,14 @@ def test_the_check_before_a_run_takes_it(tmp_path, tiny_model):
 def test_training_reads_its_turns(tmp_path, tiny_model, assistant_only):
     """All replies are learnt where the template marks them and there are several."""
     transformers = pytest.importorskip("transformers")
+    from runner.tasks import sft
     from runner.training import data
 
     talk = TALK * 2 if assistant_only else TALK
     path = write_rows(tmp_path, [{"guest": "g", "talk": talk}])
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model)
 
-    splits = data.load(recipe_for(path, tiny_model), tmp_path, tokenizer)
+    splits = data.load(recipe_for(path, tiny_model), tmp_path, tokenizer, sft.columns)
 
     turns_of_row = [{"role": "system", "content": "g"}, *talk]
     expected = {"prompt": turns_of_row[:-1], "completion": turns_of_row[-1:]}
@@ -228,16 +229,18 @@ def test_training_reads_its_turns(tmp_path, tiny_model, assistant_only):
 def test_training_reads_its_texts(tmp_path, tiny_model):
     """A tokenizer without chat template will do."""
     transformers = pytest.importorskip("transformers")
+    from runner.tasks import sft
     from runner.training import data
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model)
     tokenizer.chat_template = None
 
-    splits = data.load(recipe_for(riddles(tmp_path, 1), tiny_model), tmp_path, tokenizer)
+    recipe = recipe_for(riddles(tmp_path, 1), tiny_model)
+    splits = data.load(recipe, tmp_path, tokenizer, sft.columns)
 
     assert list(splits.train) == [{"prompt": "what is 0?", "completion": "it is a number 0"}]
     plain = Example(text="all of it")
-    assert data.as_row(plain, assistant_only=True) == {"text": "all of it"}
+    assert sft.columns(plain, assistant_only=True) == {"text": "all of it"}
 
 
 @pytest.mark.slow

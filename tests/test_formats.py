@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,7 @@ def test_system_turn_wins(tmp_path: Path) -> None:
         ({"conversations": [{"from": "human", "value": "x"}]}, "do not end with a reply of the"),
         ({"instruction": "q", "input": 3, "output": "a"}, "have a number in `input`, not a text"),
         ({"text": 1.5}, "have a number in `text`, not a text"),
+        ({"text": math.nan}, "have NaN in `text`, not a text"),
         ({"instruction": "q", "output": "a", "history": [["u"]]}, "have an entry in `history`"),
         ({"prompt": "p", "completion": "\ud83d"}, "have half of a character"),
         ({"prompt": True, "completion": "c"}, "have true or false in `prompt`, not a text"),

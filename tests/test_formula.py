@@ -12,7 +12,7 @@ from plans import made
 from advisor.cost import memory
 from profiles.models.dimensions import from_config
 
-ATTENTION_LINEARS = pytest.importorskip("runner.methods.lora").ATTENTION_LINEARS
+ATTENTION_LINEARS = pytest.importorskip("runner.methods.low_rank").ATTENTION_LINEARS
 rehearse = pytest.importorskip("runner.rehearse").rehearse
 Settings = pytest.importorskip("runner.rehearsal.settings").Settings
 

@@ -18,15 +18,9 @@ ROOMS = ("tui", "runner", "advisor", "profiles")
 MOST_LINES_OF_A_FILE = 350
 MOST_LINES_OF_A_FUNCTION = 45
 
-KNOWN_CIRCLES = {
-    frozenset({"runner.training.protocol", "runner.training.trainer", "runner.training.saving"}): (
-        "the protocol's callback, the trainer and what saves name each other's types"
-    ),
-}
+KNOWN_CIRCLES: dict[frozenset[str], str] = {}
 """Modules that may import each other in a circle, and why they still do."""
-KNOWN_LARGE = {
-    "runner/training/trainer.py": "the run protocol and the loss of one task stand together",
-}
+KNOWN_LARGE: dict[str, str] = {}
 """Files above the limit, and why they are still there."""
 
 Graph = dict[str, dict[str, int]]

@@ -201,6 +201,17 @@ def test_a_sound_line_without_what_readers_rely_on_is_passed_over(tmp_path):
     assert (tail.poll(), tail.num_damaged) == ([], 3)
 
 
+@pytest.mark.parametrize("seq", [2**62, 10**400, -1, 0, "7", None])
+def test_an_impossible_number_is_not_counted_on_from(tmp_path, seq):
+    """What comes after it could be read by nobody."""
+    path = tmp_path / "j"
+    written(path, 2)
+    on_disk.write(path, SOME.kind, **SOME.content(), seq=seq)
+    Journal(path, attempt=2).append(SOME)
+
+    assert [r.seq for r in journal.read_all(path) if r.attempt == 2] == [3]
+
+
 def refuse(monkeypatch, folder, number=errno.ENOSPC, at=1):
     """From here on the disk refuses."""
     fault = Fault(at=at, kind="error", number=number, lasts=True)

@@ -233,7 +233,7 @@ def test_what_is_around_a_fault_is_shown(tmp_path):
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
 def test_a_row_may_be_as_deep_as_the_limit(tmp_path, name, levels, reads):
     """64 levels with the row's own."""
-    row = '{"text": "t", "a": ' + "[" * levels + "]" * levels + "}"
+    row = '{"text": "t", "b": [], "a": ' + "[" * levels + "]" * levels + "}"
 
     error = outcome(lambda: check(write(tmp_path, f"[{row}]" if name == "a.json" else row, name)))
 

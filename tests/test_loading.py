@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM  # noqa: E402
 
 from profiles.errors import ExitCode, UserError  # noqa: E402
 from runner.demo_base import make_model  # noqa: E402
-from runner.training import loading  # noqa: E402
+from runner.engines import loading  # noqa: E402
 
 
 def adapted(dtype=torch.float32):

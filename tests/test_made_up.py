@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import pytest
 from known import HOST, dataset, model
@@ -15,12 +15,11 @@ from advisor.choice.recommend import recommend
 from advisor.choice.wishes import Wish, Wishes
 from advisor.cost import memory
 from advisor.plan import Plan
-from advisor.registry.lookup import ENGINES, EXPORTS, METHODS, METRICS, OPTIMIZERS, TASKS
+from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, TASKS
+from advisor.registry.results import EXPORTS, METRICS, ExportSpec, MetricSpec
 from advisor.registry.spec import (
     EngineSpec,
-    ExportSpec,
     MethodSpec,
-    MetricSpec,
     OptimizerSpec,
     Rate,
     Settings,
@@ -141,7 +140,7 @@ def test_without_a_builder_it_is_not_yet(kind):
     """The same entry is refused before anything starts."""
     registry, entry = ENTRIES[kind]
     empty = "optim" if kind == "optimizers" else "builder"
-    values = {name: getattr(entry, name) for name in type(entry).__slots__}
+    values = {field.name: getattr(entry, field.name) for field in fields(entry)}
 
     with registry.having(type(entry)(**values | {empty: ""})), pytest.raises(UserError) as caught:
         recipe.with_changes(RECIPE, CHANGES[kind], where="r")

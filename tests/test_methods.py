@@ -7,13 +7,13 @@ import pytest
 torch = pytest.importorskip("torch")
 import bitsandbytes  # noqa: E402  # after the check for torch
 import real_runs  # noqa: E402
-from peft import get_peft_model  # noqa: E402
 from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
 from transformers.integrations import sdpa_attention  # noqa: E402
 
 from advisor import recipe as recipes  # noqa: E402
+from advisor.stack import OURS  # noqa: E402
 from runner import methods  # noqa: E402
-from runner.methods import prepared  # noqa: E402
+from runner.methods import base  # noqa: E402
 
 
 @pytest.mark.parametrize(("capability", "shares"), [((7, 5), False), ((8, 0), True)])
@@ -23,7 +23,7 @@ def test_key_heads_are_repeated_before_ampere(monkeypatch, capability, shares):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
 
-    prepared._repeat_heads_where_needed()
+    base._repeat_heads_where_needed()
 
     key = torch.zeros(1, 2, 4, 64)
     assert sdpa_attention.use_gqa_in_sdpa(None, key, key) is shares
@@ -47,8 +47,7 @@ def quantized(folder, family):
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     text = f'schema = 1\nname = "q"\n[model]\nid = "{folder}"\n[data]\ntrain = "rows.json"\n'
     recipe = recipes.parse(text + '[method]\nname = "qlora"\n', where="test")
-    made = methods.prepare(recipe, folder)
-    model = get_peft_model(made.model, made.peft_config)
+    model = methods.prepare(recipe.to_plan(OURS), folder, seed=0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.02)

@@ -20,7 +20,9 @@ WITHOUT_NAMES = (
     "advisor/rules",
     "advisor/precision.py",
     "runner/training",
-    "runner/checks/preflight.py",
+    "runner/tasks",
+    "runner/checks",
+    "runner/supervision",
     "tui/pages",
 )
 OTHER_MEANINGS = {

@@ -15,11 +15,11 @@ import real_runs  # noqa: E402
 
 from profiles.errors import ExitCode  # noqa: E402
 from profiles.runs.state import State, status  # noqa: E402
-from runner.supervision import engines  # noqa: E402
+from runner.supervision import worker_command  # noqa: E402
 from runner.supervision.supervisor import Supervisor  # noqa: E402
+from runner.tasks.sft import RunSft  # noqa: E402
 from runner.training import oom, pieces  # noqa: E402
 from runner.training.oom import Shortage  # noqa: E402
-from runner.training.trainer import RunTrainer  # noqa: E402
 
 GPU, HOST = Shortage.GPU, Shortage.HOST
 CUBLAS = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
@@ -82,6 +82,19 @@ def test_pieces_hold_every_row_once_and_lose_their_padding():
     assert pieces.pieces_of(batch, 1) == [batch]
 
 
+def test_rows_that_belong_together_stay_together():
+    """Three pairs, chosen ones first: the first piece has two of them, the second one."""
+    batch = {"input_ids": torch.arange(12).view(6, 2), "margin": torch.arange(3), "tag": "kept"}
+
+    first, second = pieces.pieces_of(batch, 2, blocks=2)
+
+    assert first["input_ids"].tolist() == [[0, 1], [2, 3], [6, 7], [8, 9]]
+    assert second["input_ids"].tolist() == [[4, 5], [10, 11]]
+    assert [first["margin"].tolist(), second["margin"].tolist()] == [[0, 1], [2]]
+    assert pieces.num_rows(batch, blocks=2) == 3
+    assert first["tag"] == "kept"
+
+
 def test_a_packed_row_is_cut_between_its_examples():
     """Three examples of 2, 3 and 1 tokens in one row: two in the first piece, one in the second."""
     positions = torch.tensor([[0, 1, 0, 1, 2, 0]])
@@ -105,7 +118,7 @@ def test_a_packed_row_is_cut_between_its_examples():
 @pytest.fixture
 def memory_for(monkeypatch):
     """Let the model take only so many tokens at a time, from some step on."""
-    compute = RunTrainer.compute_loss
+    compute = RunSft.compute_loss
 
     def arrange(tokens, *, from_step=0, during="train"):
         def limited(trainer, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -115,7 +128,7 @@ def memory_for(monkeypatch):
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
             return compute(trainer, model, inputs, return_outputs, num_items_in_batch)
 
-        monkeypatch.setattr(RunTrainer, "compute_loss", limited)
+        monkeypatch.setattr(RunSft, "compute_loss", limited)
 
     return arrange
 
@@ -155,14 +168,14 @@ def test_a_loss_that_counts_no_tokens_of_the_step_is_divided_by_shares(
     tiny_model, orders, memory_for, monkeypatch
 ):
     """Some families return the mean of their batch: Gemma 3n, Gemma 4."""
-    monkeypatch.setattr(RunTrainer, "_get_num_items_in_batch", lambda *_: None)
-    init = RunTrainer.__init__
+    monkeypatch.setattr(RunSft, "_get_num_items_in_batch", lambda *_: None)
+    init = RunSft.__init__
 
     def without_counts(trainer, *args, **kw):
         init(trainer, *args, **kw)
         trainer.model_accepts_loss_kwargs = False
 
-    monkeypatch.setattr(RunTrainer, "__init__", without_counts)
+    monkeypatch.setattr(RunSft, "__init__", without_counts)
     undisturbed = real_runs.new_run(tiny_model, orders, **SETTINGS)
     real_runs.attempt(undisturbed)
     short = real_runs.new_run(tiny_model, orders, **SETTINGS)
@@ -232,7 +245,7 @@ def test_two_processes_go_on_in_clean_ones_with_smaller_pieces(tiny_model, order
     short = Path(__file__).parent / "support" / "short_worker.py"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     argv = [*launcher, "--signals-to-handle=SIGTERM,SIGINT", str(short), str(run.path)]
-    monkeypatch.setattr(engines, "worker_argv", lambda _: argv)
+    monkeypatch.setattr(worker_command, "worker_argv", lambda _: argv)
 
     supervisor = os.fork()
     if supervisor == 0:

@@ -15,10 +15,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from record_examples import classes, example
 
-from profiles.runs import records, rundir
 from profiles.runs import run as runs
+from profiles.runs import rundir
 from profiles.runs.records.metrics import Loss, Step
-from profiles.runs.records.worker import Drift, Evaluated, Paused, Prepared, Resumed
+from profiles.runs.records.supervisor import Restarted, Unresponsive
+from profiles.runs.records.worker import (
+    Drift,
+    Evaluated,
+    Guard,
+    OutOfMemory,
+    Paused,
+    Prepared,
+    Resumed,
+    Stalled,
+)
 from profiles.runs.state import State, status
 from tests.canned_run import canned_run, finish
 from tui import follow
@@ -57,11 +67,9 @@ def test_what_a_record_tells_people(record, lines):
     assert follow.describe(record) == lines
 
 
-@pytest.mark.parametrize("kind", ["guard", "oom", "stalled", "unresponsive", "restarted"])
-def test_a_warning_that_lasts_is_the_notice_too(kind):
+@pytest.mark.parametrize("cls", [Guard, OutOfMemory, Stalled, Unresponsive, Restarted])
+def test_a_warning_that_lasts_is_the_notice_too(cls):
     """The same words in the log, on the screen and in the list of runs."""
-    (cls,) = records.kinds(kind)
-
     assert follow.describe(example(cls, what="mind\nthis")) == "! mind this"
     assert example(cls, what="mind\nthis").notice == "mind\nthis"
 

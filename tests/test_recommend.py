@@ -164,6 +164,16 @@ def test_few_rows_get_some_dropout():
     assert (few.fit.plan.settings.dropout, many.fit.plan.settings.dropout) == (0.05, 0.0)
 
 
+def test_adapters_on_experts_get_no_dropout():
+    """However few the rows: PEFT cannot, and preflight refuses it."""
+    base, few = model("olmoe-1b-7b"), dataset(rows=200)
+    found = recommend.recommend(base, on("RTX 4090"), few, user(complexity="high"))
+    plain = recommend.recommend(base, on("RTX 4090"), few, user(complexity="medium"))
+
+    assert (found.rung, found.fit.plan.settings.dropout) == ("lora_on_experts", 0.0)
+    assert (plain.rung, plain.fit.plan.settings.dropout) == ("lora", 0.05)
+
+
 @pytest.mark.parametrize(("count", "rank"), [(1000, 8), (20_000, 16)])
 def test_much_data_gets_the_upper_end_of_the_ranks(count, rank):
     """Called a heuristic."""

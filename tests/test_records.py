@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from types import UnionType
-from typing import get_args, get_origin, get_type_hints
+from typing import ClassVar, get_args, get_origin, get_type_hints
 
 import on_disk
 import pytest
@@ -227,9 +227,9 @@ def test_two_kinds_of_one_name_are_told_apart_by_their_fields(tmp_path):
 def test_a_new_kind_is_one_class(tmp_path):
     """Nobody keeps a list of them."""
 
-    @records.record.dataclass(frozen=True, slots=True, kw_only=True)
+    @dataclass(frozen=True, slots=True, kw_only=True)
     class Cooled(Record):
-        kind = "cooled"
+        kind: ClassVar[str] = "cooled"
         kelvin: float
 
     try:

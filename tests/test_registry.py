@@ -17,12 +17,13 @@ from advisor.recipe_sections import method_section
 from advisor.registry import lookup
 from advisor.registry.conflicts import conflict
 from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, PRESETS, TASKS
+from advisor.registry.results import EXPORTS, METRICS
 from advisor.registry.spec import MethodSpec, keys_of
 from advisor.stack import OURS
 from profiles.data import formats
 from profiles.errors import ExitCode, UserError
 
-REGISTRIES = (METHODS, PRESETS, OPTIMIZERS, ENGINES, TASKS, lookup.METRICS, lookup.EXPORTS)
+REGISTRIES = (METHODS, PRESETS, OPTIMIZERS, ENGINES, TASKS, METRICS, EXPORTS)
 NAMES = st.text(st.characters(codec="ascii", categories=["Ll", "Nd", "Pc"]), min_size=1)
 SOUND = """\
 schema = 1
@@ -101,7 +102,7 @@ def test_an_unknown_data_format_in_a_recipe_is_refused(name):
 
     error = refusal(recipe.parse, SOUND.replace('"text"', f'"{name}"'), where="r")
 
-    assert "line 8: `data.format`: there is no data format of this name" in error.why
+    assert "line 8: `data.format`: there is no data format" in error.why
 
 
 @pytest.mark.parametrize(

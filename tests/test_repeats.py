@@ -46,10 +46,15 @@ def test_texts_without_a_prompt_do_not_contradict_each_other(tmp_path):
 
 def test_a_label_that_changes_is_a_contradiction(tmp_path):
     """One text in two classes; many pairs to one prompt are no fault."""
-    rows = [{"text": "fine", "label": 0}, {"text": "Fine", "label": 1}]
-    assert dataset.inspect(write_rows(tmp_path, rows)).dataset.num_conflicts == 1
-    rows = [{"prompt": "q", "chosen": f"yes {n}", "rejected": "no"} for n in range(4)]
-    assert dataset.inspect(write_rows(tmp_path, rows)).dataset.num_conflicts == 0
+
+    def counts(rows):
+        found = dataset.inspect(write_rows(tmp_path, rows)).dataset
+        return found.num_duplicates, found.num_near_duplicates, found.num_conflicts
+
+    assert counts([{"text": "fine", "label": 0}, {"text": "Fine", "label": 1}]) == (0, 0, 1)
+    assert counts([{"text": "fine", "label": 0}, {"text": "fine", "label": 1}]) == (0, 0, 1)
+    pairs = [{"prompt": "q", "chosen": f"yes {n}", "rejected": "no"} for n in range(4)]
+    assert counts([*pairs, pairs[0] | {"rejected": "never"}]) == (0, 0, 0)
 
 
 def test_a_pair_that_chooses_what_it_rejects_is_told(tmp_path):

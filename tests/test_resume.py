@@ -15,8 +15,8 @@ import real_runs  # noqa: E402
 from profiles.errors import ExitCode, UserError  # noqa: E402
 from profiles.runs import durable  # noqa: E402
 from runner import checkpoints  # noqa: E402
+from runner.tasks.sft import RunSft  # noqa: E402
 from runner.training import resume  # noqa: E402
-from runner.training.trainer import RunTrainer  # noqa: E402
 
 NOW = {"micro_batch": 2, "accumulation": 3, "world_size": 1}
 
@@ -28,7 +28,7 @@ class KilledError(BaseException):
 @pytest.fixture
 def die_after(monkeypatch):
     """Make attempts die after this many optimizer steps; None takes it back."""
-    step = RunTrainer.training_step
+    step = RunSft.training_step
 
     def arrange(num_steps):
         def until(trainer, *args, **kw):
@@ -36,7 +36,7 @@ def die_after(monkeypatch):
                 raise KilledError
             return step(trainer, *args, **kw)
 
-        monkeypatch.setattr(RunTrainer, "training_step", until)
+        monkeypatch.setattr(RunSft, "training_step", until)
 
     return arrange
 

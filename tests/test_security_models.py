@@ -186,12 +186,12 @@ def test_loading_a_model_touches_no_pickle_beside_it(tmp_path, canary, tiny_mode
     """The real load, with a canary under every name that a library might take."""
     import torch
 
-    from runner.methods.prepared import load_base
+    from runner.methods.base import load_base
 
     folder = shutil.copytree(tiny_model, tmp_path / "m")
     put_pickles(folder, canary)
 
-    assert load_base(folder, torch.float32).num_parameters() > 0
+    assert load_base(folder, dtype=torch.float32).num_parameters() > 0
     assert not canary.exists()
 
 

@@ -22,7 +22,7 @@ from profiles.errors import ExitCode, UserError
 from profiles.run_facts import Sample
 from profiles.runs.state import State, status
 from runner.checks import quarantine
-from runner.supervision import engines
+from runner.supervision import worker_command
 from tui import report
 from tui.commands import profile
 
@@ -123,7 +123,9 @@ def test_no_secret_reaches_the_worker_s_environment():
     """By name or by value; what training needs stays."""
     needed = {"PATH": "/bin", "CUDA_HOME": "/usr", "HF_HOME": "/cache", "TOKENIZERS_X": "1"}
 
-    found = engines.worker_environment(SECRETS | needed | {"ODD": f"x {SECRETS['HF_TOKEN']}"})
+    found = worker_command.worker_environment(
+        SECRETS | needed | {"ODD": f"x {SECRETS['HF_TOKEN']}"}
+    )
 
     assert "canary" not in json.dumps(found)
     assert needed.items() <= found.items()
@@ -140,7 +142,9 @@ def test_variables_that_hold_paths_are_kept_whatever_they_look_like():
 
 def test_telemetry_is_off_and_no_token_is_looked_for():
     """Whatever the user's environment says."""
-    found = engines.worker_environment({"HF_HUB_DISABLE_TELEMETRY": "0", "HF_HUB_OFFLINE": "0"})
+    found = worker_command.worker_environment(
+        {"HF_HUB_DISABLE_TELEMETRY": "0", "HF_HUB_OFFLINE": "0"}
+    )
 
     names = ("HF_HUB_DISABLE_TELEMETRY", "HF_HUB_DISABLE_IMPLICIT_TOKEN", "DO_NOT_TRACK")
     assert [found[name] for name in (*names, "HF_HUB_OFFLINE")] == ["1"] * 4

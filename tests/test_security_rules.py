@@ -120,7 +120,7 @@ RULES = {
         "security_models::files_made_to_fill_the_memory_are_refused_within_two_gigabytes",
         "security_models::a_pipe_in_place_of_a_configuration_is_not_waited_for",
         "security_models::a_header_that_lies_about_its_length_is_refused",
-        "dataset::record_above_the_limit",
+        "json_rows::record_above_the_limit",
     ),
     13: rule(
         "chat templates",

@@ -20,7 +20,7 @@ from textual.geometry import Size
 
 from profiles.errors import ExitCode
 from profiles.runs import durable, rundir
-from runner.supervision import engines
+from runner.supervision import worker_command
 from tests.canned_run import add_sample, add_steps, canned_run, finish, gpu
 from tests.support.pseudo_terminal import at_terminal
 from tui import seen
@@ -317,7 +317,7 @@ def test_torchrun_as_we_start_it_survives_the_end_of_its_terminal(tmp_path):
         "    time.sleep(0.05)\n"
         "(folder / f'done{name}').touch()\n"
     )
-    argv = engines.worker_argv(run.path)
+    argv = worker_command.worker_argv(run.path)
     argv = argv[: argv.index("-m", argv.index("torch.distributed.run"))]
     folders = {name: tmp_path / name for name in ("session", "nohup")}
     starter = "import signal, subprocess, time\n"

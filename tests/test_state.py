@@ -451,6 +451,16 @@ def test_a_worker_that_its_supervisor_could_not_write_down_is_seen(run, sleeper)
     assert state.status(run).notice == notices.SUPERVISOR_LOST
 
 
+def test_a_worker_that_did_not_say_when_it_started_is_not_told_from_others(run, sleeper):
+    """A pid alone is nobody: such records are of an older version."""
+    me = identity.of_process(sleeper.pid)
+    started_by(run, me, me)
+    told = people.of_run(run).trainer
+    Journal(run.worker_events, attempt=1).append(WorkerStarted(pid=me.pid))
+
+    assert (told, people.of_run(run).trainer) == (me, None)
+
+
 def test_leftovers_that_hold_the_lock_do_not_make_a_dead_run_live(run, sleeper):
     """A data loader process inherits the lock and trains nothing."""
     me = identity.of_process(sleeper.pid)

@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch")
 from on_disk import read_all  # noqa: E402
 
 from profiles.runs.journal import Journal  # noqa: E402
+from runner.training.batches import Batches  # noqa: E402
 from runner.training.telemetry import COUNTS, CountingCollator, StepRecorder  # noqa: E402
 
 NO_TOKENS = dict.fromkeys(COUNTS, 0)
@@ -87,7 +88,7 @@ def test_on_a_cpu_the_host_times_are_the_record(tmp_path):
     recorder = StepRecorder(Journal(tmp_path / "metrics", attempt=1), torch.device("cpu"))
     with recorder.phase("forward"):
         sum(range(1000))
-    recorder.finish(3, {"tokens": 7})
+    recorder.finish(3, NO_TOKENS | {"tokens": 7})
     recorder.flush()
 
     (record,) = read_all(tmp_path / "metrics")
@@ -104,6 +105,6 @@ def test_the_collator_counts_real_padded_and_learnt_tokens():
             "labels": torch.tensor([[-100, 5, 6], [-100, -100, -100]]),
         }
 
-    batch = CountingCollator(pad)([{"input_ids": [1, 2, 3]}, {"input_ids": [4]}])
+    batch = CountingCollator(pad, Batches())([{"input_ids": [1, 2, 3]}, {"input_ids": [4]}])
 
     assert batch["token_stats"] == (2, 6, 4, 2, 3)

@@ -14,8 +14,10 @@ torch = pytest.importorskip("torch")
 import ranks  # noqa: E402
 import real_runs  # noqa: E402
 
+from profiles.errors import UserError  # noqa: E402
 from runner.demo_text import instruction_rows  # noqa: E402
-from runner.training import together  # noqa: E402
+from runner.engines import fsdp, together  # noqa: E402
+from runner.engines.ranks import Ranks  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("together")]
 NO_DROPOUT = "rank = 8\nalpha = 16"
@@ -24,7 +26,7 @@ CASES = list(itertools.product(("lora", "full"), ("8:1:1", "1:0:0")))
 """With an evaluation of the base before training, and without one."""
 
 
-def new(model, data, case, strategy=""):
+def new(model, data, case, strategy="", accumulation=3):
     """A run of six rows a step, by one process or by two; no gradient is clipped."""
     method, split = case
     hardware = f'[hardware]\nstrategy = "{strategy}"\ngpus = 2\n' if strategy else ""
@@ -36,7 +38,8 @@ def new(model, data, case, strategy=""):
         split=split,
         steps=STEPS,
         save_every=2,
-        micro_batch=1 if strategy else 2,
+        micro_batch=6 // accumulation // (2 if strategy else 1),
+        accumulation=accumulation,
         more="max_grad_norm = 1e3\n" + hardware,
     )
 
@@ -125,6 +128,38 @@ def test_processes_that_train_apart_are_stopped_at_the_first_step(folder, tiny_m
         assert "train apart: after step 1" in ended["what"]
         assert "hardware.gpus = 1" in ended["do"]
     assert not run.model.exists()
+
+
+def test_a_rank_that_runs_out_of_memory_at_first_takes_the_others_along(folder, tiny_model, alone):
+    """The trial of the longest batch waits for nobody; then both make as many pieces."""
+    case = CASES[0]
+    run = new(tiny_model, folder / "rows.json", case, "ddp", accumulation=1)
+
+    first, second = ranks.together([(run, None)], folder, short=True)
+
+    assert steps_of(run, first) == steps_of(run, second)
+    assert [note["step"] for note in first] == [1, 2, 3, 4, 5]
+    assert [e["pieces"] for e in real_runs.events(run, "oom")] == [4]
+    assert real_runs.losses(run) == pytest.approx(real_runs.losses(alone[0][case]), rel=1e-5)
+
+
+def test_a_model_that_fsdp_would_leave_whole_is_not_trained(folder, tiny_model):
+    """As Accelerate does on CPUs, without a word."""
+    run = new(tiny_model, folder / "rows.json", CASES[0], "fsdp")
+
+    for (ended,) in ranks.together([(run, None)], folder):
+        assert "FSDP left weights whole" in ended["what"]
+        assert "hardware.strategy = ddp" in ended["do"]
+
+
+def test_weights_that_are_not_divided_are_named(folder, tiny_model):
+    """Whatever left them so."""
+    layer = torch.nn.Linear(2, 2)
+
+    with pytest.raises(UserError, match="FSDP left weights whole") as caught:
+        fsdp.ENGINE.refuse_apart(layer, Ranks(1, is_main=True), 1, None)
+
+    assert caught.value.why == "after step 1: 2 weights, weight among them"
 
 
 def test_a_checksum_tells_tensors_apart_by_their_bits():

@@ -10,7 +10,7 @@ from data_files import CHAT, GOOD, refused, word_tokenizer, write, write_rows
 from profiles.data import dataset
 from profiles.data import tokens as token_counts
 from profiles.data.dataset import check
-from profiles.data.tokens import MARK_TOKENS_PER_MESSAGE
+from profiles.data.tokens import MARK_TOKENS_AFTER, MARK_TOKENS_BEFORE
 from profiles.errors import ExitCode
 from profiles.facts import Origin
 
@@ -34,7 +34,8 @@ def test_chat_marks_are_added(tmp_path: Path) -> None:
     """Each message costs its content and the marks of the template, only the reply is learnt."""
     tokens = check(write_rows(tmp_path, [{"messages": CHAT}])).tokens
     assert tokens is not None
-    assert (tokens.total, tokens.trainable_total) == (2 + 2 * MARK_TOKENS_PER_MESSAGE, 1)
+    marks = MARK_TOKENS_BEFORE + MARK_TOKENS_AFTER
+    assert (tokens.total, tokens.trainable_total) == (2 + 2 * marks, 1)
 
 
 def test_token_statistics(tmp_path: Path) -> None:

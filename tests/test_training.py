@@ -17,13 +17,13 @@ import pytest
 import real_runs
 from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.fsdp_utils import fsdp2_prepare_auto_wrap_policy
-from on_disk import read_all
+from on_disk import num_damaged, read_all
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from profiles.runs import rundir
 from profiles.runs.state import State, status
-from runner.training.trainer import shard_by_layer
+from runner.engines.fsdp import shard_by_layer
 
 pytestmark = pytest.mark.slow
 ADAPTER = "rank = 8\nalpha = 16\n[train]\nlearning_rate = 5e-3"
@@ -57,6 +57,7 @@ def finished(done):
     assert done.returncode == 0, done.stderr
     run = rundir.find(done.stdout.strip())
     assert status(run).state is State.FINISHED
+    assert num_damaged(run) == 0
     return run
 
 
@@ -145,9 +146,9 @@ def test_a_run_killed_after_its_last_step_is_finished_without_another_step(tiny_
 
 
 def test_two_processes_train_together(advisor, recipe):
-    """Two gloo processes end like any run; on CPUs Accelerate takes DDP where FSDP is asked for."""
+    """Two gloo processes end like any run."""
     path = recipe("qlora", f"{ADAPTER}\n")
-    path.write_text(path.read_text() + '[hardware]\nstrategy = "fsdp"\ngpus = 2\n')
+    path.write_text(path.read_text() + '[hardware]\nstrategy = "ddp"\ngpus = 2\n')
 
     run = finished(advisor("run", path, "--follow"))
 

@@ -8,10 +8,12 @@ from advisor.choice import settings, storage, wants, words
 from advisor.choice.alternatives import hours
 from advisor.choice.fit import Fit
 from advisor.choice.options import Options
-from advisor.choice.settings import Choice, Setting
+from advisor.choice.settings import Choice
 from advisor.choice.settle import nearest_that_runs
 from advisor.choice.tree import Leaf
+from advisor.plan import Plan
 from advisor.registry.lookup import preset_of
+from advisor.registry.spec import Setting
 from profiles.facts import Dataset
 
 
@@ -39,8 +41,14 @@ def pick(
     """Settle the rung's rank and say how to set it up."""
     if preset_of(rung).is_ranked and options.fit(rung).fits:
         rank = settings.rank(leaf, options.model, dataset)
-        options.settle_rank(rung, rank, settings.dropout(dataset))
+        options.settle_rank(rung, rank, _dropout(options.fit(rung).plan, options, dataset))
     return _pick(rung, options.fit(rung), options, dataset, leaf, why)
+
+
+def _dropout(plan: Plan, options: Options, dataset: Dataset | None) -> float:
+    """None for adapters on experts: PEFT adds those to the weights, which have no input."""
+    on_experts = options.model.experts is not None and plan.method.expert_rank(plan.settings)
+    return 0.0 if on_experts else settings.dropout(dataset)
 
 
 def runnable(chosen: Pick, options: Options, dataset: Dataset | None, leaf: Leaf) -> Pick | None:

@@ -18,11 +18,11 @@ from advisor.choice.evidence import gather
 from advisor.choice.fit import Fit
 from advisor.choice.options import Options
 from advisor.choice.picks import Pick, pick, runnable
-from advisor.choice.settings import Setting
 from advisor.choice.settle import settle, smallest, why_not_above
 from advisor.choice.tree import Leaf, Step
 from advisor.choice.wishes import Wishes
 from advisor.plan import Plan
+from advisor.registry.spec import Setting
 from profiles.facts import Dataset, Machine, Model
 
 __all__ = ["Alternative", "Pick", "Recommendation", "Setting", "recommend"]

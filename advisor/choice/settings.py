@@ -15,6 +15,7 @@ from advisor.choice.wants import MANY_ROWS
 from advisor.plan import Plan
 from advisor.registry.lookup import preset_of
 from advisor.registry.low_rank import LowRank
+from advisor.registry.spec import Setting
 from profiles.facts import Dataset, Machine, Model
 
 WEIGHT_DECAY: Final = 0.01
@@ -24,15 +25,6 @@ _WARMUP_SHARE: Final = 0.1
 _WARMUP_STEPS: Final = 100
 _FEW_ROWS: Final = 1000
 _SOME_DROPOUT: Final = 0.05
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """A proposed hyper-parameter and its reason."""
-
-    name: str
-    value: str
-    reason: str
 
 
 def rank(leaf: Leaf, model: Model, dataset: Dataset | None) -> int:
@@ -75,25 +67,21 @@ def settings(
     share = warmup(dataset, epochs, plan.effective_batch)
     rows = "the data's size is not known" if dataset is None else f"{dataset.num_rows} rows"
     return (
-        _setting("learning rate", f"{rate.value:g}", rate.reason),
+        Setting("learning rate", f"{rate.value:g}", rate.reason),
         *_of_method(choice, dataset),
         *_of_mixture(choice),
-        _setting("scheduler", SCHEDULER, "documents: cosine or linear"),
-        _setting("warm-up", f"{share:.3g} of the steps", "documents: 10 %, or 100 steps"),
-        _setting("weight decay", f"{WEIGHT_DECAY:g}", "documents"),
-        _setting("gradient clipping", f"{MAX_GRAD_NORM:g}", "documents"),
+        Setting("scheduler", SCHEDULER, "documents: cosine or linear"),
+        Setting("warm-up", f"{share:.3g} of the steps", "documents: 10 %, or 100 steps"),
+        Setting("weight decay", f"{WEIGHT_DECAY:g}", "documents"),
+        Setting("gradient clipping", f"{MAX_GRAD_NORM:g}", "documents"),
         _precision(machine, plan),
-        _setting("epochs", f"{epochs:g}", rows),
-        _setting(
+        Setting("epochs", f"{epochs:g}", rows),
+        Setting(
             "early stopping",
             "by hand, after 3 evaluations",
             "documents: no better in 3 of them; `advisor stop` saves",
         ),
     )
-
-
-def _setting(name: str, value: str, reason: str) -> Setting:
-    return Setting(name=name, value=value, reason=reason)
 
 
 def _of_method(choice: Choice, dataset: Dataset | None) -> tuple[Setting, ...]:
@@ -111,7 +99,7 @@ def _of_method(choice: Choice, dataset: Dataset | None) -> tuple[Setting, ...]:
         count = num_lora_experts(choice.num_tasks)
         values["rank"] = f"{ranked.rank // count} in each of {count} adapters"
     return tuple(
-        _setting(s.name, values.get(s.name, s.value), reasons.get(s.name, s.reason))
+        Setting(s.name, values.get(s.name, s.value), reasons.get(s.name, s.reason))
         for s in plan.method.shows(plan.settings, choice.model)
     )
 
@@ -127,16 +115,16 @@ def _of_mixture(choice: Choice) -> tuple[Setting, ...]:
         router = "PEFT adapts it with the experts" if adapted else "its balance holds"
         word = "adapted" if adapted else "frozen"
         return (
-            _setting("experts", word, f"{count}; all are in memory"),
-            _setting("router", word, router),
+            Setting("experts", word, f"{count}; all are in memory"),
+            Setting("router", word, router),
         )
     if preset_of(choice.rung).upcycles:
         value, reason = f"{AUX_LOSS:g}", "documents: for a router that starts from nothing"
     else:
         value, reason = "the model's own", "router_aux_loss_coef of its config: it was trained so"
     return (
-        _setting("router", "trained", "with all other weights"),
-        _setting("aux loss", value, reason),
+        Setting("router", "trained", "with all other weights"),
+        Setting("aux loss", value, reason),
     )
 
 
@@ -149,4 +137,4 @@ def _precision(machine: Machine, plan: Plan) -> Setting:
     reason = reasons.get(plan.precision, "")
     if plan.precision == "fp32" and machine.gpus:
         reason = "asked for"
-    return _setting("precision", plan.precision, reason)
+    return Setting("precision", plan.precision, reason)

@@ -74,7 +74,7 @@ def offloaded_bytes(model: Model, plan: Plan) -> int:
 def loading_bytes(model: Model, plan: Plan) -> int:
     """RAM that weights pass through on their way to the devices.
 
-    Every process loads the whole model, for FSDP too (runner/supervision/engines.py);
+    Every process loads the whole model, for FSDP too (runner/engines/fsdp.py);
     quantized weights go to the device tensor by tensor.
     """
     if plan.base_bits < 16:

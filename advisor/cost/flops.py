@@ -10,7 +10,7 @@ attention, whose products are all counted. Symbols as in reference/bottlenecks.m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -163,12 +163,13 @@ class _Totals(NamedTuple):
 
 
 def _totals(model: Model, plan: Plan) -> _Totals:
-    # As one operation, attention says what each of its products costs.
-    return _count(model, any_devices(model, plan, attention="flash"))
+    return _count(model, any_devices(model, plan))
 
 
 @lru_cache(maxsize=4096)
 def _count(model: Model, plan: Plan) -> _Totals:
+    # As one operation, attention says what each of its products costs.
+    plan = replace(plan, attention="flash")
     needed, extra = [Count(), Count()], [Count(), Count()]
     for group in groups(model, plan):
         found = passes(group_tape(model, plan, group))

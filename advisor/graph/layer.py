@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from advisor.graph.attention import attend, attention_of, rotary
@@ -52,30 +53,33 @@ def window_cuts(model: Model, plan: Plan) -> bool:
     return model.sliding_window is not None and row >= model.sliding_window
 
 
-def any_batch(model: Model, plan: Plan, **same: Any) -> Plan:
+@lru_cache(maxsize=256)  # several tables ask for one plan in turn
+def any_batch(model: Model, plan: Plan) -> Plan:
     """One plan for all that differ in the batch alone, as far as tapes depend on that.
 
     They do so where there are several rows, several micro-batches, or rows beyond a window.
-    `same`: further fields that make no difference to the caller, with the value to take.
     """
-    beyond = window_cuts(model, plan)
-    return replace(
-        plan,
-        seq_len=(model.sliding_window or 1) if beyond else 1,
-        micro_batch=min(2, plan.micro_batch),
-        accumulation=min(2, plan.accumulation),
-        **same,
-    )
+    return replace(plan, **_batch(model, plan))
 
 
-def any_devices(model: Model, plan: Plan, **same: Any) -> Plan:
+@lru_cache(maxsize=256)
+def any_devices(model: Model, plan: Plan) -> Plan:
     """The same for plans that differ in optimizer, offload and devices too.
 
     Whether weights are gathered matters to the operations; by which engine does not.
     """
     engine, num_gpus = (plan.engine, 2) if plan.shards_weights else (SINGLE, 1)
-    devices = {"engine": engine, "num_gpus": num_gpus}
-    return any_batch(model, plan, optimizer=ADAMW, offload="", **devices, **same)
+    devices: dict[str, Any] = {"engine": engine, "num_gpus": num_gpus}
+    return replace(plan, optimizer=ADAMW, offload="", **devices, **_batch(model, plan))
+
+
+def _batch(model: Model, plan: Plan) -> dict[str, Any]:
+    beyond = window_cuts(model, plan)
+    return {
+        "seq_len": (model.sliding_window or 1) if beyond else 1,
+        "micro_batch": min(2, plan.micro_batch),
+        "accumulation": min(2, plan.accumulation),
+    }
 
 
 def layer_tape(

@@ -5,7 +5,7 @@ A batch changes none of them, so the search over batches and a what-if read the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, reduce
 from typing import TYPE_CHECKING
 
@@ -59,8 +59,8 @@ class Network:
 @lru_cache(maxsize=256)  # one estimate asks many times for one plan
 def network(model: Model, plan: Plan) -> Network:
     """The profiles of `plan`, whatever its batch, its devices and its optimizer."""
-    plan = any_devices(model, plan, checkpointing=False, checkpointed_layers=None)
-    return _network(model, plan)
+    plan = any_devices(model, plan)
+    return _network(model, replace(plan, checkpointing=False, checkpointed_layers=None))
 
 
 def _quantized_inputs(tape: Tape) -> Size:

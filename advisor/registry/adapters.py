@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from advisor.registry.spec import MethodSpec, Rate, Settings, Shown, key
+from advisor.registry.spec import MethodSpec, Rate, Setting, Settings, key
 from advisor.tape import per_token
 
 if TYPE_CHECKING:
@@ -50,9 +50,10 @@ class Prompted(Settings):
         return UNPROMPTED
 
 
-@dataclass(frozen=True, slots=True)
 class Scaled(Prompted):
     """[method] of LLaMA-Adapter v2: scales and biases train in every layer."""
+
+    __slots__ = ()
 
     @property
     def num_frozen_layers(self) -> int:
@@ -67,9 +68,9 @@ def num_bottlenecks(model: Model, settings: Bottleneck, _matrices: Sequence[Matr
     return model.num_layers * 2 * (2 * h * width + width + h)
 
 
-def shows(settings: Bottleneck, _model: Model) -> tuple[Shown, ...]:
+def shows(settings: Bottleneck, _model: Model) -> tuple[Setting, ...]:
     """The adapters' width."""
-    return (Shown("reduction", str(settings.reduction), "documents: 4 to 16; 16 is smallest"),)
+    return (Setting("reduction", str(settings.reduction), "documents: 4 to 16; 16 is smallest"),)
 
 
 def rate(_model: Model, _settings: Any) -> Rate:

@@ -18,24 +18,21 @@ from advisor.registry import (
     parts,
     presets,
     prompts,
-    results,
     tasks,
     whole,
 )
 from advisor.registry.spec import (
     EngineSpec,
-    ExportSpec,
     MethodSpec,
-    MetricSpec,
+    Named,
     OptimizerSpec,
     PresetSpec,
-    Spec,
     TaskSpec,
     keys_of,
 )
 from profiles.errors import ExitCode, UserError
 
-Entry = TypeVar("Entry", bound=Spec)
+Entry = TypeVar("Entry", bound=Named)
 
 
 def nearest(name: object, names: Sequence[str]) -> str:
@@ -98,7 +95,7 @@ class Registry(Generic[Entry]):
             del self._entries[entry.name]
 
 
-def is_ready(entry: Spec) -> bool:
+def is_ready(entry: Named) -> bool:
     """It can be started; a preset if all that it names can."""
     if isinstance(entry, PresetSpec):
         method, optimizer = METHODS[entry.method], OPTIMIZERS[entry.optimizer]
@@ -146,5 +143,3 @@ PRESETS: Final[Registry[PresetSpec]] = Registry("preset", presets.PRESETS)
 OPTIMIZERS: Final[Registry[OptimizerSpec]] = Registry("optimizer", optimizers.OPTIMIZERS)
 ENGINES: Final[Registry[EngineSpec]] = Registry("strategy", engines.ENGINES)
 TASKS: Final[Registry[TaskSpec]] = Registry("task", tasks.TASKS)
-METRICS: Final[Registry[MetricSpec]] = Registry("metric", results.METRICS)
-EXPORTS: Final[Registry[ExportSpec]] = Registry("export format", results.EXPORTS)

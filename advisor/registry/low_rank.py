@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from advisor.registry.spec import MethodSpec, Rate, Settings, Shown, key
+from advisor.registry.spec import MethodSpec, Rate, Setting, Settings, key
 from advisor.tape import once, per_token
 
 if TYPE_CHECKING:
@@ -168,18 +168,18 @@ def in_short(settings: LowRank) -> str:
     return f"rank {settings.rank}"
 
 
-def shows(settings: LowRank, _model: Model) -> tuple[Shown, ...]:
+def shows(settings: LowRank, _model: Model) -> tuple[Setting, ...]:
     """What an adapter is set to."""
     names = settings.target_names
     return (
-        Shown("rank", str(settings.rank), ""),
-        Shown("alpha", str(settings.alpha), "twice the rank, the usual choice"),
-        Shown(
+        Setting("rank", str(settings.rank), ""),
+        Setting("alpha", str(settings.alpha), "twice the rank, the usual choice"),
+        Setting(
             "dropout",
             f"{settings.dropout:g}",
             "costs a copy of every adapted input; raise to 0.1 if it over-fits",
         ),
-        Shown(
+        Setting(
             "targets",
             "all linears" if set(names) >= set(ALL_TARGETS) else ", ".join(names),
             "attention and MLP; more targets help more than a higher rank",
@@ -191,6 +191,7 @@ DEFAULT_RATE: Final = 2e-4
 LORA: Final = MethodSpec(
     name="lora",
     title="LoRA",
+    lighter="qlora",
     rehearsed=True,
     settings=LowRank,
     builder="low_rank",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from advisor.registry.spec import MethodSpec, Rate, Settings, Shown, key
+from advisor.registry.spec import MethodSpec, Rate, Setting, Settings, key
 
 if TYPE_CHECKING:
     from advisor.tape import Matrix
@@ -57,10 +57,10 @@ def rate(_model: Model, _settings: SoftPrompt) -> Rate:
     return Rate(DEFAULT_RATE, "documents: soft prompts 3e-3 to 5e-3")
 
 
-def shows(settings: SoftPrompt, _model: Model) -> tuple[Shown, ...]:
+def shows(settings: SoftPrompt, _model: Model) -> tuple[Setting, ...]:
     """The prompt's length, and the base's bits where it is quantized."""
     bits = f", base in {settings.bits} bits" if settings.bits < 16 else ""
-    return (Shown("virtual tokens", f"{settings.virtual_tokens}{bits}", "documents: 10 to 20"),)
+    return (Setting("virtual tokens", f"{settings.virtual_tokens}{bits}", "documents: 10 to 20"),)
 
 
 PROMPT_TUNING: Final = MethodSpec(

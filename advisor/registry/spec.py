@@ -42,13 +42,12 @@ def key(default: Any, doc: str, **bounds: Any) -> Any:
     return made
 
 
+@dataclass(frozen=True, slots=True)
 class Settings:
-    """What a method is set to: the base of each family's frozen dataclass.
+    """What a method is set to: the base of each family's frozen dataclass, and of none of its own.
 
     The fields of a family are its recipe keys. What the estimate asks of any method is here.
     """
-
-    __slots__ = ()
 
     @property
     def base_bits(self) -> int:
@@ -66,15 +65,9 @@ class Settings:
         return 0
 
 
-@dataclass(frozen=True, slots=True)
-class NoSettings(Settings):
-    """Of a method that has none."""
-
-
 def keys_of(settings: type[Settings]) -> dict[str, tuple[Field[Any], Key]]:
     """The recipe keys of a family, in order."""
-    declared: Any = settings
-    return {f.name: (f, f.metadata["key"]) for f in fields(declared)}
+    return {f.name: (f, f.metadata["key"]) for f in fields(settings)}
 
 
 class Rate(NamedTuple):
@@ -84,8 +77,8 @@ class Rate(NamedTuple):
     reason: str
 
 
-class Shown(NamedTuple):
-    """A setting as a recommendation shows it."""
+class Setting(NamedTuple):
+    """A hyper-parameter to start from, as a recommendation shows it, with its reason."""
 
     name: str
     value: str
@@ -117,7 +110,7 @@ def no_words(_settings: Any) -> str:
     return ""
 
 
-def shows_nothing(_settings: Any, _model: Model) -> tuple[Shown, ...]:
+def shows_nothing(_settings: Any, _model: Model) -> tuple[Setting, ...]:
     """There is nothing to set."""
     return ()
 
@@ -127,23 +120,28 @@ def always(_model: Model, _settings: Any) -> str:
     return ""
 
 
-class _Named:
-    """Shown by its name."""
+class Named:
+    """Anything that is chosen by its name, which is how it is shown."""
 
-    __slots__ = ()
     name: str
+    title: str
+
+    @property
+    def builder(self) -> str:
+        """What runs it; empty: not yet."""
+        return ""
 
     def __repr__(self) -> str:
         return self.name
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class MethodSpec(_Named):
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class MethodSpec(Named):
     """A way to fine-tune: what it adds to a model, what it trains, and how to set it."""
 
     name: str
     title: str
-    settings: type[Settings] = NoSettings
+    settings: type[Settings] = Settings
     builder: str = ""
     """Module of `runner.methods`; empty: not yet."""
     needs: tuple[str, ...] = ()
@@ -193,19 +191,21 @@ class MethodSpec(_Named):
     """Units of a layer that FSDP1 wraps beside the layer itself."""
 
     # What people are told
+    lighter: str = ""
+    """The method to change to for less memory."""
     rate: Callable[[Model, Any], Rate]
     """Where in its range of learning rates to start."""
     default_rate: float
     """Of a recipe that names none."""
     in_short: Callable[[Any], str] = no_words
     """Its most telling setting, like "rank 16"; empty if it has none."""
-    shows: Callable[[Any, Model], tuple[Shown, ...]] = shows_nothing
+    shows: Callable[[Any, Model], tuple[Setting, ...]] = shows_nothing
     unsupported: Callable[[Model, Any], str] = always
     """Why a model cannot be trained so; empty if it can."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class PresetSpec(_Named):
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class PresetSpec(Named):
     """A rung: a method with the settings that make it a choice of its own."""
 
     name: str
@@ -241,8 +241,8 @@ class PresetSpec(_Named):
         return self.upcycles or self.many_adapters
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class OptimizerSpec(_Named):
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class OptimizerSpec(Named):
     """How weights are updated, and what is kept for it."""
 
     name: str
@@ -277,8 +277,8 @@ class OptimizerSpec(_Named):
         return self.bits == 8
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class EngineSpec(_Named):
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class EngineSpec(Named):
     """How devices share the work."""
 
     name: str
@@ -299,8 +299,8 @@ class EngineSpec(_Named):
     """Host time to gather one unit and let it go, in each pass."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class TaskSpec(_Named):
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class TaskSpec(Named):
     """What is learnt from which rows."""
 
     name: str
@@ -313,33 +313,3 @@ class TaskSpec(_Named):
     reference_forward: bool = False
     """The model before training is asked too."""
     head: Literal["lm", "score"] = "lm"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class MetricSpec(_Named):
-    """A number that says how good a model is."""
-
-    name: str
-    title: str
-    builder: str = ""
-    """Module of `runner.evaluate`; empty: not yet."""
-    needs: tuple[str, ...] = ()
-    tasks: tuple[str, ...] = ()
-    """Tasks whose models it can judge."""
-    higher_is_better: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class ExportSpec(_Named):
-    """A form in which a trained model leaves."""
-
-    name: str
-    title: str
-    builder: str = ""
-    """Module of `runner.export`; empty: not yet."""
-    needs: tuple[str, ...] = ()
-    suffix: str = ""
-    """Of the file; empty for a folder."""
-
-
-Spec = MethodSpec | PresetSpec | OptimizerSpec | EngineSpec | TaskSpec | MetricSpec | ExportSpec

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 # <|im_end|>, newline after it.
 MARK_TOKENS_BEFORE: Final = 3
 MARK_TOKENS_AFTER: Final = 2
-MARK_TOKENS_PER_MESSAGE: Final = MARK_TOKENS_BEFORE + MARK_TOKENS_AFTER
 
 # Without a tokenizer: English and code run near 4 bytes a token in current vocabularies; other
 # scripts take 2 to 4 bytes a character and about one token a character or two.

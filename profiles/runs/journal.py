@@ -142,10 +142,10 @@ class Journal:
         """Times that the device did not confirm what was written; records may be lost there."""
         return self._num_failed_syncs
 
-    def append(self, record: Record | str, *, sync: bool = True, **fields: Any) -> None:
+    def append(self, record: Record, *, sync: bool = True) -> None:
         """Add one record, with `sync` onto the device. Never raises OSError."""
         with self._lock:
-            self._add(record, fields)
+            self._add(record)
             self._drain(sync=sync)
 
     def sync(self) -> None:
@@ -161,17 +161,16 @@ class Journal:
             finally:
                 self._file.close()
 
-    def _add(self, record: Record | str, fields: Content) -> None:
+    def _add(self, record: Record) -> None:
         head = {
             "v": VERSION,
             "seq": self._seq + 1,
             "t": round(time.time(), 3),
             "m": round(time.monotonic(), 3),
             "a": self._attempt,
-            "kind": record if isinstance(record, str) else record.kind,
+            "kind": record.kind,
         }
-        content = fields if isinstance(record, str) else record.content()
-        self._waiting.append(encode(head | content))
+        self._waiting.append(encode(head | record.content()))
         self._seq += 1
 
     def _drain(self, *, sync: bool) -> None:
@@ -179,7 +178,7 @@ class Journal:
         with suppress(OSError):
             self._write_waiting()
             if self._num_told < self._num_dropped:
-                self._add(Dropped(count=self._num_dropped - self._num_told), {})
+                self._add(Dropped(count=self._num_dropped - self._num_told))
                 self._num_told = self._num_dropped
                 self._write_waiting()
         while len(self._waiting) > MAX_WAITING:
@@ -215,7 +214,7 @@ class SilentJournal(Journal):
         self._waiting = deque()
         self._num_dropped = self._num_failed_syncs = 0
 
-    def append(self, record: Record | str, *, sync: bool = True, **fields: Any) -> None:
+    def append(self, record: Record, *, sync: bool = True) -> None:
         """Do nothing."""
 
     def sync(self) -> None:

@@ -138,8 +138,7 @@ def _wall_seconds(events: list[Record], steps: list[Step]) -> float:
         mine = [e for e in events if e.attempt == attempt]
         began = [e.monotonic_seconds for e in _of(TrainBegun, mine)]
         ended = [s.monotonic_seconds for s in steps if s.attempt == attempt]
-        stalls = [*_of(Evaluated, mine), *_of(Checkpoint, mine)]
-        ended += [e.monotonic_seconds for e in stalls if e.reached > 0]
+        ended += [e.monotonic_seconds for e in (*_of(Evaluated, mine), *_of(Checkpoint, mine))]
         total += max(ended) - min(began or ended) - _paused_seconds(mine)
     return total
 

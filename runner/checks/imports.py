@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 
-from runner.supervision import engines
+from runner.supervision import worker_command
 
 _TIMEOUT_SECONDS = 60.0
 """bitsandbytes brings torch, which takes half a minute from a cold network disk."""
@@ -18,7 +18,7 @@ def fault(package: str, *, timeout_seconds: float = _TIMEOUT_SECONDS) -> str:
     try:
         done = subprocess.run(  # noqa: S603  # argv list of our own, no shell
             [sys.executable, "-P", "-c", f"import {package}"],
-            env=engines.worker_environment(os.environ),
+            env=worker_command.worker_environment(os.environ),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

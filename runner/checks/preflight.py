@@ -13,6 +13,7 @@ from advisor.choice import fit
 from advisor.choice.devices import emptiest, stack_on
 from advisor.choice.fit import Fit
 from advisor.recipe import Recipe
+from advisor.registry.lookup import ENGINES, OPTIMIZERS, TASKS
 from profiles import installation
 from profiles.data import dataset
 from profiles.errors import ExitCode, UserError
@@ -21,7 +22,7 @@ from profiles.machines import machine, torch_build
 from profiles.models import model, safetensors_header
 from profiles.runs import rundir, session_host
 from profiles.runs.rundir import RunDir, read_json
-from runner.checks import chat_templates, gpu_checks, imports, replay
+from runner.checks import chat_templates, gpu_checks, imports, pairing, replay
 
 _NEEDED = ("torch", "transformers", "peft", "trl", "accelerate", "datasets")
 
@@ -48,8 +49,10 @@ def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
     _packages(recipe)
     here = machine.probe(rundir.home())
     gpu_checks.check(here, recipe.hardware.gpus, recipe.train.precision, torch_build.installed())
-    _bitsandbytes(recipe, here)
+    pairing.check_engine(recipe, here)
+    _usable(recipe, here)
     base = model.from_folder(base_dir / recipe.model.id)
+    pairing.check_dropout(recipe, base)
     checked = _data(recipe, base_dir, base)
     chat_templates.check_choice(recipe.data.chat_template, base, checked[0].format)
     longest = checked[0].tokens.max if checked[0].tokens else None
@@ -114,6 +117,7 @@ def check_resume(run: RunDir, *, share: bool = False, allow_changed: bool = Fals
     base_dir = run.base_dir()
     here = machine.probe(rundir.home())
     gpu_checks.check(here, recipe.hardware.gpus, recipe.train.precision, torch_build.installed())
+    pairing.check_engine(recipe, here)
     changed = _changed_data(run, recipe, base_dir)
     if changed and not allow_changed:
         replay.refuse(changed, (), run.recipe)
@@ -166,8 +170,7 @@ def _platform() -> None:
 
 
 def _packages(recipe: Recipe) -> None:
-    needed = [*_NEEDED, *(["bitsandbytes"] if _needs_bitsandbytes(recipe) else [])]
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    missing = [n for n in (*_NEEDED, *_needs(recipe)) if importlib.util.find_spec(n) is None]
     if missing:
         raise UserError(
             f"training needs packages that are not installed: {', '.join(missing)}",
@@ -179,17 +182,25 @@ def _packages(recipe: Recipe) -> None:
     installation.check_floors()
 
 
-def _bitsandbytes(recipe: Recipe, here: Machine) -> None:
+def _usable(recipe: Recipe, here: Machine) -> None:
     """Of use on a GPU, where a worker would find it out after minutes of loading."""
-    if here.gpus and _needs_bitsandbytes(recipe) and (fault := imports.fault("bitsandbytes")):
-        raise UserError(
-            "bitsandbytes is installed but cannot be used",
-            why=fault,
-            do="pip install --force-reinstall 'bitsandbytes>=0.49'",
-            where="advisor run",
-            code=ExitCode.DRIVER,
-        )
+    for name in _needs(recipe) if here.gpus else ():
+        if fault := imports.fault(name):
+            raise UserError(
+                f"{name} is installed but cannot be used",
+                why=fault,
+                do=f"pip install --force-reinstall {name}",
+                where="advisor run",
+                code=ExitCode.DRIVER,
+            )
 
 
-def _needs_bitsandbytes(recipe: Recipe) -> bool:
-    return recipe.method.name == "qlora" or "8bit" in recipe.train.optimizer
+def _needs(recipe: Recipe) -> tuple[str, ...]:
+    """Packages that this recipe's choices need beside those of every training, each once."""
+    chosen = (
+        recipe.method.spec,
+        OPTIMIZERS[recipe.train.optimizer],
+        ENGINES[recipe.hardware.strategy],
+        TASKS[recipe.task],
+    )
+    return tuple(dict.fromkeys(name for spec in chosen for name in spec.needs))

@@ -21,6 +21,8 @@ def adapt(model: Any, settings: Settings) -> Any:
     """The model with the method's trained weights; all others are frozen."""
     if settings.weight_bits < 16 and settings.prepare_kbit:
         _cast_leftovers(model)
+    if settings.adapted is not None:
+        return _as_the_worker(model, settings)
     if settings.method in _WEIGHT_METHODS:
         return _choose(model, settings)
     from peft import get_peft_model  # noqa: PLC0415
@@ -31,6 +33,16 @@ def adapt(model: Any, settings: Settings) -> Any:
             if parameter.requires_grad and "lora_magnitude_vector" not in name:
                 parameter.data = parameter.data.to(torch.bfloat16)
     if settings.checkpointing:
+        adapted.enable_input_require_grads()
+    return adapted
+
+
+def _as_the_worker(model: Any, settings: Settings) -> Any:
+    """Adapted by the worker's own code; checkpoints of frozen layers need an input's gradient."""
+    assert settings.adapted is not None
+    adapted = settings.adapted(model)
+    is_whole = all(parameter.requires_grad for parameter in adapted.parameters())
+    if settings.checkpointing and not is_whole:
         adapted.enable_input_require_grads()
     return adapted
 

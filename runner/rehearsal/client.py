@@ -26,7 +26,7 @@ from advisor.registry.lookup import METHODS
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Machine, Model
 from runner.rehearsal.answers import Rehearsed, Tried
-from runner.supervision import engines
+from runner.supervision import worker_command
 
 _NEEDED: Final = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes")
 _AMPERE: Final = (8, 0)
@@ -43,7 +43,7 @@ def choose(found: Recommendation) -> Plan:
         if fit is not None and can_rehearse(fit.plan):
             return fit.plan
     raise UserError(
-        f"{found.fit.plan.method.name} cannot be rehearsed",
+        f"{found.fit.plan.method.title} cannot be rehearsed",
         why="it keeps something in RAM, or no library builds it on one device",
         do="leave --rehearse out: the formula knows it",
         where="--rehearse",
@@ -125,7 +125,7 @@ def _ask(request: dict[str, Any]) -> dict[str, Any]:
     done = subprocess.run(  # argv list of our own, no shell
         [sys.executable, "-P", "-m", "runner.rehearsal_main"],
         input=json.dumps(request),
-        env=engines.worker_environment(os.environ),
+        env=worker_command.worker_environment(os.environ),
         capture_output=True,
         text=True,
         check=False,

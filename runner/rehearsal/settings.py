@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,10 @@ class Settings:
 
     method: str = "lora"
     """"full", "lora", "qlora", or another name that adapters.py knows."""
+    adapted: Callable[[Any], Any] | None = None
+    """What the worker makes of a base; None: what the method's name and these settings say."""
+    loaded: torch.dtype | None = None
+    """Of the weights as the worker loads them; None: after the precision."""
     rank: int = 16
     """LoRA rank; the size of other adapters' bottleneck."""
     num_virtual_tokens: int = 20
@@ -77,4 +82,6 @@ class Settings:
     @property
     def load_dtype(self) -> torch.dtype:
         """Of the weights, as runner/methods loads them: trained ones in fp32 under autocast."""
+        if self.loaded is not None:
+            return self.loaded
         return torch.float32 if self.method == "full" and self.autocasts else self.compute_dtype

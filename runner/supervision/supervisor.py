@@ -32,7 +32,7 @@ from profiles.runs.records.supervisor import (
 )
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import newest_checkpoint
-from runner.supervision import console, control, engines, evidence, leftovers, outcome
+from runner.supervision import console, control, evidence, leftovers, outcome, worker_command
 from runner.supervision.escalation import Escalation, Pulse
 from runner.supervision.evidence import Evidence
 from runner.supervision.exit_record import ExitRecord
@@ -127,7 +127,7 @@ class Supervisor:
     def _start_worker(self) -> subprocess.Popen[bytes]:
         with self.run.console.open("ab") as log:
             return subprocess.Popen(  # noqa: S603  # argv list of our own, no shell
-                engines.worker_argv(self.run.path),
+                worker_command.worker_argv(self.run.path),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -138,7 +138,7 @@ class Supervisor:
             )
 
     def _environment(self) -> dict[str, str]:
-        return engines.worker_environment(os.environ, devices.of(self.run))
+        return worker_command.worker_environment(os.environ, devices.of(self.run))
 
     def _start_sampler(self, worker_pid: int) -> None:
         """It ends with the worker; whatever keeps it is reaped with the other children."""

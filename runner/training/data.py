@@ -7,7 +7,7 @@ masking and packing are TRL's business.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -42,8 +42,16 @@ def set_template(tokenizer: PreTrainedTokenizerBase, choice: str, where: str) ->
         raise chat_templates.missing(where)
 
 
-def load(recipe: Recipe, base_dir: Path, tokenizer: PreTrainedTokenizerBase) -> Splits:
-    """Read, check and split the data of a recipe."""
+def load(
+    recipe: Recipe,
+    base_dir: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    columns: Callable[..., dict[str, Any]],
+) -> Splits:
+    """Read, check and split the data of a recipe.
+
+    `columns`: the task's, (example, assistant_only=) -> a row as its trainer takes it.
+    """
     data = recipe.data
     examples = _read(recipe, base_dir / data.train)
     if any(e.messages for e in examples):
@@ -58,10 +66,14 @@ def load(recipe: Recipe, base_dir: Path, tokenizer: PreTrainedTokenizerBase) -> 
     else:
         train, evaluation, test = split(examples, shares, recipe.train.seed)
     assistant_only = _marks_replies(tokenizer) and any(_num_replies(e) > 1 for e in examples)
+
+    def rows(part: Sequence[Example]) -> Dataset:
+        return Dataset.from_list([columns(e, assistant_only=assistant_only) for e in part])
+
     return Splits(
-        train=_columns(train, assistant_only=assistant_only),
-        eval=_columns(evaluation, assistant_only=assistant_only) if evaluation else None,
-        test=_columns(test, assistant_only=assistant_only) if test else None,
+        train=rows(train),
+        eval=rows(evaluation) if evaluation else None,
+        test=rows(test) if test else None,
         assistant_only=assistant_only,
     )
 
@@ -102,19 +114,3 @@ def _num_replies(example: Example) -> int:
 
 def _marks_replies(tokenizer: PreTrainedTokenizerBase) -> bool:
     return "{% generation %}" in str(tokenizer.chat_template or "")
-
-
-def _columns(examples: Sequence[Example], *, assistant_only: bool) -> Dataset:
-    return Dataset.from_list([as_row(e, assistant_only=assistant_only) for e in examples])
-
-
-def as_row(example: Example, *, assistant_only: bool) -> dict[str, Any]:
-    """TRL's columns: those of the example, of whose turns only the last one is learnt.
-
-    Or all the assistant's, with `assistant_only`.
-    """
-    columns = example.columns
-    if assistant_only or not example.messages:
-        return columns
-    turns = columns["messages"]
-    return {"prompt": turns[:-1], "completion": turns[-1:]}

@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 
+from profiles.runs.records.worker import OutOfMemory
 from runner.training import oom
 from runner.training.attempt import Attempt
 
@@ -55,8 +56,7 @@ class Division:
         smaller = -(-self.rows // pieces)
         accumulation = self.accumulation * (pieces if during == "train" else 1)
         whose = "effective batch unchanged" if during == "train" else "evaluation only"
-        self.attempt.events.append(
-            "oom",
+        divided = OutOfMemory(
             step=step,
             during=during,
             pieces=pieces,
@@ -66,6 +66,7 @@ class Division:
             what=f"out of memory: micro-batch {smaller} (was {self.rows}), "
             f"accumulation {accumulation}; {whose}",
         )
+        self.attempt.events.append(divided)
 
     def _out_of_memory(
         self, reason: str, pieces: int, *, can_restart: bool

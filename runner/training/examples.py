@@ -9,7 +9,8 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from profiles.runs.journal import Journal
-from runner.training.trainer import RunTrainer
+from profiles.runs.records.worker import Answer, AnswerFailed
+from runner.training.trainer import RunProtocol
 
 _NUM = 3
 _NEW_TOKENS = 64
@@ -17,7 +18,7 @@ _MAX_CHARS = 1000
 
 
 def write(
-    trainer: RunTrainer, rows: Dataset | None, events: Journal, *, moment: str, max_length: int
+    trainer: RunProtocol, rows: Dataset | None, events: Journal, *, moment: str, max_length: int
 ) -> None:
     """Answer the first few of `rows` as `sample` events; sharded models are left out."""
     if rows is None or trainer.args.world_size > 1:
@@ -26,23 +27,23 @@ def write(
         for row in rows.select(range(min(_NUM, len(rows)))):
             _write_one(trainer, row, events, moment=moment, max_length=max_length)
     except Exception as error:  # noqa: BLE001  # an example is no reason to lose a run
-        events.append("sample_failed", moment=moment, error=str(error)[:_MAX_CHARS])
+        events.append(AnswerFailed(moment=moment, error=str(error)[:_MAX_CHARS]))
 
 
 def _write_one(
-    trainer: RunTrainer, row: dict[str, Any], events: Journal, *, moment: str, max_length: int
+    trainer: RunProtocol, row: dict[str, Any], events: Journal, *, moment: str, max_length: int
 ) -> None:
     prompt, wanted = _prompt_of(row)
     if wanted is None:
         return
-    events.append(
-        "sample",
+    answer = Answer(
         moment=moment,
         step=trainer.state.global_step,
         prompt=_shown(prompt)[:_MAX_CHARS],
         wanted=wanted[:_MAX_CHARS],
         answer=_generate(trainer, prompt, max_length)[:_MAX_CHARS],
     )
+    events.append(answer)
 
 
 def _prompt_of(row: dict[str, Any]) -> tuple[Any, str | None]:
@@ -57,7 +58,7 @@ def _shown(prompt: Any) -> str:
     return str(prompt) if isinstance(prompt, str) else str(prompt[-1]["content"])
 
 
-def _generate(trainer: RunTrainer, prompt: Any, max_length: int) -> str:
+def _generate(trainer: RunProtocol, prompt: Any, max_length: int) -> str:
     """The greedy answer to a prompt; of a long one the end is kept, as much as training sees."""
     tokenizer: PreTrainedTokenizerBase = trainer.processing_class
     if isinstance(prompt, str):

@@ -11,6 +11,7 @@ from statistics import median
 
 from profiles.runs import durable
 from profiles.runs.journal import Journal
+from profiles.runs.records.worker import Progressing, Stalled
 from profiles.runs.rundir import RunDir
 from runner.supervision import control
 from runner.training.guard import StallWatch
@@ -67,13 +68,13 @@ class Heart(threading.Thread):
         if waited is None:
             return
         if waited == 0.0:
-            self._events.append("progressing", step=self.step)
+            self._events.append(Progressing(step=self.step))
             return
         usual = f" (median {seconds:.1f} s)" if seconds else ""
         minutes = f"{waited / 60:.0f} min{usual}"
         what = f"alive but no step for {minutes}; stacks are in {self._run.stacks.name}"
         self._events.append(
-            "stalled", step=self.step, phase=self.phase, seconds=round(waited, 1), what=what
+            Stalled(step=self.step, phase=self.phase, seconds=round(waited, 1), what=what)
         )
         with contextlib.suppress(OSError), self._run.stacks.open("a") as stacks:
             faulthandler.dump_traceback(file=stacks, all_threads=True)

@@ -1,7 +1,7 @@
 """Dividing a batch into pieces whose gradients add up to the whole batch's.
 
-Rows are divided; a row into which packing has put several examples is cut between them. Nothing
-here decides when to divide; that is the business of `division`.
+Rows are divided, and rows that belong together stay together; a row into which packing has put
+several examples is cut between them. When to divide is the business of `division`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import torch
 
 Batch = dict[str, Any]
 
-IGNORED_LABEL = -100
-"""torch's ignore index: a position that is not learnt."""
 
+def num_rows(batch: Batch, blocks: int = 1) -> int:
+    """Rows of a batch, or the examples that packing has put into its one row.
 
-def num_rows(batch: Batch) -> int:
-    """Rows of a batch, or the examples that packing has put into its one row."""
-    rows = int(batch["input_ids"].shape[0])
+    `blocks`: the batch is so many blocks of as many sequences, and row i is the i-th of each.
+    """
+    rows = int(batch["input_ids"].shape[0]) // blocks
     return rows if rows > 1 else max(1, len(_starts(batch)))
 
 
@@ -31,21 +31,23 @@ def _starts(batch: Batch) -> list[int]:
     return [int(index) for index in (positions[0] == 0).nonzero()]
 
 
-def pieces_of(batch: Batch, num_pieces: int) -> list[Batch]:
+def pieces_of(batch: Batch, num_pieces: int, blocks: int = 1) -> list[Batch]:
     """A batch as up to `num_pieces` batches of fewer rows, in order.
 
-    Tensors of shape (rows, ...) are divided. What only pads a piece is cut away on the right, so
-    that its longest row decides what it costs.
+    Tensors of shape (blocks * rows, ...) and (rows, ...) are divided. What only pads a piece is cut
+    away on the right, so that its longest row decides what it costs.
     """
-    rows = int(batch["input_ids"].shape[0])
-    if num_pieces <= 1 or num_rows(batch) <= 1:
+    sequences = int(batch["input_ids"].shape[0])
+    rows = sequences // blocks
+    if num_pieces <= 1 or num_rows(batch, blocks) <= 1:
         return [batch]
     if rows == 1:
         return _cut_between_examples(batch, num_pieces)
+    each = torch.arange(sequences).reshape(blocks, rows)
     pieces = []
-    for indices in torch.arange(rows).chunk(num_pieces):
-        first, last = int(indices[0]), int(indices[-1]) + 1
-        pieces.append(_without_padding({k: _rows(v, rows, first, last) for k, v in batch.items()}))
+    for part in each.chunk(num_pieces, dim=1):
+        chosen = {rows: part[0], sequences: part.flatten()}
+        pieces.append(_without_padding({k: _rows(v, chosen) for k, v in batch.items()}))
     return pieces
 
 
@@ -85,9 +87,11 @@ def _lengths_of(batch: Batch, bounds: list[int]) -> Batch:
     return told
 
 
-def _rows(value: Any, rows: int, first: int, last: int) -> Any:
-    is_per_row = isinstance(value, torch.Tensor) and value.dim() > 0 and value.shape[0] == rows
-    return value[first:last] if is_per_row else value
+def _rows(value: Any, chosen: dict[int, torch.Tensor]) -> Any:
+    """Of a tensor what belongs to a piece; `chosen`: indices by the length that they are of."""
+    if not isinstance(value, torch.Tensor) or value.dim() == 0 or len(value) not in chosen:
+        return value
+    return value[chosen[len(value)].to(value.device)]
 
 
 def _without_padding(piece: Batch) -> Batch:
@@ -102,13 +106,3 @@ def _without_padding(piece: Batch) -> Batch:
         else v
         for k, v in piece.items()
     }
-
-
-def num_learnt(batch: Batch) -> int:
-    """Tokens of a batch that count in its loss; the first of a row is never predicted."""
-    return int((batch["labels"][:, 1:] != IGNORED_LABEL).sum())
-
-
-def longest_batch(lengths: list[int], rows: int) -> list[int]:
-    """Indices of the `rows` longest examples: no micro-batch of the run can be larger."""
-    return sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)[:rows]

@@ -7,24 +7,25 @@ first rank and told to the others, so that all do the same.
 from __future__ import annotations
 
 import contextlib
-import math
 import time
+import typing
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from profiles.errors import ExitCode, UserError
-from profiles.runs.rundir import RunDir
+from profiles.runs.records import Record
+from profiles.runs.records.metrics import Loss
+from profiles.runs.records.worker import Guard, Paused, StopAccepted, TrainBegun, Unpaused
 from runner import checkpoints
+from runner.engines.ranks import Ranks
 from runner.supervision import control
-from runner.training import together
+from runner.training import endings
+from runner.training.attempt import Attempt
 from runner.training.guard import Fault, LossGuard
 from runner.training.room import Shortfall
 from runner.training.stopping import VERBS, NoStepLeft
-
-if TYPE_CHECKING:
-    from runner.training.trainer import RunTrainer
+from runner.training.telemetry import StepRecorder
 
 _PAUSE_POLL_SECONDS = 0.5
 _ROOM_POLL_SECONDS = 5.0
@@ -36,10 +37,32 @@ _LOGGED = ("loss", "grad_norm", "learning_rate", "epoch")
 OnSpike = Literal["warn", "pause", "stop"]
 
 
+class Trains(typing.Protocol):
+    """What the callback needs of the trainer that calls it."""
+
+    args: Any
+    control: TrainerControl
+    attempt: Attempt
+    ranks: Ranks
+    recorder: StepRecorder
+
+    def before_steps(self) -> None:
+        """What comes first, on the model as it is wrapped."""
+
+    def try_longest_batch(self) -> None:
+        """The longest rows, forward and backward, then forgotten."""
+
+    def compare_ranks(self) -> None:
+        """UserError if the processes do not train one model."""
+
+    def shortfall(self, needed_bytes: int) -> Shortfall | None:
+        """What a checkpoint of this size lacks."""
+
+
 class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
     """Obeys requests at step boundaries and writes what happens."""
 
-    def __init__(self, trainer: RunTrainer, *, on_spike: OnSpike) -> None:
+    def __init__(self, trainer: Trains, *, on_spike: OnSpike) -> None:
         self.trainer = trainer
         self.attempt = trainer.attempt
         self.stop = trainer.attempt.stop
@@ -51,9 +74,7 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
         self._guard = LossGuard(has_scaler=trainer.args.fp16)
         self._optimizer_phase: contextlib.AbstractContextManager[None] | None = None
 
-    def on_train_begin(
-        self, _args: Any, state: TrainerState, _control: Any, model: Any = None, **_: Any
-    ) -> None:
+    def on_train_begin(self, _args: Any, state: TrainerState, _control: Any, **_: Any) -> None:
         """On the model as it is wrapped: what comes before the steps, then the longest batch.
 
         NoStepLeft: all steps were made by an earlier attempt; the Trainer would make one more.
@@ -61,29 +82,22 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
         if state.global_step >= state.max_steps:
             raise NoStepLeft
         self.trainer.before_steps()
-        self.trainer.try_longest_batch(model)
+        self.trainer.try_longest_batch()
         self.stop.wait_for_steps()
-        self._event("train_begun", step=state.global_step, num_steps=state.max_steps)
+        self._tell(TrainBegun(step=state.global_step, num_steps=state.max_steps))
 
     def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
         """The optimizer's time begins."""
         self._optimizer_phase = self.trainer.recorder.phase("optimizer")
         self._optimizer_phase.__enter__()
 
-    def on_optimizer_step(self, _args: Any, state: TrainerState, _control: Any, **_: Any) -> None:
+    def on_optimizer_step(self, *_: Any, **__: Any) -> None:
         """The optimizer's time ends; after the first step the ranks are compared."""
         if self._optimizer_phase is not None:
             self._optimizer_phase.__exit__(None, None, None)
         if not self._is_compared:
             self._is_compared = True
-            self._refuse_apart(state)
-
-    def _refuse_apart(self, state: TrainerState) -> None:
-        """Processes that do not train one model end here, and not with the weights of one."""
-        if self._ranks.world_size > 1:
-            apart = together.differences(self.trainer.model, self._ranks)
-            if apart:
-                raise together.trains_apart(apart, state.global_step + 1, self.attempt.run)
+            self.trainer.compare_ranks()
 
     def on_step_end(self, _args: Any, state: TrainerState, flow: TrainerControl, **_: Any) -> None:
         """Close the step's record, then look at what people ask for."""
@@ -101,9 +115,9 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
         """Keep the loss, and judge it."""
         if not logs or "loss" not in logs:
             return
-        values = {name: float(logs[name]) for name in _LOGGED if name in logs}
+        values: dict[str, Any] = {name: float(logs[name]) for name in _LOGGED if name in logs}
         if self._ranks.is_main:
-            self.attempt.metrics.append("loss", sync=False, step=state.global_step, **values)
+            self.attempt.metrics.append(Loss(step=state.global_step, **values), sync=False)
         fault = self._guard.look(values["loss"], values.get("grad_norm"))
         if fault is not None:
             self._answer(fault, state, flow)
@@ -111,23 +125,23 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
     def _answer(self, fault: Fault, state: TrainerState, flow: TrainerControl) -> None:
         """End the run, or say what was seen and keep what was saved before it."""
         run = self.attempt.run
-        self._event("guard", step=state.global_step, fault=fault.kind, what=fault.what)
+        self._tell(Guard(step=state.global_step, fault=fault.kind, what=fault.what))
         if fault.kind in ("zero_loss", "zero_gradient"):
-            raise _nothing_learnt(fault.what, state, run)
+            raise endings.nothing_learnt(fault.what, state, run)
         if fault.ends_run:
-            raise diverged(fault.what, state, run)
+            raise endings.diverged(fault.what, state, run)
         if fault.kind != "loss_spike":
             return
         if self._ranks.is_main and (last := checkpoints.committed(run)):
             with contextlib.suppress(OSError):  # a full disk is no reason to stop
                 checkpoints.pin(run, last[0].step, fault.what)
         if self._on_spike == "stop":
-            raise _spiked(fault.what, state, run)
+            raise endings.spiked(fault.what, state, run)
         if self._on_spike == "pause":
             self._pause(state, flow, fault.what)
 
-    def _event(self, kind: str, **fields: Any) -> None:
-        self.attempt.events.append(kind, **fields)
+    def _tell(self, record: Record) -> None:
+        self.attempt.events.append(record)
 
     def _agree(self) -> dict[str, int]:
         """One sum over the ranks: token counts, and whether any rank got a signal."""
@@ -163,7 +177,7 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
         elif verb in VERBS and not self.stopping:
             self.stopping = flow.should_training_stop = True
             flow.should_save = verb == "stop"
-            self._event("stop_accepted", step=state.global_step, verb=verb)
+            self._tell(StopAccepted(step=state.global_step, verb=verb))
 
     def _pause(self, state: TrainerState, flow: TrainerControl, what: str) -> None:
         for verb in self._wait(state, "asked", what, lambda: False):
@@ -179,7 +193,7 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
             if time.monotonic() - tried < patience:
                 return False
             tried = time.monotonic()
-            return self.trainer.saver.shortfall(needed_bytes) is None
+            return self.trainer.shortfall(needed_bytes) is None
 
         what = f"{lacking}; make room, or stop without saving"
         verbs = self._wait(state, "disk_full", what, has_room)
@@ -187,7 +201,7 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
             return True
         if not self.stopping:
             self.stopping = self.trainer.control.should_training_stop = True
-            self._event("stop_accepted", step=state.global_step, verb="stop_now")
+            self._tell(StopAccepted(step=state.global_step, verb="stop_now"))
         return False
 
     def _wait(
@@ -196,7 +210,7 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
         """Pause until somebody says so, or `is_over`; returns what else was asked for."""
         progress = self.attempt.progress
         phase, progress.phase = progress.phase, "paused"
-        self._event("paused", step=state.global_step, reason=reason, what=what)
+        self._tell(Paused(step=state.global_step, reason=reason, what=what))
         asked: list[str] = []
         while not {"unpause", _ROOM, *VERBS}.intersection(asked):
             time.sleep(_PAUSE_POLL_SECONDS)
@@ -204,46 +218,7 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
             asked += [verb for verb in self._verbs() if verb != "pause"]
             if self._ranks.from_main(is_over()):
                 asked.append(_ROOM)
-        self._event("unpaused", step=state.global_step)
+        self._tell(Unpaused(step=state.global_step))
         progress.phase = phase
         self.trainer.recorder.begin()
         return [verb for verb in asked if verb not in ("unpause", _ROOM)]
-
-
-def diverged(what: str, state: TrainerState, run: RunDir) -> UserError:
-    """The numbers are no longer of use; what was saved before them still is."""
-    losses = [
-        entry["loss"] for entry in state.log_history if math.isfinite(entry.get("loss", math.nan))
-    ]
-    last = f"the last finite loss was {losses[-1]:.3f}" if losses else "no step had a finite loss"
-    saved = checkpoints.committed(run)
-    kept = f"; the weights of step {saved[0].step} are finite and kept" if saved else ""
-    return UserError(
-        f"training diverged at step {state.global_step}: {what}",
-        why=last + kept,
-        do="lower train.learning_rate, warm up longer, or use bf16 instead of fp16; look at the "
-        "data with `advisor data check`",
-        where=str(run.metrics),
-        code=ExitCode.DIVERGED,
-    )
-
-
-def _nothing_learnt(what: str, state: TrainerState, run: RunDir) -> UserError:
-    return UserError(
-        f"stopped at step {state.global_step}: {what}",
-        why="no token of these batches is learnt, or no weight takes part",
-        do="see with `advisor data check` how many replies are left at data.max_length",
-        where=str(run.metrics),
-        code=ExitCode.DIVERGED,
-    )
-
-
-def _spiked(what: str, state: TrainerState, run: RunDir) -> UserError:
-    return UserError(
-        f"stopped on a loss spike at step {state.global_step}: {what}",
-        why='the recipe says train.on_spike = "stop"',
-        do="lower train.learning_rate, or look at the rows of these steps; the checkpoint before "
-        "the spike is pinned",
-        where=str(run.metrics),
-        code=ExitCode.LOSS_SPIKE,
-    )

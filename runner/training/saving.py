@@ -11,18 +11,18 @@ from typing import Any, TypeVar
 
 import torch
 
+from advisor.registry.spec import OptimizerSpec
+from profiles.runs.records.worker import Checkpoint, Rotated
 from profiles.runs.rundir import RunDir
 from runner import checkpoints
 from runner.training import room
 from runner.training.attempt import Attempt
-from runner.training.protocol import diverged
+from runner.training.endings import diverged
 from runner.training.room import Shortfall
 
 Value = TypeVar("Value")
 _UNTRUSTED = "training_args.bin"
 """A pickle that the Trainer leaves in checkpoints and nobody needs."""
-STATES_PER_WEIGHT = 2
-"""AdamW keeps two moments of every trained weight."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -31,6 +31,7 @@ class Saver:
 
     attempt: Attempt
     keep: int
+    optimizer: OptimizerSpec
     facts: dict[str, Any]
     """What the position in the data depends on, for the manifests."""
     newest_loss: tuple[int, float] | None = None
@@ -42,10 +43,10 @@ class Saver:
         return self.attempt.run
 
     def needed_bytes(self, model: torch.nn.Module) -> int:
-        """Size of the checkpoint to come: like the last one, or weights and two moments."""
+        """Size of the checkpoint to come: like the last one, or weights and their states."""
         if last := checkpoints.committed(self.run):
             return _size(last[0].path)
-        return weights_bytes(model) * (1 + STATES_PER_WEIGHT)
+        return weights_bytes(model) + state_bytes(model, self.optimizer)
 
     def shortfall(self, needed_bytes: int) -> Shortfall | None:
         """What a checkpoint of this size lacks."""
@@ -70,9 +71,9 @@ class Saver:
         checkpoints.drop(staging)
         self._mark_if_best(step)
         seconds = round(time.perf_counter() - started, 4)
-        events.append("checkpoint", step=step, seconds=seconds, bytes=_size(done.path))
+        events.append(Checkpoint(step=step, seconds=seconds, bytes=_size(done.path)))
         if removed := checkpoints.rotate(self.run, self.keep):
-            events.append("rotated", steps=removed)
+            events.append(Rotated(steps=tuple(removed)))
 
     def _mark_if_best(self, step: int) -> None:
         if self.newest_loss is None or self.newest_loss[0] != step:
@@ -89,11 +90,29 @@ def weights_bytes(model: torch.nn.Module) -> int:
     return sum(int(p.numel() * p.element_size()) for p in trained)
 
 
-def refuse_nonfinite(model: torch.nn.Module, state: Any, run: RunDir) -> None:
-    """UserError (82) if a trained weight is not finite: such a model is never saved."""
+def state_bytes(
+    model: torch.nn.Module,
+    optimizer: OptimizerSpec,
+    local: Callable[[torch.Tensor], torch.Tensor] = lambda weight: weight,
+) -> int:
+    """Size of what the optimizer will keep of all weights, or of those parts that are here."""
+    trained = [local(p.detach()) for p in model.parameters() if p.requires_grad]
+    widths = [int(p.numel() * (1 if optimizer.bits == 8 else p.element_size())) for p in trained]
+    return optimizer.states * sum(widths)
+
+
+def refuse_nonfinite(
+    model: torch.nn.Module,
+    local: Callable[[torch.Tensor], torch.Tensor],
+    state: Any,
+    run: RunDir,
+) -> None:
+    """UserError (82) if a trained weight is not finite: such a model is never saved.
+
+    `local`: the part of a weight that this process holds.
+    """
     for name, parameter in model.named_parameters():
-        local = getattr(parameter, "_local_tensor", parameter)
-        if parameter.requires_grad and not torch.isfinite(local).all():
+        if parameter.requires_grad and not torch.isfinite(local(parameter.detach())).all():
             raise diverged(f"the weights {name} are not finite", state, run)
 
 

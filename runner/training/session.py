@@ -17,31 +17,29 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
-from trl import SFTConfig
 
+from advisor.choice import lighter
 from advisor.recipe import Recipe
+from advisor.stack import OURS
 from profiles.errors import ExitCode, UserError
 from profiles.models import model
 from profiles.runs import devices, durable
+from profiles.runs.records.worker import Drift, End, Prepared, Resumed
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import State
 from runner import checkpoints, methods
-from runner.supervision import engines
-from runner.training import data, examples, recipe_lock, resume
+from runner.engines import engine_of
+from runner.tasks import task_of
+from runner.training import arguments, data, examples, recipe_lock, resume
 from runner.training.attempt import Attempt
 from runner.training.division import DURING
 from runner.training.resume import Start
 from runner.training.saving import weights_bytes
 from runner.training.stopping import NoStepLeft, StopEarly
-from runner.training.trainer import RunTrainer
+from runner.training.trainer import RunProtocol
 
 _PERIODS = 5
 """Evaluations and checkpoints in a run, unless the recipe says otherwise."""
-_OPTIMIZERS = {
-    "adamw": "adamw_torch_fused",
-    "adamw_8bit": "adamw_bnb_8bit",
-    "paged_adamw_8bit": "paged_adamw_8bit",
-}
 
 
 @dataclass
@@ -55,6 +53,7 @@ class Session:
     def __post_init__(self) -> None:
         self.run, self.events = self.attempt.run, self.attempt.events
         self.progress = self.attempt.progress
+        self.plan = self.recipe.to_plan(OURS)
         self.is_main = int(os.environ.get("RANK", "0")) == 0
 
     def run_to_end(self) -> int:
@@ -65,8 +64,7 @@ class Session:
         trainer, splits = self._build()
         start = trainer.ranks.from_main(self._start() if self.is_main else None) or Start()
         self._write_lock()
-        self.events.append(
-            "prepared",
+        prepared = Prepared(
             seconds=round(time.perf_counter() - started, 3),
             num_train=len(trainer.train_dataset),
             num_dropped=len(splits.train) - len(trainer.train_dataset)
@@ -78,15 +76,16 @@ class Session:
             device=str(trainer.args.device),
             compute_capability=_compute_capability(trainer.args.device),
         )
+        self.events.append(prepared)
         if start.path is None:
             trainer.before_steps = partial(self._base_evaluation, trainer, splits)
         self._train(trainer, start)
         if trainer.state.global_step < trainer.state.max_steps:
-            self.events.append("end", state=State.STOPPED, step=trainer.state.global_step)
+            self.events.append(End(state=State.STOPPED, step=trainer.state.global_step))
             return int(ExitCode.STOPPED)
         return self._finish(trainer, splits)
 
-    def _train(self, trainer: RunTrainer, start: Start) -> None:
+    def _train(self, trainer: RunProtocol, start: Start) -> None:
         self.progress.phase = "training"
         for during in DURING:
             if (pieces := resume.pieces(self.run, during)) > 1:
@@ -109,107 +108,75 @@ class Session:
         if start.weights_only:
             start = resume.set_foreign_aside(self.run, start)
         self.events.append(
-            "resumed", from_step=start.step, passed_over=list(start.passed_over), what=start.what
+            Resumed(from_step=start.step, passed_over=start.passed_over, what=start.what)
         )
         return start
 
     def _facts(self) -> dict[str, Any]:
         return resume.facts(self.recipe, int(os.environ.get("WORLD_SIZE", "1")))
 
-    def _build(self) -> tuple[RunTrainer, data.Splits]:
+    def _build(self) -> tuple[RunProtocol, data.Splits]:
         self.progress.phase = "loading"
+        task = task_of(self.plan.task)
         model_dir = (self.base_dir / self.recipe.model.id).resolve()
         model.from_folder(model_dir)  # refuses configs that could run code, before transformers
         tokenizer = AutoTokenizer.from_pretrained(
             model_dir, trust_remote_code=False, local_files_only=True
         )
-        splits = data.load(self.recipe, self.base_dir, tokenizer)
-        arguments = self._arguments(splits)
-        assert arguments.device  # chooses this rank's GPU, before anything is loaded onto one
-        torch.manual_seed(self.recipe.train.seed)
-        prepared = methods.prepare(self.recipe, model_dir)
+        splits = data.load(self.recipe, self.base_dir, tokenizer, task.columns)
+        settings = task.arguments(
+            self.recipe.data,
+            assistant_only=splits.assistant_only,
+            **self._arguments(evaluates=splits.eval is not None),
+        )
+        assert settings.device  # chooses this rank's GPU, before anything is loaded onto one
+        prepared = methods.prepare(self.plan, model_dir, self.recipe.train.seed)
         self.progress.phase = "tokenising"
-        trainer = RunTrainer(
+        trainer: RunProtocol = task.TRAINER(
             self.attempt,
-            full_logits=self.recipe.train.loss == "full",
+            self.plan,
             keep=self.recipe.train.keep_checkpoints,
             facts=self._facts(),
-            lighter=_lighter(self.recipe),
+            lighter=lighter.changes(self.plan),
             on_spike=self.recipe.train.on_spike,
-            model=prepared.model,
-            peft_config=prepared.peft_config,
+            model=prepared,
             processing_class=tokenizer,
-            args=arguments,
+            args=settings,
             train_dataset=splits.train,
             eval_dataset=splits.eval,
         )
-        if self.recipe.train.precision == "bf16_pure":
-            _narrow_trained(trainer.model)
         if len(trainer.train_dataset) == 0:
             raise _nothing_to_learn(self.recipe, self.base_dir)
         self._space_evaluations(trainer)
         return trainer, splits
 
-    def _num_at_max_length(self, trainer: RunTrainer) -> int:
+    def _arguments(self, *, evaluates: bool) -> dict[str, Any]:
+        """UserError if the GPUs are gone that the run was started for."""
+        if arguments.is_on_cpu() and devices.of(self.run):
+            raise _gpus_gone(self.run)
+        return arguments.common(
+            self.recipe,
+            self.plan,
+            engine_of(self.plan.engine),
+            output_dir=self.run.path / ".trainer",
+            evaluates=evaluates,
+        )
+
+    def _num_at_max_length(self, trainer: RunProtocol) -> int:
         """Rows that fill max_length, so were probably cut; packing fills every row."""
         if self.recipe.data.packing:
             return 0
-        rows = trainer.train_dataset["input_ids"]
-        return sum(len(ids) >= self.recipe.data.max_length for ids in rows)
+        lengths = trainer.batches.lengths(trainer.train_dataset)
+        return sum(length >= self.recipe.data.max_length for length in lengths)
 
-    def _space_evaluations(self, trainer: RunTrainer) -> None:
+    def _space_evaluations(self, trainer: RunProtocol) -> None:
         """Once it is known how many rows are left: packing and dropped rows make fewer steps."""
         train = self.recipe.train
         every = max(1, _planned_steps(self.recipe, len(trainer.train_dataset)) // _PERIODS)
         trainer.args.eval_steps = train.eval_every or every
         trainer.args.save_steps = train.save_every or every
 
-    def _arguments(self, splits: data.Splits) -> SFTConfig:
-        train, hardware = self.recipe.train, self.recipe.hardware
-        on_cpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
-        if on_cpu and devices.of(self.run):
-            raise _gpus_gone(self.run)
-        return SFTConfig(
-            output_dir=str(self.run.path / ".trainer"),
-            max_length=self.recipe.data.max_length,
-            packing=self.recipe.data.packing,
-            eval_packing=False,
-            assistant_only_loss=splits.assistant_only,
-            num_train_epochs=train.epochs,
-            max_steps=train.max_steps or -1,
-            learning_rate=self.recipe.learning_rate,
-            lr_scheduler_type=train.scheduler,
-            warmup_steps=train.warmup,
-            optim="adamw_torch"
-            if train.optimizer == "adamw" and on_cpu
-            else _OPTIMIZERS[train.optimizer],
-            weight_decay=train.weight_decay,
-            max_grad_norm=train.max_grad_norm,
-            per_device_train_batch_size=train.micro_batch,
-            per_device_eval_batch_size=train.micro_batch,
-            gradient_accumulation_steps=train.accumulation,
-            gradient_checkpointing=train.checkpointing,
-            bf16=train.precision == "bf16",
-            fp16=train.precision == "fp16",
-            use_cpu=on_cpu,
-            ddp_backend="gloo" if on_cpu and hardware.gpus > 1 else None,
-            dataloader_num_workers=train.workers,
-            dataloader_pin_memory=not on_cpu,
-            eval_strategy="steps" if splits.eval is not None else "no",
-            eval_steps=1,  # spaced when the number of rows is known
-            prediction_loss_only=True,
-            save_strategy="steps",
-            logging_steps=train.log_every,
-            logging_nan_inf_filter=False,  # it would show a diverged run as converged, and sync
-            seed=train.seed,
-            data_seed=train.seed,
-            report_to="none",
-            disable_tqdm=True,
-            push_to_hub=False,
-            **engines.sharding_arguments(hardware.strategy),
-        )
-
-    def _base_evaluation(self, trainer: RunTrainer, splits: data.Splits) -> None:
+    def _base_evaluation(self, trainer: RunProtocol, splits: data.Splits) -> None:
         """What the base model can do, so that the gain can be told.
 
         Measured on the model as it is wrapped for training: Accelerate would take one that it has
@@ -221,7 +188,7 @@ class Session:
         self._examples(trainer, splits, "before")
         self.progress.phase = "training"
 
-    def _finish(self, trainer: RunTrainer, splits: data.Splits) -> int:
+    def _finish(self, trainer: RunProtocol, splits: data.Splits) -> int:
         self.progress.phase = "finishing"
         step = trainer.state.global_step
         evaluated = {e["step"] for e in trainer.state.log_history if "eval_loss" in e}
@@ -229,10 +196,10 @@ class Session:
             trainer.evaluate()
         self._publish(trainer)
         self._examples(trainer, splits, "after")
-        self.events.append("end", state=State.FINISHED, step=step)
+        self.events.append(End(state=State.FINISHED, step=step))
         return int(ExitCode.FINISHED)
 
-    def _publish(self, trainer: RunTrainer) -> None:
+    def _publish(self, trainer: RunProtocol) -> None:
         """Write the adapter or the model under its final name, complete or not at all."""
         self._wait_for_room(trainer)
         staging = self.run.path / f"{durable.STAGING_PREFIX}model"
@@ -246,14 +213,14 @@ class Session:
         durable.publish_dir(staging, self.run.model)
         checkpoints.discard(self.run.path / ".trainer")
 
-    def _wait_for_room(self, trainer: RunTrainer) -> None:
+    def _wait_for_room(self, trainer: RunProtocol) -> None:
         """The last checkpoint has the weights, so a stop that gives up waiting loses nothing."""
         needed = weights_bytes(trainer.model)
         while lacking := trainer.ranks.from_main(trainer.saver.shortfall(needed)):
             if not trainer.protocol.wait_for_room(trainer.state, lacking, needed):
                 raise StopEarly
 
-    def _examples(self, trainer: RunTrainer, splits: data.Splits, moment: str) -> None:
+    def _examples(self, trainer: RunProtocol, splits: data.Splits, moment: str) -> None:
         rows = splits.test if splits.test is not None else splits.eval
         examples.write(
             trainer, rows, self.events, moment=moment, max_length=self.recipe.data.max_length
@@ -265,7 +232,7 @@ class Session:
             return
         drifted = recipe_lock.keep(self.run, recipe_lock.resolve(self.recipe, self.base_dir))
         if drifted:
-            self.events.append("drift", changed=list(drifted[:50]))
+            self.events.append(Drift(changed=tuple(drifted[:50])))
 
 
 def _compute_capability(device: torch.device) -> str | None:
@@ -283,30 +250,6 @@ def _gpus_gone(run: RunDir) -> UserError:
         where=str(run.path),
         code=ExitCode.GPU_LOST,
     )
-
-
-def _lighter(recipe: Recipe) -> list[str]:
-    """Changes of the recipe that save memory, the cheapest in speed and quality first."""
-    train = recipe.train
-    changes = [
-        (train.loss == "full", 'train.loss = "chunked"'),
-        (not train.checkpointing, "train.checkpointing = true"),
-        (
-            train.optimizer == "adamw" and recipe.method.name == "full",
-            'train.optimizer = "adamw_8bit"',
-        ),
-        (recipe.method.name == "lora", 'method.name = "qlora"'),
-        (recipe.method.name == "full", 'method.name = "lora"'),
-        (True, f"data.max_length = {recipe.data.max_length // 2}"),
-    ]
-    return [change for applies, change in changes if applies][:3]
-
-
-def _narrow_trained(model: torch.nn.Module) -> None:
-    """Adapters in bf16 too: PEFT makes those of a 16-bit base fp32."""
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.to(torch.bfloat16)
 
 
 def _planned_steps(recipe: Recipe, num_rows: int) -> int:

@@ -13,11 +13,14 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from profiles.runs.journal import Journal
+from profiles.runs.records.metrics import Step
+from runner.training.batches import Batches, Counts
 
 TOKEN_STATS = "token_stats"  # noqa: S105  # a batch key
 COUNTS = ("rows", "padded_tokens", "tokens", "label_tokens")
@@ -27,25 +30,19 @@ _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 class CountingCollator:
-    """Puts (rows, padded tokens, real tokens, label tokens, longest row) beside every batch.
+    """Puts what a batch holds beside it.
 
     Counted where the batch is still on the CPU, so that counting never waits for a device.
     """
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: Any, batches: Batches) -> None:
         self.inner = inner
+        self._batches = batches
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Collate, and count."""
         batch: dict[str, Any] = self.inner(rows)
-        lengths = [len(row["input_ids"]) for row in rows]
-        batch[TOKEN_STATS] = (
-            len(rows),
-            batch["input_ids"].numel(),
-            sum(lengths),
-            int((batch["labels"] != -100).sum()),  # the ignore index of torch
-            max(lengths),
-        )
+        batch[TOKEN_STATS] = self._batches.counts(rows, batch)
         return batch
 
 
@@ -56,7 +53,7 @@ class StepRecorder:
         self._metrics = metrics
         self._on_cuda = device.type == "cuda"
         self._device = device
-        self._unread: deque[tuple[dict[str, Any], list[tuple[str, Any, Any]], Any, Any]] = deque()
+        self._unread: deque[tuple[Step, list[tuple[str, Any, Any]], Any, Any]] = deque()
         self._last_sync = time.monotonic()
         self.begin()
 
@@ -81,11 +78,10 @@ class StepRecorder:
             if before is not None:
                 self._edges.append((name, before, self._mark()))
 
-    def count(self, stats: tuple[int, int, int, int, int]) -> None:
-        """Add a batch's token statistics."""
-        rows, padded, real, labels, longest = stats
-        self._tokens.update(rows=rows, padded_tokens=padded, tokens=real, label_tokens=labels)
-        self._longest = max(self._longest, longest)
+    def count(self, counts: Counts) -> None:
+        """Add what a batch holds."""
+        self._tokens.update({name: getattr(counts, name) for name in COUNTS})
+        self._longest = max(self._longest, counts.longest)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -102,14 +98,17 @@ class StepRecorder:
         seconds = self.seconds
         phases = {name: round(value, 6) for name, value in self._phases.items()}
         phases["other"] = round(max(0.0, seconds - sum(self._phases.values())), 6)
-        record = {
-            "step": step,
-            "seconds": round(seconds, 6),
-            "phases": phases,
-            **counts,
-            "longest": self._longest,
+        record = Step(
+            step=step,
+            seconds=round(seconds, 6),
+            phases=phases,
+            rows=counts["rows"],
+            padded_tokens=counts["padded_tokens"],
+            tokens=counts["tokens"],
+            label_tokens=counts["label_tokens"],
+            longest=self._longest,
             **self._memory(),
-        }
+        )
         self._unread.append((record, self._edges, self._first_mark, self._mark()))
         self._write_passed(wait=len(self._unread) > _MAX_UNREAD)
         self.begin()
@@ -131,9 +130,9 @@ class StepRecorder:
             wait = False
             if last is not None:
                 # The host is done with a step while the device still works on it
-                seconds = max(record["seconds"], first.elapsed_time(last) / 1000)
-                record |= {"seconds": round(seconds, 6), "gpu_phases": _elapsed(edges)}
-            self._metrics.append("step", sync=False, **record)
+                seconds = max(record.seconds, first.elapsed_time(last) / 1000)
+                record = replace(record, seconds=round(seconds, 6), gpu_phases=_elapsed(edges))
+            self._metrics.append(record, sync=False)
         if time.monotonic() - self._last_sync > _SYNC_SECONDS:
             self._last_sync = time.monotonic()
             self._metrics.sync()
@@ -145,7 +144,7 @@ class StepRecorder:
         event.record()
         return event
 
-    def _memory(self) -> dict[str, int]:
+    def _memory(self) -> dict[str, Any]:
         resident = {"rss_peak_bytes": peak_rss_bytes()}
         if not self._on_cuda:
             return resident

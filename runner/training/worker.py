@@ -20,6 +20,7 @@ from profiles import installation
 from profiles.errors import ExitCode, UserError
 from profiles.runs import durable, identity, locks
 from profiles.runs.journal import Journal, SilentJournal
+from profiles.runs.records.worker import End, StopAccepted, WorkerStarted
 from profiles.runs.rundir import RunDir, read_json
 from profiles.runs.state import State
 from runner.training.attempt import Attempt
@@ -66,7 +67,7 @@ def _train(run: RunDir, stop: StopFlag) -> int:
     events = Journal(run.worker_events, attempt=number) if is_main else SilentJournal()
     metrics = Journal(run.metrics, attempt=number) if is_main else SilentJournal()
     me = identity.of_process(os.getpid())
-    events.append("worker_started", pid=os.getpid(), start=me.start if me else None)
+    events.append(WorkerStarted(pid=os.getpid(), start=me.start if me else None))
     heart = Heart(run, events, stop)
     if is_main:
         heart.start()
@@ -76,8 +77,8 @@ def _train(run: RunDir, stop: StopFlag) -> int:
         attempt = Attempt(run=run, events=events, metrics=metrics, progress=heart, stop=stop)
         return Session(attempt, recipe, run.base_dir()).run_to_end()
     except StopEarly:
-        events.append("stop_accepted", step=heart.step, verb="stop")
-        events.append("end", state=State.STOPPED, step=heart.step)
+        events.append(StopAccepted(step=heart.step, verb="stop"))
+        events.append(End(state=State.STOPPED, step=heart.step))
         return int(ExitCode.STOPPED)
 
 

@@ -27,7 +27,7 @@ from advisor.registry.low_rank import LowRank
 from profiles.facts import Model
 from profiles.models import catalog
 from profiles.models.dimensions import from_config
-from runner.methods.lora import ATTENTION_LINEARS
+from runner.methods.low_rank import ATTENTION_LINEARS
 from runner.rehearsal.settings import Settings
 from runner.rehearse import rehearse
 

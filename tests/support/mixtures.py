@@ -25,6 +25,7 @@ FAMILIES = {
         "decoder_sparse_step": 1,
     },
     "olmoe": {"num_experts": 4},
+    "gpt_oss": {"num_local_experts": 4, "head_dim": 16},
 }
 
 

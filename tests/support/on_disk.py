@@ -6,7 +6,7 @@ import json
 import zlib
 
 from profiles.runs import parts
-from profiles.runs.journal import decode, encode, last_seq
+from profiles.runs.journal import Tail, decode, encode, last_seq
 
 
 def read_all(path):
@@ -23,6 +23,22 @@ def write(path, kind, *, attempt=1, **fields):
     head = {"v": 1, "seq": last_seq(path) + 1, "t": 1e9, "m": 1e3, "a": attempt, "kind": kind}
     with path.open("ab") as file:
         file.write(encode(head | fields) + b"\n")
+
+
+def tell(path, record, at=0.0, *, attempt=1):
+    """Add a record that was written at this second, by both clocks."""
+    write(path, record.kind, attempt=attempt, **record.content(), t=1e9 + at, m=1e3 + at)
+
+
+def num_damaged(run):
+    """How many lines of all its files a reader passes over."""
+    tails = [
+        Tail(path) for path in (run.worker_events, run.supervisor_events, run.metrics, run.samples)
+    ]
+    for tail in tails:
+        for _ in tail.stream():
+            pass
+    return sum(tail.num_damaged for tail in tails)
 
 
 def seal(content):

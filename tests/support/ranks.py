@@ -17,25 +17,25 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).parents[2]
-_SHARDS, _APART = "TEST_SHARDS_ON_CPU", "TEST_APART"
+_SHARDS, _APART, _SHORT = "TEST_SHARDS_ON_CPU", "TEST_APART", "TEST_SHORT"
 
 
 class KilledError(BaseException):
     """As abrupt as a signal: no handler of the run sees it."""
 
 
-def together(plan, folder, *, processes=2, shards=False, apart=False):
+def together(plan, folder, *, processes=2, shards=False, apart=False, short=False):
     """Carry out a plan of (run, step to be killed at or None) in so many processes.
 
     `shards`: what asks for FSDP gets it, on CPUs too. `apart`: Accelerate takes the model as ready
-    and leaves it unwrapped. Returns for each rank its notes, in order: of each step the run, the
-    attempt, digests of the trained weights and gradients, the gradient's norm, the kind of the
-    wrapped model; and what ended an attempt.
+    and leaves it unwrapped. `short`: the second rank has memory for one row at a time. Returns for
+    each rank its notes, in order: of each step the run, the attempt, digests of the trained weights
+    and gradients, the gradient's norm, the kind of the wrapped model; and what ended an attempt.
     """
     path = folder / "plan.json"
     path.write_text(json.dumps([[str(run.path), kill] for run, kill in plan]))
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    wishes = {_SHARDS: shards, _APART: apart}
+    wishes = {_SHARDS: shards, _APART: apart, _SHORT: short}
     done = subprocess.run(
         [sys.executable, *(launcher if processes > 1 else []), __file__, str(path)],
         capture_output=True,
@@ -81,7 +81,7 @@ def watch(notes):
     """Make every trainer note its optimizer steps."""
     from transformers import TrainerCallback
 
-    from runner.training.trainer import RunTrainer
+    from runner.tasks.sft import RunSft
 
     class Watch(TrainerCallback):
         def __init__(self, trainer):
@@ -102,7 +102,7 @@ def watch(notes):
                 }
             )
 
-    init = RunTrainer.__init__
+    init = RunSft.__init__
 
     def watched(trainer, *args, **kw):
         init(trainer, *args, **kw)
@@ -110,22 +110,36 @@ def watch(notes):
         if os.environ.get(_APART):
             trainer.model._is_accelerate_prepared = True
 
-    RunTrainer.__init__ = watched
+    RunSft.__init__ = watched
 
 
 def die_at(num_steps):
     """Make the attempt die when it has made so many steps; None lets it live."""
-    from runner.training.trainer import RunTrainer
+    from runner.tasks.sft import RunSft
 
-    step = getattr(RunTrainer, "undisturbed_step", RunTrainer.training_step)
-    RunTrainer.undisturbed_step = step
+    step = getattr(RunSft, "undisturbed_step", RunSft.training_step)
+    RunSft.undisturbed_step = step
 
     def dying(trainer, *args, **kw):
         if trainer.state.global_step == num_steps:
             raise KilledError
         return step(trainer, *args, **kw)
 
-    RunTrainer.training_step = dying
+    RunSft.training_step = dying
+
+
+def run_short():
+    """Let the model take only one row at a time."""
+    from runner.tasks.sft import RunSft
+
+    compute = RunSft.compute_loss
+
+    def limited(trainer, model, inputs, *args, **kw):
+        if model.training and len(inputs["input_ids"]) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
+        return compute(trainer, model, inputs, *args, **kw)
+
+    RunSft.compute_loss = limited
 
 
 def main(path):
@@ -142,6 +156,8 @@ def main(path):
         shard_on_cpu()
     notes, known, rank = [], set(), int(os.environ.get("RANK", "0"))
     watch(notes)
+    if rank == 1 and os.environ.get(_SHORT):
+        run_short()
     for place, kill in json.loads(path.read_text()):
         run = RunDir(Path(place))
         if place in known:

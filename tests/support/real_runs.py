@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from on_disk import read_all
+from on_disk import num_damaged, read_all
 
 from advisor import recipe as recipes
 from profiles.runs import durable, rundir
@@ -103,7 +103,9 @@ def attempt(run):
         stop=StopFlag(),
     )
     recipe = recipes.parse(run.recipe.read_text(), where="test")
-    return Session(us, recipe, Path("/")).run_to_end()
+    code = Session(us, recipe, Path("/")).run_to_end()
+    assert num_damaged(run) == 0  # what it has written can be read
+    return code
 
 
 def next_attempt(run):

@@ -10,10 +10,10 @@ import sys
 
 import torch
 
+from runner.tasks.sft import RunSft
 from runner.training import oom, worker
-from runner.training.trainer import RunTrainer
 
-compute = RunTrainer.compute_loss
+compute = RunSft.compute_loss
 
 
 def limited(trainer, model, inputs, *args, **kw):
@@ -25,6 +25,6 @@ def limited(trainer, model, inputs, *args, **kw):
 
 
 if __name__ == "__main__":
-    RunTrainer.compute_loss = limited
+    RunSft.compute_loss = limited
     oom.is_sane = lambda _device: False
     sys.exit(worker.main(sys.argv))

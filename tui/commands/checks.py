@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from profiles.models import find_model
+from profiles.models.model import from_folder
 from tui import plain
 from tui.pages import model as model_page
 
@@ -31,9 +32,13 @@ def methods(*, as_json: bool) -> int:
 
 
 def recipe(file: Path, changes: tuple[str, ...]) -> int:
-    """Read a recipe; mistakes are raised."""
+    """Read a recipe; mistakes are raised, those with its model too if that is there."""
+    from runner.checks import pairing, replay  # noqa: PLC0415  # pydantic
     from tui.commands.run import load  # noqa: PLC0415
 
     found, _ = load(file, changes)
+    folder = replay.base_dir_of(file) / found.model.id
+    if folder.is_dir():
+        pairing.check_dropout(found, from_folder(folder))
     plain.say(f"{file}: sound; {found.method.name} of {found.model.id}")
     return 0

@@ -19,7 +19,7 @@ from profiles.quantities import duration_text
 from profiles.runs import durable, rundir
 from runner.checks import preflight
 from runner.demo_text import instruction_rows
-from runner.supervision import engines, launch
+from runner.supervision import launch, worker_command
 from tui import plain, report
 from tui.commands import profile
 from tui.commands import recommend as advice
@@ -91,7 +91,7 @@ def _base_model(folder: Path) -> Path:
         shutil.rmtree(old, ignore_errors=True)
     done = subprocess.run(  # noqa: S603  # argv list of our own, no shell
         [sys.executable, "-P", "-m", "runner.demo_base", str(staging)],
-        env=engines.worker_environment(os.environ),
+        env=worker_command.worker_environment(os.environ),
         check=False,
     )
     if done.returncode != 0:

@@ -7,23 +7,22 @@ from typing import TYPE_CHECKING, Any, Final
 
 from advisor.registry.lookup import (
     ENGINES,
-    EXPORTS,
     METHODS,
-    METRICS,
     OPTIMIZERS,
     TASKS,
     all_presets,
     is_ready,
 )
+from advisor.registry.results import EXPORTS, METRICS
 from advisor.registry.spec import keys_of
 from profiles.data import formats
 from tui.plain import table, wrap
 
 if TYPE_CHECKING:
-    from advisor.registry.spec import Key, MethodSpec, Spec
+    from advisor.registry.spec import Key, MethodSpec, Named
 
 SCHEMA = 1
-_KINDS: Final[dict[str, Iterable[Spec]]] = {
+_KINDS: Final[dict[str, Iterable[Named]]] = {
     "train.optimizer": OPTIMIZERS,
     "hardware.strategy": ENGINES,
     "task": TASKS,
@@ -65,11 +64,11 @@ def lines(width: int) -> list[str]:
     return [*found, "", *wrap(note, width)]
 
 
-def _state(spec: Spec) -> str:
+def _state(spec: Named) -> str:
     return "runs" if is_ready(spec) else _NOT_YET
 
 
-def _entry(spec: Spec) -> dict[str, Any]:
+def _entry(spec: Named) -> dict[str, Any]:
     return {"name": spec.name, "title": spec.title, "runs": is_ready(spec)}
 
 

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from advisor.choice.compare import Row
     from advisor.choice.fit import Fit
     from advisor.choice.recommend import Alternative, Pick, Recommendation
-    from advisor.choice.settings import Setting
     from advisor.choice.wishes import Wish
     from advisor.cost.memory import MemoryEstimate
     from advisor.cost.speed import SpeedEstimate
     from advisor.plan import Plan
+    from advisor.registry.spec import Setting
     from profiles.facts import Machine, Model
     from runner.rehearsal.answers import Rehearsed, Tried
 

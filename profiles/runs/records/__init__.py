@@ -4,12 +4,11 @@ Importing any of these modules makes all kinds known: a reader does not know wha
 """
 
 from profiles.runs.records import metrics, sampler, supervisor, worker
-from profiles.runs.records.record import Dropped, Record, kinds, parse
+from profiles.runs.records.record import Dropped, Record, parse
 
 __all__ = [
     "Dropped",
     "Record",
-    "kinds",
     "metrics",
     "parse",
     "sampler",

@@ -57,7 +57,7 @@ class Form(Generic[Shape]):
     """Reads and writes one frozen dataclass with slots.
 
     A field's metadata may give its `name` in JSON and the `limit` of its number. Such a field is
-    its container's: it must be there when it is read, and `content` leaves it out.
+    its container's: it must be there when it is read, and `content` leaves it to the container.
     """
 
     def __init__(self, shape: type[Shape]) -> None:

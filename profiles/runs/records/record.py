@@ -102,14 +102,9 @@ def parse(content: Mapping[str, Any]) -> Record | None:
     kind = content.get("kind")
     if not isinstance(kind, str):
         return None
-    for shape in kinds(kind) or (Record,):
+    for shape in _classes.get(kind, {}).values() or (Record,):
         try:
             return form_of(shape).read(content)
         except MisfitError:
             continue
     return None
-
-
-def kinds(name: str) -> tuple[type[Record], ...]:
-    """The classes of a kind."""
-    return tuple(_classes.get(name, {}).values())

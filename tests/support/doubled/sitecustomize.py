@@ -24,8 +24,8 @@ if "TUNEDECK_TEST_FLOCK" in os.environ:
     fcntl.flock = _flock
 
 if "TUNEDECK_TEST_WORKER" in os.environ:
-    from runner.supervision import engines
+    from runner.supervision import worker_command
 
     _DOUBLE = Path(__file__).parent.parent / "double_worker.py"
     _ARGUMENTS = os.environ["TUNEDECK_TEST_WORKER"].split()
-    engines.worker_argv = lambda path: [sys.executable, str(_DOUBLE), str(path), *_ARGUMENTS]
+    worker_command.worker_argv = lambda path: [sys.executable, str(_DOUBLE), str(path), *_ARGUMENTS]

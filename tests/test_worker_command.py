@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from runner.supervision import engines
+from runner.supervision import worker_command
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def argv(tmp_path):
 
     def command(hardware):
         (tmp_path / "recipe.toml").write_text(f"schema = 1\n[hardware]\n{hardware}\n")
-        return engines.worker_argv(tmp_path)
+        return worker_command.worker_argv(tmp_path)
 
     return command
 
@@ -43,7 +43,7 @@ def test_a_damaged_recipe_starts_one_worker_that_will_say_so(argv):
 
 def test_the_worker_sees_the_chosen_devices_alone():
     """The Trainer would take every GPU it sees."""
-    environment = engines.worker_environment({"A": "b"}, ["GPU-1", "GPU-2"])
+    environment = worker_command.worker_environment({"A": "b"}, ["GPU-1", "GPU-2"])
 
     assert environment["CUDA_VISIBLE_DEVICES"] == "GPU-1,GPU-2"
     assert environment["A"] == "b"
@@ -51,18 +51,18 @@ def test_the_worker_sees_the_chosen_devices_alone():
 
 def test_without_chosen_devices_the_users_choice_stays():
     """On a CPU nothing is set."""
-    assert "CUDA_VISIBLE_DEVICES" not in engines.worker_environment({})
+    assert "CUDA_VISIBLE_DEVICES" not in worker_command.worker_environment({})
 
 
 def test_the_worker_imports_nothing_from_the_working_directory_and_fetches_nothing():
     """Also if the user's environment says otherwise."""
-    environment = engines.worker_environment({"HF_HUB_OFFLINE": "0", "PYTHONSAFEPATH": ""})
+    environment = worker_command.worker_environment({"HF_HUB_OFFLINE": "0", "PYTHONSAFEPATH": ""})
 
     assert (environment["PYTHONSAFEPATH"], environment["HF_HUB_OFFLINE"]) == ("1", "1")
 
 
 def test_a_waiting_policy_of_the_user_stays():
     """Ours is only a default."""
-    environment = engines.worker_environment({"OMP_WAIT_POLICY": "ACTIVE"})
+    environment = worker_command.worker_environment({"OMP_WAIT_POLICY": "ACTIVE"})
 
     assert environment["OMP_WAIT_POLICY"] == "ACTIVE"

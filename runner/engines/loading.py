@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -39,16 +39,21 @@ def own_names(model: torch.nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def complete(model: torch.nn.Module, checkpoint: Path) -> Iterator[None]:
-    """Inside, every trained weight must be given a value; UserError at the end if one was not."""
+def complete(
+    model: torch.nn.Module,
+    checkpoint: Path,
+    local: Callable[[torch.Tensor], torch.Tensor] = lambda weight: weight,
+) -> Iterator[None]:
+    """Inside, every trained weight must be given a value; UserError at the end if one was not.
+
+    `local`: the part of a weight that this process holds.
+    """
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    with torch.no_grad():
-        for parameter in trained.values():
-            _local(parameter).fill_(torch.nan)
+    for parameter in trained.values():
+        local(parameter.detach()).fill_(torch.nan)
     yield
-    refuse_incomplete(
-        [name for name, p in trained.items() if not _local(p).isfinite().all()], (), checkpoint
-    )
+    missing = [n for n, p in trained.items() if not local(p.detach()).isfinite().all()]
+    refuse_incomplete(missing, (), checkpoint)
 
 
 def load(model: torch.nn.Module, checkpoint: Path) -> None:
@@ -78,12 +83,6 @@ def _load_whole(model: torch.nn.Module, checkpoint: Path) -> None:
                 else:
                     unexpected.append(name)
     refuse_incomplete((), unexpected, checkpoint)
-
-
-def _local(parameter: torch.Tensor) -> torch.Tensor:
-    """What of a weight is on this rank."""
-    local: torch.Tensor = getattr(parameter, "_local_tensor", parameter)
-    return local.detach()
 
 
 def refuse_incomplete(missing: Iterable[str], unexpected: Iterable[str], checkpoint: Path) -> None:

@@ -6,11 +6,10 @@ Processes that were never put together train a model each, and only one of them 
 from __future__ import annotations
 
 import torch
-from torch.distributed.tensor import DTensor
 
 from profiles.errors import ExitCode, UserError
 from profiles.runs.rundir import RunDir
-from runner.training.ranks import Ranks
+from runner.engines.ranks import Ranks
 
 _CHUNK = 1 << 22
 """Numbers added up at a time: a sum of 64-bit integers copies what it adds up."""
@@ -21,18 +20,11 @@ def differences(model: torch.nn.Module, ranks: Ranks) -> list[str]:
     """Names of the trained weights that are not the same on all ranks; called by all of them.
 
     Right after an optimizer step, while the gradients are there: at a learning rate of 0, where a
-    warm-up begins, the weights alone would show nothing. What is divided among all ranks cannot
-    be trained apart.
+    warm-up begins, the weights alone would show nothing.
     """
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    names = [name for name, parameter in trained.items() if not _is_divided(parameter, ranks)]
-    sums = [number for name in names for number in _fingerprint(trained[name])]
+    names, sums = list(trained), [n for p in trained.values() for n in _fingerprint(p)]
     return sorted({names[index // 2] for index in ranks.differing(sums)})
-
-
-def _is_divided(parameter: torch.Tensor, ranks: Ranks) -> bool:
-    """Each rank holds a shard of its own, and its gradient is a sum over all of them."""
-    return isinstance(parameter, DTensor) and parameter.device_mesh.size() == ranks.world_size
 
 
 def _fingerprint(parameter: torch.Tensor) -> tuple[int, int]:

@@ -1,13 +1,11 @@
-"""What a method hands to the trainer, and the loading that all methods share."""
+"""Loading a base model, which all methods share."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftConfig
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.integrations import sdpa_attention
 
@@ -20,23 +18,15 @@ COMPUTE_DTYPES = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """A loaded base model, and the adapter to put on it if the method has one."""
-
-    model: PreTrainedModel
-    peft_config: PeftConfig | None
-
-
-def load_base(model_dir: Path, dtype: torch.dtype, **options: Any) -> PreTrainedModel:
+def load_base(model_dir: Path, **options: Any) -> PreTrainedModel:
     """Load from local safetensors only, never running code that came with the model.
 
-    transformers takes SDPA for attention, or eager attention where a family has no other.
+    `options`: from_pretrained's, the type among them. transformers takes SDPA for attention, or
+    eager attention where a family has no other.
     """
     _repeat_heads_where_needed()
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         model_dir,
-        dtype=dtype,
         trust_remote_code=False,
         use_safetensors=True,
         local_files_only=True,

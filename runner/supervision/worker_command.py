@@ -1,7 +1,6 @@
-"""How many processes train together, and with which engine: the worker's command and environment.
+"""The worker's command, for one process or several, and the environment that it gets.
 
-Knows torchrun's arguments and the Trainer's sharding options; imports no torch, so the supervisor
-can use it.
+Knows torchrun's arguments; imports the standard library alone, so the supervisor can use it.
 """
 
 from __future__ import annotations
@@ -23,10 +22,9 @@ _LAUNCHERS_OWN = frozenset(
 
 def worker_argv(run_path: Path) -> list[str]:
     """Command of the worker, read from the run's own recipe copy."""
-    hardware = _hardware(run_path)
-    num_processes = hardware.get("gpus", 1)
-    alone = hardware.get("strategy", "single") == "single" or num_processes == 1
-    if alone or not isinstance(num_processes, int):  # no number: the worker says what is wrong
+    num_processes = _hardware(run_path).get("gpus", 1)
+    # No number: the worker says what is wrong
+    if not isinstance(num_processes, int) or num_processes <= 1:
         return [sys.executable, "-P", *_WORKER, str(run_path)]
     return [
         *[sys.executable, "-P", "-m", "torch.distributed.run"],
@@ -71,22 +69,4 @@ def worker_environment(
         "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
         "DO_NOT_TRACK": "1",
         "TOKENIZERS_PARALLELISM": "false",  # forked data loader workers would deadlock
-    }
-
-
-def sharding_arguments(strategy: str) -> dict[str, Any]:
-    """Arguments of transformers' TrainingArguments for a strategy."""
-    if strategy != "fsdp":
-        return {}
-    return {
-        # Else the gradients of all layers stay whole on every GPU between micro-batches
-        "accelerator_config": {"gradient_accumulation_kwargs": {"sync_each_batch": True}},
-        "fsdp": True,
-        "fsdp_config": {
-            "version": 2,
-            "reshard_after_forward": True,
-            "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-            "state_dict_type": "FULL_STATE_DICT",
-            "cpu_ram_efficient_loading": False,
-        },
     }

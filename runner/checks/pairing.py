@@ -1,0 +1,49 @@
+"""Whether a recipe's settings go with its model and its machine, where libraries would say it late.
+
+Pure checks over facts; each raises a UserError (exit code 78) with a change that works.
+"""
+
+from __future__ import annotations
+
+from advisor.recipe import Recipe
+from advisor.registry.lookup import ENGINES
+from advisor.registry.low_rank import LowRank
+from profiles.errors import ExitCode, UserError
+from profiles.facts import Machine, Model
+
+_EXPERTS_LEFT_ALONE = frozenset({"qwen2_moe", "gpt_oss"})
+"""Families in which PEFT adapts the linears beside the routed experts, and not those."""
+
+
+def check_dropout(recipe: Recipe, model: Model) -> None:
+    """An adapter on fused experts is a sum of weights, which has no input to drop out of.
+
+    PEFT takes the linears of an MLP for the experts of a mixture, and refuses after loading.
+    """
+    settings = recipe.method.settings
+    if not isinstance(settings, LowRank) or not settings.dropout:
+        return
+    fused = model.experts is not None and model.model_type not in _EXPERTS_LEFT_ALONE
+    if fused and recipe.method.spec.expert_rank(settings):
+        raise UserError(
+            "adapters on the experts of a mixture cannot have dropout",
+            why=f"method.dropout = {settings.dropout}, and method.targets reaches the experts of "
+            f"{recipe.model.id}, whose weights lie in one tensor: PEFT adds to the weights there",
+            do="add --set method.dropout=0, or --set method.targets=attention",
+            where="method.dropout",
+            code=ExitCode.BAD_RECIPE,
+        )
+
+
+def check_engine(recipe: Recipe, here: Machine) -> None:
+    """Accelerate divides a model on GPUs only, and takes DDP on CPUs without a word."""
+    engine = ENGINES[recipe.hardware.strategy]
+    if engine.needs_gpu and not here.gpus:
+        others = [e.name for e in ENGINES if e.builder and e.several and not e.needs_gpu]
+        raise UserError(
+            f"{engine.title} needs GPUs, and this machine has none",
+            why="on CPUs Accelerate leaves the whole model with every process",
+            do=f"add --set hardware.strategy={others[0]}, or train on a machine with GPUs",
+            where="hardware.strategy",
+            code=ExitCode.BAD_RECIPE,
+        )

@@ -1,0 +1,81 @@
+"""LoRA and QLoRA: low-rank adapters beside frozen weights, 16-bit or NF4."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from peft import LoraConfig, TaskType, get_peft_model
+from transformers import BitsAndBytesConfig
+
+from advisor.plan import Plan
+from advisor.registry.low_rank import LowRank
+from runner.methods.base import COMPUTE_DTYPES
+
+ATTENTION_LINEARS = (
+    r".*\.(self_attn|self_attention|attention|attn)\."
+    r"(\w*_proj|\w*_proj_with_mqa|query_key_value|dense|Wqkv|c_attn)"
+)
+"""The linears of attention by the names that transformers' families give them."""
+
+
+def load_options(plan: Plan) -> dict[str, Any]:
+    """The base in 16 bits, or quantized."""
+    dtype = COMPUTE_DTYPES[plan.precision]
+    if plan.base_bits == 16:
+        return {"dtype": dtype}
+    _keep_the_storage_format()
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        # What divides floating-point tensors alone takes 4-bit storage that looks like them
+        bnb_4bit_quant_storage=dtype if plan.engine.float_shards else None,
+    )
+    return {"dtype": dtype, "quantization_config": quantization}
+
+
+def peft_config(plan: Plan) -> LoraConfig:
+    """The adapter in PEFT's terms."""
+    settings = plan.settings
+    assert isinstance(settings, LowRank)
+    return LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=_targets(settings),
+        bias="none",
+        task_type=TaskType.CAUSAL_LM,
+    )
+
+
+def adapt(model: Any, plan: Plan) -> Any:
+    """The model with its adapter, in the type that it is trained in.
+
+    fp32, which is PEFT's choice; 16 bits on a quantized base, as QLoRA's authors had it
+    (arXiv 2305.14314, section 3), and where all is to be in 16 bits.
+    """
+    adapted = get_peft_model(model, peft_config(plan))
+    if plan.base_bits < 16 or plan.precision == "bf16_pure":
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.to(torch.bfloat16)
+    return adapted
+
+
+def _targets(settings: LowRank) -> str | list[str]:
+    """In PEFT's terms: its word for all linears, a pattern, or the names as given."""
+    words = {"all": "all-linear", "attention": ATTENTION_LINEARS}
+    return words[settings.targets] if isinstance(settings.targets, str) else list(settings.targets)
+
+
+def _keep_the_storage_format() -> None:
+    """On CPUs with AVX512-BF16 bitsandbytes repacks 4-bit weights in evaluation mode.
+
+    Its backward pass reads repacked weights wrongly (bitsandbytes 0.50), and a linear with a bias
+    fails.
+    """
+    import bitsandbytes.nn  # noqa: PLC0415  # wanted by quantized methods alone
+
+    bitsandbytes.nn.modules.has_avx512bf16 = lambda: False

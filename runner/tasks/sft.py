@@ -1,0 +1,88 @@
+"""Supervised fine-tuning: the next token of a text, or of the replies in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import Trainer
+from trl import SFTConfig, SFTTrainer
+
+from advisor.recipe_sections import DataSection
+from profiles.data.formats.spec import Example
+from runner.training.trainer import RunProtocol
+
+
+def columns(example: Example, *, assistant_only: bool) -> dict[str, Any]:
+    """TRL's columns: those of the example, of whose turns only the last one is learnt.
+
+    Or all the assistant's, with `assistant_only`.
+    """
+    found = example.columns
+    if assistant_only or not example.messages:
+        return found
+    turns = found["messages"]
+    return {"prompt": turns[:-1], "completion": turns[-1:]}
+
+
+def arguments(data: DataSection, *, assistant_only: bool, **common: Any) -> SFTConfig:
+    """TRL's configuration; `common` are the fields of transformers' TrainingArguments."""
+    return SFTConfig(
+        max_length=data.max_length,
+        packing=data.packing,
+        eval_packing=False,
+        assistant_only_loss=assistant_only,
+        **common,
+    )
+
+
+class RunSft(RunProtocol, SFTTrainer):  # type: ignore[misc]
+    """One attempt of a run that fine-tunes on texts."""
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The loss alone: TRL's would read entropy and accuracy back from the device each time."""
+        if return_outputs:
+            return super().compute_loss(model, inputs, True, num_items_in_batch)
+        with self.recorder.phase("forward"):
+            inputs = {**inputs, "use_cache": False}
+            if self.aux_loss_enabled:
+                inputs["output_router_logits"] = True
+            if self.plan.loss == "full":
+                return self._full_loss(model, inputs, num_items_in_batch)
+            return self._fused_loss(model, inputs, num_items_in_batch)
+
+    def _fused_loss(self, model: Any, inputs: Any, num_items: Any) -> Any:
+        """As TRL's: the sum over tokens by the step's tokens; of a micro-batch's mean its share."""
+        outputs = model(**inputs, fused_lm_head=True)
+        count = outputs.label_mask.sum() if num_items is None else num_items
+        loss = -outputs.log_probs.sum() / torch.as_tensor(count).clamp(min=1)
+        loss = loss * (self.share if num_items is None else self._num_averaged)
+        if self.aux_loss_enabled:
+            loss = loss + self._aux_weight(num_items) * outputs.aux_loss
+        return loss
+
+    def _full_loss(self, model: Any, inputs: Any, num_items: Any) -> Any:
+        """The model's own loss; the router's part of it is weighted as it should be."""
+        loss, outputs = Trainer.compute_loss(self, model, inputs, True, num_items)
+        if num_items is None:
+            return loss * self.share
+        if self.aux_loss_enabled:
+            inside = self.router_aux_loss_coef * self._num_averaged
+            loss = loss + (self._aux_weight(num_items) - inside) * outputs.aux_loss
+        return loss
+
+    @property
+    def _num_averaged(self) -> int:
+        """Ranks over whose gradients DDP takes a mean, while the tokens counted are all ranks'."""
+        return self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+
+    def _aux_weight(self, num_items: Any) -> float:
+        """Of the router's loss: a mean over micro-batches; over pieces it is nearly the same."""
+        parts = 1 if num_items is None else self.current_gradient_accumulation_steps
+        weight: float = self.router_aux_loss_coef * self.share / parts
+        return weight
+
+
+TRAINER = RunSft

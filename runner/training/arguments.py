@@ -1,0 +1,56 @@
+"""A recipe in the terms of transformers' TrainingArguments, as far as all tasks share them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from advisor.plan import Plan
+from advisor.recipe import Recipe
+from runner.engines.engine import Engine
+
+
+def common(
+    recipe: Recipe, plan: Plan, engine: Engine, *, output_dir: Path, evaluates: bool
+) -> dict[str, Any]:
+    """The fields of the arguments; evaluations are spaced when the number of rows is known."""
+    train, on_cpu = recipe.train, is_on_cpu()
+    return {
+        "output_dir": str(output_dir),
+        "num_train_epochs": train.epochs,
+        "max_steps": train.max_steps or -1,
+        "learning_rate": recipe.learning_rate,
+        "lr_scheduler_type": train.scheduler,
+        "warmup_steps": train.warmup,
+        "optim": plan.optimizer.optim,
+        "weight_decay": train.weight_decay,
+        "max_grad_norm": train.max_grad_norm,
+        "per_device_train_batch_size": train.micro_batch,
+        "per_device_eval_batch_size": train.micro_batch,
+        "gradient_accumulation_steps": train.accumulation,
+        "gradient_checkpointing": train.checkpointing,
+        "bf16": train.precision == "bf16",
+        "fp16": train.precision == "fp16",
+        "use_cpu": on_cpu,
+        "dataloader_num_workers": train.workers,
+        "dataloader_pin_memory": not on_cpu,
+        "eval_strategy": "steps" if evaluates else "no",
+        "eval_steps": 1,
+        "prediction_loss_only": True,
+        "save_strategy": "steps",
+        "logging_steps": train.log_every,
+        "logging_nan_inf_filter": False,  # it would show a diverged run as converged, and sync
+        "seed": train.seed,
+        "data_seed": train.seed,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "push_to_hub": False,
+        **engine.arguments(on_cpu=on_cpu),
+    }
+
+
+def is_on_cpu() -> bool:
+    """No accelerator is here."""
+    return not torch.cuda.is_available() and not torch.backends.mps.is_available()

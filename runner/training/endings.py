@@ -1,0 +1,52 @@
+"""Why a run ends for what its numbers say: the errors that a person is told."""
+
+from __future__ import annotations
+
+import math
+
+from transformers import TrainerState
+
+from profiles.errors import ExitCode, UserError
+from profiles.runs.rundir import RunDir
+from runner import checkpoints
+
+
+def diverged(what: str, state: TrainerState, run: RunDir) -> UserError:
+    """The numbers are no longer of use; what was saved before them still is."""
+    losses = [
+        entry["loss"] for entry in state.log_history if math.isfinite(entry.get("loss", math.nan))
+    ]
+    last = f"the last finite loss was {losses[-1]:.3f}" if losses else "no step had a finite loss"
+    saved = checkpoints.committed(run)
+    kept = f"; the weights of step {saved[0].step} are finite and kept" if saved else ""
+    return UserError(
+        f"training diverged at step {state.global_step}: {what}",
+        why=last + kept,
+        do="lower train.learning_rate, warm up longer, or use bf16 instead of fp16; look at the "
+        "data with `advisor data check`",
+        where=str(run.metrics),
+        code=ExitCode.DIVERGED,
+    )
+
+
+def nothing_learnt(what: str, state: TrainerState, run: RunDir) -> UserError:
+    """Loss or gradient are exactly zero."""
+    return UserError(
+        f"stopped at step {state.global_step}: {what}",
+        why="no token of these batches is learnt, or no weight takes part",
+        do="see with `advisor data check` how many replies are left at data.max_length",
+        where=str(run.metrics),
+        code=ExitCode.DIVERGED,
+    )
+
+
+def spiked(what: str, state: TrainerState, run: RunDir) -> UserError:
+    """The recipe says that a loss spike ends the run."""
+    return UserError(
+        f"stopped on a loss spike at step {state.global_step}: {what}",
+        why='the recipe says train.on_spike = "stop"',
+        do="lower train.learning_rate, or look at the rows of these steps; the checkpoint before "
+        "the spike is pinned",
+        where=str(run.metrics),
+        code=ExitCode.LOSS_SPIKE,
+    )

@@ -1,0 +1,47 @@
+"""What the parts of the run protocol share: they are one trainer in the end.
+
+The parts extend transformers' Trainer and stand before a task's own trainer, so that `super()` is
+the task's.
+"""
+
+from __future__ import annotations
+
+import torch
+from transformers import Trainer
+
+from advisor.plan import Plan
+from runner.engines.engine import Engine
+from runner.engines.ranks import Ranks
+from runner.training.attempt import Attempt
+from runner.training.batches import Batches
+from runner.training.division import Division, During
+from runner.training.protocol import ProtocolCallback
+from runner.training.saving import Saver
+from runner.training.telemetry import StepRecorder
+
+
+class Part(Trainer):  # type: ignore[misc]
+    """A part of the run protocol; `RunProtocol` sets all of this."""
+
+    attempt: Attempt
+    plan: Plan
+    engine: Engine
+    batches: Batches
+    ranks: Ranks
+    recorder: StepRecorder
+    division: Division
+    saver: Saver
+    protocol: ProtocolCallback
+    share: float
+    """Of the loss that is being computed, in its whole micro-batch; 1 if that is not divided."""
+    is_trial: bool
+    """The gradients that are being computed will be thrown away."""
+
+    def divide(self, during: During, reason: str, rows: int) -> None:
+        """Twice as many pieces from here on, if no other rank waits for this one."""
+        is_local = (during == "eval" or self.is_trial) and self.engine.forwards_alone
+        is_alone = self.ranks.world_size == 1 or is_local
+        step = self.state.global_step
+        self.division.divide(during, reason, rows=rows, step=step, is_alone=is_alone)
+        if self.args.device.type == "cuda":
+            torch.cuda.empty_cache()

@@ -1,0 +1,63 @@
+"""Registry and runner meet: each spec that runs has its module, and each module its spec."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+from transformers.training_args import OptimizerNames
+
+from advisor.plan import Plan
+from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, TASKS, is_ready
+from runner import engines, methods, tasks
+
+SHARED = {
+    "methods": {"base"},
+    "engines": {"engine", "loading", "ranks", "together"},
+    "tasks": set(),
+}
+"""Modules beside the builders that these use."""
+
+
+@pytest.mark.parametrize("spec", list(filter(is_ready, METHODS)), ids=str)
+def test_a_method_that_runs_loads_and_adapts(spec):
+    """By the module that its spec names; the weights' type is among what it loads with."""
+    family = methods.family_of(spec)
+
+    assert "dtype" in family.load_options(Plan.of(spec.name, seq_len=64))
+    assert callable(family.adapt)
+
+
+@pytest.mark.parametrize("spec", list(filter(is_ready, ENGINES)), ids=str)
+def test_an_engine_that_runs_is_an_engine(spec):
+    """With the whole interface."""
+    assert isinstance(engines.engine_of(spec), engines.Engine)
+
+
+@pytest.mark.parametrize("spec", list(filter(is_ready, TASKS)), ids=str)
+def test_a_task_that_runs_has_columns_arguments_and_a_trainer(spec):
+    """As a session asks for them."""
+    task = tasks.task_of(spec)
+
+    assert callable(task.columns)
+    assert callable(task.arguments)
+    assert issubclass(task.TRAINER, object)
+
+
+@pytest.mark.parametrize("spec", list(filter(is_ready, OPTIMIZERS)), ids=str)
+def test_an_optimizer_that_runs_is_known_to_the_trainer(spec):
+    """By the name that its spec hands over."""
+    assert spec.optim in {name.value for name in OptimizerNames}
+
+
+@pytest.mark.parametrize(
+    ("room", "registry"), [("methods", METHODS), ("engines", ENGINES), ("tasks", TASKS)]
+)
+def test_no_module_builds_what_the_registry_does_not_know(room, registry):
+    """And none that a spec names is missing."""
+    folder = Path(methods.__file__).parent.parent / room
+    modules = {file.stem for file in folder.glob("*.py")} - {"__init__"} - SHARED[room]
+
+    assert modules == {spec.builder for spec in registry if spec.builder}

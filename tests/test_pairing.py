@@ -1,0 +1,113 @@
+"""What does not go together is refused before anything is loaded, with a change that works."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("torch")
+
+import mixtures
+from peft import LoraConfig, get_peft_model
+
+from advisor import recipe as recipes
+from profiles.errors import ExitCode, UserError
+from profiles.machines import machine
+from profiles.models import model
+from runner.checks import pairing, preflight
+
+
+@pytest.fixture
+def recipe_of(tmp_path, orders):
+    """A recipe's path, for a mixture's folder and the settings of its method."""
+
+    def write(family, settings, more=""):
+        folder = mixtures.save(family, tmp_path / family)
+        path = tmp_path / "r.toml"
+        path.write_text(
+            f'schema = 1\nname = "r"\n[model]\nid = "{folder}"\n[data]\ntrain = "{orders}"\n'
+            f"[method]\n{settings}\n{more}"
+        )
+        return path
+
+    return write
+
+
+def refused(path):
+    """What preflight says of a recipe; None if it may start."""
+    try:
+        preflight.check(recipes.parse(path.read_text(), where="r"), path.parent)
+    except UserError as error:
+        return error
+    return None
+
+
+@pytest.mark.parametrize("family", sorted(mixtures.FAMILIES))
+def test_dropout_on_experts_is_refused_where_peft_refuses_it(recipe_of, family):
+    """And nowhere else."""
+    path = recipe_of(family, 'name = "lora"\nrank = 4\ndropout = 0.1')
+    config = LoraConfig(r=4, lora_dropout=0.1, target_modules="all-linear", task_type="CAUSAL_LM")
+    try:
+        get_peft_model(mixtures.make(family), config)
+        fails = False
+    except ValueError:
+        fails = True
+
+    found = refused(path)
+
+    assert bool(found) == fails
+    assert found is None or (found.code, found.where) == (ExitCode.BAD_RECIPE, "method.dropout")
+
+
+@pytest.mark.parametrize("name", ["lora", "qlora"])
+@pytest.mark.parametrize("change", ["dropout = 0.0", 'dropout = 0.1\ntargets = "attention"'])
+def test_both_changes_that_are_offered_may_start(recipe_of, name, change):
+    """Dropout goes, or the experts' adapters."""
+    assert refused(recipe_of("mixtral", f'name = "{name}"\ndropout = 0.1'))
+    assert refused(recipe_of("mixtral", f'name = "{name}"\n{change}')) is None
+
+
+def test_a_recipe_is_checked_against_its_model_if_that_is_there(recipe_of, advisor):
+    """`recipe check` says the same, with the same code; without the model it cannot know."""
+    path = recipe_of("mixtral", 'name = "lora"\ndropout = 0.1')
+
+    there = advisor("recipe", "check", path)
+    gone = advisor("recipe", "check", path, "--set", "model.id=nowhere")
+    mended = advisor("recipe", "check", path, "--set", "method.dropout=0")
+
+    assert there.returncode == ExitCode.BAD_RECIPE
+    assert "adapters on the experts of a mixture cannot have dropout" in there.stderr
+    assert (gone.returncode, mended.returncode) == (0, 0)
+
+
+def test_sharding_without_gpus_is_refused_and_ddp_is_not(recipe_of):
+    """It would be DDP without a word."""
+    hardware = '[hardware]\nstrategy = "{}"\ngpus = 2\n'
+
+    found = refused(recipe_of("mixtral", 'name = "lora"', hardware.format("fsdp")))
+
+    assert found.code is ExitCode.BAD_RECIPE
+    assert "--set hardware.strategy=ddp" in found.do
+    assert refused(recipe_of("mixtral", 'name = "lora"', hardware.format("ddp"))) is None
+
+
+def test_sharding_is_accepted_where_there_are_gpus(recipe_of):
+    """Whether they are enough is another check's business."""
+    path = recipe_of("mixtral", 'name = "lora"', '[hardware]\nstrategy = "fsdp"\ngpus = 2\n')
+    recipe = recipes.parse(path.read_text(), where="r")
+    here = machine.probe(path.parent)
+
+    with pytest.raises(UserError, match="FSDP needs GPUs"):
+        pairing.check_engine(recipe, replace(here, gpus=()))
+    pairing.check_engine(recipe, replace(here, gpus=(object(), object())))
+
+
+def test_the_facts_of_each_tiny_mixture_are_known(tmp_path):
+    """Or nothing above would be tested."""
+    for family in mixtures.FAMILIES:
+        found = model.from_folder(mixtures.save(family, tmp_path / family))
+        kind = json.loads((tmp_path / family / "config.json").read_text())["model_type"]
+        assert found.experts is not None
+        assert found.model_type == kind
