@@ -156,7 +156,7 @@ WIRES = (
         by={"single": None, "ddp": None, "fsdp": wanted.SHARDING},
         early=True,
     ),
-    Wire("hardware.gpus", "args.ddp_backend", (1, 1, 2, 2), of=wanted.backend, early=True),
+    Wire("hardware.strategy", "args.ddp_backend", by=wanted.BACKENDS, early=True),
 )
 
 
@@ -191,6 +191,10 @@ ELSEWHERE = {
     ),
     "train.keep_checkpoints": Elsewhere(
         "checkpoints are rotated by us", HERE + "test_a_run_makes_its_steps_as_the_recipe_says"
+    ),
+    "hardware.gpus": Elsewhere(
+        "a number of processes",
+        "test_worker_command.py::test_several_devices_are_started_by_torchrun",
     ),
     "train.on_spike": Elsewhere(
         "losses are judged by us",
@@ -276,6 +280,8 @@ def content(method, number, folder):
     for wire in WIRES if number else ():
         if wire.values and method in wire.methods:
             flat[wire.key] = wire.values[min(number, len(wire.values)) - 1]
+    if flat.get("hardware.strategy", "single") != "single":
+        flat["hardware.gpus"] = 2
     for key in ("model.id", "data.train", "data.eval"):
         if flat.get(key):
             flat[key] = str(folder / flat[key])

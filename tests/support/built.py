@@ -41,7 +41,7 @@ class Built:
     loading: object = None
     """Keywords of from_pretrained, and the folder as `path`."""
     handed: object = None
-    """Keywords of TRL's trainer: model, args, peft_config, train_dataset, processing_class."""
+    """Keywords of TRL's trainer: model, args, train_dataset, processing_class."""
     trainer: object = None
     """From here on only where training began."""
     optimizer: object = None

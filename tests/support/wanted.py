@@ -28,16 +28,18 @@ TARGETS = {
     ("q_proj", "up_proj"): {"q_proj", "up_proj"},
 }
 OPTIM = {
-    "adamw": "adamw_torch_fused" if torch.cuda.is_available() else "adamw_torch",
+    "adamw": "adamw_torch_fused",
     "adamw_8bit": "adamw_bnb_8bit",
     "paged_adamw_8bit": "paged_adamw_8bit",
 }
-"""The Trainer's word: fused kernels are for GPUs."""
+"""The Trainer's words."""
 OPTIMIZERS = {
     "adamw": ("torch", "AdamW", 32, False),
     "adamw_8bit": ("bitsandbytes", "AdamW", 8, False),
     "paged_adamw_8bit": ("bitsandbytes", "AdamW", 8, True),
 }
+BACKENDS = {"single": None, "ddp": None if torch.cuda.is_available() else "gloo", "fsdp": None}
+"""Processes on CPUs talk through gloo; on GPUs torch knows."""
 SHARDING = {
     "version": 2,
     "reshard_after_forward": True,
@@ -71,7 +73,7 @@ def base_type(built):
 
 
 def trained_types(built):
-    """Fp32 unless all is bf16; TRL makes the adapters of a quantized base bf16 in any case."""
+    """Fp32 unless all is bf16; QLoRA's adapters are bf16 in any case, as its authors had it."""
     is_narrow = built.recipe.train.precision == "bf16_pure" or built.recipe.method.name == "qlora"
     return {torch.bfloat16 if is_narrow else torch.float32}
 
@@ -103,12 +105,6 @@ def eval_steps(built):
 def save_steps(built):
     """The same."""
     return built.recipe.train.save_every or max(1, num_steps(built) // 5)
-
-
-def backend(built):
-    """Several processes on CPUs talk through gloo; on GPUs torch knows."""
-    on_cpu = not torch.cuda.is_available()
-    return "gloo" if built.recipe.hardware.gpus > 1 and on_cpu else None
 
 
 def rates(built):
