@@ -1,0 +1,399 @@
+"""Every key of a recipe reaches the library's field that it is meant for, with its value.
+
+One table, checked on what the libraries are handed: for every method that runs, with the defaults
+and with the table's values. `wanted` says what a value should become where it is not the same.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+
+pytest.importorskip("torch")
+import wanted  # after the check for torch
+from built import Built, build, train
+
+from advisor import recipe as recipes
+from advisor.recipe_sections import MethodSection, Section
+from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, TASKS
+from advisor.registry.spec import keys_of
+from profiles.errors import UserError
+
+pytestmark = pytest.mark.slow
+LOW_RANK = ("lora", "qlora")
+BEGUN = (0, 1, 2)
+"""Sessions that go on to where training begins: the defaults, first and second values."""
+HANDED = (3, 4)
+"""Sessions with third and fourth values, which a CPU in one process does not train with."""
+
+
+@dataclass(frozen=True)
+class Wire:
+    """A key of the recipe, and where a library has its value."""
+
+    key: str
+    field: str
+    """From `Built` on."""
+    values: tuple[Any, ...] = ()
+    """Other than the default, one a session; None leaves the key out; the last is repeated."""
+    by: dict[Any, Any] | None = None
+    """Value in the recipe -> value there."""
+    of: Callable[[Built], Any] | None = None
+    """The value there, where it takes more to tell; with neither it is the same."""
+    methods: tuple[str, ...] = METHODS.ready
+    early: bool = False
+    """Also known where training cannot begin."""
+
+    def expected(self, built: Built) -> Any:
+        """What the field should be."""
+        if self.of is not None:
+            return self.of(built)
+        value = attrgetter(self.key)(built.recipe)
+        return value if self.by is None else self.by[value]
+
+
+WIRES = (
+    Wire("task", "trainer_kind", by={"sft": "SFTTrainer"}),
+    Wire("model.id", "loading.path", ("other",), of=lambda b: Path(b.recipe.model.id)),
+    Wire("model.id", "tokenizer.name_or_path"),
+    Wire("model.id", "trust", of=lambda _: (False, False, False)),
+    Wire("data.train", "learnt", ("mixed.jsonl",), of=wanted.learnt),
+    Wire("data.eval", "evaluated", ("held.jsonl", None), of=wanted.evaluated),
+    Wire("data.format", "learnt", ("alpaca",), of=wanted.learnt),
+    Wire("data.max_length", "args.max_length", (96,)),
+    Wire("data.max_length", "fills_length", by={1024: False, 96: True}),
+    Wire("data.packing", "args.packing", (False, True)),
+    Wire("data.packing", "args.eval_packing", of=lambda _: False),
+    Wire("data.split", "num_rows", ("6:3:1",), of=wanted.num_rows),
+    Wire("data.on_bad", "num_rows", ("skip",), of=wanted.num_rows),
+    Wire("data.chat_template", "template", ("chatml", "plain")),
+    Wire("method.name", "trained_parts", of=wanted.trained_parts),
+    Wire("method.name", "quantization", of=wanted.quantization, early=True),
+    Wire("method.rank", "adapter.r", (4,), methods=LOW_RANK),
+    Wire("method.rank", "widths", of=lambda b: {b.recipe.method.rank}, methods=LOW_RANK),
+    Wire("method.alpha", "adapter.lora_alpha", (20,), methods=LOW_RANK),
+    Wire("method.alpha", "scalings", by={32: {2.0}, 20: {5.0}}, methods=LOW_RANK),
+    Wire("method.dropout", "adapter.lora_dropout", (0.25,), methods=LOW_RANK),
+    Wire("method.dropout", "dropouts", by={0.0: {0.0}, 0.25: {0.25}}, methods=LOW_RANK),
+    Wire(
+        "method.targets",
+        "adapted",
+        ("attention", ("q_proj", "up_proj")),
+        by=wanted.TARGETS,
+        methods=LOW_RANK,
+    ),
+    Wire("method.bits", "quantization", of=wanted.quantization, methods=("qlora",), early=True),
+    Wire("train.epochs", "args.num_train_epochs", (2.5,)),
+    Wire("train.epochs", "trainer.state.max_steps", of=wanted.num_steps),
+    Wire("train.max_steps", "args.max_steps", (20, None), by={None: -1, 20: 20}),
+    Wire("train.max_steps", "trainer.state.max_steps", of=wanted.num_steps),
+    Wire("train.learning_rate", "args.learning_rate", (3e-3,), of=wanted.rate),
+    Wire("train.learning_rate", "initial_rates", of=lambda b: {wanted.rate(b)}),
+    Wire("train.scheduler", "args.lr_scheduler_type", ("linear", "constant")),
+    Wire("train.scheduler", "rates", of=wanted.rates),
+    Wire("train.warmup", "args.warmup_steps", (0.25,)),
+    Wire("train.warmup", "rates", of=wanted.rates),
+    Wire(
+        "train.optimizer",
+        "args.optim",
+        ("adamw_8bit", "paged_adamw_8bit", "adamw"),
+        by=wanted.OPTIM,
+    ),
+    Wire("train.optimizer", "optimizer_kind", by=wanted.OPTIMIZERS),
+    Wire("train.optimizer", "updated", of=lambda b: len(b.trained)),
+    Wire("train.weight_decay", "args.weight_decay", (0.03,)),
+    Wire("train.weight_decay", "decays", of=wanted.decays),
+    Wire("train.max_grad_norm", "args.max_grad_norm", (0.3,)),
+    Wire("train.micro_batch", "args.per_device_train_batch_size", (3,)),
+    Wire("train.micro_batch", "args.per_device_eval_batch_size"),
+    Wire("train.micro_batch", "loader.batch_sampler.batch_size"),
+    Wire("train.accumulation", "args.gradient_accumulation_steps", (2,)),
+    Wire(
+        "train.precision",
+        "loading.dtype",
+        ("fp32", "bf16_pure", "fp16", "bf16"),
+        of=wanted.base_type,
+        early=True,
+    ),
+    Wire(
+        "train.precision", "args.bf16", of=lambda b: b.recipe.train.precision == "bf16", early=True
+    ),
+    Wire(
+        "train.precision", "args.fp16", of=lambda b: b.recipe.train.precision == "fp16", early=True
+    ),
+    Wire(
+        "train.precision",
+        "autocast",
+        by={"bf16": "bf16", "fp32": "no", "bf16_pure": "no"},
+    ),
+    Wire("train.precision", "trained_types", of=wanted.trained_types),
+    Wire("train.checkpointing", "args.gradient_checkpointing", (True,)),
+    Wire("train.checkpointing", "trainer.model.is_gradient_checkpointing"),
+    Wire("train.workers", "args.dataloader_num_workers", (2,)),
+    Wire("train.workers", "loader.num_workers"),
+    Wire("train.eval_every", "args.eval_steps", (3, None), of=wanted.eval_steps),
+    Wire("train.eval_every", "args.eval_strategy", of=lambda _: "steps"),
+    Wire("train.save_every", "args.save_steps", (5, None), of=wanted.save_steps),
+    Wire("train.save_every", "args.save_strategy", of=lambda _: "steps"),
+    Wire("train.log_every", "args.logging_steps", (7,)),
+    Wire("train.log_every", "args.logging_strategy", of=lambda _: "steps"),
+    Wire("train.seed", "args.seed", (11,)),
+    Wire("train.seed", "args.data_seed"),
+    Wire("train.seed", "random_seed"),
+    Wire(
+        "hardware.strategy",
+        "sharding",
+        ("single", "single", "ddp", "fsdp"),
+        by={"single": None, "ddp": None, "fsdp": wanted.SHARDING},
+        early=True,
+    ),
+    Wire("hardware.strategy", "args.ddp_backend", by=wanted.BACKENDS, early=True),
+)
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A key that has no field of a library: why, and the test that sees what it does."""
+
+    why: str
+    test: str
+
+
+HERE = "test_wiring.py::"
+FOR_PEOPLE = Elsewhere(
+    "read by people and reports", HERE + "test_names_and_predictions_change_nothing_of_the_training"
+)
+ELSEWHERE = {
+    "schema": Elsewhere(
+        "says how to read the file",
+        "test_recipe.py::test_a_recipe_of_a_newer_schema_is_refused_with_advice",
+    ),
+    "name": FOR_PEOPLE,
+    "plan.machine": FOR_PEOPLE,
+    "plan.peak_bytes": FOR_PEOPLE,
+    "plan.peak_low_bytes": FOR_PEOPLE,
+    "plan.peak_high_bytes": FOR_PEOPLE,
+    "plan.tokens_per_second": FOR_PEOPLE,
+    "plan.hours": FOR_PEOPLE,
+    "plan.advisor_version": FOR_PEOPLE,
+    "plan.path": FOR_PEOPLE,
+    "train.loss": Elsewhere(
+        "chosen at each forward pass", HERE + "test_a_run_makes_its_steps_as_the_recipe_says"
+    ),
+    "train.keep_checkpoints": Elsewhere(
+        "checkpoints are rotated by us", HERE + "test_a_run_makes_its_steps_as_the_recipe_says"
+    ),
+    "hardware.gpus": Elsewhere(
+        "a number of processes",
+        "test_worker_command.py::test_several_devices_are_started_by_torchrun",
+    ),
+    "train.on_spike": Elsewhere(
+        "losses are judged by us",
+        "test_faulty_training.py::test_a_spike_stops_the_run_where_the_recipe_says_so",
+    ),
+}
+
+
+def keys(method):
+    """Every key of a recipe with this method, dotted, with its field of the schema."""
+    found = {}
+    for name, about in recipes.schema().model_fields.items():
+        kinds = [k for k in (about.annotation, *get_args(about.annotation)) if is_table(k)]
+        if not kinds:
+            found[about.alias or name] = about
+        for kind in kinds:
+            if not issubclass(kind, MethodSection) or kind.model_fields["name"].default == method:
+                found |= {f"{name}.{key}": inner for key, inner in kind.model_fields.items()}
+    return found
+
+
+def is_table(kind):
+    return isinstance(kind, type) and issubclass(kind, Section)
+
+
+def choices(method, key, about):
+    """The values that can be run, where all are known by name."""
+    registries = {
+        "task": TASKS,
+        "train.optimizer": OPTIMIZERS,
+        "hardware.strategy": ENGINES,
+    }
+    if key in registries:
+        return set(registries[key].ready)
+    settings = keys_of(METHODS[method].settings)
+    name = key.removeprefix("method.")
+    if key != name and name in settings:
+        return set(settings[name][1].choices) - set(settings[name][1].not_yet)
+    if about.annotation is bool:
+        return {False, True}
+    return set(get_args(about.annotation)) if get_origin(about.annotation) is Literal else set()
+
+
+EVERY_KEY = [(method, key) for method in METHODS.ready for key in keys(method)]
+EVERY_WIRE = [
+    (method, wire) for method in METHODS.ready for wire in WIRES if method in wire.methods
+]
+WIRE_IDS = [f"{method}-{wire.key}-{wire.field}" for method, wire in EVERY_WIRE]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tiny_model):
+    """Two models, and rows that begin with the format they are read in, or with their file."""
+    folder = tmp_path_factory.mktemp("wiring")
+    for name in ("base", "other"):
+        shutil.copytree(tiny_model, folder / name)
+        (folder / name / "chat_template.jinja").write_text(wanted.OWN_TEMPLATE)
+    files = {"plain": wanted.NUM_ROWS, "mixed": wanted.NUM_ROWS, "held": wanted.NUM_HELD_OUT}
+    for name, num_rows in files.items():
+        rows = wanted.rows(name, num_rows)
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def session(folder):
+    """Method and number -> what the libraries were handed, built once."""
+    built = {}
+
+    def made(method, number):
+        if (method, number) not in built:
+            recipe = content(method, number, folder)
+            built[method, number] = build(recipe, folder / "home", begin=number in BEGUN)
+        return built[method, number]
+
+    return made
+
+
+def content(method, number, folder):
+    """The recipe of a session: 0 has nothing but what it must have."""
+    flat = {"schema": 1, "name": "tiny", "model.id": "base", "data.train": "plain.jsonl"}
+    flat["method.name"] = method
+    for wire in WIRES if number else ():
+        if wire.values and method in wire.methods:
+            flat[wire.key] = wire.values[min(number, len(wire.values)) - 1]
+    if flat.get("hardware.strategy", "single") != "single":
+        flat["hardware.gpus"] = 2
+    for key in ("model.id", "data.train", "data.eval"):
+        if flat.get(key):
+            flat[key] = str(folder / flat[key])
+    return nested({key: value for key, value in flat.items() if value is not None})
+
+
+def nested(flat):
+    """Dotted keys to tables."""
+    found = {}
+    for dotted, value in flat.items():
+        *tables, key = dotted.split(".")
+        table = found
+        for name in tables:
+            table = table.setdefault(name, {})
+        table[key] = value
+    return found
+
+
+@pytest.mark.parametrize(("method", "wire"), EVERY_WIRE, ids=WIRE_IDS)
+def test_a_value_reaches_the_library(session, method, wire):
+    """The default, and every value of the table."""
+    for number in (*BEGUN, *HANDED) if wire.early else BEGUN:
+        built = session(method, number)
+        assert attrgetter(wire.field)(built) == wire.expected(built), f"session {number}"
+
+
+@pytest.mark.parametrize(("method", "key"), EVERY_KEY)
+def test_every_key_is_wired_or_has_a_test_of_its_own(method, key):
+    """A key that is added must be added here."""
+    wires = [wire for wire in WIRES if wire.key == key and method in wire.methods]
+
+    assert bool(wires) != (key in ELSEWHERE)
+
+
+@pytest.mark.parametrize(("method", "key"), [one for one in EVERY_KEY if one[1] not in ELSEWHERE])
+def test_every_wired_key_has_another_value_and_all_that_can_be_chosen(folder, method, key):
+    """Else a wire that hangs loose would look like one that holds the default."""
+    numbers = (*BEGUN, *HANDED)
+    sent = [recipes.validate(content(method, n, folder), where="test") for n in numbers]
+    found = [attrgetter(key)(recipe) for recipe in sent]
+    possible = choices(method, key, keys(method)[key])
+
+    assert possible <= set(found)
+    assert len(set(found)) > 1 or key == "method.name" or len(possible) == 1
+
+
+def test_the_table_names_no_key_that_is_gone():
+    """Nor a test that is gone."""
+    known = {key for _, key in EVERY_KEY}
+    named = {one.test for one in ELSEWHERE.values()}
+    found = set()
+    for name in {test.split("::")[0] for test in named}:
+        tree = ast.parse((Path(__file__).parent / name).read_text())
+        found |= {f"{name}::{node.name}" for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+    assert {wire.key for wire in WIRES} | set(ELSEWHERE) == known
+    assert named <= found
+
+
+def test_a_bad_row_is_refused_unless_it_may_be_skipped(folder):
+    """`data.on_bad` as it is by default."""
+    with pytest.raises(UserError, match="1 of"):
+        build(nested_with(folder, {"data.train": str(folder / "mixed.jsonl")}), folder / "home")
+
+
+def test_names_and_predictions_change_nothing_of_the_training(folder):
+    """[plan] and the name are for people."""
+    plan = {"machine": "m", "peak_bytes": 1, "peak_low_bytes": 1, "peak_high_bytes": 1}
+    plan |= {"tokens_per_second": 1.0, "hours": 1.0, "advisor_version": "1", "path": ["a"]}
+    told = {f"plan.{key}": value for key, value in plan.items()} | {"name": "another"}
+
+    bare, full = (
+        build(nested_with(folder, more), folder / "home", begin=False) for more in ({}, told)
+    )
+
+    assert set(plan) == {key.split(".")[1] for _, key in EVERY_KEY if key.startswith("plan.")}
+    assert vars(full.loading) == vars(bare.loading)
+    assert settings_of(full) == settings_of(bare)
+
+
+def nested_with(folder, more):
+    """The defaults of a LoRA with these keys."""
+    return content("lora", 0, folder) | nested(more)
+
+
+def settings_of(built):
+    """All but where the run writes."""
+    return {k: v for k, v in built.args.to_dict().items() if k not in ("output_dir", "logging_dir")}
+
+
+STEPS = {"max_steps": 4, "save_every": 1}
+LIGHT = {"loss": "full", "keep_checkpoints": 2, "micro_batch": 2, "accumulation": 3}
+
+
+@pytest.mark.parametrize(
+    ("settings", "forward", "num_forwards", "norm", "kept"),
+    [
+        ({}, (1, True), 1, 1.0, [4, 3, 2]),
+        (LIGHT | {"max_grad_norm": 0.3}, (2, False), 3, 0.3, [4, 3]),
+    ],
+)
+def test_a_run_makes_its_steps_as_the_recipe_says(
+    folder, settings, forward, num_forwards, norm, kept
+):
+    """Rows of a forward pass, how its loss is made, passes of a step, clipping, checkpoints."""
+    recipe = content("lora", 0, folder)
+    recipe["data"]["split"] = "1:0:0"
+
+    done = train(recipe | {"train": STEPS | settings}, folder / "home")
+
+    counts = [count for _, count in done.clips]
+    assert set(done.forwards) == {forward}
+    assert {after - before for before, after in pairwise(counts)} == {num_forwards}
+    assert [allowed for allowed, _ in done.clips] == [norm] * STEPS["max_steps"]
+    assert done.kept == kept
