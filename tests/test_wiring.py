@@ -98,7 +98,12 @@ WIRES = (
     Wire("train.max_steps", "trainer.state.max_steps", of=wanted.num_steps),
     Wire("train.learning_rate", "args.learning_rate", (3e-3,), of=wanted.rate),
     Wire("train.learning_rate", "initial_rates", of=lambda b: {wanted.rate(b)}),
-    Wire("train.scheduler", "args.lr_scheduler_type", ("linear", "constant")),
+    Wire(
+        "train.scheduler",
+        "args.lr_scheduler_type",
+        ("linear", "constant"),
+        by=wanted.SCHEDULERS,
+    ),
     Wire("train.scheduler", "rates", of=wanted.rates),
     Wire("train.warmup", "args.warmup_steps", (0.25,)),
     Wire("train.warmup", "rates", of=wanted.rates),
