@@ -29,6 +29,13 @@ GIB = 1024**3
         (None, 80, 10, "unknown   "),
         (float("nan"), 80, 4, "unkn"),
         (1, 2, 0, ""),
+        (1, 2, 1, "#"),
+        (40, 80, 9, "####....."),
+        (40, 80, 10, "##..  50 %"),
+        (79.9, 80, 12, "###### >99 %"),
+        (80.1, 80, 12, "#####> 100 %"),
+        (-5, 80, 12, "......  -6 %"),
+        (1, -1, 7, "unknown"),
     ],
 )
 def test_a_meter(used: float | None, total: float, width: int, expected: str) -> None:
@@ -49,8 +56,63 @@ def test_a_stacked_bar_can_be_read_without_colour() -> None:
 
 
 def test_nothing_above_zero_says_so() -> None:
-    """An empty bar is words, not a blank."""
+    """An empty bar is words, not a blank, as far as there is room."""
     assert ["nothing to show"] == stacked([("weights", 0)], 40)
+    assert ["nothing"] == stacked([], 7)
+    assert [""] == stacked([("weights", 1)], 0)
+    assert [""] == stacked([], -1)
+
+
+@pytest.mark.parametrize(
+    ("parts", "width", "expected"),
+    [
+        ([("a", 1000), ("b", 1)], 10, "#########="),
+        ([("a", 1), ("b", 1), ("c", 1)], 10, "####===+++"),
+        ([("a", 1), ("b", 1)], 7, "####==="),
+        ([("a", 1000), ("b", 1), ("c", 1)], 3, "#=+"),
+        ([("a", 1000), ("b", 1), ("c", 1)], 2, "##"),
+        ([("a", 2), ("none", 0), ("b", 2)], 4, "##=="),
+    ],
+)
+def test_small_parts_get_a_cell_from_the_largest(
+    parts: list[tuple[str, float]], width: int, expected: str
+) -> None:
+    """As long as there is one for each."""
+    assert expected == stacked(parts, width, Symbols.ASCII)[0]
+
+
+def test_what_is_left_is_drawn_lightly_and_is_never_grouped() -> None:
+    """Whatever the number of parts before it."""
+    rest = [("margin", 4), ("none", 0), ("left", 6)]
+
+    assert "##########::::......" == stacked([("a", 10)], 20, Symbols.ASCII, rest=rest)[0]
+    assert [
+        "#=+-ox**%%%%%%%%%%:.",
+        "# p1 1 %  = p2 3 %",
+        "+ p3 4 %  - p4 5 %",
+        "o p5 7 %  x p6 8 %",
+        "* p7 9 %",
+        "% other 50 %",
+        ": margin 5 %",
+        ". left 8 %",
+    ] == stacked([(f"p{i}", i) for i in range(1, 12)], 20, Symbols.ASCII, rest=rest)
+
+
+def test_as_many_parts_as_characters_are_all_named() -> None:
+    """One more, and the last two are other."""
+    ten, eleven = ([(f"p{i}", 1) for i in range(number)] for number in (10, 11))
+
+    assert [". p9 10 %"] == stacked(ten, 20, Symbols.ASCII)[-1].split("  ")[1:]
+    assert [": p8 9 %", ". other 18 %"] == stacked(eleven, 20, Symbols.ASCII)[-2:]
+
+
+def test_the_legend_stands_side_by_side_where_there_is_room() -> None:
+    """Two blanks between entries; a long name is cut."""
+    parts = [("aa", 1), ("bb", 1)]
+
+    assert ["# aa 50 %  = bb 50 %"] == stacked(parts, 20, Symbols.ASCII)[1:]
+    assert ["# aa 50 %", "= bb 50 %"] == stacked(parts, 19, Symbols.ASCII)[1:]
+    assert [f"# {'x' * 29}... 100 %"] == stacked([("x" * 40, 1)], 60, Symbols.ASCII)[1:]
 
 
 def test_more_parts_than_characters_become_other() -> None:

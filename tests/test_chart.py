@@ -95,6 +95,135 @@ def test_a_small_curve_in_braille() -> None:
     assert expected == rows
 
 
+NOISE = [(5 if i % 7 else 9) + (i > 40) * 4 - i / 20 for i in range(90)]
+DRAWN = {
+    Symbols.BRAILLE: [
+        "┌ loss  4.55 now ────────────┐",
+        "│10.9          ⠨ ⡂⠠ ⡀⢀       │",
+        "│     ⡂⠰ ⡄⢀    ⢸⡄⡂⢨⡀⡂⠨ ⠨ ⡂   │",
+        "│     ⣢⢨⡀⡂⠨ ⠨ ⡂⣼⠧⣻⣸⡇⣿⢨⡀⢸⡄⣆   │",
+        "│     ⢾⣸⡇⣿⢸⡄⢨⡀⣆⣺   ⠉⠉⠚⠓⠼⢧⣻⡀  │",
+        "│   3   ⠈⠉⠙⠓⠪⠧⣻⡇             │",
+        "└───────────────── step 0-89 ┘",
+    ],
+    Symbols.BLOCK: [
+        "┌ loss  4.55 now ────────────┐",
+        "│10.9          │ ││ │        │",
+        "│     │ ││ │   │ ││ ││ ││    │",
+        "│     ▄ ││ ││ │▄▄▀▀▄▄▄ ▄│    │",
+        "│     │█▀▀▄▄▄ │█   ▀││▀│▀▄▄  │",
+        "│   3    │▀││█▀│             │",
+        "└───────────────── step 0-89 ┘",
+    ],
+    Symbols.ASCII: [
+        "+ loss  4.55 now ------------+",
+        "|10.9          | || |        |",
+        "|     | || |   | || || ||    |",
+        "|     . || || |..''... .|    |",
+        "|     |:''... |:   '||'|'..  |",
+        "|   3    |'||:'|             |",
+        "+----------------- step 0-89 +",
+    ],
+}
+
+
+@pytest.mark.parametrize("symbols", Symbols)
+def test_a_noisy_curve(symbols: Symbols) -> None:
+    """The mean as a line, minimum to maximum around it, in each set of characters."""
+    chart = Chart("loss", symbols=symbols)
+    chart.show(series_of(NOISE), "step 0-89")
+
+    assert DRAWN[symbols] == chart.build_rows(30, 7)
+
+
+def test_a_curve_on_a_log_axis() -> None:
+    """Equal factors are equal distances; the labels are values."""
+    chart = Chart("loss", symbols=Symbols.ASCII, log_y=True)
+    chart.show(series_of(10 ** (i / 10) for i in range(41)), "x")
+
+    assert [
+        "+ loss  10 000 now --------------+",
+        "|10k                     ...''   |",
+        "|                   ...''|       |",
+        "|              ..'''             |",
+        "|        |..'''                  |",
+        "|  1 ..'''                       |",
+        "+----------------------------- x +",
+    ] == chart.build_rows(34, 7)
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (4, "+--+"),
+        (5, "+ 3 +"),
+        (9, "+ 3 ----+"),
+        (10, "+ loss 3 +"),
+        (28, "+ loss 3 ------------------+"),
+        (29, "+ loss  3 now  2 not finite +"),
+        (41, "+ loss  3 now  2 not finite ------------+"),
+        (42, "+ loss  3 now  2 mean of 3  2 not finite +"),
+    ],
+)
+def test_the_headline_says_what_there_is_room_for(width: int, expected: str) -> None:
+    """The value first, then the title, then what was lost, then the mean."""
+    chart = Chart("loss", symbols=Symbols.ASCII)
+    chart.show(series_of([1, 2, math.nan, 3, math.inf]))
+
+    assert expected == chart.build_rows(width, 3)[0]
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"), [(4, "+--+"), (5, "+ s +"), (8, "+ step +"), (10, "+-- step +")]
+)
+def test_the_caption_is_cut_before_the_frame_is(width: int, expected: str) -> None:
+    """It stands at the right end."""
+    chart = Chart("x", symbols=Symbols.ASCII)
+    chart.show(series_of([1, 2]), "step")
+
+    assert expected == chart.build_rows(width, 3)[-1]
+
+
+def test_the_mean_of_the_headline_is_of_recent_values() -> None:
+    """As many as asked for."""
+    chart = Chart("x", symbols=Symbols.ASCII, num_recent=2)
+    chart.show(series_of([9, 9, 1, 2]))
+
+    assert "+ x  2 now  1.5 mean of 2 ----+" == chart.build_rows(31, 3)[0]
+
+
+@pytest.mark.parametrize(("width", "first"), [(15, "|"), (16, "|3")])
+def test_a_narrow_chart_keeps_its_curve_and_drops_its_labels(width: int, first: str) -> None:
+    """Twelve columns are the least beside them."""
+    chart = Chart("x", symbols=Symbols.ASCII)
+    chart.show(series_of([1, 2, 3]))
+    row = chart.build_rows(width, 5)[1]
+
+    assert row.startswith(first)
+    assert ("3" in row) == (first == "|3")
+
+
+def test_the_axis_moves_only_when_its_room_is_used_up() -> None:
+    """An eighth is kept free; a run that goes on from an earlier step moves it back."""
+    chart, series = Chart("x", symbols=Symbols.ASCII), series_of(range(9))
+    ends = []
+    for x in (8, 9, 10, 11, 12, 5, 4):
+        series.add(x, x)
+        chart.show(series)
+        ends.append(chart._x_end)
+
+    assert [9.0, 9.0, 11.25, 11.25, 13.5, 5.625, 5.625] == ends
+
+
+def test_another_series_gets_an_axis_of_its_own() -> None:
+    """Its first point is the left edge."""
+    chart = Chart("x")
+    chart.show(series_of(range(9)))
+    chart.show(series_of(range(8)))
+
+    assert 7 + 7 / 8 == chart._x_end
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("symbols", Symbols)
 @pytest.mark.parametrize(
@@ -265,8 +394,30 @@ def test_the_screen_follows_data_and_size() -> None:
         ("abcd", "aXXd", Region(1, 2, 2, 1)),
         ("│⡀│", "│⣿│", Region(1, 2, 1, 1)),
         ("日本", "日木", Region(0, 2, 4, 1)),
+        ("日本", "ab", Region(0, 2, 4, 1)),
+        ("ab", "日本語", Region(0, 2, 6, 1)),
+        ("日本語", "a", Region(0, 2, 6, 1)),
+        ("abc", "ab", Region(0, 2, 6, 1)),
+        ("", "a", Region(0, 2, 2, 1)),
     ],
 )
 def test_the_changed_span_of_a_row(before: str, after: str, expected: Region | None) -> None:
     """Only differing cells are repainted; rows with wide characters whole."""
     assert expected == changed_span(before, after, 2)
+
+
+@pytest.mark.parametrize(
+    ("char", "is_narrow"),
+    [
+        *(("~", True), ("\u02ff", True), ("\u0300", False)),
+        *(("\u200f", False), ("\u2010", True), ("\u2319", True), ("\u231a", False)),
+        *(("\u24ff", False), ("\u2500", True), ("\u25fc", True), ("\u25fd", False)),
+        *(("\u27ff", False), ("\u2800", True), ("\u28ff", True), ("\u2900", False)),
+    ],
+)
+def test_what_charts_are_drawn_with_is_known_to_be_narrow(char: str, *, is_narrow: bool) -> None:
+    """A row with any other character may have shifted, and is repainted whole."""
+    expected = Region(2, 0, 1, 1) if is_narrow else Region(0, 0, 6, 1)
+
+    assert expected == changed_span(f"a{char}b", f"a{char}c", 0)
+    assert expected == changed_span("abc", f"ab{char}", 0)

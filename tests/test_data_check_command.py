@@ -157,3 +157,82 @@ def test_a_model_without_chat_template_is_told_with_chat_data(tmp_path, capsys):
     code, out = checked(capsys, chats, "--model", base)
     assert code == 0
     assert "! the tokenizer has no chat template" in out
+
+
+def test_files_are_parted_by_an_empty_line(tmp_path, capsys):
+    """And so is what they have in common with the held-out rows, for each file that is sound."""
+    one, two = write_rows(tmp_path, pairs(5)), write_rows(tmp_path, pairs(5, start=50), "two.jsonl")
+    held_out = write_rows(tmp_path, pairs(1), "eval.jsonl")
+
+    code, out = checked(capsys, one, two, "--eval", held_out)
+
+    rows = out.splitlines()
+    starts = [number for number, row in enumerate(rows) if row.startswith("data ")]
+    assert code == 0
+    assert starts[0] == 0
+    assert [rows[number - 1] for number in starts[1:]] == ["", ""]
+    told = " ".join(out.split("ready for training\n\n")[-1].split())
+    assert told.startswith(f"! 1 of 1 rows of {held_out} are also in {one} (first: line 1,")
+    assert told.endswith(f"no row of {held_out} is in {two}")
+
+
+def test_held_out_rows_that_cannot_be_used_decide_the_code_too(tmp_path, capsys):
+    """The first file with a code has it; leaks are looked for in what can be read."""
+    good = write_rows(tmp_path, pairs(5))
+
+    code, out = checked(capsys, good, "--eval", tmp_path / "none.jsonl")
+    assert code == 66
+    assert "row" not in out.split("ready for training\n")[-1]
+
+    bad = write_rows(tmp_path, [{"prompt": "q", "chosen": "yes", "rejected": "no"}], "bad.jsonl")
+    assert checked(capsys, bad, "--eval", tmp_path / "none.jsonl")[0] == 65
+    assert checked(capsys, good, bad)[0] == 65
+
+
+def test_one_file_and_held_out_rows_are_a_document_with_both(tmp_path, capsys):
+    """So is a list of files without leaks to look for."""
+    good = write_rows(tmp_path, pairs(5))
+
+    both = json.loads(checked(capsys, good, "--eval", good, "--json")[1])
+    two = json.loads(checked(capsys, good, good, "--json")[1])
+    bad = json.loads(checked(capsys, good, "--eval", tmp_path / "none", "--json")[1])
+
+    assert (set(both), set(two)) == ({"files", "eval", "leaks"}, {"files"})
+    assert both["eval"] == both["files"][0] == two["files"][1]
+    assert both["leaks"][0]["exact"]["count"] == 5
+    assert (bad["eval"]["error"]["class"], bad["leaks"]) == ("no_input", [None])
+
+
+def test_a_person_who_waits_for_a_large_file_sees_progress(tmp_path, capsys, monkeypatch):
+    """At a terminal, on one line that is wiped at the end."""
+    path = write_rows(tmp_path, pairs(20_000))
+    size = path.stat().st_size
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr("tui.commands.data_check._SHOWN_FROM_BYTES", size)
+
+    run(["data", "check", str(path)])
+    shown = capsys.readouterr().err
+    assert "\r" in shown
+    assert " rows, " in shown
+    assert shown.endswith("\r\033[K")
+
+    monkeypatch.setattr("tui.commands.data_check._SHOWN_FROM_BYTES", size + 1)
+    run(["data", "check", str(path)])
+    assert capsys.readouterr().err == ""
+
+    monkeypatch.setattr("tui.commands.data_check._SHOWN_FROM_BYTES", size)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False)
+    run(["data", "check", str(path)])
+    assert capsys.readouterr().err == ""
+
+
+def test_rows_longer_than_asked_are_told_with_the_longest(tmp_path, capsys):
+    """Where it stands, and the length that was asked for."""
+    rows = [*pairs(9), {"prompt": "long " * 200, "completion": "a reply to learn from"}]
+    path = write_rows(tmp_path, rows)
+
+    _, out = checked(capsys, path, "--max-length", 64)
+    told = " ".join(out.split())
+
+    assert "line 10" in told
+    assert "64" in told

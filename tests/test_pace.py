@@ -177,6 +177,80 @@ def test_a_stopped_clock_draws_nothing() -> None:
     assert not asyncio.run(run())
 
 
+def test_a_new_clock_takes_the_place_of_the_old_one() -> None:
+    """The old one's beats would draw the new one's data."""
+
+    async def run() -> int:
+        app, drawn = PacedApp(), []
+        async with app.run_test() as pilot:
+            app.start_clock(200, lambda: None)
+            app.start_clock(1 / 3600, lambda: drawn.append(1))
+            await pilot.pause(0.2)
+            return len(drawn)
+
+    assert 0 == asyncio.run(run())
+
+
+def test_nobody_is_asked_where_there_is_no_terminal() -> None:
+    """Nothing would answer, and every frame would wait out its patience."""
+
+    async def run() -> list[bool]:
+        app = Counting(clock=Clock())
+        async with app.run_test() as pilot:
+            app.start_clock(1 / 3600, app.draw)
+            beats = []
+            for _ in range(3):
+                beats.append(app.beat())
+                await settled(pilot)
+            app._driver, real = None, app._driver
+            app.draw()
+            app.pace.frame_drawn()
+            app._ask(-1)
+            beats.append(app.pace.may_draw())
+            app._driver = real
+            return beats
+
+    assert [True, True, True, True] == asyncio.run(run())
+
+
+def test_what_nobody_waits_for_can_arrive_or_not_be_written() -> None:
+    """An answer without a question, and a frame without one, change nothing."""
+    pace = Pace(Clock())
+    pace.frame_arrived()
+    pace.nothing_written()
+
+    assert (True, True, False) == (pace.may_draw(), pace.asks, pace.is_behind)
+
+
+def test_answers_belong_to_the_oldest_open_question() -> None:
+    """The first of two late ones is later than the second."""
+    clock = Clock()
+    pace = Pace(clock)
+    pace.frame_drawn()
+    clock.now += PATIENCE_SECONDS
+    pace.may_draw()
+    pace.frame_drawn()
+    clock.now += 0.5
+    pace.frame_arrived()
+    late = pace.is_behind
+    pace.frame_arrived()
+
+    assert (True, False) == (late, pace.is_behind)
+
+
+def test_a_frame_that_wrote_nothing_leaves_no_open_question() -> None:
+    """The next answer is for the next question."""
+    clock = Clock()
+    pace = Pace(clock)
+    pace.frame_drawn()
+    pace.nothing_written()
+    clock.now += 100
+    pace.frame_drawn()
+    pace.frame_arrived()
+
+    assert not pace.is_behind
+
+
 LIVE_APP = """
 from textual.widgets import Static
 from tui.pace import PacedApp

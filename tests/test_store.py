@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui.store import MAX_BUCKETS, Column, Series
+from tui.store import LARGEST, MAX_BUCKETS, Column, Series
 
 
 def filled(*values: float) -> Series:
@@ -102,6 +102,80 @@ def test_a_resumed_run_replaces_what_it_repeats() -> None:
 def test_the_recent_mean_takes_only_the_newest_numbers() -> None:
     """NaN among the newest values is skipped."""
     assert 3.5 == filled(100, 3, math.nan, 4).mean_of_last(2)
+
+
+def test_buckets_merge_in_pairs_when_they_are_full() -> None:
+    """From then on each holds twice as many points, the open one too."""
+    series = filled(*[1.0] * (MAX_BUCKETS - 1))
+    counts = [series.num_buckets]
+    for x in range(MAX_BUCKETS - 1, MAX_BUCKETS + 3):
+        series.add(x, 1.0)
+        counts.append(series.num_buckets)
+
+    assert [511, 256, 257, 257, 258] == counts
+    assert (0, 514) == series.x_range
+
+
+def test_the_newest_values_are_kept_up_to_a_number() -> None:
+    """For the recent mean; older ones are only in the columns."""
+    series = Series(num_recent=3)
+    for x, value in enumerate([9.0, 1.0, 2.0, 3.0]):
+        series.add(x, value)
+
+    assert (3, 2.0, 2.5) == (series.num_recent, series.mean_of_last(10), series.mean_of_last(2))
+
+
+def test_a_value_at_the_limit_is_none() -> None:
+    """Sums of a bucket must not overflow."""
+    series = filled(LARGEST, -LARGEST, 5)
+
+    assert (2, 5) == (series.num_not_finite, series.last)
+
+
+def test_an_axis_that_ends_before_the_last_point_is_not_believed() -> None:
+    """No point is drawn outside."""
+    assert filled(1, 2, 3).columns(3) == filled(1, 2, 3).columns(3, x_end=1)
+
+
+def test_no_columns_are_none() -> None:
+    """A pane without room."""
+    assert ([], []) == (filled(1, 2).columns(0), filled(1, 2).columns(-3))
+
+
+def test_a_single_column_holds_everything() -> None:
+    """However wide the series is."""
+    assert [Column(1, 6, 3)] == filled(1, 2, 6).columns(1)
+
+
+def test_columns_on_a_log_axis_hold_logarithms() -> None:
+    """Of the mean, and of a minimum that has one; what is not above zero is a gap."""
+    assert [Column(0, 0, 0), Column(1, 1, 1), Column(2, 2, 2)] == filled(1, 10, 100).columns(
+        3, log=True
+    )
+    assert [None, Column(0, 0, 0)] == filled(0, 1).columns(2, log=True)
+    doubled = filled(*[1.0, 99.0] * (MAX_BUCKETS // 2)).columns(1, log=True)
+    assert [Column(0, math.log10(99), pytest.approx(math.log10(50)))] == doubled
+    merged = filled(*[-100.0, 300.0] * (MAX_BUCKETS // 2))
+    assert [Column(2, math.log10(300), 2)] == merged.columns(1, log=True)
+
+
+def test_a_point_between_two_columns_is_drawn_once() -> None:
+    """A bucket across an edge goes to the side of its middle."""
+    series = Series()
+    for x in range(MAX_BUCKETS):
+        series.add(x, 9.0 if x == 255 else 1.0)
+    highs = [column.high if column else None for column in series.columns(3)]
+
+    assert [1, 9, 1] == highs
+
+
+def test_what_a_resumed_run_repeats_leaves_what_came_before() -> None:
+    """The bucket in which it starts ends there."""
+    series = filled(*range(2 * MAX_BUCKETS))
+    series.add(102, 5.0)
+
+    assert ((0, 102), 27) == (series.x_range, series.num_buckets)
+    assert [Column(100, 103, 101.5), Column(5, 103, 82.2)] == series.columns(103)[-2:]
 
 
 @pytest.mark.parametrize("x", [math.nan, math.inf, -math.inf])

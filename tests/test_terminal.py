@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 import unicodedata
@@ -10,7 +11,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui.terminal import Colours, Symbols, clean, decide, num_cells, prepare_environment
+from profiles.quantities import (
+    bytes_text,
+    count_text,
+    duration_text,
+    percent_text,
+    short_text,
+    value_text,
+)
+from tui.terminal import (
+    Colours,
+    Symbols,
+    clean,
+    decide,
+    harmless,
+    harmless_lines,
+    look_at_terminal,
+    num_cells,
+    prepare_environment,
+    write_ascii,
+)
 
 
 def colours(**environ: str) -> Colours:
@@ -29,6 +49,11 @@ def symbols(encoding: str = "utf-8", **environ: str) -> Symbols:
         ({"TERM": "xterm-256color"}, Colours.MANY),
         ({"TERM": "xterm-256color", "COLORTERM": "truecolor"}, Colours.TRUE),
         ({"TERM": "xterm-direct"}, Colours.TRUE),
+        ({"TERM": "xterm-truecolor"}, Colours.TRUE),
+        ({"TERM": "screen", "COLORTERM": "24BIT"}, Colours.TRUE),
+        ({"TERM": "screen", "COLORTERM": "yes"}, Colours.SIXTEEN),
+        ({"TERM": "XTERM-DIRECT"}, Colours.TRUE),
+        ({"TERM": "DUMB"}, Colours.NONE),
         ({"TERM": "screen"}, Colours.SIXTEEN),
         ({"TERM": "linux"}, Colours.SIXTEEN),
         ({"TERM": "dumb", "COLORTERM": "truecolor"}, Colours.NONE),
@@ -51,7 +76,10 @@ def test_colours(environ: dict[str, str], expected: Colours) -> None:
         ({"TERM": "xterm"}, "latin-1", Symbols.ASCII),
         ({"TERM": "xterm", "LC_ALL": "C"}, "utf-8", Symbols.ASCII),
         ({"TERM": "xterm", "LC_ALL": "C.UTF-8"}, "utf-8", Symbols.BRAILLE),
+        ({"TERM": "xterm", "LC_ALL": "de_DE.utf8"}, "utf_8", Symbols.BRAILLE),
         ({"TERM": "xterm", "TUNEDECK_SYMBOLS": "block"}, "utf-8", Symbols.BLOCK),
+        ({"TERM": "xterm", "TUNEDECK_SYMBOLS": "ASCII"}, "utf-8", Symbols.ASCII),
+        ({"TERM": "linux", "TUNEDECK_SYMBOLS": "braille"}, "latin-1", Symbols.BRAILLE),
         ({"TERM": "xterm", "TUNEDECK_SYMBOLS": "nonsense"}, "utf-8", Symbols.BRAILLE),
     ],
 )
@@ -83,6 +111,7 @@ def test_plain_without_a_real_terminal(
         ({"SSH_CONNECTION": "10.0.0.1 1 10.0.0.2 22"}, (True, 1)),
         ({"SSH_TTY": "/dev/pts/1", "TMUX": "/tmp/tmux-0/default,1,0"}, (True, 1)),  # noqa: S108
         ({"STY": "1.pts-0"}, (False, 4)),
+        ({"SSH_CLIENT": "10.0.0.1 1 22"}, (True, 1)),
     ],
 )
 def test_where_the_person_sits(environ: dict[str, str], expected: tuple[bool, int]) -> None:
@@ -97,6 +126,7 @@ def test_where_the_person_sits(environ: dict[str, str], expected: tuple[bool, in
     [
         ({"TERM": "xterm-256color"}, "textual-dark"),
         ({"TERM": "screen"}, "ansi-dark"),
+        ({"TERM": "xterm-direct"}, "textual-dark"),
         ({"TERM": "xterm-256color", "NO_COLOR": "1"}, "ansi-dark"),
     ],
 )
@@ -179,6 +209,68 @@ def test_clean_cuts_by_cells(text: str, limit: int, expected: str) -> None:
     assert expected == clean(text, limit)
 
 
+def test_a_line_keeps_its_spaces_and_loses_its_codes() -> None:
+    """Each character that cannot be printed becomes one blank, so columns stay aligned."""
+    assert harmless("  a\tb\x1b[2J c") == "  a b [2J c"
+    assert harmless_lines("a\x07\n  b\r\n") == "a \n  b \n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("abc", 3), ("naïve", 5), ("日本", 4), ("\uff46", 2), ("e\u0301", 2), ("", 0)],
+)
+def test_the_width_of_a_text(text: str, expected: int) -> None:
+    """Wide and full-width characters take two cells."""
+    assert expected == num_cells(text)
+
+
+def test_a_terminal_without_utf8_is_sent_a_question_mark_for_each_cell() -> None:
+    """Columns stay where they are; what is no stream of ours is left alone."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    write_ascii(stream)
+    stream.write("naïve 日本")
+    stream.flush()
+    write_ascii(None)
+
+    assert b"na?ve ????" == stream.buffer.getvalue()
+
+
+class Stream:
+    """A stream that is a terminal, or is not."""
+
+    encoding = "utf-8"
+
+    def __init__(self, *, is_tty: bool) -> None:
+        self._is_tty = is_tty
+
+    def isatty(self) -> bool:
+        """As Python asks."""
+        return self._is_tty
+
+
+@pytest.mark.parametrize("missing", [None, "stdin", "stdout", "stderr"])
+def test_a_screen_needs_all_three_streams(monkeypatch, missing: str | None) -> None:
+    """Keys are read from one, the screen is drawn on another, data goes to the third."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.delenv("COLORTERM", raising=False)
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, Stream(is_tty=name != missing))
+    found = look_at_terminal()
+
+    assert (missing is None) == found.interactive
+    assert (Colours.MANY if missing is None else Colours.NONE) == found.colours
+
+
+def test_a_stream_that_is_closed_is_no_terminal(monkeypatch) -> None:
+    """Python has None in its place; without an encoding only ASCII is safe."""
+    monkeypatch.setattr(sys, "stdin", None)
+    monkeypatch.setattr(sys, "stdout", None)
+    found = look_at_terminal()
+
+    assert (False, Symbols.ASCII, False) == (found.interactive, found.symbols, found.unicode)
+
+
 ANYTHING = st.text(
     st.characters() | st.sampled_from("\x1b[]\x07\x9b\x9c\u202e;m0\\P\n"), max_size=400
 )
@@ -199,3 +291,135 @@ def test_clean_lets_nothing_through(text: str, limit: int) -> None:
 def test_clean_is_settled_after_one_pass(text: str) -> None:
     """Cleaning cannot put together a sequence out of the pieces it left."""
     assert clean(text) == clean(clean(text))
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (None, "unknown"),
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (1024**2 - 1, "1.0 MiB"),
+        (18.4 * 1024**3, "18.4 GiB"),
+        (-(1024**3), "-1.0 GiB"),
+        (5000 * 1024**4, "5000.0 TiB"),
+        (1023.4, "1023 B"),
+        (1023.6, "1.0 KiB"),
+        (1023.9 * 1024, "1023.9 KiB"),
+        (1023.96 * 1024, "1.0 MiB"),
+        (1023.9 * 1024**3, "1023.9 GiB"),
+        (float("inf"), "unknown"),
+        (float("nan"), "unknown"),
+    ],
+)
+def test_bytes_text(number: float | None, expected: str) -> None:
+    """Binary units with one decimal, never 1024.0 of one."""
+    assert expected == bytes_text(number)
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        *((None, "unknown"), (float("inf"), "unknown"), (0, "0"), (999, "999"), (999.6, "1 000")),
+        *((12400, "12 400"), (-1234567, "-1 234 567")),
+    ],
+)
+def test_count_text(number: float | None, expected: str) -> None:
+    """Groups of three, parted by a plain space."""
+    assert expected == count_text(number)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (None, "unknown"),
+        (0, "0 s"),
+        (0.352, "0.35 s"),
+        (0.9949, "0.99 s"),
+        (0.995, "1 s"),
+        (42, "42 s"),
+        (59.4, "59 s"),
+        (59.6, "1 m 0 s"),
+        (303, "5 m 3 s"),
+        (3599.4, "59 m 59 s"),
+        (3599.7, "1 h 0 m"),
+        (4320, "1 h 12 m"),
+        (7199, "2 h 0 m"),
+        (86340, "23 h 59 m"),
+        (86399, "1 d 0 h"),
+        (273600, "3 d 4 h"),
+        (-42, "-42 s"),
+        (-0.5, "-0.5 s"),
+        (-90, "-1 m 30 s"),
+        (-4320, "-1 h 12 m"),
+        (-273600, "-3 d 4 h"),
+        (float("inf"), "unknown"),
+    ],
+)
+def test_duration_text(seconds: float | None, expected: str) -> None:
+    """Two units at most, and no 60 of the smaller one."""
+    assert expected == duration_text(seconds)
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [
+        (None, "unknown"),
+        (0, "0 %"),
+        (0.004, "<1 %"),
+        (0.006, "1 %"),
+        (-0.3, "-30 %"),
+        (0.31, "31 %"),
+        (0.994, "99 %"),
+        (0.995, ">99 %"),
+        (0.999, ">99 %"),
+        (1, "100 %"),
+        (float("nan"), "unknown"),
+        (1.2, "120 %"),
+    ],
+)
+def test_percent_text(share: float | None, expected: str) -> None:
+    """Nearly nothing and nearly all are not rounded away."""
+    assert expected == percent_text(share)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, "unknown"),
+        (2.3149, "2.31"),
+        (0.000125, "0.000125"),
+        (11840.2, "11 840"),
+        (999.4, "999"),
+        (1000.0, "1 000"),
+        (-2000.0, "-2 000"),
+        (1e9, "1e+09"),
+        (3e12, "3e+12"),
+        (float("inf"), "unknown"),
+    ],
+)
+def test_value_text(value: float | None, expected: str) -> None:
+    """Three figures, thousands grouped."""
+    assert expected == value_text(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (2.3149, "2.31"),
+        (999.96, "1k"),
+        (998.9, "999"),
+        (1000, "1k"),
+        (11840, "11.8k"),
+        (1e6, "1M"),
+        (-3.2e6, "-3.2M"),
+        (998.9e6, "999M"),
+        (1e9, "1.0e+09"),
+        (1e-5, "1e-05"),
+        (4e11, "4.0e+11"),
+    ],
+)
+def test_short_text(value: float, expected: str) -> None:
+    """Axis labels stay narrow."""
+    assert expected == short_text(value)

@@ -1,0 +1,259 @@
+"""What each command line means: which command is called, and with which answers."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+from profiles.errors import ExitCode, UserError
+from tui import main
+from tui.commands import checks, comparison, data_check, demo, doctor, probe, profile, runs, start
+from tui.commands import recommend as recommend_command
+from tui.commands import run as run_command
+from tui.commands.data_check import Asked as DataAsked
+from tui.commands.recommend import Asked, Request
+
+COMMANDS = (
+    *((start, "start"), (probe, "probe"), (run_command, "run"), (runs, "runs"), (runs, "watch")),
+    *((runs, "ask"), (runs, "resume"), (runs, "logs"), (profile, "profile"), (demo, "demo")),
+    *((doctor, "doctor"), (data_check, "check"), (checks, "model"), (checks, "recipe")),
+    *((recommend_command, "recommend"), (comparison, "compare")),
+)
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """Every command only notes that it was called, and gives a code of its own."""
+    calls = []
+    for module, name in COMMANDS:
+        real = inspect.signature(getattr(module, name))
+
+        def note(*args, _name=name, _real=real, **kwargs):
+            bound = _real.bind(*args, **kwargs)
+            bound.apply_defaults()
+            calls.append((_name, dict(bound.arguments)))
+            return 7
+
+        monkeypatch.setattr(module, name, note)
+    return calls
+
+
+RUN = {
+    "path": Path("r.toml"),
+    "changes": (),
+    "follow": False,
+    "dry_run": False,
+    "share": False,
+    "allow_changed": False,
+    "allow_outside": False,
+}
+RESUME = {"text": None, "follow": False, "share": False, "allow_changed": False}
+PROFILE = {"text": None, "as_json": False, "markdown": None, "apply": (), "out": None}
+
+
+def request(**changes):
+    """A request for a model alone."""
+    return Request(**({"model": "m", "data": None, "gpu": None, "asked": Asked()} | changes))
+
+
+def checked(files=("a",), held_out=None, *, as_json=False, **changes):
+    """A check of data."""
+    asked = DataAsked(**changes)
+    return {"files": files, "held_out": held_out, "asked": asked, "as_json": as_json}
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "arguments"),
+    [
+        ("", "start", {"version": False}),
+        ("--version", "start", {"version": True}),
+        ("probe", "probe", {"as_json": False}),
+        ("probe --json", "probe", {"as_json": True}),
+        ("run r.toml", "run", RUN),
+        (
+            "run r.toml --set a=1 --set b=2 --follow",
+            "run",
+            RUN | {"changes": ("a=1", "b=2"), "follow": True},
+        ),
+        ("run r.toml --dry-run --share", "run", RUN | {"dry_run": True, "share": True}),
+        (
+            "run r.toml --allow-changed --allow-outside",
+            "run",
+            RUN | {"allow_changed": True, "allow_outside": True},
+        ),
+        ("runs", "runs", {"as_json": False}),
+        ("runs --json", "runs", {"as_json": True}),
+        ("watch", "watch", {"text": None, "plain": False, "as_json": False}),
+        ("watch x --plain", "watch", {"text": "x", "plain": True, "as_json": False}),
+        ("watch --json", "watch", {"text": None, "plain": False, "as_json": True}),
+        ("stop x", "ask", {"text": "x", "verb": "stop"}),
+        ("stop x --now", "ask", {"text": "x", "verb": "stop_now"}),
+        ("pause", "ask", {"text": None, "verb": "pause"}),
+        ("checkpoint x", "ask", {"text": "x", "verb": "checkpoint"}),
+        ("resume", "resume", RESUME),
+        (
+            "resume x --follow --share --allow-changed",
+            "resume",
+            {"text": "x", "follow": True, "share": True, "allow_changed": True},
+        ),
+        ("logs", "logs", {"text": None, "num_lines": 40}),
+        ("logs x -n 3", "logs", {"text": "x", "num_lines": 3}),
+        ("profile", "profile", PROFILE),
+        (
+            "profile x --json --md r.md",
+            "profile",
+            PROFILE | {"text": "x", "as_json": True, "markdown": Path("r.md")},
+        ),
+        (
+            "profile --apply B01 --apply B02 --out r.toml",
+            "profile",
+            PROFILE | {"apply": ("B01", "B02"), "out": Path("r.toml")},
+        ),
+        ("logs -n 1", "logs", {"text": None, "num_lines": 1}),
+        ("data check a --max-length 1", "check", checked(max_length=1)),
+        ("demo", "demo", {}),
+        ("doctor", "doctor", {}),
+        ("data check a", "check", checked()),
+        ("data check a b --eval c --json", "check", checked(("a", "b"), "c", as_json=True)),
+        (
+            "data check a --format text --model m --max-length 9 --on-bad skip",
+            "check",
+            checked(data_format="text", model="m", max_length=9, on_bad="skip"),
+        ),
+        ("model show m", "model", {"text": "m", "as_json": False}),
+        ("model show m --json", "model", {"text": "m", "as_json": True}),
+        ("recipe check r.toml", "recipe", {"file": Path("r.toml"), "changes": ()}),
+        ("recipe check r.toml --set a=1", "recipe", {"file": Path("r.toml"), "changes": ("a=1",)}),
+        ("recommend --model m", "recommend", {"request": request()}),
+        (
+            "recommend --model m --data d --gpu T4 --price 2 --save r.toml",
+            "recommend",
+            {"request": request(data="d", gpu="T4", prices=(2.0,), save=Path("r.toml"))},
+        ),
+        (
+            "recommend --model m --explain --rehearse --json",
+            "recommend",
+            {"request": request(explain=True, rehearse=True, as_json=True)},
+        ),
+        (
+            "recommend --model m --task classify --complexity low --critical --no-value --quality",
+            "recommend",
+            {
+                "request": request(
+                    asked=Asked(
+                        task="classify", complexity="low", critical=True, value=False, quality=True
+                    )
+                )
+            },
+        ),
+        (
+            "recommend --model m --not-critical --value --no-quality --seq 512 --batch 8",
+            "recommend",
+            {
+                "request": request(
+                    asked=Asked(
+                        critical=False, value=True, quality=False, seq_len=512, effective_batch=8
+                    )
+                )
+            },
+        ),
+        (
+            "recommend --model m --seq-len 64",
+            "recommend",
+            {"request": request(asked=Asked(seq_len=64))},
+        ),
+        (
+            "recommend --model m --compare T4 L4 --price 1 --price 2",
+            "compare",
+            {"request": request(prices=(1.0, 2.0)), "machines": ("T4", "L4"), "compare": True},
+        ),
+        (
+            "recommend --model m T4",
+            "compare",
+            {"request": request(), "machines": ("T4",), "compare": False},
+        ),
+    ],
+)
+def test_a_command_line_calls_one_command(called, line, name, arguments):
+    """Its code is the command's."""
+    assert main.run(line.split()) == 7
+
+    assert called == [(name, arguments)]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("logs -n 0", "not in the range"),
+        ("data check", "Missing argument 'FILE...'"),
+        ("data check a --max-length 0", "not in the range"),
+        ("data check a --on-bad never", "is not one of 'error', 'skip'"),
+        ("recommend", "Missing option '--model'"),
+        ("recommend --model m --complexity none", "is not one of 'low', 'medium', 'high'"),
+        ("recommend --model m --price x", "is not a valid float"),
+        ("run", "Missing argument 'RECIPE'"),
+        ("nonsense", "No such command 'nonsense'"),
+    ],
+)
+def test_a_wrong_command_line_is_refused_before_any_command(called, capsys, line, words):
+    """Exit code 2, on stderr."""
+    assert main.run(line.split()) == 2
+
+    said = capsys.readouterr()
+    assert (called, said.out) == ([], "")
+    assert words in said.err
+
+
+def test_the_meaning_of_json_keys_needs_no_model(called, capsys):
+    """It is printed before anything else is looked at."""
+    assert main.run(["recommend", "--json-keys"]) == 0
+
+    assert called == []
+    assert capsys.readouterr().out.startswith("advisor recommend --json\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(KeyboardInterrupt(), 130), (EOFError(), 130)],
+)
+def test_an_end_by_the_person_is_no_traceback(monkeypatch, error, code):
+    """As shells count an interrupt."""
+
+    def end(**_options):
+        raise error
+
+    monkeypatch.setattr(probe, "probe", end)
+
+    assert main.run(["probe"]) == code
+
+
+def test_an_error_is_told_in_four_parts_and_as_json_where_asked(monkeypatch, capsys):
+    """JSON on stdout, words on stderr; the code is the error's."""
+
+    def fail(**_options):
+        raise UserError("what", why="why", do="do", where="where", code=ExitCode.NO_INPUT)
+
+    monkeypatch.setattr(probe, "probe", fail)
+
+    assert main.run(["probe"]) == 66
+    plain = capsys.readouterr()
+    assert (plain.out, plain.err.splitlines()[0]) == ("", "error: what")
+
+    assert main.run(["probe", "--json"]) == 66
+    told = capsys.readouterr()
+    assert '"error"' in told.out
+    assert told.err == plain.err
+
+
+def test_our_own_mistakes_keep_their_traceback(monkeypatch):
+    """They are no usage errors."""
+
+    def fail(**_options):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(probe, "probe", fail)
+
+    with pytest.raises(ZeroDivisionError):
+        main.run(["probe"])

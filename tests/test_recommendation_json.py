@@ -1,0 +1,287 @@
+"""The JSON for scripts, from made-up answers: every key holds its own value."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from known import HOST
+from made_up import alternative, estimate, fit, pick, plan, recommendation, unlock
+
+from profiles.facts import GIB
+from tui.pages import facts_json
+from tui.pages import recommendation_json as page
+from tui.plain import jsonable
+
+PLAN = {
+    "method": "lora",
+    "seq_len": 2048,
+    "micro_batch": 2,
+    "accumulation": 8,
+    "effective_batch": 16,
+    "num_gpus": 1,
+    "strategy": "single",
+    "offload": "",
+    "rank": 8,
+    "alpha": 16,
+    "dropout": 0.05,
+    "targets": ["q_proj", "v_proj"],
+    "base_bits": 16,
+    "optimizer": "adamw",
+    "precision": "bf16",
+    "checkpointing": True,
+    "loss": "chunked",
+    "packing": False,
+    "settings": {"rank": 8, "alpha": 16, "dropout": 0.05, "targets": ["q_proj", "v_proj"]},
+}
+MEMORY = {
+    "level": 1,
+    "origin": "predicted",
+    "free_bytes": 24 * GIB,
+    "low_bytes": 10 * GIB,
+    "expected_bytes": 12 * GIB,
+    "high_bytes": 16 * GIB,
+    "allocated_bytes": 11 * GIB,
+    "fragmentation_bytes": 101,
+    "context_bytes": 102,
+    "communication_bytes": 103,
+    "peak": {"moment": "optimizer_step", "place": "adam"},
+    "moments": [
+        {
+            "moment": "forward",
+            "place": "loss",
+            "bytes": 3 * GIB,
+            "components": {"weights": 2 * GIB, "activations": GIB},
+        },
+        {
+            "moment": "optimizer_step",
+            "place": "adam",
+            "bytes": 11 * GIB,
+            "components": {"weights": 7 * GIB, "optimizer": 4 * GIB},
+        },
+    ],
+}
+SPEED = {
+    "origin": "predicted",
+    "low_tokens_per_second": 800.0,
+    "tokens_per_second": 1000.0,
+    "high_tokens_per_second": 1300.0,
+    "real_tokens_per_second": 700.0,
+    "step_seconds": 1.5,
+    "rough": False,
+}
+
+
+def of(found, rehearsed=None, price=None):
+    """The document as a script reads it."""
+    return jsonable(page.document(found, rehearsed, price=price))
+
+
+def test_what_is_recommended():
+    """The plan, where it comes from, what it takes and what it costs."""
+    assert of(recommendation(), price=2.0)["recommended"] == {
+        "rung": "lora",
+        "name": "LoRA",
+        "fits": True,
+        "runs": True,
+        "why": "the tree ends at: the leaf",
+        "why_not_above": None,
+        "learning_rate": 2e-4,
+        "epochs": 3.0,
+        "plan": PLAN,
+        "settings": [{"name": "epochs", "value": "3", "reason": "usual"}],
+        "memory": MEMORY,
+        "ram": {"need_bytes": 201, "free_bytes": 202},
+        "speed": SPEED,
+        "hours": 2.5,
+        "price_per_hour": 2.0,
+        "cost": 5.0,
+        "disk_bytes": 301,
+    }
+
+
+def test_the_recipe_that_is_saved():
+    """Its own plan, rate and time; the data's epochs."""
+    found = of(recommendation(runnable=pick(fit=fit(plan=plan(rank=4), speed=None))), price=2.0)
+
+    assert found["recipe"] == {
+        "rung": "qlora",
+        "name": "QLoRA 4-bit",
+        "why": "no builder",
+        "learning_rate": 1e-4,
+        "epochs": 3.0,
+        "plan": PLAN | {"rank": 4, "settings": PLAN["settings"] | {"rank": 4}},
+        "settings": [{"name": "rank", "value": "4", "reason": "small"}],
+        "memory": MEMORY,
+        "ram": {"need_bytes": 201, "free_bytes": 202},
+        "speed": None,
+        "hours": 5.0,
+        "price_per_hour": 2.0,
+        "cost": 10.0,
+        "disk_bytes": 302,
+    }
+    assert of(recommendation())["recipe"]["why"] is None
+
+
+def test_everything_beside_what_is_recommended():
+    """The facts it was made from, the wishes with their origins, the path."""
+    given = recommendation()
+    found = of(given)
+    del found["recommended"], found["recipe"], found["alternatives"]
+
+    assert found == {
+        "schema": 2,
+        "model": jsonable(facts_json.model(given.model)),
+        "machine": jsonable(facts_json.machine(given.machine)),
+        "data": jsonable(facts_json.data(given.dataset)),
+        "wishes": {
+            "task": {"value": "sft", "origin": "default"},
+            "complexity": {"value": "high", "origin": "user"},
+            "critical": {"value": False, "origin": "default"},
+            "value": {"value": True, "origin": "default"},
+            "quality": {"value": True, "origin": "user"},
+            "seq_len": {"value": 512, "origin": "user"},
+            "effective_batch": None,
+        },
+        "rehearsal": None,
+        "path": [
+            {"question": "one?", "answer": "yes", "origin": "user", "evidence": "you said so"},
+            {"question": "two?", "answer": "no", "origin": "measured", "evidence": "a probe"},
+        ],
+        "leaf": "the leaf",
+        "warnings": ["look out"],
+    }
+
+
+def test_the_alternatives():
+    """Each with what would unlock it; the chosen one is marked."""
+    rows = (
+        alternative(
+            "full",
+            fit=fit(plan=plan(num_gpus=4, strategy="fsdp"), speed=None),
+            fits=False,
+            possible=False,
+            runs=False,
+            hours=None,
+            why_not="too large",
+            unlocks=(unlock(),),
+        ),
+        alternative("lora"),
+    )
+    first, second = of(recommendation(alternatives=rows))["alternatives"]
+
+    assert first == {
+        "rung": "full",
+        "name": "full fine-tuning",
+        "chosen": False,
+        "fits": False,
+        "possible": False,
+        "runs": False,
+        "low_bytes": 10 * GIB,
+        "expected_bytes": 12 * GIB,
+        "high_bytes": 16 * GIB,
+        "num_gpus": 4,
+        "strategy": "fsdp",
+        "tokens_per_second": None,
+        "hours": None,
+        "why_not": "too large",
+        "unlocks": [{"kind": "gpus", "value": 3, "words": "3 more GPUs"}],
+    }
+    assert {k: second[k] for k in ("chosen", "fits", "tokens_per_second", "hours", "why_not")} == {
+        "chosen": True,
+        "fits": True,
+        "tokens_per_second": 1000.0,
+        "hours": 2.5,
+        "why_not": None,
+    }
+
+
+def test_where_nothing_fits():
+    """What comes nearest, and why; no recipe, no data."""
+    found = of(
+        recommendation(
+            rung=None, runnable=None, runs=False, dataset=None, detour="too large", above="above"
+        )
+    )
+    best = found["recommended"]
+
+    assert (best["rung"], best["name"], best["fits"], best["runs"]) == (None, None, False, False)
+    assert (best["why"], best["why_not_above"], best["cost"]) == ("too large", "above", None)
+    assert (found["recipe"], found["data"]) == (None, None)
+
+
+@pytest.mark.parametrize("price", [None, 2.0])
+@pytest.mark.parametrize("hours", [None, 2.5])
+def test_a_cost_needs_a_price_and_a_time(price, hours):
+    """Without one of them it is unknown, not nothing."""
+    best = of(recommendation(hours=hours), price=price)["recommended"]
+
+    assert (best["cost"] is None) == (price is None or hours is None)
+
+
+def rehearsed(**changes):
+    """A rehearsal of the plan, a little above the formula."""
+    values = {
+        "plan": plan(),
+        "formula": SimpleNamespace(allocated_bytes=1000),
+        "formula_moments": {"forward": 400},
+        "moments": {"forward": 410, "optimizer_step": 900},
+        "peak_bytes": 1250,
+        "divided": False,
+        "seconds": 7.5,
+        "winner": "optimizer_step",
+        "on_device": lambda _memory: (1100, 24 * GIB),
+    }
+    return SimpleNamespace(**(values | changes))
+
+
+def test_machines_beside_each_other():
+    """A row for each, of its own numbers; why not more, or why nothing."""
+    row = SimpleNamespace(
+        machine="8x H100",
+        rung="lora",
+        method="LoRA",
+        runs=True,
+        num_gpus=8,
+        peak_bytes=1,
+        free_bytes=2,
+        tokens_per_second=3.0,
+        hours=4.0,
+        price_per_hour=5.0,
+        cost=20.0,
+    )
+    none = SimpleNamespace(**(vars(row) | {"rung": None, "runs": False}))
+    first = recommendation(
+        above="not more",
+        detour="left",
+        machine=replace(HOST, num_nodes=2),
+        fit=fit(plan=plan(strategy="fsdp"), memory=estimate(high_bytes=77)),
+    )
+    found = jsonable(page.comparison([first, recommendation(detour="too large")], [row, none]))
+
+    assert found["schema"] == 2
+    assert found["model"] == jsonable(facts_json.model(first.model))
+    assert found["data"] == jsonable(facts_json.data(first.dataset))
+    assert found["machines"][0] == {
+        "machine": "8x H100",
+        "num_nodes": 2,
+        "rung": "lora",
+        "name": "LoRA",
+        "fits": True,
+        "runs": True,
+        "num_gpus": 8,
+        "strategy": "fsdp",
+        "peak_bytes": 1,
+        "peak_high_bytes": 77,
+        "free_bytes": 2,
+        "tokens_per_second": 3.0,
+        "hours": 4.0,
+        "price_per_hour": 5.0,
+        "cost": 20.0,
+        "why_not_above": "not more",
+    }
+    second = found["machines"][1]
+    assert (second["fits"], second["runs"], second["why_not_above"]) == (False, False, "too large")
+    unread = jsonable(page.comparison([recommendation(dataset=None)], [row]))
+    assert (unread["data"], unread["machines"][0]["why_not_above"]) == (None, None)
