@@ -164,7 +164,7 @@ FAULTS = {
     ),
     27: fault(
         "torchrun's port taken",
-        "engines::several_devices_are_started_by_torchrun",
+        "worker_command::several_devices_are_started_by_torchrun",
         "launch::a_run_listens_on_no_port",
     ),
     28: fault(

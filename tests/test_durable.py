@@ -296,7 +296,8 @@ def writes_in(path):
 def _writes(call, place):
     modes = [a for a in call.args[place : place + 1] if isinstance(a, ast.Constant)]
     modes += [k.value for k in call.keywords if k.arg == "mode"]
-    return any(set("wax+") & set(str(mode.value)) for mode in modes)
+    texts = [set(str(mode.value)) for mode in modes]
+    return any(text <= set("rwxabt+") and text & set("wax+") for text in texts)
 
 
 def _is_path_method(call):

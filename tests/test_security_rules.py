@@ -167,7 +167,7 @@ RULES = {
         OUR_CODE,
         "launch::a_run_listens_on_no_port",
         "security_processes::training_needs_no_network",
-        "engines::several_devices_are_started_by_torchrun",
+        "worker_command::several_devices_are_started_by_torchrun",
         limit="several processes on one machine meet on a free port of localhost: torchrun's own "
         "rendezvous, for which it has no other transport",
     ),

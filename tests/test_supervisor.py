@@ -24,12 +24,12 @@ from profiles.runs.state import State, status
 from runner.supervision import (
     console,
     control,
-    engines,
     escalation,
     launch,
     leftovers,
     outcome,
     supervisor,
+    worker_command,
 )
 from runner.supervision.outcome import Ended
 
@@ -64,7 +64,7 @@ def supervised(run, monkeypatch):
 
     def start(num_steps=1000, *habits):
         argv = [sys.executable, str(DOUBLE), str(run.path), str(num_steps), *habits]
-        monkeypatch.setattr(engines, "worker_argv", lambda _: argv)
+        monkeypatch.setattr(worker_command, "worker_argv", lambda _: argv)
         pid = os.fork()
         if pid == 0:
             os.setsid()
@@ -481,7 +481,7 @@ def test_a_worker_that_ends_with_zero_too_early_is_stopped_not_finished(run, sup
 
 def test_a_worker_that_cannot_be_started_is_told(run, monkeypatch):
     """No process, a reason, and an exit code."""
-    monkeypatch.setattr(engines, "worker_argv", lambda _: ["/nowhere/python"])
+    monkeypatch.setattr(worker_command, "worker_argv", lambda _: ["/nowhere/python"])
 
     supervisor.Supervisor(run).supervise()
 
