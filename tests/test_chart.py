@@ -261,6 +261,15 @@ def test_the_smallest_chart_shows_the_value() -> None:
     assert ["+ 0.881 -+", "|...'''' |", "+--------+"] == chart.build_rows(10, 3)
 
 
+def test_a_frame_needs_three_cells_each_way() -> None:
+    """Below that there is the headline alone."""
+    chart = Chart("loss", symbols=Symbols.ASCII)
+    chart.show(series_of([1, 2]))
+
+    assert ["+-+", "|'|", "+-+"] == chart.build_rows(3, 3)
+    assert [["2"], ["2"]] == [chart.build_rows(2, 3), chart.build_rows(3, 2)]
+
+
 def test_a_constant_series_is_a_level_line_in_the_middle() -> None:
     """Without a range there is no division by zero, and the line is not on the edge."""
     chart = Chart("x", symbols=Symbols.BLOCK)

@@ -129,6 +129,13 @@ def test_the_whole_way(whole, capsys, home):
     assert (rundir.home() / "demo").stat().st_mode & 0o077 == 0
 
 
+def test_the_demo_can_be_done_again(whole, maker):
+    """In the same folder, with the same base model."""
+    assert [whole(0)[0], whole(0)[0]] == [0, 0]
+
+    assert len(maker.commands) == 1
+
+
 def test_a_training_that_fails_has_no_report(whole, capsys):
     """The code is that of the run."""
     code, _ = whole(70)

@@ -11,6 +11,7 @@ from plans import made as plan_made
 
 from advisor.cost import memory as cost
 from advisor.cost import sharding, weights
+from advisor.graph.network import network
 from advisor.tape import Size
 from profiles.facts import GIB
 from profiles.quantities import bytes_text, count_text
@@ -139,7 +140,7 @@ def ingredients(base, **changes):
 def test_what_a_lora_plan_is_made_from():
     """Frozen weights in 16 bits, trained ones in 32, their gradients and states."""
     base = model("qwen2.5-0.5b")
-    made, found = ingredients(base, checkpointing=True)
+    made, found = ingredients(base, checkpointing=True, micro_batch=2)
     trained = weights.trained_params(base, made)
     states, _ = weights.optimizer_bytes(base, made)
 
@@ -147,12 +148,20 @@ def test_what_a_lora_plan_is_made_from():
     assert found["trained"] == (f"{count_text(trained)} weights", "fp32")
     assert found["gradients"] == (bytes_text(4 * trained), "4 B a weight")
     assert found["optimizer"] == (bytes_text(states), "adamw, 8 B a trained weight")
-    assert found["a layer"][1].startswith("a token leaves in each of 24 layers")
+    (layers,) = network(base, made).layers
+    pairs = layers.profile.saved.per_pair
+    assert found["a layer"] == (
+        f"{layers.profile.saved.per_token:,.0f} B".replace(",", " "),
+        f"a token leaves in each of 24 layers, {pairs:.0f} B a pair of tokens",
+    )
+    assert pairs > 0
     assert found["recomputed"] == (
         f"{2 * 896:,} B".replace(",", " "),
         "is kept of a token instead: layers are computed again",
     )
     assert not {"paged states", "on each GPU"} & set(found)
+    _, alone = ingredients(base)
+    assert alone["a layer"][1] == "a token leaves in each of 24 layers"
 
 
 def test_what_only_some_plans_have():

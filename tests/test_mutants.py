@@ -185,6 +185,9 @@ def test_the_order_depends_on_the_seed_alone_and_takes_the_kinds_in_turn():
 
 PROJECT = {
     "advisor/sums.py": """
+        def twice(value):
+            return 2 * value
+        DOUBLED = twice(4)
         FACTOR = 3
         NAME = "abc"
         def total(values):
@@ -225,6 +228,8 @@ PROJECT = {
             assert name == "abc"
         def test_least():
             assert (sums.least(2), sums.least(9)) == (5, 9)
+        def test_doubled():
+            assert sums.DOUBLED == 8
         def test_fails():
             assert False
         """,
@@ -320,6 +325,13 @@ def test_what_is_executed_at_import_is_tried_by_whoever_uses_the_file(project):
     found = verdict_of(project, "number", "3", "FACTOR = 3")
 
     assert (found.result, found.test) == ("failed", "tests/test_sums.py::test_total")
+
+
+def test_a_function_that_runs_at_import_is_tried_like_what_it_makes(project):
+    """No test executes its line, and one uses its result."""
+    found = verdict_of(project, "arithmetic", "*", "return 2 * value")
+
+    assert (found.result, found.test) == ("failed", "tests/test_sums.py::test_doubled")
 
 
 def test_a_case_that_is_named_by_what_is_mutated_is_found_again(project):

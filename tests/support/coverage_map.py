@@ -65,23 +65,24 @@ class Entry:
         return {line: self._tests_in(contexts) for line, contexts in found.items()}
 
     def _tests_in(self, contexts: list[str]) -> set[str]:
-        """Static and dynamic context are joined by a bar; the fixture of a test has its own."""
-        numbers = {number for context in contexts for number in context.split("|")}
+        """The empty name stands for what no test executes: what runs while they are imported.
+
+        Static and dynamic context are joined by a bar; the fixture of a test has its own.
+        """
+        numbers = {number for context in contexts for number in context.split("|") if number}
         served = (self._served.get(number, ()) for number in numbers)
-        return {test for tests in served for test in tests if test in self.tests}
+        tests = {test for tests in served for test in tests if test in self.tests}
+        return tests | ({""} if "" in contexts else set())
 
-    def executing(self, file: str, line: int, statement: tuple[int, int]) -> set[str]:
-        """Tests that execute a line; of a line without code of its own, its statement."""
-        by_line = self._by_line(file)
-        if line in by_line:
-            return by_line[line]
-        lines = range(statement[0], statement[1] + 1)
-        return set().union(*(by_line.get(number, set()) for number in lines))
-
-    def using(self, file: str) -> tuple[set[str], set[str]]:
-        """Tests that execute any line of a file; all tests, where the file is imported at all."""
-        by_line = self._by_line(file)
-        near: set[str] = set().union(*by_line.values())
+    def noticing(self, mutant: Mutant) -> tuple[set[str], set[str]]:
+        """Tests that execute the line; tests that may use what was executed at import."""
+        by_line = self._by_line(mutant.file)
+        first, last = mutant.statement
+        lines = [mutant.line] if mutant.line in by_line else range(first, last + 1)
+        tests = set().union(*(by_line.get(line, set()) for line in lines))
+        if not mutant.at_import and "" not in tests:
+            return tests, set()
+        near: set[str] = set().union(*by_line.values()) - {""}
         return near, set(self.tests) if by_line else set()
 
 
@@ -137,10 +138,7 @@ class CoverageMap:
         """
         ranked: list[tuple[tuple[bool, bool, int, bool, int, float], Test]] = []
         for entry in self.entries:
-            near = entry.executing(mutant.file, mutant.line, mutant.statement)
-            far: set[str] = set()
-            if mutant.at_import:
-                near, far = entry.using(mutant.file)
+            near, far = entry.noticing(mutant)
             for name in near | far:
                 test = entry.tests[name]
                 distance = _distance(mutant.file, name)
