@@ -1,7 +1,7 @@
 """Every key of a recipe reaches the library's field that it is meant for, with its value.
 
-One table, checked on what the libraries are handed: for every method that runs, with the defaults
-and with the table's values. `wanted` says what a value should become where it is not the same.
+The table of `wires`, checked on what the libraries are handed: for every method that runs, with
+the defaults and with the table's values.
 """
 
 from __future__ import annotations
@@ -9,18 +9,17 @@ from __future__ import annotations
 import ast
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Literal, get_args, get_origin
 
 import pytest
 
 pytest.importorskip("torch")
 import wanted  # after the check for torch
-from built import Built, build, train
+from built import build, train
+from wires import ELSEWHERE, WIRES
 
 from advisor import recipe as recipes
 from advisor.recipe_sections import MethodSection, Section
@@ -29,183 +28,10 @@ from advisor.registry.spec import keys_of
 from profiles.errors import UserError
 
 pytestmark = pytest.mark.slow
-LOW_RANK = ("lora", "qlora")
 BEGUN = (0, 1, 2)
 """Sessions that go on to where training begins: the defaults, first and second values."""
 HANDED = (3, 4)
 """Sessions with third and fourth values, which a CPU in one process does not train with."""
-
-
-@dataclass(frozen=True)
-class Wire:
-    """A key of the recipe, and where a library has its value."""
-
-    key: str
-    field: str
-    """From `Built` on."""
-    values: tuple[Any, ...] = ()
-    """Other than the default, one a session; None leaves the key out; the last is repeated."""
-    by: dict[Any, Any] | None = None
-    """Value in the recipe -> value there."""
-    of: Callable[[Built], Any] | None = None
-    """The value there, where it takes more to tell; with neither it is the same."""
-    methods: tuple[str, ...] = METHODS.ready
-    early: bool = False
-    """Also known where training cannot begin."""
-
-    def expected(self, built: Built) -> Any:
-        """What the field should be."""
-        if self.of is not None:
-            return self.of(built)
-        value = attrgetter(self.key)(built.recipe)
-        return value if self.by is None else self.by[value]
-
-
-WIRES = (
-    Wire("task", "trainer_kind", by={"sft": "SFTTrainer"}),
-    Wire("model.id", "loading.path", ("other",), of=lambda b: Path(b.recipe.model.id)),
-    Wire("model.id", "tokenizer.name_or_path"),
-    Wire("model.id", "trust", of=lambda _: (False, False, False)),
-    Wire("data.train", "learnt", ("mixed.jsonl",), of=wanted.learnt),
-    Wire("data.eval", "evaluated", ("held.jsonl", None), of=wanted.evaluated),
-    Wire("data.format", "learnt", ("alpaca",), of=wanted.learnt),
-    Wire("data.max_length", "args.max_length", (96,)),
-    Wire("data.max_length", "fills_length", by={1024: False, 96: True}),
-    Wire("data.packing", "args.packing", (False, True)),
-    Wire("data.packing", "args.eval_packing", of=lambda _: False),
-    Wire("data.split", "num_rows", ("6:3:1",), of=wanted.num_rows),
-    Wire("data.on_bad", "num_rows", ("skip",), of=wanted.num_rows),
-    Wire("data.chat_template", "template", ("chatml", "plain")),
-    Wire("method.name", "trained_parts", of=wanted.trained_parts),
-    Wire("method.name", "quantization", of=wanted.quantization, early=True),
-    Wire("method.rank", "adapter.r", (4,), methods=LOW_RANK),
-    Wire("method.rank", "widths", of=lambda b: {b.recipe.method.rank}, methods=LOW_RANK),
-    Wire("method.alpha", "adapter.lora_alpha", (20,), methods=LOW_RANK),
-    Wire("method.alpha", "scalings", by={32: {2.0}, 20: {5.0}}, methods=LOW_RANK),
-    Wire("method.dropout", "adapter.lora_dropout", (0.25,), methods=LOW_RANK),
-    Wire("method.dropout", "dropouts", by={0.0: {0.0}, 0.25: {0.25}}, methods=LOW_RANK),
-    Wire(
-        "method.targets",
-        "adapted",
-        ("attention", ("q_proj", "up_proj")),
-        by=wanted.TARGETS,
-        methods=LOW_RANK,
-    ),
-    Wire("method.bits", "quantization", of=wanted.quantization, methods=("qlora",), early=True),
-    Wire("train.epochs", "args.num_train_epochs", (2.5,)),
-    Wire("train.epochs", "trainer.state.max_steps", of=wanted.num_steps),
-    Wire("train.max_steps", "args.max_steps", (20, None), by={None: -1, 20: 20}),
-    Wire("train.max_steps", "trainer.state.max_steps", of=wanted.num_steps),
-    Wire("train.learning_rate", "args.learning_rate", (3e-3,), of=wanted.rate),
-    Wire("train.learning_rate", "initial_rates", of=lambda b: {wanted.rate(b)}),
-    Wire(
-        "train.scheduler",
-        "args.lr_scheduler_type",
-        ("linear", "constant"),
-        by=wanted.SCHEDULERS,
-    ),
-    Wire("train.scheduler", "rates", of=wanted.rates),
-    Wire("train.warmup", "args.warmup_steps", (0.25,)),
-    Wire("train.warmup", "rates", of=wanted.rates),
-    Wire(
-        "train.optimizer",
-        "args.optim",
-        ("adamw_8bit", "paged_adamw_8bit", "adamw"),
-        by=wanted.OPTIM,
-    ),
-    Wire("train.optimizer", "optimizer_kind", by=wanted.OPTIMIZERS),
-    Wire("train.optimizer", "updated", of=lambda b: len(b.trained)),
-    Wire("train.weight_decay", "args.weight_decay", (0.03,)),
-    Wire("train.weight_decay", "decays", of=wanted.decays),
-    Wire("train.max_grad_norm", "args.max_grad_norm", (0.3,)),
-    Wire("train.micro_batch", "args.per_device_train_batch_size", (3,)),
-    Wire("train.micro_batch", "args.per_device_eval_batch_size"),
-    Wire("train.micro_batch", "loader.batch_sampler.batch_size"),
-    Wire("train.accumulation", "args.gradient_accumulation_steps", (2,)),
-    Wire(
-        "train.precision",
-        "loading.dtype",
-        ("fp32", "bf16_pure", "fp16", "bf16"),
-        of=wanted.base_type,
-        early=True,
-    ),
-    Wire(
-        "train.precision", "args.bf16", of=lambda b: b.recipe.train.precision == "bf16", early=True
-    ),
-    Wire(
-        "train.precision", "args.fp16", of=lambda b: b.recipe.train.precision == "fp16", early=True
-    ),
-    Wire(
-        "train.precision",
-        "autocast",
-        by={"bf16": "bf16", "fp32": "no", "bf16_pure": "no"},
-    ),
-    Wire("train.precision", "trained_types", of=wanted.trained_types),
-    Wire("train.checkpointing", "args.gradient_checkpointing", (True,)),
-    Wire("train.checkpointing", "trainer.model.is_gradient_checkpointing"),
-    Wire("train.workers", "args.dataloader_num_workers", (2,)),
-    Wire("train.workers", "loader.num_workers"),
-    Wire("train.eval_every", "args.eval_steps", (3, None), of=wanted.eval_steps),
-    Wire("train.eval_every", "args.eval_strategy", of=lambda _: "steps"),
-    Wire("train.save_every", "args.save_steps", (5, None), of=wanted.save_steps),
-    Wire("train.save_every", "args.save_strategy", of=lambda _: "steps"),
-    Wire("train.log_every", "args.logging_steps", (7,)),
-    Wire("train.log_every", "args.logging_strategy", of=lambda _: "steps"),
-    Wire("train.seed", "args.seed", (11,)),
-    Wire("train.seed", "args.data_seed"),
-    Wire("train.seed", "random_seed"),
-    Wire(
-        "hardware.strategy",
-        "sharding",
-        ("single", "single", "ddp", "fsdp"),
-        by={"single": None, "ddp": None, "fsdp": wanted.SHARDING},
-        early=True,
-    ),
-    Wire("hardware.strategy", "args.ddp_backend", by=wanted.BACKENDS, early=True),
-)
-
-
-@dataclass(frozen=True)
-class Elsewhere:
-    """A key that has no field of a library: why, and the test that sees what it does."""
-
-    why: str
-    test: str
-
-
-HERE = "test_wiring.py::"
-FOR_PEOPLE = Elsewhere(
-    "read by people and reports", HERE + "test_names_and_predictions_change_nothing_of_the_training"
-)
-ELSEWHERE = {
-    "schema": Elsewhere(
-        "says how to read the file",
-        "test_recipe.py::test_a_recipe_of_a_newer_schema_is_refused_with_advice",
-    ),
-    "name": FOR_PEOPLE,
-    "plan.machine": FOR_PEOPLE,
-    "plan.peak_bytes": FOR_PEOPLE,
-    "plan.peak_low_bytes": FOR_PEOPLE,
-    "plan.peak_high_bytes": FOR_PEOPLE,
-    "plan.tokens_per_second": FOR_PEOPLE,
-    "plan.hours": FOR_PEOPLE,
-    "plan.advisor_version": FOR_PEOPLE,
-    "plan.path": FOR_PEOPLE,
-    "train.loss": Elsewhere(
-        "chosen at each forward pass", HERE + "test_a_run_makes_its_steps_as_the_recipe_says"
-    ),
-    "train.keep_checkpoints": Elsewhere(
-        "checkpoints are rotated by us", HERE + "test_a_run_makes_its_steps_as_the_recipe_says"
-    ),
-    "hardware.gpus": Elsewhere(
-        "a number of processes",
-        "test_worker_command.py::test_several_devices_are_started_by_torchrun",
-    ),
-    "train.on_spike": Elsewhere(
-        "losses are judged by us",
-        "test_faulty_training.py::test_a_spike_stops_the_run_where_the_recipe_says_so",
-    ),
-}
 
 
 def keys(method):
