@@ -437,3 +437,13 @@ def test_a_narrow_comparison_puts_the_method_into_the_second_line():
             QQQQQQQQQQQQQQQQQQQQQQQQQQQQQQ
             this version cannot run it yet
         """)
+
+
+def test_a_comparison_that_just_fits_keeps_the_method_in_its_row():
+    """To the last cell."""
+    found, rows = [recommendation(warnings=())], [row()]
+    table = comparison.lines(found, rows, 200)[2:]
+    width = max(map(len, table))
+
+    assert comparison.lines(found, rows, width)[-len(table) :] == table
+    assert "method" not in comparison.lines(found, rows, width - 1)[-3]

@@ -199,6 +199,14 @@ def test_towers_that_stay_frozen_are_told_where_the_rest_is_wider(changes, expec
     assert explain._wide(model(vision_params=100_000_000), made).startswith(expected)
 
 
+def test_two_gpus_are_several():
+    """What each of them holds is told from the second on."""
+    base = model("qwen2.5-0.5b")
+
+    assert "on each GPU" in ingredients(base, num_gpus=2, strategy="fsdp")[1]
+    assert "on each GPU" not in ingredients(base, num_gpus=1)[1]
+
+
 def test_layers_of_each_make_are_told_apart():
     """With experts, with a window."""
     base = model("mixtral-8x7b", sliding_window=4096, num_sliding_layers=8)

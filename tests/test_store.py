@@ -169,6 +169,17 @@ def test_a_point_between_two_columns_is_drawn_once() -> None:
     assert [1, 9, 1] == highs
 
 
+def test_the_line_between_two_merged_buckets_joins_their_means() -> None:
+    """Not their sums: a bucket of two points is as high as the mean of both."""
+    series = filled(*[8.0] * MAX_BUCKETS)
+    for x in range(10_000, 10_000 + MAX_BUCKETS):
+        series.add(x, 2.0)
+    between = [column for column in series.columns(1000)[100:900] if column is not None]
+
+    assert len(between) == 800
+    assert all(2.0 < column.mean < 8.0 for column in between)
+
+
 def test_what_a_resumed_run_repeats_leaves_what_came_before() -> None:
     """The bucket in which it starts ends there."""
     series = filled(*range(2 * MAX_BUCKETS))
