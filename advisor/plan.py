@@ -128,7 +128,7 @@ class Plan:
     def _refuse(self) -> None:
         """Say which field it is; UserError always."""
         for name, kind in _KINDS.items():
-            if not isinstance(getattr(self, name), kind):
+            if type(getattr(self, name)) is not kind:
                 raise _no_such(name, getattr(self, name), f"it is no {kind.__name__}")
         if type(self.settings) is not self.method.settings:
             what = f"{self.method.name} takes {self.method.settings.__name__}"

@@ -7,7 +7,7 @@ range of learning rates to start.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from advisor.registry.spec import MethodSpec, Rate, Setting, Settings, key
@@ -191,7 +191,6 @@ DEFAULT_RATE: Final = 2e-4
 LORA: Final = MethodSpec(
     name="lora",
     title="LoRA",
-    lighter="qlora",
     rehearsed=True,
     settings=LowRank,
     builder="low_rank",
@@ -209,25 +208,11 @@ LORA: Final = MethodSpec(
     in_short=in_short,
     shows=shows,
 )
-QLORA: Final = MethodSpec(
+QLORA: Final = replace(
+    LORA,
     name="qlora",
     title="QLoRA",
-    rehearsed=True,
     settings=QuantizedLowRank,
-    builder="low_rank",
     needs=("bitsandbytes",),
-    reaches_input=False,
-    asks_for_input=True,
-    spares_first=True,
-    added=num_added,
-    rank=rank_on,
-    expert_rank=expert_rank,
-    around_linear=adapted,
-    around_parts=adapted_parts,
-    units=units,
-    rate=rate,
-    default_rate=DEFAULT_RATE,
-    in_short=in_short,
-    shows=shows,
 )
 METHODS: Final = (LORA, QLORA)

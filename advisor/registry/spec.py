@@ -191,8 +191,6 @@ class MethodSpec(Named):
     """Units of a layer that FSDP1 wraps beside the layer itself."""
 
     # What people are told
-    lighter: str = ""
-    """The method to change to for less memory."""
     rate: Callable[[Model, Any], Rate]
     """Where in its range of learning rates to start."""
     default_rate: float

@@ -58,7 +58,6 @@ def shows(settings: Freeze, model: Model) -> tuple[Setting, ...]:
 DEFAULT_RATE: Final = 1e-5
 FULL: Final = MethodSpec(
     name="full",
-    lighter="lora",
     title="full fine-tuning",
     rehearsed=True,
     builder="whole",
