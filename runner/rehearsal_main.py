@@ -65,9 +65,9 @@ def plan_of(content: dict[str, Any]) -> Plan:
 
 def settings_of(plan: Plan) -> Any:
     """The plan on one device, as a rehearsal takes it."""
-    from runner.rehearsal.settings import Settings  # noqa: PLC0415  # torch
+    from runner.rehearsal.setup import Setup  # noqa: PLC0415  # torch
 
-    return Settings(
+    return Setup(
         method=plan.method.name,
         **(_as_the_worker(plan) if plan.method.builder else {}),
         num_virtual_tokens=plan.settings.num_virtual_tokens,

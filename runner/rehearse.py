@@ -1,9 +1,9 @@
-"""Peak memory of one training process, from the real model and optimizer on phantom tensors.
+"""Peak memory of one training process, from the real model and optimizer on fake tensors.
 
 The exact level beside the formulas of advisor/cost/memory.py: the model that transformers builds,
 the adapter that PEFT puts on it, the loss and the optimizer are run for two steps, without weights
 and without a GPU, and every storage is followed. The result is what torch's allocator would count;
-phantoms.py says how, stand_ins.py what CUDA runs in place of what a plain trace would. Workspaces
+fake_mode.py says how, stand_ins.py what CUDA runs in place of what a plain trace would. Workspaces
 of libraries (cuBLAS) and temporaries inside one kernel are not seen.
 """
 
@@ -20,11 +20,11 @@ from unittest import mock
 import torch
 from torch import nn
 
-from runner.rehearsal import casts, claims, optimizers, stand_ins, understudy
-from runner.rehearsal.phantom import Phantom
-from runner.rehearsal.phantoms import Pretending, Steering
-from runner.rehearsal.places import Places
-from runner.rehearsal.settings import Settings
+from runner.rehearsal import autocast_rules, cuda_patches, fake_model, optimizers, stand_ins
+from runner.rehearsal.allocation_sites import AllocationSites
+from runner.rehearsal.fake_mode import DeviceRedirectMode, FakeCudaMode
+from runner.rehearsal.fake_tensor import FakeCudaTensor
+from runner.rehearsal.setup import Setup
 from runner.rehearsal.storages import Ledger
 
 MOMENTS: Final = ("forward", "loss_backward", "layer_backward", "optimizer_step")
@@ -66,7 +66,7 @@ class Rehearsal:
 
 def rehearse(  # noqa: PLR0913  # how to count, beside what
     config: Any,
-    settings: Settings,
+    setup: Setup,
     *,
     seq_len: int,
     micro_batch: int = 1,
@@ -75,7 +75,7 @@ def rehearse(  # noqa: PLR0913  # how to count, beside what
     device: str = "cuda",
     capability: tuple[int, int] = (8, 0),
 ) -> Rehearsal:
-    """Run an optimizer step of training on phantoms that pretend to be on `device`.
+    """Run an optimizer step of training on fake tensors that pretend to be on `device`.
 
     The step is one in which the optimizer's states exist already, as in all but the first; with
     more `steps` earlier ones are run in full for them, which changes nothing but the time.
@@ -86,15 +86,15 @@ def rehearse(  # noqa: PLR0913  # how to count, beside what
     """
     started = time.perf_counter()
     ledger = Ledger()
-    full_rows = not settings.packing and (micro_batch == 1 or not settings.padded)
+    full_rows = not setup.packing and (micro_batch == 1 or not setup.padded)
     with pretending(device, capability, full_rows=full_rows):
         with torch.device("meta"):
-            model = understudy.build(config, settings)
-        num_params = understudy.count_params(model)
-        understudy.make_phantoms(model, ledger)
-        practice = Practice(model, settings, ledger, (micro_batch, seq_len), device=device)
-        with Steering(stand_ins.DETOURS), Pretending(ledger):
-            found = practice.run(steps, explain=explain)
+            model = fake_model.build(config, setup)
+        num_params = fake_model.count_params(model)
+        fake_model.make_fake(model, ledger)
+        training = FakeTraining(model, setup, ledger, (micro_batch, seq_len), device=device)
+        with DeviceRedirectMode(stand_ins.DETOURS), FakeCudaMode(ledger):
+            found = training.run(steps, explain=explain)
     library = 2 * _CUBLAS_BYTES[capability[0] >= _HOPPER] if device == "cuda" else 0
     seconds = time.perf_counter() - started
     return Rehearsal(**found, num_params=num_params, library_bytes=library, seconds=seconds)
@@ -102,27 +102,27 @@ def rehearse(  # noqa: PLR0913  # how to count, beside what
 
 @contextlib.contextmanager
 def pretending(device: str, capability: tuple[int, int], *, full_rows: bool) -> Iterator[None]:
-    """Everything around the tensors that makes phantoms pass for tensors on `device`."""
+    """Everything around the tensors that makes fake tensors pass for tensors on `device`."""
     with contextlib.ExitStack() as stack:
         pretended = torch.device(device) if device == "cpu" else torch.device(device, 0)
-        stack.enter_context(mock.patch.object(Phantom, "pretended", pretended))
-        stack.enter_context(mock.patch.object(Phantom, "capability", capability))
-        stack.enter_context(mock.patch.object(Phantom, "truth", full_rows))
+        stack.enter_context(mock.patch.object(FakeCudaTensor, "pretended", pretended))
+        stack.enter_context(mock.patch.object(FakeCudaTensor, "capability", capability))
+        stack.enter_context(mock.patch.object(FakeCudaTensor, "truth", full_rows))
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")  # about CUDA that is not there
-        stack.enter_context(casts.registered())
-        stack.enter_context(claims.cuda_claims())
+        stack.enter_context(autocast_rules.registered())
+        stack.enter_context(cuda_patches.cuda_patches())
         stack.enter_context(optimizers.without_kernels())
         yield
 
 
-class Practice:
+class FakeTraining:
     """Training steps of a model with every storage in the ledger."""
 
     def __init__(
-        self, model: Any, settings: Settings, ledger: Ledger, batch: tuple[int, int], *, device: str
+        self, model: Any, setup: Setup, ledger: Ledger, batch: tuple[int, int], *, device: str
     ) -> None:
-        self.model, self.settings, self.ledger = model, settings, ledger
+        self.model, self.setup, self.ledger = model, setup, ledger
         self.micro_batch, self.seq_len = batch
         self.device = device
         self.trained = [p for p in model.parameters() if p.requires_grad]
@@ -133,7 +133,7 @@ class Practice:
         static = ledger.live
         self.prepare()
         self._mark_last_layer()
-        optimizer = optimizers.make_optimizer(self.model, self.settings)
+        optimizer = optimizers.make_optimizer(self.model, self.setup)
         if steps == 1:
             self._make_states(optimizer)
         for _ in range(steps):
@@ -152,9 +152,9 @@ class Practice:
             "num_trainable": sum(p.numel() for p in self.trained),
         }
         if explain:
-            with Places(self.model, optimizer, ledger, ledger.peak) as places:
+            with AllocationSites(self.model, optimizer, ledger, ledger.peak) as sites:
                 self.step(optimizer)
-            found |= {"at_peak": places.at_peak(), "timeline": places.timeline()}
+            found |= {"at_peak": sites.at_peak(), "timeline": sites.timeline()}
         return found
 
     def _make_states(self, optimizer: Any) -> None:
@@ -166,20 +166,20 @@ class Practice:
 
     def prepare(self) -> None:
         """Checkpointing as the Trainer switches it on, autocast as Accelerate wraps it."""
-        if self.settings.checkpointing:
-            # The state of the random numbers is on the CPU, and phantoms have none.
+        if self.setup.checkpointing:
+            # The state of the random numbers is on the CPU, and fake tensors have none.
             options = {"use_reentrant": False, "preserve_rng_state": False}
             self.model.gradient_checkpointing_enable(options)
-        if self.settings.autocasts:
+        if self.setup.autocasts:
             from accelerate.utils.operations import convert_outputs_to_fp32  # noqa: PLC0415
 
-            autocast = torch.autocast(self.device, dtype=self.settings.compute_dtype)
+            autocast = torch.autocast(self.device, dtype=self.setup.compute_dtype)
             self.model.forward = convert_outputs_to_fp32(autocast(self.model.forward))
 
     def step(self, optimizer: Any) -> int:
         """One optimizer step as the Trainer makes it; returns what the forward pass left alive."""
         ledger, saved = self.ledger, 0
-        for _ in range(self.settings.accumulation):
+        for _ in range(self.setup.accumulation):
             before = ledger.live
             ledger.enter("forward")
             batch = self._batch()
@@ -189,8 +189,8 @@ class Practice:
             backward(loss)
             del loss, batch
         ledger.enter("optimizer_step")
-        if self.settings.max_grad_norm:
-            nn.utils.clip_grad_norm_(self.trained, self.settings.max_grad_norm, foreach=False)
+        if self.setup.max_grad_norm:
+            nn.utils.clip_grad_norm_(self.trained, self.setup.max_grad_norm, foreach=False)
         optimizer.step()
         with ledger.borrowed(optimizers.paged_bytes(optimizer), "paged states"):
             pass  # paged states come for the step, which makes nothing else meanwhile
@@ -201,23 +201,23 @@ class Practice:
     def _loss(self, batch: dict[str, Any]) -> Any:
         """As RunSft.compute_loss."""
         count = torch.ones((), dtype=torch.long, device=self.device)
-        head = {"fused_lm_head": True} if self.settings.loss == "chunked" else {}
+        head = {"fused_lm_head": True} if self.setup.loss == "chunked" else {}
         return self.model(**batch, **head, use_cache=False, num_items_in_batch=count).loss
 
     def _batch(self) -> dict[str, Any]:
         """As TRL's collators make it: rows have a mask, packed ones are one row with positions."""
         shape = (self.micro_batch, self.seq_len)
-        if self.settings.packing:
+        if self.setup.packing:
             shape = (1, self.micro_batch * self.seq_len)
         names = [
             "input_ids",
             "labels",
-            "position_ids" if self.settings.packing else "attention_mask",
+            "position_ids" if self.setup.packing else "attention_mask",
         ]
         batch = {name: torch.zeros(shape, dtype=torch.long, device=self.device) for name in names}
-        if not self.settings.packing:
+        if not self.setup.packing:
             mask = batch["attention_mask"].fill_(1)
-            if self.settings.padded:
+            if self.setup.padded:
                 mask[1:, self.seq_len // 2 :] = 0
         return batch
 
@@ -237,7 +237,7 @@ class Practice:
 
 
 def backward(loss: torch.Tensor) -> None:
-    """loss.backward() by its engine: inside the method Steering is off, which recomputing needs."""
+    """loss.backward() by its engine: inside the method our redirection of devices is off."""
     run = torch.autograd.graph._engine_run_backward  # noqa: SLF001  # what backward() calls
     gradient = torch.ones_like(loss)
     run((loss,), (gradient,), False, False, (), allow_unreachable=True, accumulate_grad=True)

@@ -14,7 +14,7 @@ from profiles.models.dimensions import from_config
 
 ATTENTION_LINEARS = pytest.importorskip("runner.methods.low_rank").ATTENTION_LINEARS
 rehearse = pytest.importorskip("runner.rehearse").rehearse
-Settings = pytest.importorskip("runner.rehearsal.settings").Settings
+Setup = pytest.importorskip("runner.rehearsal.setup").Setup
 
 DENSE = {
     "hidden_size": 256,
@@ -79,7 +79,7 @@ TARGETS = {"all": "all-linear", "attention": ATTENTION_LINEARS}
 def test_formula_is_near_the_rehearsal(family, name):
     """Within 5 %, whatever the family, the method, and the moment that wins."""
     config, plan = DENSE | {"model_type": family} | FAMILIES[family], PLANS[name]
-    settings = Settings(
+    setup = Setup(
         method=plan.method.name,
         rank=getattr(plan.settings, "rank", 0),
         targets="all-linear"
@@ -90,7 +90,7 @@ def test_formula_is_near_the_rehearsal(family, name):
         loss=plan.loss,
         accumulation=plan.accumulation,
     )
-    told = rehearse(config, settings, seq_len=plan.seq_len, micro_batch=plan.micro_batch)
+    told = rehearse(config, setup, seq_len=plan.seq_len, micro_batch=plan.micro_batch)
     model = from_config(config, name=family, where="test")
 
     found = memory.estimate(model, plan)

@@ -19,7 +19,7 @@ from profiles.errors import ExitCode, UserError
 from profiles.facts import Origin
 from profiles.machines import planned
 from runner.rehearsal import client
-from runner.rehearsal.answers import DeviceUse, Tried
+from runner.rehearsal.results import DeviceUse, Tried
 
 LORA = made("lora", seq_len=1024, rank=8, alpha=16)
 BOX = planned.plan_machine("4x RTX 4090", host=HOST)

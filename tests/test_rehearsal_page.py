@@ -9,7 +9,7 @@ from known import model
 from plans import changed, made
 from rehearsed import GIB
 
-from runner.rehearsal.answers import Rehearsed, Tried
+from runner.rehearsal.results import Rehearsed, Tried
 from tui.pages import rehearsal as page
 
 LORA = made("lora", seq_len=1024, rank=8, micro_batch=2)

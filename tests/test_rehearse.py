@@ -14,14 +14,14 @@ pytest.importorskip("trl")
 import torch  # the line above must come first
 from torch.nn import functional
 
-from runner.rehearsal import optimizers, quantized, stand_ins, understudy
-from runner.rehearsal.phantom import Phantom
-from runner.rehearsal.phantoms import Pretending, Steering, wrap
+from runner.rehearsal import fake_model, optimizers, quantized, stand_ins
+from runner.rehearsal.fake_mode import DeviceRedirectMode, FakeCudaMode, wrap
+from runner.rehearsal.fake_tensor import FakeCudaTensor
 from runner.rehearsal.storages import Ledger
 from runner.rehearse import (
     MOMENTS,
-    Practice,
-    Settings,
+    FakeTraining,
+    Setup,
     backward,
     pretending,
     rehearse,
@@ -84,27 +84,27 @@ LLAMA_3_8B = {
     "num_hidden_layers": 32,
     "vocab_size": 128256,
 }
-FULL = Settings(method="full", loss="full", precision="bf16_pure")
-LORA = Settings(rank=8, loss="full")
+FULL = Setup(method="full", loss="full", precision="bf16_pure")
+LORA = Setup(rank=8, loss="full")
 
 
 def config_of(family: str) -> dict[str, Any]:
     return {"model_type": family, **WIDTHS, **FAMILIES[family]}
 
 
-def allocated_peak(config: dict[str, Any], settings: Settings, rows: int, seq_len: int) -> int:
+def allocated_peak(config: dict[str, Any], setup: Setup, rows: int, seq_len: int) -> int:
     """Most bytes that torch's CPU allocator had out in a step of the real model."""
-    model = understudy.build(config, settings)
-    practice = Practice(model, settings, Ledger(), (rows, seq_len), device="cpu")
-    practice.prepare()
-    optimizer = optimizers.make_optimizer(model, settings)
+    model = fake_model.build(config, setup)
+    training = FakeTraining(model, setup, Ledger(), (rows, seq_len), device="cpu")
+    training.prepare()
+    optimizer = optimizers.make_optimizer(model, setup)
     for _ in range(2):
-        practice.step(optimizer)
+        training.step(optimizer)
     gc.collect()
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
     ) as profile:
-        practice.step(optimizer)
+        training.step(optimizer)
     events = profile.profiler.kineto_results.events()
     changes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]
     alive = peak = 0
@@ -114,9 +114,9 @@ def allocated_peak(config: dict[str, Any], settings: Settings, rows: int, seq_le
     return peak
 
 
-def rehearsed_peak(config: dict[str, Any], settings: Settings, rows: int, seq_len: int) -> int:
+def rehearsed_peak(config: dict[str, Any], setup: Setup, rows: int, seq_len: int) -> int:
     """The same of the rehearsal: what the step adds to weights and states."""
-    found = rehearse(config, settings, seq_len=seq_len, micro_batch=rows, device="cpu")
+    found = rehearse(config, setup, seq_len=seq_len, micro_batch=rows, device="cpu")
     return found.peak_bytes - found.static_bytes - found.optimizer_state_bytes
 
 
@@ -157,9 +157,9 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_peak_is_what_torch_allocates(name: str) -> None:
     """On a CPU the real model's allocations peak where the rehearsal says, to the scalar."""
-    family, settings, rows = CASES[name]
-    real = allocated_peak(config_of(family), settings, rows, 128)
-    assert abs(rehearsed_peak(config_of(family), settings, rows, 128) - real) <= SCALARS
+    family, setup, rows = CASES[name]
+    real = allocated_peak(config_of(family), setup, rows, 128)
+    assert abs(rehearsed_peak(config_of(family), setup, rows, 128) - real) <= SCALARS
 
 
 # Measured on a Tesla T4 with torch 2.10, transformers 5.0 to 5.17 and PEFT 0.19 to 0.20: MiB in
@@ -190,7 +190,7 @@ def test_peaks_are_those_measured_on_a_gpu(name: str) -> None:
     """With the blocks of CUDA's allocator and cuBLAS workspaces, to a tenth of a MiB."""
     pytest.importorskip("bitsandbytes")
     bits, attention, rows, seq_len, measured = T4_RUNS[name]
-    settings = Settings(
+    setup = Setup(
         rank=32,
         targets=("q_proj", "k_proj", "v_proj", "o_proj"),
         precision="fp16_pure",
@@ -204,25 +204,25 @@ def test_peaks_are_those_measured_on_a_gpu(name: str) -> None:
         optimizer="adamw_foreach",
         padded=False,
     )
-    loaded, *peaks = plain_loop(settings, rows, seq_len)
+    loaded, *peaks = plain_loop(setup, rows, seq_len)
     workspaces = rehearse(config_of("llama"), LORA, seq_len=8, capability=(7, 5)).library_bytes
     assert loaded / MIB == pytest.approx(measured[0], abs=0.1)
     for found, expected in zip(peaks, measured[1:], strict=True):
         assert (found + workspaces) / MIB == pytest.approx(expected, abs=0.1)
 
 
-def plain_loop(settings: Settings, rows: int, seq_len: int) -> list[int]:
+def plain_loop(setup: Setup, rows: int, seq_len: int) -> list[int]:
     """Bytes after loading and the peaks of a loop that keeps the logits through the step."""
     ledger = Ledger(rounded=True)
     with pretending("cuda", (7, 5), full_rows=True):
         with torch.device("meta"):
-            model = understudy.build(SMOLLM2_1_7B, settings)
-        understudy.make_phantoms(model, ledger)
-        practice = Practice(model, settings, ledger, (rows, seq_len), device="cuda")
-        with Steering(stand_ins.DETOURS), Pretending(ledger):
+            model = fake_model.build(SMOLLM2_1_7B, setup)
+        fake_model.make_fake(model, ledger)
+        training = FakeTraining(model, setup, ledger, (rows, seq_len), device="cuda")
+        with DeviceRedirectMode(stand_ins.DETOURS), FakeCudaMode(ledger):
             found = [ledger.live]
-            practice.prepare()
-            optimizer = optimizers.make_optimizer(model, settings)
+            training.prepare()
+            optimizer = optimizers.make_optimizer(model, setup)
             batch = torch.zeros(rows, seq_len, dtype=torch.long, device="cuda")
             for _ in range(2):
                 ledger.restart()
@@ -283,7 +283,10 @@ def test_autocast_casts_as_torch_does(name: str, kind: str) -> None:
 
     found = []
     with torch.no_grad(), pretending("cuda", (8, 0), full_rows=True):
-        for modes in ((Steering(stand_ins.DETOURS), Pretending(Ledger())), (FakeTensorMode(),)):
+        for modes in (
+            (DeviceRedirectMode(stand_ins.DETOURS), FakeCudaMode(Ledger())),
+            (FakeTensorMode(),),
+        ):
             with contextlib.ExitStack() as stack:
                 for mode in (*modes, torch.autocast("cuda", torch.bfloat16)):
                     stack.enter_context(mode)
@@ -312,7 +315,7 @@ def test_quantized_linears_leave_the_head_and_experts_alone() -> None:
     """Of a mixture's weights only attention goes to 4 bits, as when transformers loads it."""
     pytest.importorskip("bitsandbytes")
     with torch.device("meta"):
-        model = understudy.build(
+        model = fake_model.build(
             config_of("mixtral"), replace(LORA, method="qlora", targets=("q_proj",))
         )
     four_bit = [name for name, m in model.named_modules() if type(m).__name__ == "FourBit"]
@@ -322,9 +325,9 @@ def test_quantized_linears_leave_the_head_and_experts_alone() -> None:
 
 def test_one_step_tells_what_two_do() -> None:
     """States made without a first step are those that a first step makes."""
-    for settings in (FULL, replace(FULL, optimizer="adafactor", accumulation=2), LORA):
+    for setup in (FULL, replace(FULL, optimizer="adafactor", accumulation=2), LORA):
         once, twice = (
-            rehearse(config_of("llama"), settings, seq_len=64, steps=steps) for steps in (1, 2)
+            rehearse(config_of("llama"), setup, seq_len=64, steps=steps) for steps in (1, 2)
         )
         names = [f.name for f in fields(once) if f.name != "seconds"]
         assert [getattr(once, n) for n in names] == [getattr(twice, n) for n in names]
@@ -369,12 +372,12 @@ def test_older_gpus_have_no_flash_attention() -> None:
 
 def test_dropout_keeps_a_byte_mask_on_a_gpu() -> None:
     """The CPU keeps an fp32 factor; where nothing before it is trained, neither keeps anything."""
-    settings = replace(LORA, dropout=0.1, targets=("down_proj",), checkpointing=False)
+    setup = replace(LORA, dropout=0.1, targets=("down_proj",), checkpointing=False)
     tokens, width, layers = 128, WIDTHS["intermediate_size"], WIDTHS["num_hidden_layers"] - 1
     gpu, cpu = (
-        rehearse(config_of("llama"), settings, seq_len=128, device=device).saved_bytes
+        rehearse(config_of("llama"), setup, seq_len=128, device=device).saved_bytes
         - rehearse(
-            config_of("llama"), replace(settings, dropout=0), seq_len=128, device=device
+            config_of("llama"), replace(setup, dropout=0), seq_len=128, device=device
         ).saved_bytes
         for device in ("cuda", "cpu")
     )
@@ -385,9 +388,9 @@ def test_nothing_of_the_pretence_is_left() -> None:
     """Afterwards tensors, autocast and libraries are as before."""
     from trl.kernels import chunked_logprob
 
-    before = Phantom.pretended, Phantom.truth, chunked_logprob._use_triton
+    before = FakeCudaTensor.pretended, FakeCudaTensor.truth, chunked_logprob._use_triton
     rehearse(config_of("llama"), LORA, seq_len=16)
-    assert before == (Phantom.pretended, Phantom.truth, chunked_logprob._use_triton)
+    assert before == (FakeCudaTensor.pretended, FakeCudaTensor.truth, chunked_logprob._use_triton)
     assert not torch.is_autocast_enabled("hpu")
     assert not torch.is_autocast_enabled("cuda")
     with torch.autocast("cpu", torch.bfloat16):

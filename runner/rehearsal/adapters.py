@@ -12,56 +12,56 @@ from typing import Any
 import torch
 from torch import nn
 
-from runner.rehearsal.settings import Settings
+from runner.rehearsal.setup import Setup
 
 _WEIGHT_METHODS = frozenset({"full", "bitfit", "freeze"})
 
 
-def adapt(model: Any, settings: Settings) -> Any:
+def adapt(model: Any, setup: Setup) -> Any:
     """The model with the method's trained weights; all others are frozen."""
-    if settings.weight_bits < 16 and settings.prepare_kbit:
+    if setup.weight_bits < 16 and setup.prepare_kbit:
         _cast_leftovers(model)
-    if settings.adapted is not None:
-        return _as_the_worker(model, settings)
-    if settings.method in _WEIGHT_METHODS:
-        return _choose(model, settings)
+    if setup.adapted is not None:
+        return _as_the_worker(model, setup)
+    if setup.method in _WEIGHT_METHODS:
+        return _choose(model, setup)
     from peft import get_peft_model  # noqa: PLC0415
 
-    adapted = get_peft_model(model, _config(settings))
-    if settings.adapters == "bf16" or (settings.adapters == "trl" and settings.weight_bits < 16):
+    adapted = get_peft_model(model, _config(setup))
+    if setup.adapters == "bf16" or (setup.adapters == "trl" and setup.weight_bits < 16):
         for name, parameter in adapted.named_parameters():
             if parameter.requires_grad and "lora_magnitude_vector" not in name:
                 parameter.data = parameter.data.to(torch.bfloat16)
-    if settings.checkpointing:
+    if setup.checkpointing:
         adapted.enable_input_require_grads()
     return adapted
 
 
-def _as_the_worker(model: Any, settings: Settings) -> Any:
+def _as_the_worker(model: Any, setup: Setup) -> Any:
     """Adapted by the worker's own code; checkpoints of frozen layers need an input's gradient."""
-    assert settings.adapted is not None
-    adapted = settings.adapted(model)
+    assert setup.adapted is not None
+    adapted = setup.adapted(model)
     is_whole = all(parameter.requires_grad for parameter in adapted.parameters())
-    if settings.checkpointing and not is_whole:
+    if setup.checkpointing and not is_whole:
         adapted.enable_input_require_grads()
     return adapted
 
 
-def _choose(model: Any, settings: Settings) -> Any:
+def _choose(model: Any, setup: Setup) -> Any:
     """Train weights of the model itself: all, the biases, or those of the last layers."""
-    if settings.method == "full":
+    if setup.method == "full":
         return model
     model.requires_grad_(requires_grad=False)
-    if settings.method == "bitfit":
+    if setup.method == "bitfit":
         chosen = [p for name, p in model.named_parameters() if name.endswith("bias")]
     else:
         layers = max((m for m in model.modules() if isinstance(m, nn.ModuleList)), key=len)
-        chosen = [p for layer in layers[-settings.num_layers :] for p in layer.parameters()]
+        chosen = [p for layer in layers[-setup.num_layers :] for p in layer.parameters()]
     for parameter in chosen:
         parameter.requires_grad_()
-        if settings.autocasts:
+        if setup.autocasts:
             parameter.data = parameter.data.float()
-    if settings.checkpointing:
+    if setup.checkpointing:
         model.enable_input_require_grads()
     return model
 
@@ -74,25 +74,25 @@ def _cast_leftovers(model: Any) -> None:
             parameter.data = parameter.data.float()
 
 
-def _config(settings: Settings) -> Any:
-    """PEFT's config of the method, with as much of the settings as it has fields for."""
+def _config(setup: Setup) -> Any:
+    """PEFT's config of the method, with as much of the setup as it has fields for."""
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING  # noqa: PLC0415
 
     names = {"qlora": "LORA"}
-    name = names.get(settings.method, settings.method.upper())
+    name = names.get(setup.method, setup.method.upper())
     if name not in PEFT_TYPE_TO_CONFIG_MAPPING:
-        raise ValueError(f"no method {settings.method!r} here or in PEFT")
+        raise ValueError(f"no method {setup.method!r} here or in PEFT")
     kind = PEFT_TYPE_TO_CONFIG_MAPPING[name]
-    targets: Any = settings.targets
+    targets: Any = setup.targets
     wanted = {
         "task_type": "CAUSAL_LM",
-        "r": settings.rank,
-        "lora_alpha": settings.rank,
-        "lora_dropout": settings.dropout,
-        "num_virtual_tokens": settings.num_virtual_tokens,
+        "r": setup.rank,
+        "lora_alpha": setup.rank,
+        "lora_dropout": setup.dropout,
+        "num_virtual_tokens": setup.num_virtual_tokens,
         "target_modules": targets if isinstance(targets, str) else list(targets),
-    } | dict(settings.peft)
-    if settings.method in {"ln_tuning", "ia3"} and isinstance(targets, str):
+    } | dict(setup.peft)
+    if setup.method in {"ln_tuning", "ia3"} and isinstance(targets, str):
         del wanted["target_modules"]  # PEFT knows them by model type
     fields = inspect.signature(kind).parameters
     return kind(**{name: value for name, value in wanted.items() if name in fields})

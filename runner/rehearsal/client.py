@@ -25,7 +25,7 @@ from advisor.registry.engines import SINGLE
 from advisor.registry.lookup import METHODS
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Machine, Model
-from runner.rehearsal.answers import Rehearsed, Tried
+from runner.rehearsal.results import Rehearsed, Tried
 from runner.supervision import worker_command
 
 _NEEDED: Final = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes")

@@ -12,16 +12,18 @@ from typing import Any
 
 import torch
 
-from runner.rehearsal.phantom import META, Phantom
+from runner.rehearsal.fake_tensor import META, FakeCudaTensor
 
 _aten = torch.ops.aten
 
 
 def _scalar(tensor: torch.Tensor) -> Any:
-    if not isinstance(tensor, Phantom):
+    if not isinstance(tensor, FakeCudaTensor):
         return NotImplemented
     return (
-        Phantom.truth if tensor.dtype is torch.bool else (1.0 if tensor.is_floating_point() else 1)
+        FakeCudaTensor.truth
+        if tensor.dtype is torch.bool
+        else (1.0 if tensor.is_floating_point() else 1)
     )
 
 

@@ -1,4 +1,4 @@
-"""The optimizers that recipes name, as the Trainer sets them up, on phantoms or real tensors.
+"""The optimizers that recipes name, as the Trainer sets them up, on fake tensors or real tensors.
 
 bitsandbytes' own classes make the 8-bit states; only their kernels are left out. Paged states lie
 outside torch's count and come to the device for the step.
@@ -14,21 +14,21 @@ from unittest import mock
 import torch
 from torch import nn
 
-from runner.rehearsal.phantom import Phantom
-from runner.rehearsal.settings import Settings
+from runner.rehearsal.fake_tensor import FakeCudaTensor
+from runner.rehearsal.setup import Setup
 
 _LEARNING_RATE = 1e-5
 
 
-def make_optimizer(model: nn.Module, settings: Settings) -> Any:
-    """The optimizer with the name in the settings; ValueError for one that is not known."""
+def make_optimizer(model: nn.Module, setup: Setup) -> Any:
+    """The optimizer with the name in the setup; ValueError for one that is not known."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    maker = _MAKERS.get(settings.optimizer)
+    maker = _MAKERS.get(setup.optimizer)
     if maker is not None:
         return maker(trained)
-    if settings.optimizer in _BITSANDBYTES:
-        return _bitsandbytes(model, trained, settings.optimizer)
-    raise ValueError(f"no optimizer {settings.optimizer!r}; {sorted({*_MAKERS, *_BITSANDBYTES})}")
+    if setup.optimizer in _BITSANDBYTES:
+        return _bitsandbytes(model, trained, setup.optimizer)
+    raise ValueError(f"no optimizer {setup.optimizer!r}; {sorted({*_MAKERS, *_BITSANDBYTES})}")
 
 
 def _adafactor(trained: list[Any]) -> Any:
@@ -92,7 +92,7 @@ def state_bytes(optimizer: Any) -> int:
 
 @contextlib.contextmanager
 def without_kernels() -> Iterator[None]:
-    """Updates of bitsandbytes, which phantoms have no numbers for, do nothing inside."""
+    """Updates of bitsandbytes, which fake tensors have no numbers for, do nothing inside."""
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(ImportError):
             import bitsandbytes.optim  # noqa: F401, PLC0415
@@ -107,10 +107,10 @@ def _nothing(*_: Any, **__: Any) -> None:
 
 
 def _paged(*shape: int, dtype: torch.dtype = torch.float32, **_: Any) -> torch.Tensor:
-    """Managed memory: no tensor of torch's, so no phantom."""
-    with torch._C._DisableTorchDispatch():  # noqa: SLF001  # past Pretending
+    """Managed memory: no tensor of torch's, so no fake tensor."""
+    with torch._C._DisableTorchDispatch():  # noqa: SLF001  # past FakeCudaMode
         made = torch.empty(shape, dtype=dtype, device="meta")
-    assert not isinstance(made, Phantom)
+    assert not isinstance(made, FakeCudaTensor)
     made.is_paged = True
     return made
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from runner.rehearsal import casts
-from runner.rehearsal.phantom import Phantom
+from runner.rehearsal import autocast_rules
+from runner.rehearsal.fake_tensor import FakeCudaTensor
 from runner.rehearsal.stand_ins import Call, flash
 
 _NAME = "rehearsed_fa"
@@ -41,7 +41,7 @@ def _attention(  # transformers' own signature
     """As flash_attention_forward: 16 bits, one width of heads, padding taken out and put back."""
     width, value_width = query.shape[-1], value.shape[-1]
     if query.dtype is torch.float32:
-        device = Phantom.pretended.type
+        device = FakeCudaTensor.pretended.type
         narrow = torch.is_autocast_enabled(device)
         kind = torch.get_autocast_dtype(device) if narrow else torch.bfloat16
         query, key, value = query.to(kind), key.to(kind), value.to(kind)
@@ -50,7 +50,7 @@ def _attention(  # transformers' own signature
     batch, rows = query.shape[0], query.shape[2]
     if attention_mask is not None:
         query, key, value = (_unpadded(tensor) for tensor in (query, key, value))
-    with casts.suspended():
+    with autocast_rules.suspended():
         call = Call(
             query=query,
             key=key,

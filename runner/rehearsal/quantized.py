@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from runner.rehearsal.settings import Settings
+from runner.rehearsal.setup import Setup
 
 _BLOCK = 64
 """4-bit weights per block scale."""
@@ -22,19 +22,19 @@ _OUTER_BLOCK = 256
 """Block scales per scale of their own."""
 
 
-def quantize(model: nn.Module, settings: Settings, *, skip: Any) -> None:
+def quantize(model: nn.Module, setup: Setup, *, skip: Any) -> None:
     """Put quantized linears in the place of all but `skip`, as transformers does on loading.
 
     Experts in one three-dimensional parameter are no linears and stay as they are.
     """
-    kind = four_bit_class() if settings.weight_bits == 4 else eight_bit_class()
+    kind = four_bit_class() if setup.weight_bits == 4 else eight_bit_class()
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if type(child) is nn.Linear and child is not skip:
-                setattr(module, name, kind(child, settings))
+                setattr(module, name, kind(child, setup))
     model.requires_grad_(requires_grad=False)
     model.is_quantized = True
-    setattr(model, f"is_loaded_in_{settings.weight_bits}bit", True)
+    setattr(model, f"is_loaded_in_{setup.weight_bits}bit", True)
 
 
 def _frozen(*shape: int, kind: torch.dtype) -> nn.Parameter:
@@ -97,22 +97,22 @@ def four_bit_class() -> Any:
     class FourBit(Linear4bit):  # type: ignore[misc]
         """NF4 in blocks of 64."""
 
-        def __init__(self, linear: nn.Linear, settings: Settings) -> None:
+        def __init__(self, linear: nn.Linear, setup: Setup) -> None:
             nn.Module.__init__(self)
             self.in_features, self.out_features = linear.in_features, linear.out_features
-            self.compute_dtype, self.compute_type_is_set = settings.compute_dtype, True
+            self.compute_dtype, self.compute_type_is_set = setup.compute_dtype, True
             num = linear.weight.numel()
             self.weight = _frozen((num + 1) // 2, 1, kind=torch.uint8)
             self.weight.quant_type = "nf4"
-            self.weight.compress_statistics = settings.double_quant
+            self.weight.compress_statistics = setup.double_quant
             self.bias = linear.bias
-            sizes = scale_tensors(num, double_quant=settings.double_quant)
+            sizes = scale_tensors(num, double_quant=setup.double_quant)
             self.scales = nn.ParameterList([_frozen(n, kind=kind) for n, kind in sizes])
             self.state = SimpleNamespace(
-                nested=settings.double_quant,
+                nested=setup.double_quant,
                 num_blocks=-(-num // _BLOCK),
                 shape=tuple(linear.weight.shape),
-                kind=settings.compute_dtype,
+                kind=setup.compute_dtype,
             )
             self.num_saved = num - (num + 1) // 2 - sum(n for n, _ in sizes)
 
@@ -162,7 +162,7 @@ def eight_bit_class() -> Any:
     class EightBit(Linear8bitLt):  # type: ignore[misc]
         """LLM.int8 with transformers' threshold of 6."""
 
-        def __init__(self, linear: nn.Linear, _: Settings) -> None:
+        def __init__(self, linear: nn.Linear, _: Setup) -> None:
             nn.Module.__init__(self)
             self.in_features, self.out_features = linear.in_features, linear.out_features
             self.weight = _frozen(*linear.weight.shape, kind=torch.int8)

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from runner.rehearsal import casts
-from runner.rehearsal.phantom import Phantom
+from runner.rehearsal import autocast_rules
+from runner.rehearsal.fake_tensor import FakeCudaTensor
 
 _aten = torch.ops.aten
 _HALF = (torch.float16, torch.bfloat16)
@@ -54,13 +54,17 @@ def attention(  # noqa: PLR0913, PLR0917  # torch's own signature
     enable_gqa: bool = False,
 ) -> Any:
     """scaled_dot_product_attention by the kernel that the pretended device would take."""
-    device = Phantom.pretended.type
+    device = FakeCudaTensor.pretended.type
     if torch.is_autocast_enabled(device):
         kind = torch.get_autocast_dtype(device)
-        value, key, query = value.to(kind), key.to(kind), query.to(kind)  # last first: casts.py
+        value, key, query = (
+            value.to(kind),
+            key.to(kind),
+            query.to(kind),
+        )  # last first: autocast_rules.py
         if attn_mask is not None and attn_mask.is_floating_point():
             attn_mask = attn_mask.to(kind)
-    with casts.suspended():  # as in all that an operator calls which autocast has seen
+    with autocast_rules.suspended():  # as in all that an operator calls which autocast has seen
         if attn_mask is not None and attn_mask.dtype is torch.bool:
             minus = torch.full((), -torch.inf, dtype=query.dtype, device=query.device)
             attn_mask = torch.where(attn_mask, 0.0, minus)
@@ -80,10 +84,10 @@ def attention(  # noqa: PLR0913, PLR0917  # torch's own signature
 def _kernel_for(call: Call) -> Callable[[Call], Any]:
     query = call.query
     one_width = query.shape[-1] == call.key.shape[-1] == call.value.shape[-1]
-    if Phantom.pretended.type == "cpu":
+    if FakeCudaTensor.pretended.type == "cpu":
         return _flash_on_cpu if one_width else _plain
     narrow = query.dtype in _HALF and query.shape[-1] <= _FLASH_HEAD
-    recent = Phantom.capability >= _FLASH_CAPABILITY
+    recent = FakeCudaTensor.capability >= _FLASH_CAPABILITY
     if call.mask is None and one_width and narrow and recent:
         return flash
     # No other kernel has grouped heads: in fp32, or before Ampere, torch takes the plain formula.
@@ -140,7 +144,7 @@ def dropout(
     """CUDA's fused dropout keeps a byte mask; the CPU's composite one keeps a factor."""
     if not training or p == 0:
         return input
-    if Phantom.pretended.type == "cpu" or p == 1:
+    if FakeCudaTensor.pretended.type == "cpu" or p == 1:
         return torch.dropout_(input, p, training) if inplace else torch.dropout(input, p, training)
     return torch.native_dropout(input, p, True)[0]
 

@@ -28,7 +28,7 @@ from profiles.facts import Model
 from profiles.models import catalog
 from profiles.models.dimensions import from_config
 from runner.methods.low_rank import ATTENTION_LINEARS
-from runner.rehearsal.settings import Settings
+from runner.rehearsal.setup import Setup
 from runner.rehearse import rehearse
 
 MODELS = (
@@ -124,14 +124,14 @@ def compare(name: str, model: Model, config: dict[str, Any], plan: Plan) -> Scor
         every = plan.settings.targets == "all"
         asked = {"rank": plan.settings.rank}
         asked["targets"] = "all-linear" if every else ATTENTION_LINEARS
-    settings = Settings(
+    setup = Setup(
         method=plan.method.name,
         **asked,
         precision=plan.precision,
         checkpointing=plan.checkpointing,
         loss=plan.loss,
     )
-    told = rehearse(config, settings, seq_len=plan.seq_len, micro_batch=plan.micro_batch)
+    told = rehearse(config, setup, seq_len=plan.seq_len, micro_batch=plan.micro_batch)
     found = memory.estimate(model, plan)
     place = f"{found.winner} ({found.peak.place})"
     return Score(name, told.peak_bytes, found.allocated_bytes, told.winner, place)

@@ -20,7 +20,7 @@ from tui.pages import recommendation as page
 from tui.terminal import look_at_terminal
 
 if TYPE_CHECKING:
-    from runner.rehearsal.answers import Rehearsed
+    from runner.rehearsal.results import Rehearsed
 
 
 def recommend(request: Request) -> int:

@@ -6,7 +6,7 @@ from advisor.choice.recommend import Recommendation
 from profiles.errors import ExitCode
 from profiles.facts import Machine, Model
 from runner.rehearsal import client
-from runner.rehearsal.answers import Rehearsed
+from runner.rehearsal.results import Rehearsed
 from tui import plain
 from tui.commands.request import Request
 from tui.pages import rehearsal as page

@@ -17,7 +17,7 @@ from tui.plain import facts, table, wrap
 from tui.terminal import Symbols
 
 if TYPE_CHECKING:
-    from runner.rehearsal.answers import Rehearsed
+    from runner.rehearsal.results import Rehearsed
 
 
 class Shown(NamedTuple):

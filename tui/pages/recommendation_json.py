@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from advisor.plan import Plan
     from advisor.registry.spec import Setting
     from profiles.facts import Machine, Model
-    from runner.rehearsal.answers import Rehearsed, Tried
+    from runner.rehearsal.results import Rehearsed, Tried
 
 SCHEMA = 2
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from advisor.choice.fit import Fit
 from profiles.facts import GIB, Model
 from profiles.quantities import bytes_text, count_text, duration_text
-from runner.rehearsal.answers import Rehearsed, Tried
+from runner.rehearsal.results import Rehearsed, Tried
 from tui.pages.model import size
 from tui.plain import facts, table, wrap
 

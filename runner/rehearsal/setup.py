@@ -18,7 +18,7 @@ _COMPUTE = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Setup:
     """A training method with its settings; the batch stands beside it."""
 
     method: str = "lora"

@@ -1,4 +1,4 @@
-"""Autocast for phantoms: the same casts, in the same places, as torch makes on the real device.
+"""Autocast for fake tensors: the same casts, in the same places, as torch makes on the real device.
 
 The lists are those of torch 2.13's ATen/autocast_mode.h (CUDA) and autocast_mode.cpp (CPU, as far
 as language models call it). A cast of a trained fp32 weight is kept until the outermost autocast
@@ -14,7 +14,7 @@ from typing import Any, Final
 import torch
 from torch.utils._pytree import tree_iter
 
-from runner.rehearsal.phantom import CARRIER, Phantom
+from runner.rehearsal.fake_tensor import CARRIER, FakeCudaTensor
 
 _aten = torch.ops.aten
 
@@ -44,7 +44,7 @@ _cache: dict[int, tuple[Any, Any]] = {}
 
 
 def _never(*_: Any) -> None:
-    raise AssertionError("phantoms are dispatched before any device's kernel")
+    raise AssertionError("fake tensors are dispatched before any device's kernel")
 
 
 def forget_casts() -> None:
@@ -58,7 +58,7 @@ def registered() -> Iterator[None]:
     fallback = torch.library.Library("_", "IMPL", _KEY)
     fallback.fallback(torch.library.fallthrough_kernel)
     library = torch.library.Library("aten", "IMPL")
-    for policy, names in (_CPU if Phantom.pretended.type == "cpu" else _CUDA).items():
+    for policy, names in (_CPU if FakeCudaTensor.pretended.type == "cpu" else _CUDA).items():
         for name in names.split():
             library.impl(name, _kernel(name, _POLICIES[policy]), _KEY)
     for name in _OWN_KERNEL:
@@ -89,7 +89,7 @@ def _kernel(name: str, policy: Callable[..., Any]) -> Callable[..., Any]:
         with suspended():
             if name == "softmax.int" and _is_fused_softmax(args, kwargs):
                 return _aten._softmax.default(args[0], args[1], True)  # noqa: SLF001
-            device = Phantom.pretended.type
+            device = FakeCudaTensor.pretended.type
             if not torch.is_autocast_enabled(device):
                 return op(*args, **kwargs)
             return policy(op, args, kwargs, torch.get_autocast_dtype(device))
@@ -100,7 +100,7 @@ def _kernel(name: str, policy: Callable[..., Any]) -> Callable[..., Any]:
 def _is_fused_softmax(args: Any, kwargs: Any) -> bool:
     """CUDA takes fp16 to an fp32 softmax without an fp32 copy of the input, and no other type."""
     wide = (args[2] if len(args) > 2 else kwargs.get("dtype")) is torch.float32
-    return wide and args[0].dtype is torch.float16 and Phantom.pretended.type == "cuda"
+    return wide and args[0].dtype is torch.float16 and FakeCudaTensor.pretended.type == "cuda"
 
 
 def _lower(op: Any, args: Any, kwargs: Any, kind: torch.dtype) -> Any:
@@ -123,7 +123,7 @@ def _wide_result(op: Any, args: Any, kwargs: Any, _: torch.dtype) -> Any:
 
 
 def _widest(op: Any, args: Any, kwargs: Any, kind: torch.dtype) -> Any:
-    leaves = [leaf for leaf in tree_iter(args) if isinstance(leaf, Phantom)]
+    leaves = [leaf for leaf in tree_iter(args) if isinstance(leaf, FakeCudaTensor)]
     kinds = {leaf.dtype for leaf in leaves if leaf.is_floating_point()}
     wide = torch.float32 if torch.float32 in kinds else kind
     return op(*_cast(args, wide), **kwargs)
@@ -149,7 +149,7 @@ def _cast(value: Any, kind: torch.dtype) -> Any:
 
 
 def _cast_tensor(tensor: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
-    eligible = isinstance(tensor, Phantom) and tensor.is_floating_point()
+    eligible = isinstance(tensor, FakeCudaTensor) and tensor.is_floating_point()
     if not eligible or tensor.dtype in (kind, torch.float64):
         return tensor
     kept = (

@@ -11,7 +11,7 @@ import torch
 from runner.rehearsal.storages import Ledger
 
 
-class Places:
+class AllocationSites:
     """Inside it every new storage gets a label; afterwards the labels at the peak are known.
 
     The place of an operation is its module's path, without layer numbers; in the backward pass the

@@ -1,4 +1,4 @@
-"""What libraries are told about the machine while phantoms pretend that it has a GPU."""
+"""What libraries are told about the machine while fake tensors pretend that it has a GPU."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from unittest import mock
 
 import torch
 
-from runner.rehearsal.casts import forget_casts
-from runner.rehearsal.phantom import Phantom
+from runner.rehearsal.autocast_rules import forget_casts
+from runner.rehearsal.fake_tensor import FakeCudaTensor
 
 
 class _Launch:
@@ -37,12 +37,12 @@ def _nothing(*_: Any) -> None:
 
 
 def _capability(*_: Any) -> tuple[int, int]:
-    return Phantom.capability
+    return FakeCudaTensor.capability
 
 
 @contextlib.contextmanager
-def cuda_claims() -> Iterator[None]:
-    """Let libraries find the CUDA device that the phantoms pretend to be on, while inside."""
+def cuda_patches() -> Iterator[None]:
+    """Let libraries find the CUDA device that the fake tensors pretend to be on, while inside."""
     clear = torch.clear_autocast_cache
 
     def clear_both() -> None:
@@ -50,7 +50,7 @@ def cuda_claims() -> Iterator[None]:
         clear()
 
     patches: list[Any] = [mock.patch.object(torch, "clear_autocast_cache", clear_both)]
-    if Phantom.pretended.type == "cuda":
+    if FakeCudaTensor.pretended.type == "cuda":
         missing = "torch.cuda.amp.common.amp_definitely_not_available"
         patches += [
             mock.patch(missing, _no),

@@ -1,8 +1,8 @@
-"""One tensor without memory that passes for a tensor on a GPU; phantoms.py runs operators on them.
+"""One tensor without memory that passes for a tensor on a GPU; fake_mode.py runs operators on them.
 
 It is a tensor on torch's meta device under the backend key of a device that is never there (HPU):
 torch dispatches it as it does any device's, and the autocast key of that device has no kernels of
-its own, so ours (casts.py) disturb nobody.
+its own, so ours (autocast_rules.py) disturb nobody.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ META: Final = torch.device("meta")
 CARRIER: Final = torch.device("hpu")
 
 
-class Phantom(torch.Tensor):  # type: ignore[misc]
+class FakeCudaTensor(torch.Tensor):  # type: ignore[misc]
     """A meta tensor that Python takes for one on `pretended`."""
 
     pretended = torch.device("cuda", 0)
@@ -29,7 +29,7 @@ class Phantom(torch.Tensor):  # type: ignore[misc]
     @property
     def device(self) -> torch.device:
         """The pretended device; kernels written in Python get the true one."""
-        return META if Phantom.inside_kernel else Phantom.pretended
+        return META if FakeCudaTensor.inside_kernel else FakeCudaTensor.pretended
 
     @property
     def is_cuda(self) -> bool:
@@ -39,16 +39,16 @@ class Phantom(torch.Tensor):  # type: ignore[misc]
     @property
     def is_meta(self) -> bool:
         """Only kernels may know."""
-        return Phantom.inside_kernel
+        return FakeCudaTensor.inside_kernel
 
     def get_device(self) -> int:
         """Index of the pretended device."""
-        return Phantom.pretended.index or 0
+        return FakeCudaTensor.pretended.index or 0
 
     def __repr__(self, **_: Any) -> str:
-        return f"Phantom({tuple(self.shape)}, {self.dtype})"
+        return f"FakeCudaTensor({tuple(self.shape)}, {self.dtype})"
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Operators need the mode, which counts."""
-        raise RuntimeError(f"{func} on phantoms outside their mode")
+        raise RuntimeError(f"{func} on fake tensors outside their mode")

@@ -11,31 +11,31 @@ from typing import Any
 from torch import nn
 
 from runner.rehearsal import adapters, package, quantized
-from runner.rehearsal.phantoms import wrap
-from runner.rehearsal.settings import Settings
+from runner.rehearsal.fake_mode import wrap
+from runner.rehearsal.setup import Setup
 from runner.rehearsal.storages import Ledger
 
 
-def build(config: Any, settings: Settings) -> Any:
+def build(config: Any, setup: Setup) -> Any:
     """The model with its adapter and loss, in training mode, on the default device.
 
     Of a config for pictures and text it is the language model. Raises ValueError for one that has
     none, and what transformers, PEFT and TRL raise for what they cannot train.
     """
-    if settings.loss not in {"chunked", "full"}:
-        raise ValueError(f"no loss {settings.loss!r}; 'chunked' and 'full' are known")
+    if setup.loss not in {"chunked", "full"}:
+        raise ValueError(f"no loss {setup.loss!r}; 'chunked' and 'full' are known")
     config = _as_config(config)
     _ask_for_router_logits(config)
-    model = _from_config(config, settings)
+    model = _from_config(config, setup)
     model.config.use_cache = False
     head = model.get_output_embeddings()
-    if settings.weight_bits < 16:
-        quantized.quantize(model, settings, skip=head)
-    if settings.loss == "chunked":
+    if setup.weight_bits < 16:
+        quantized.quantize(model, setup, skip=head)
+    if setup.loss == "chunked":
         from trl.trainer.utils import add_fused_lm_head  # noqa: PLC0415
 
         add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
-    return adapters.adapt(model, settings).train()
+    return adapters.adapt(model, setup).train()
 
 
 def count_params(model: nn.Module) -> int:
@@ -44,12 +44,12 @@ def count_params(model: nn.Module) -> int:
     return int(packed + sum(parameter.numel() for parameter in model.parameters()))
 
 
-def make_phantoms(model: nn.Module, ledger: Ledger) -> None:
-    """Put phantoms in the place of all meta weights and buffers, tied ones once, and count them."""
+def make_fake(model: nn.Module, ledger: Ledger) -> None:
+    """Replace all meta weights and buffers by fake tensors, tied ones once, and count them."""
     known: dict[int, Any] = {}
     tensors: list[Any] = []  # keeps ids from being used again
 
-    def phantom(tensor: Any, *, is_parameter: bool) -> Any:
+    def fake(tensor: Any, *, is_parameter: bool) -> Any:
         found = known.get(id(tensor))
         if found is None:
             found = wrap(tensor.detach())
@@ -64,10 +64,10 @@ def make_phantoms(model: nn.Module, ledger: Ledger) -> None:
     for module in model.modules():
         for name, parameter in module._parameters.items():  # noqa: SLF001
             if parameter is not None:
-                module._parameters[name] = phantom(parameter, is_parameter=True)  # noqa: SLF001
+                module._parameters[name] = fake(parameter, is_parameter=True)  # noqa: SLF001
         for name, buffer in module._buffers.items():  # noqa: SLF001
             if buffer is not None:
-                module._buffers[name] = phantom(buffer, is_parameter=False)  # noqa: SLF001
+                module._buffers[name] = fake(buffer, is_parameter=False)  # noqa: SLF001
 
 
 def _as_config(config: Any) -> Any:
@@ -85,7 +85,7 @@ def _ask_for_router_logits(config: Any) -> None:
         config.output_router_logits = bool(config.router_aux_loss_coef)
 
 
-def _from_config(config: Any, settings: Settings) -> Any:
+def _from_config(config: Any, setup: Setup) -> Any:
     """A model without SDPA gets transformers' own choice, eager attention."""
     from transformers import AutoModelForCausalLM  # noqa: PLC0415
 
@@ -94,14 +94,14 @@ def _from_config(config: Any, settings: Settings) -> Any:
         raise ValueError(f"transformers has no causal language model for {config.model_type}")
     kind = known[type(config)]
     kind = kind[0] if isinstance(kind, tuple) else kind
-    attention = settings.attention
+    attention = setup.attention
     if attention == "sdpa" and not kind._supports_sdpa:  # noqa: SLF001
         attention = "eager"
     if attention == "flash":
         attention = package.register()
     return AutoModelForCausalLM.from_config(
         config,
-        dtype=settings.load_dtype,
+        dtype=setup.load_dtype,
         attn_implementation=attention,
         trust_remote_code=False,
     )

@@ -1,8 +1,9 @@
 """Running a program on tensors without memory, as if they were on a GPU, and counting their bytes.
 
-`Pretending` gives every operator its shapes, types and views from torch's meta kernels and tells
-the ledger what they return; `Steering` sends Python calls that name the device to phantoms. This
-works in builds of torch without CUDA too, where FakeTensorMode's tensors can have no gradients.
+`FakeCudaMode` gives every operator its shapes, types and views from torch's meta kernels and tells
+the ledger what they return; `DeviceRedirectMode` sends Python calls that name the device to fake
+tensors. This works in builds of torch without CUDA too, where FakeTensorMode's tensors can have no
+gradients.
 """
 
 from __future__ import annotations
@@ -14,24 +15,24 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from runner.rehearsal.fake_tensor import CARRIER, META, FakeCudaTensor
 from runner.rehearsal.kernels import RULES, WORKSPACES
-from runner.rehearsal.phantom import CARRIER, META, Phantom
 from runner.rehearsal.storages import Ledger
 
 _C: Final = torch._C  # noqa: SLF001  # the guards that FakeTensorMode is made of
 _AUTOCAST: Final = _C.DispatchKeySet(_C.DispatchKey.AutocastHPU)
 
 
-def wrap(tensor: torch.Tensor) -> Phantom:
-    """A phantom over the storage of a meta tensor."""
-    made: Phantom = torch.Tensor._make_subclass(  # noqa: SLF001  # as FakeTensor is made
-        Phantom, tensor, tensor.requires_grad, device_for_backend_keys=CARRIER
+def wrap(tensor: torch.Tensor) -> FakeCudaTensor:
+    """A fake tensor over the storage of a meta tensor."""
+    made: FakeCudaTensor = torch.Tensor._make_subclass(  # noqa: SLF001  # as FakeTensor is made
+        FakeCudaTensor, tensor, tensor.requires_grad, device_for_backend_keys=CARRIER
     )
     return made
 
 
-class Pretending(TorchDispatchMode):  # type: ignore[misc]
-    """Runs operators on phantoms and counts what they return.
+class FakeCudaMode(TorchDispatchMode):  # type: ignore[misc]
+    """Runs operators on fake tensors and counts what they return.
 
     Results that alias nothing are remembered by the shapes of the arguments: meta kernels written
     in Python take 0.2 ms, and every layer asks the same.
@@ -47,7 +48,7 @@ class Pretending(TorchDispatchMode):  # type: ignore[misc]
         """Run the operator and count its results."""
         kwargs = kwargs or {}
         workspace = WORKSPACES.get(func)
-        if workspace is None or Phantom.pretended.type != "cuda":
+        if workspace is None or FakeCudaTensor.pretended.type != "cuda":
             return self._counted(func, self._result(func, args, kwargs))
         with self.ledger.borrowed(workspace(*args, **kwargs), f"inside {func.__name__}"):
             return self._counted(func, self._result(func, args, kwargs))
@@ -86,13 +87,13 @@ class Pretending(TorchDispatchMode):  # type: ignore[misc]
 
     def _counted(self, func: Any, out: Any) -> Any:
         for leaf in _tensors(out):
-            if isinstance(leaf, Phantom):
+            if isinstance(leaf, FakeCudaTensor):
                 self.ledger.hold(leaf, func.__name__)
         return out
 
 
-class Steering(TorchFunctionMode):  # type: ignore[misc]
-    """Python calls: what names the pretended device gets phantoms, and `detours` are taken."""
+class DeviceRedirectMode(TorchFunctionMode):  # type: ignore[misc]
+    """Python calls: what names the pretended device gets fake tensors, and `detours` are taken."""
 
     def __init__(self, detours: dict[Any, Callable[..., Any]]) -> None:
         super().__init__()
@@ -112,33 +113,33 @@ class Steering(TorchFunctionMode):  # type: ignore[misc]
         if func is not torch.tensor:
             return func(*args, **kwargs | {"device": META})
         made = func(*args, **kwargs | {"device": "cpu"})  # torch.tensor asks no mode
-        if Phantom.pretended.type == "cpu" and not made.dim():
+        if FakeCudaTensor.pretended.type == "cpu" and not made.dim():
             return made  # a counter on the CPU by intention, to be read back
         return made.to(META)
 
 
 def _is_pretended(value: Any) -> bool:
-    name = Phantom.pretended.type
+    name = FakeCudaTensor.pretended.type
     if isinstance(value, torch.device):
         return bool(value.type == name)
     return isinstance(value, str) and value.split(":", 1)[0] == name
 
 
 def _run(func: Any, args: Any, kwargs: Any) -> Any:
-    """The operator's own meta kernel, on the phantoms as they are."""
-    on_phantoms = any(isinstance(leaf, Phantom) for leaf in _tensors((args, kwargs)))
+    """The operator's own meta kernel, on the fake tensors as they are."""
+    on_fakes = any(isinstance(leaf, FakeCudaTensor) for leaf in _tensors((args, kwargs)))
     with (
         _C._DisableTorchDispatch(),  # noqa: SLF001
         _C._PreserveDispatchKeyGuard(),  # noqa: SLF001
         _C._ExcludeDispatchKeyGuard(_AUTOCAST),  # noqa: SLF001
     ):
-        Phantom.inside_kernel = True
+        FakeCudaTensor.inside_kernel = True
         try:
-            if on_phantoms:
+            if on_fakes:
                 _C._set_meta_in_tls_dispatch_include(True)  # noqa: SLF001
             return _wrapped(func(*args, **kwargs))
         finally:
-            Phantom.inside_kernel = False
+            FakeCudaTensor.inside_kernel = False
 
 
 def _wrapped(out: Any) -> Any:
@@ -162,7 +163,7 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
 
 def _key(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
-        return (value.shape, value.stride(), value.dtype, isinstance(value, Phantom))
+        return (value.shape, value.stride(), value.dtype, isinstance(value, FakeCudaTensor))
     if isinstance(value, tuple | list):
         return tuple([_key(part) for part in value])
     return (type(value), value)
@@ -170,7 +171,7 @@ def _key(value: Any) -> Any:
 
 def _recipe(out: Any, given: set[int]) -> Any:
     """How to make this result again; None where it is not made of whole new storages."""
-    if isinstance(out, Phantom):
+    if isinstance(out, FakeCudaTensor):
         storage = out.untyped_storage()
         reach = 1 + sum((n - 1) * s for n, s in zip(out.shape, out.stride(), strict=True))
         if id(storage) in given or (out.numel() and storage.nbytes() != reach * out.element_size()):
