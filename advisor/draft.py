@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from advisor.choice.choose import Choice
 from advisor.choice.compare import machine_name
-from advisor.choice.picks import Pick
+from advisor.choice.hyperparameters import MAX_GRAD_NORM, SCHEDULER, WEIGHT_DECAY
 from advisor.choice.recommend import Recommendation
-from advisor.choice.settings import MAX_GRAD_NORM, SCHEDULER, WEIGHT_DECAY
 from advisor.plan import Plan
 from advisor.recipe import SCHEMA, Recipe, validate
 from profiles.errors import ExitCode, UserError
@@ -21,8 +21,8 @@ def recipe_of(found: Recommendation, *, model: str, data: str, version: str) -> 
 
     UserError (REFUSED) if nothing that our runner can run fits the machine.
     """
-    pick = found.runnable
-    if pick is None:
+    choice = found.runnable
+    if choice is None:
         raise UserError(
             "there is no recipe to write",
             why=found.detour or "this version cannot run what fits this machine",
@@ -30,7 +30,7 @@ def recipe_of(found: Recommendation, *, model: str, data: str, version: str) -> 
             where=found.model.id,
             code=ExitCode.REFUSED,
         )
-    plan = pick.fit.plan
+    plan = choice.fit.plan
     settings: Any = plan.settings
     content = {
         "schema": SCHEMA,
@@ -44,9 +44,9 @@ def recipe_of(found: Recommendation, *, model: str, data: str, version: str) -> 
             "chat_template": "plain" if found.model.has_chat_template is False else "model",
         },
         "method": {"name": plan.method.name, **asdict(settings)},
-        "train": _train(found, pick),
+        "train": _train(found, choice),
         "hardware": {"strategy": plan.engine.name, "gpus": plan.num_gpus},
-        "plan": _prediction(found, pick, version),
+        "plan": _prediction(found, choice, version),
     }
     return validate(content, where=found.model.id)
 
@@ -56,13 +56,13 @@ def _name(found: Recommendation, plan: Plan) -> str:
     return f"{base[:_MAX_NAME]} {plan.method.name}"
 
 
-def _train(found: Recommendation, pick: Pick) -> dict[str, Any]:
-    plan = pick.fit.plan
+def _train(found: Recommendation, choice: Choice) -> dict[str, Any]:
+    plan = choice.fit.plan
     return {
         "epochs": found.epochs,
-        "learning_rate": pick.learning_rate,
+        "learning_rate": choice.learning_rate,
         "scheduler": SCHEDULER,
-        "warmup": pick.warmup,
+        "warmup": choice.warmup,
         "optimizer": plan.optimizer.name,
         "weight_decay": WEIGHT_DECAY,
         "max_grad_norm": MAX_GRAD_NORM,
@@ -71,12 +71,12 @@ def _train(found: Recommendation, pick: Pick) -> dict[str, Any]:
         "precision": plan.precision,
         "checkpointing": plan.checkpointing,
         "loss": plan.loss,
-        "keep_checkpoints": pick.kept_checkpoints,
+        "keep_checkpoints": choice.kept_checkpoints,
     }
 
 
-def _prediction(found: Recommendation, pick: Pick, version: str) -> dict[str, Any]:
-    memory, speed = pick.fit.memory, pick.fit.speed
+def _prediction(found: Recommendation, choice: Choice, version: str) -> dict[str, Any]:
+    memory, speed = choice.fit.memory, choice.fit.speed
     path = [str(step) for step in found.path]
     return {
         "machine": machine_name(found.machine),
@@ -84,7 +84,7 @@ def _prediction(found: Recommendation, pick: Pick, version: str) -> dict[str, An
         "peak_low_bytes": memory.low_bytes,
         "peak_high_bytes": memory.high_bytes,
         "tokens_per_second": round(speed.tokens_per_second, 1) if speed else None,
-        "hours": round(pick.hours, 3) if pick.hours is not None else None,
+        "hours": round(choice.hours, 3) if choice.hours is not None else None,
         "advisor_version": version,
-        "path": [*path, *([pick.why] if pick.why else [])],
+        "path": [*path, *([choice.why] if choice.why else [])],
     }

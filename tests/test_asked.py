@@ -15,16 +15,18 @@ from tui.commands import recommend as command
 from tui.commands.recommend import Asked
 
 
-def given(wishes):
+def given(answers):
     """Value and origin of each answer."""
     names = ("task", "complexity", "critical", "value", "quality", "seq_len", "effective_batch")
-    found = {name: getattr(wishes, name) for name in names}
-    return {name: (wish.value, wish.origin) if wish else None for name, wish in found.items()}
+    found = {name: getattr(answers, name) for name in names}
+    return {
+        name: (answer.value, answer.origin) if answer else None for name, answer in found.items()
+    }
 
 
 def test_what_nobody_answered_has_a_default_that_is_told_as_one():
     """A task of medium complexity, not critical, good value, nearly full quality."""
-    assert given(Asked().wishes()) == {
+    assert given(Asked().answers()) == {
         "task": ("sft", Origin.DEFAULT),
         "complexity": ("medium", Origin.DEFAULT),
         "critical": (False, Origin.DEFAULT),
@@ -47,7 +49,7 @@ def test_what_a_person_answered_is_theirs():
         effective_batch=8,
     )
 
-    assert given(asked.wishes()) == {
+    assert given(asked.answers()) == {
         "task": ("classify", Origin.USER),
         "complexity": ("medium", Origin.USER),
         "critical": (False, Origin.USER),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from known import HOST, dataset, model
 
+from advisor.choice.answers import Answers
 from advisor.choice.compare import compare, machine_name, rows
 from advisor.choice.recommend import recommend
-from advisor.choice.wishes import Wishes
 from profiles.machines import planned
 
 
@@ -19,14 +19,14 @@ def test_each_machine_gets_what_it_would_get_alone():
     """In their order."""
     boxes = machines("T4", "RTX 4090", "8x H100")
 
-    found = compare(model(), boxes, dataset(), Wishes())
+    found = compare(model(), boxes, dataset(), Answers())
 
-    assert found == tuple(recommend(model(), box, dataset(), Wishes()) for box in boxes)
+    assert found == tuple(recommend(model(), box, dataset(), Answers()) for box in boxes)
 
 
 def test_the_table_has_method_peak_speed_hours_and_cost():
     """Price times hours; unknown where no price is."""
-    found = compare(model(), machines("RTX 4090", "8x H100"), dataset(), Wishes())
+    found = compare(model(), machines("RTX 4090", "8x H100"), dataset(), Answers())
 
     cheap, dear = rows(found, prices=(0.5, None))
 
@@ -40,7 +40,7 @@ def test_the_table_has_method_peak_speed_hours_and_cost():
 
 def test_where_nothing_fits_nothing_is_promised():
     """Neither hours nor tokens per second."""
-    (row,) = rows(compare(model("llama-3.1-70b"), machines("T4"), dataset(), Wishes()), (1.0,))
+    (row,) = rows(compare(model("llama-3.1-70b"), machines("T4"), dataset(), Answers()), (1.0,))
 
     assert (row.rung, row.hours, row.tokens_per_second, row.cost) == (None, None, None, None)
     assert not row.runs

@@ -11,8 +11,8 @@ from known import HOST, dataset, model
 from measured import measured
 
 from advisor import draft, findings, recipe, rules
+from advisor.choice.answers import Answer, Answers
 from advisor.choice.recommend import recommend
-from advisor.choice.wishes import Wish, Wishes
 from advisor.cost import memory
 from advisor.plan import Plan
 from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, TASKS
@@ -104,7 +104,7 @@ def having(kind):
 def found_for(gpus, **answers):
     """What is recommended for an 8B model there."""
     box = planned.plan_machine(gpus, host=HOST)
-    return recommend(model(), box, dataset(), Wishes(**answers))
+    return recommend(model(), box, dataset(), Answers(**answers))
 
 
 @pytest.mark.parametrize("kind", ENTRIES)
@@ -210,7 +210,7 @@ def test_an_optimizer_s_states_are_in_the_estimate():
 
 def test_an_engine_that_divides_something_else_is_tried():
     """Between those that divide less and more, where dividing helps."""
-    critical = {"critical": Wish(True, Origin.USER)}
+    critical = {"critical": Answer(True, Origin.USER)}
     whole = found_for("2x H100", **critical)
 
     with having("strategies"):
@@ -229,10 +229,10 @@ def test_a_task_is_an_answer_of_recommend(capsys):
 
     with having("tasks"):
         assert command([*asked, NAME]) == 0
-    wishes = json.loads(capsys.readouterr().out)["wishes"]
+    answers = json.loads(capsys.readouterr().out)["wishes"]
     assert command([*asked, NAME]) == 2
 
-    assert wishes["task"] == {"value": NAME, "origin": "user"}
+    assert answers["task"] == {"value": NAME, "origin": "user"}
 
 
 def test_a_data_format_is_a_value_of_the_recipe_s_key():

@@ -12,8 +12,8 @@ from known import HOST, dataset, model
 
 from advisor import draft
 from advisor.choice import recommend, tree
+from advisor.choice.answers import Answer, Answers
 from advisor.choice.ladder import placed, steps
-from advisor.choice.wishes import Wish, Wishes
 from advisor.stack import OURS
 from profiles.errors import ExitCode, UserError
 from profiles.facts import GIB, GpuProcess, Origin
@@ -21,8 +21,8 @@ from profiles.machines import planned
 
 
 def user(**answers):
-    """Wishes with these answers given by the user."""
-    return Wishes(**{name: Wish(value, Origin.USER) for name, value in answers.items()})
+    """Answers with these answers given by the user."""
+    return Answers(**{name: Answer(value, Origin.USER) for name, value in answers.items()})
 
 
 def on(gpus, **host):
@@ -42,13 +42,13 @@ def rows(found):
 
 def setting(found, name):
     """The value of a proposed setting."""
-    return next(s.value for s in found.settings if s.name == name)
+    return next(s.value for s in found.hyperparameters if s.name == name)
 
 
 def test_every_method_is_a_row():
     """The ladder, the small methods, and nothing that makes no sense."""
-    found = recommend.recommend(model("qwen2.5-7b"), on("RTX 4090"), None, Wishes())
-    llama = recommend.recommend(model(), on("RTX 4090"), None, Wishes())
+    found = recommend.recommend(model("qwen2.5-7b"), on("RTX 4090"), None, Answers())
+    llama = recommend.recommend(model(), on("RTX 4090"), None, Answers())
 
     assert set(rows(found)) == {*steps(), *placed("beside"), *placed("row")}
     assert "bitfit" not in rows(llama)
@@ -56,7 +56,7 @@ def test_every_method_is_a_row():
 
 def test_a_row_says_why_not_and_what_would_unlock_it():
     """Full fine-tuning of an 8B on 24 GiB."""
-    full = rows(recommend.recommend(model(), on("RTX 4090"), None, Wishes()))["full"]
+    full = rows(recommend.recommend(model(), on("RTX 4090"), None, Answers()))["full"]
 
     assert not full.possible
     assert "of 24.0 GiB free" in full.why_not
@@ -65,7 +65,7 @@ def test_a_row_says_why_not_and_what_would_unlock_it():
 
 def test_a_row_says_whether_it_runs():
     """By method, optimizer, strategy and bits."""
-    found = rows(recommend.recommend(model(), on("RTX 4090"), dataset(tasks=3), Wishes()))
+    found = rows(recommend.recommend(model(), on("RTX 4090"), dataset(tasks=3), Answers()))
 
     runs = {name for name, row in found.items() if row.runs}
     assert runs == {"full", "full_8bit", "lora", "qlora"}
@@ -73,8 +73,8 @@ def test_a_row_says_whether_it_runs():
 
 def test_mixtures_have_their_rows():
     """LoRA on experts where there are some; upcycling and LoRA experts for several tasks."""
-    native = recommend.recommend(model("olmoe-1b-7b"), on("H200"), None, Wishes())
-    tasks = recommend.recommend(model("qwen2.5-1.5b"), on("8x H100"), dataset(tasks=4), Wishes())
+    native = recommend.recommend(model("olmoe-1b-7b"), on("H200"), None, Answers())
+    tasks = recommend.recommend(model("qwen2.5-1.5b"), on("8x H100"), dataset(tasks=4), Answers())
 
     assert "lora_on_experts" in rows(native)
     assert {"moe_upcycling", "moe_upcycling_8bit", "lora_experts"} <= set(rows(tasks))
@@ -86,7 +86,7 @@ def test_somebody_else_on_the_gpu_is_named():
     alice = GpuProcess(pid=4711, name="python", user="alice", vram_bytes=13 * GIB)
     gpu = replace(box.gpus[0], vram_free_bytes=11 * GIB, holders=(alice,))
 
-    found = recommend.recommend(model(), replace(box, gpus=(gpu,)), None, Wishes())
+    found = recommend.recommend(model(), replace(box, gpus=(gpu,)), None, Answers())
 
     assert any("13.0 GiB of 24.0 GiB are used by alice" in w for w in found.warnings)
     assert "the 13.0 GiB that alice holds" in [way.words for way in rows(found)["lora"].unlocks]
@@ -97,14 +97,14 @@ def test_gpus_that_stay_idle_are_told():
     box = on("2x RTX 4090")
     gpus = (box.gpus[0], replace(box.gpus[1], vram_free_bytes=GIB))
 
-    found = recommend.recommend(model(), replace(box, gpus=gpus), None, Wishes())
+    found = recommend.recommend(model(), replace(box, gpus=gpus), None, Answers())
 
     assert any(warning.startswith("1 of 2 GPUs are used") for warning in found.warnings)
 
 
 def test_a_card_without_bf16_gets_fp16():
     """V100: bf16 would be emulated."""
-    found = recommend.recommend(model(), on("V100-SXM2-32GB"), None, Wishes())
+    found = recommend.recommend(model(), on("V100-SXM2-32GB"), None, Answers())
 
     assert {row.fit.plan.precision for row in found.alternatives} == {"fp16"}
     assert setting(found, "precision") == "fp16"
@@ -112,14 +112,14 @@ def test_a_card_without_bf16_gets_fp16():
 
 def test_without_a_gpu_the_plan_is_fp32_in_host_memory():
     """And the budget is free RAM."""
-    found = recommend.recommend(model("qwen2.5-0.5b"), HOST, None, Wishes())
+    found = recommend.recommend(model("qwen2.5-0.5b"), HOST, None, Answers())
 
     assert (found.fit.plan.precision, found.fit.budget_bytes) == ("fp32", HOST.ram_free_bytes)
 
 
 def test_rows_are_as_long_as_the_data_needs():
     """900 tokens and room for the template's marks, rounded up to a multiple of 64."""
-    found = recommend.recommend(model("qwen2.5-0.5b"), HOST, dataset(), Wishes())
+    found = recommend.recommend(model("qwen2.5-0.5b"), HOST, dataset(), Answers())
 
     assert found.fit.plan.seq_len == 1024
 
@@ -158,8 +158,8 @@ def test_the_learning_rate_is_in_the_documents_range(rung, answers, name, expect
 
 def test_few_rows_get_some_dropout():
     """Rows that are few are learned by heart."""
-    few = recommend.recommend(model(), on("A100 80GB"), dataset(rows=200), Wishes())
-    many = recommend.recommend(model(), on("A100 80GB"), dataset(rows=5000), Wishes())
+    few = recommend.recommend(model(), on("A100 80GB"), dataset(rows=200), Answers())
+    many = recommend.recommend(model(), on("A100 80GB"), dataset(rows=5000), Answers())
 
     assert (few.fit.plan.settings.dropout, many.fit.plan.settings.dropout) == (0.05, 0.0)
 
@@ -182,7 +182,7 @@ def test_much_data_gets_the_upper_end_of_the_ranks(count, rank):
     )
 
     assert found.fit.plan.settings.rank == rank
-    assert "heuristic" in next(s.reason for s in found.settings if s.name == "rank")
+    assert "heuristic" in next(s.reason for s in found.hyperparameters if s.name == "rank")
 
 
 def test_the_rank_is_lowered_until_it_fits():
@@ -192,7 +192,7 @@ def test_the_rank_is_lowered_until_it_fits():
         gpu = replace(box.gpus[0], vram_free_bytes=free_mib << 20)
 
         found = recommend.recommend(
-            model(), replace(box, gpus=(gpu,)), dataset(rows=20_000), Wishes()
+            model(), replace(box, gpus=(gpu,)), dataset(rows=20_000), Answers()
         )
 
         assert found.rung is None or found.fit.fits, free_mib
@@ -200,17 +200,17 @@ def test_the_rank_is_lowered_until_it_fits():
 
 def test_warm_up_is_a_tenth_but_not_more_than_a_hundred_steps():
     """3750 steps of 16 rows: 100 of them are 2.7 %."""
-    long = recommend.recommend(model(), on("8x H100"), dataset(rows=20_000), Wishes())
-    short = recommend.recommend(model(), on("8x H100"), dataset(), Wishes())
+    long = recommend.recommend(model(), on("8x H100"), dataset(rows=20_000), Answers())
+    short = recommend.recommend(model(), on("8x H100"), dataset(), Answers())
 
     assert (long.runnable.warmup, short.runnable.warmup) == (0.04, 0.1)
 
 
 def test_a_mixture_keeps_its_router_and_a_new_one_is_balanced():
     """Frozen under adapters, trained with its own coefficient, 0.1 where it starts from nothing."""
-    adapters = recommend.recommend(model("olmoe-1b-7b"), on("RTX 4090"), None, Wishes())
+    adapters = recommend.recommend(model("olmoe-1b-7b"), on("RTX 4090"), None, Answers())
     whole = recommend.recommend(model("olmoe-1b-7b"), on("8x H100"), None, user(critical=True))
-    new = recommend.recommend(model("qwen2.5-1.5b"), on("8x H100"), dataset(tasks=4), Wishes())
+    new = recommend.recommend(model("qwen2.5-1.5b"), on("8x H100"), dataset(tasks=4), Answers())
 
     assert setting(adapters, "router") == "frozen"
     assert (setting(whole, "router"), setting(whole, "aux loss")) == ("trained", "the model's own")
@@ -249,9 +249,9 @@ def test_a_planned_machine_s_disk_is_only_warned_of():
 
 def test_a_model_that_is_not_here_is_downloaded_to_the_disk():
     """Its weight files count."""
-    local = recommend.recommend(model(), on("RTX 4090"), None, Wishes())
+    local = recommend.recommend(model(), on("RTX 4090"), None, Answers())
     remote = recommend.recommend(
-        model(path=None, weight_bytes=16 * GIB, gated=True), on("RTX 4090"), None, Wishes()
+        model(path=None, weight_bytes=16 * GIB, gated=True), on("RTX 4090"), None, Answers()
     )
 
     assert remote.disk_bytes - local.disk_bytes == 16 * GIB
@@ -297,7 +297,7 @@ def test_a_gpu_without_known_memory_is_refused():
     gpu = replace(box.gpus[0], vram_bytes=0, vram_free_bytes=0)
 
     with pytest.raises(UserError, match="memory of GPU 0 is not known"):
-        recommend.recommend(model(), replace(box, gpus=(gpu,)), None, Wishes())
+        recommend.recommend(model(), replace(box, gpus=(gpu,)), None, Answers())
 
 
 def test_unknown_positions_limit_nothing():
@@ -309,7 +309,7 @@ def test_unknown_positions_limit_nothing():
 
 def test_the_complexity_is_proposed_with_its_evidence():
     """Measured on the data, and called a heuristic."""
-    found = recommend.recommend(model(), on("RTX 4090"), dataset(), Wishes())
+    found = recommend.recommend(model(), on("RTX 4090"), dataset(), Answers())
     step = next(step for step in found.path if "complex" in step.question)
 
     assert (step.origin, step.answer) == (Origin.MEASURED, "medium")
@@ -333,7 +333,7 @@ def test_the_recipe_says_what_our_runner_runs(gpus, answers):
 
 def test_no_recipe_is_written_where_nothing_that_runs_fits():
     """With the reason."""
-    found = recommend.recommend(model("llama-3.1-70b"), on("T4"), dataset(), Wishes())
+    found = recommend.recommend(model("llama-3.1-70b"), on("T4"), dataset(), Answers())
 
     with pytest.raises(UserError) as caught:
         draft.recipe_of(found, model="m", data="d", version="1")

@@ -125,7 +125,7 @@ def test_the_recipe_that_is_saved():
 
 
 def test_everything_beside_what_is_recommended():
-    """The facts it was made from, the wishes with their origins, the path."""
+    """The facts it was made from, the answers with their origins, the path."""
     given = recommendation()
     found = of(given)
     del found["recommended"], found["recipe"], found["alternatives"]

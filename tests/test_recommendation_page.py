@@ -9,9 +9,9 @@ from known import HOST, dataset, model
 from plans import made
 
 from advisor.choice import words
+from advisor.choice.answers import Answer, Answers
 from advisor.choice.ladder import steps
 from advisor.choice.recommend import recommend
-from advisor.choice.wishes import Wish, Wishes
 from advisor.cost import memory as estimates
 from advisor.cost import weights
 from advisor.registry.low_rank import ALL_TARGETS
@@ -25,13 +25,13 @@ from tui.terminal import Symbols, num_cells
 
 MODELS = ("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen3-30B-A3B", "mistralai/Mixtral-8x7B-v0.1")
 BOXES = ("1x RTX 4090", "8x H100", "2 nodes of 4x A100 40GB", "T4")
-NO_QUALITY = Wishes(quality=Wish(False, Origin.USER))
+NO_QUALITY = Answers(quality=Answer(False, Origin.USER))
 
 
-def found_for(name="llama-3.1-8b", box="1x RTX 4090", wishes=None, data=None):
+def found_for(name="llama-3.1-8b", box="1x RTX 4090", answers=None, data=None):
     """A recommendation for a machine that is only named."""
     base = find_model.resolve(name) if "/" in name else model(name)
-    return recommend(base, planned.plan_machine(box, host=HOST), data, wishes or Wishes())
+    return recommend(base, planned.plan_machine(box, host=HOST), data, answers or Answers())
 
 
 def text_of(found, width=80, **shown):
@@ -104,7 +104,7 @@ def test_where_nothing_fits_the_bar_shows_where_free_memory_ends():
 
 def test_what_cannot_be_run_yet_is_marked_where_it_is_recommended():
     """With what a saved recipe holds instead."""
-    found = found_for(box="RTX 3060", wishes=NO_QUALITY, data=dataset())
+    found = found_for(box="RTX 3060", answers=NO_QUALITY, data=dataset())
 
     text = flat(text_of(found))
 
@@ -144,7 +144,7 @@ def test_the_next_larger_method_is_explained_in_short():
 
 def test_nothing_is_told_of_a_larger_method_where_the_chosen_one_is_the_largest():
     """Nor an empty line in its place."""
-    found = found_for(box="8x H100", wishes=Wishes(critical=Wish(True, Origin.USER)))
+    found = found_for(box="8x H100", answers=Answers(critical=Answer(True, Origin.USER)))
 
     assert found.rung == steps()[0]
     assert alternatives.above(found) == ""
@@ -201,7 +201,7 @@ def test_the_appendix_adds_up(method, recomputed):
         targets=ALL_TARGETS if method != "full" else (),
         checkpointing=recomputed,
     )
-    found = recommend(base, planned.plan_machine("RTX 4090", host=HOST), None, Wishes())
+    found = recommend(base, planned.plan_machine("RTX 4090", host=HOST), None, Answers())
     fit = replace(found.fit, plan=plan, memory=estimates.estimate(base, plan))
 
     rows = explain.lines(base, fit, 80, on_gpu=True)

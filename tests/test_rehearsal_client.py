@@ -13,8 +13,8 @@ from known import HOST, dataset, model
 from plans import changed, made
 from rehearsed import GIB, answer_at_once
 
+from advisor.choice.answers import Answer, Answers
 from advisor.choice.recommend import recommend
-from advisor.choice.wishes import Wish, Wishes
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Origin
 from profiles.machines import planned
@@ -23,7 +23,7 @@ from runner.rehearsal.results import DeviceUse, Tried
 
 LORA = made("lora", seq_len=1024, rank=8, alpha=16)
 BOX = planned.plan_machine("4x RTX 4090", host=HOST)
-LOW = Wishes(complexity=Wish("low", Origin.USER))
+LOW = Answers(complexity=Answer("low", Origin.USER))
 
 
 @pytest.fixture
@@ -32,10 +32,10 @@ def asked(monkeypatch):
     return answer_at_once(monkeypatch)
 
 
-def recommended(text="1x RTX 4090", wishes=None):
+def recommended(text="1x RTX 4090", answers=None):
     """What is recommended for an 8B model on a planned machine."""
     machine = planned.plan_machine(text, host=HOST)
-    return recommend(model(), machine, dataset(), wishes or Wishes())
+    return recommend(model(), machine, dataset(), answers or Answers())
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_the_recommended_plan_is_rehearsed_where_it_can_be():
 
 def test_the_recipes_plan_is_rehearsed_in_place_of_one_that_no_library_builds():
     """Adapters have no rehearsal; LoRA, which is saved in their place, has."""
-    found = recommended(wishes=LOW)
+    found = recommended(answers=LOW)
 
     assert found.fit.plan.method.name == "adapter"
     assert client.choose(found) == found.runnable.fit.plan
@@ -76,7 +76,7 @@ def test_the_recipes_plan_is_rehearsed_in_place_of_one_that_no_library_builds():
 @pytest.mark.parametrize("keep_recipe", [True, False])
 def test_without_a_plan_to_rehearse_the_user_is_told(keep_recipe):
     """An error of usage that names the recommended method."""
-    found = recommended(wishes=LOW)
+    found = recommended(answers=LOW)
     fit = replace(found.fit, plan=changed(found.fit.plan, optimizer="galore"))
     found = replace(found, runnable=replace(found.runnable, fit=fit) if keep_recipe else None)
 
@@ -147,7 +147,7 @@ def test_a_rehearsal_moves_the_devices_interval_by_its_difference_from_the_formu
 @pytest.mark.parametrize("strategy", ["zero1", "zero2", "zero3", "fsdp"])
 def test_a_divided_plan_says_nothing_of_the_device(asked, strategy, num_gpus):
     """What was rehearsed is the whole model."""
-    found = recommended("4x RTX 4090", Wishes(critical=Wish(True, Origin.USER)))
+    found = recommended("4x RTX 4090", Answers(critical=Answer(True, Origin.USER)))
     plan = changed(found.fit.plan, strategy=strategy, num_gpus=num_gpus)
 
     seen = client.rehearse(found.model, plan, found.machine)
@@ -196,7 +196,7 @@ def test_a_model_without_a_formula_gets_no_difference(asked):
 
 def test_what_is_tried_without_a_formula_is_the_least_that_each_method_takes():
     """One row, activations recomputed; adapters are a recipe's own."""
-    plans = client.least_plans(model(unmodelled="it is odd"), BOX, Wishes())
+    plans = client.least_plans(model(unmodelled="it is odd"), BOX, Answers())
 
     assert [plan.method.name for plan in plans] == ["full", "lora", "qlora"]
     assert {(plan.micro_batch, plan.accumulation, plan.num_gpus) for plan in plans} == {(1, 1, 1)}
@@ -205,13 +205,15 @@ def test_what_is_tried_without_a_formula_is_the_least_that_each_method_takes():
     assert [plan.settings.targets for plan in plans[1:]] == ["all", "all"]
     turing = planned.plan_machine("T4", host=HOST)
     assert {plan.precision for plan in plans} == {"bf16"}
-    assert {plan.precision for plan in client.least_plans(model(), turing, Wishes())} == {"fp16"}
+    assert {plan.precision for plan in client.least_plans(model(), turing, Answers())} == {"fp16"}
 
 
 def test_wishes_that_cannot_be_are_refused_for_a_model_without_a_formula_too():
     """Before anything is rehearsed."""
     with pytest.raises(UserError, match="rows of 0 tokens"):
-        client.least_plans(model(unmodelled="it is odd"), BOX, Wishes(seq_len=Wish(0, Origin.USER)))
+        client.least_plans(
+            model(unmodelled="it is odd"), BOX, Answers(seq_len=Answer(0, Origin.USER))
+        )
 
 
 @pytest.mark.parametrize(("method", "bytes_each"), [("full", 16.0), ("lora", 2.0), ("qlora", 0.5)])

@@ -12,8 +12,8 @@ from known import HOST, dataset, model
 from plans import changed
 from rehearsed import GIB, answer_at_once
 
+from advisor.choice.answers import Answer, Answers
 from advisor.choice.recommend import recommend
-from advisor.choice.wishes import Wish, Wishes
 from profiles.facts import Origin
 from profiles.machines import planned
 from runner.rehearsal import client
@@ -60,7 +60,7 @@ def test_the_json_has_the_second_level(asked, capsys):
 
 def test_a_rehearsal_can_contradict_the_formula(asked):
     """The page says that the plan does not fit then."""
-    found = recommend(model(), planned.plan_machine("1x RTX 4090", host=HOST), dataset(), Wishes())
+    found = recommend(model(), planned.plan_machine("1x RTX 4090", host=HOST), dataset(), Answers())
     seen = client.rehearse(found.model, found.fit.plan, found.machine)
     more = 8 * GIB
     seen = replace(seen, peak_bytes=seen.formula.allocated_bytes + more)
@@ -71,7 +71,7 @@ def test_a_rehearsal_can_contradict_the_formula(asked):
 def test_sharded_plans_are_rehearsed_whole(asked):
     """And nobody is told that the device's use were known better for it."""
     box = planned.plan_machine("4x RTX 4090", host=HOST)
-    found = recommend(model(), box, None, Wishes(critical=Wish(True, Origin.USER)))
+    found = recommend(model(), box, None, Answers(critical=Answer(True, Origin.USER)))
     plan = changed(found.fit.plan, strategy="fsdp", num_gpus=4)
 
     seen = client.rehearse(found.model, plan, box)

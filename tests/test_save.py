@@ -11,8 +11,8 @@ import pytest
 from known import HOST, dataset, model
 from made_up import pick, recommendation
 
+from advisor.choice.answers import Answers
 from advisor.choice.recommend import recommend
-from advisor.choice.wishes import Wishes
 from advisor.recipe import parse
 from profiles import paths
 from profiles.errors import ExitCode, UserError
@@ -25,7 +25,7 @@ def found(tmp_path, **changes):
     """What is recommended for data and a model below `tmp_path`."""
     base = model("qwen2.5-0.5b", **({"path": str(tmp_path / "model")} | changes))
     data = replace(dataset(), path=str(tmp_path / "data" / "rows.json"))
-    return recommend(base, planned.plan_machine("RTX 4090", host=HOST), data, Wishes())
+    return recommend(base, planned.plan_machine("RTX 4090", host=HOST), data, Answers())
 
 
 @pytest.fixture

@@ -7,15 +7,15 @@ import itertools
 import pytest
 
 from advisor.choice import tree
-from advisor.choice.wishes import Wish, Wishes
+from advisor.choice.answers import Answer, Answers
 from profiles.facts import Origin
 
 LEAVES = [value for value in vars(tree).values() if isinstance(value, tree.Leaf)]
 
 
 def user(**answers):
-    """Wishes with these answers given by the user."""
-    return Wishes(**{name: Wish(value, Origin.USER) for name, value in answers.items()})
+    """Answers with these answers given by the user."""
+    return Answers(**{name: Answer(value, Origin.USER) for name, value in answers.items()})
 
 
 def facts(*, full=False, lora=True, **more):

@@ -15,9 +15,9 @@ import pytest
 from known import HOST, dataset, model
 
 from advisor.choice import recommend, tree
+from advisor.choice.answers import Answer, Answers
 from advisor.choice.ladder import steps
 from advisor.choice.tree import native
-from advisor.choice.wishes import Wish, Wishes
 from profiles.facts import GIB, GpuProcess, Origin
 from profiles.machines import planned
 
@@ -187,10 +187,10 @@ def walked(case):
         data = dataset(rows=case.rows, tasks=case.tasks)
         tokens = replace(data.tokens, trainable_total=case.reply * case.rows)
         data = replace(data, tokens=tokens)
-    wishes = Wishes(
-        **{name: Wish(value, Origin.USER) for name, value in (case.answers or {}).items()}
+    answers = Answers(
+        **{name: Answer(value, Origin.USER) for name, value in (case.answers or {}).items()}
     )
-    return recommend.recommend(model(case.model), machine_of(case), data, wishes)
+    return recommend.recommend(model(case.model), machine_of(case), data, answers)
 
 
 def machine_of(case):
@@ -247,7 +247,7 @@ def test_what_is_recommended_is_sound(case):
 
 
 def test_the_table_reaches_every_leaf_and_every_rung_that_can_be_reached():
-    """APOLLO and GaLore are between: their limits are tested in test_settle.py."""
+    """APOLLO and GaLore are between: their limits are tested in test_fallback.py."""
     leaves = {case.leaf for case in CASES}
     assert {value for value in vars(tree).values() if isinstance(value, tree.Leaf)} <= leaves
     assert {native(leaf) for leaf in (MEDIUM, HIGH, LOW, tree.FULL, tree.LORA_VALUE)} <= leaves

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from advisor.choice import wants, words
+from advisor.choice import defaults, words
+from advisor.choice.fallback import obstructed_above
 from advisor.choice.fit import Fit
 from advisor.choice.options import Options
-from advisor.choice.settle import obstructed_above
 from advisor.choice.tree import Leaf
 from advisor.choice.unlock import Unlock
 from advisor.plan import Plan
@@ -43,7 +43,7 @@ def alternatives(
     options: Options, chosen: str | None, leaf: Leaf, like: Plan, dataset: Dataset | None
 ) -> tuple[Alternative, ...]:
     """A row for each rung that makes sense; small methods are judged with the batch of `like`."""
-    rows, epochs, above = [], wants.epochs(dataset), obstructed_above(chosen, options)
+    rows, epochs, above = [], defaults.epochs(dataset), obstructed_above(chosen, options)
     for rung in options.rungs:
         preset = preset_of(rung)
         found = options.fit_like(rung, like) if preset.like_chosen else options.fit(rung)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from advisor.choice import storage, words
+from advisor.choice.choose import Choice
 from advisor.choice.options import Options
-from advisor.choice.picks import Pick
 from profiles.facts import Dataset
 
 
-def cautions(options: Options, dataset: Dataset | None, chosen: Pick) -> tuple[str, ...]:
+def cautions(options: Options, dataset: Dataset | None, chosen: Choice) -> tuple[str, ...]:
     """Every warning, the machine's and the data's own first."""
     found = list(options.machine.notes) + list(dataset.warnings if dataset else ())
     seq_len = chosen.fit.plan.seq_len
@@ -21,7 +21,7 @@ def cautions(options: Options, dataset: Dataset | None, chosen: Pick) -> tuple[s
     return tuple(found)
 
 
-def _devices(options: Options, chosen: Pick) -> Iterator[str]:
+def _devices(options: Options, chosen: Choice) -> Iterator[str]:
     machine, plan = options.machine, chosen.fit.plan
     for gpu in machine.gpus:
         for process in gpu.holders:
@@ -34,7 +34,7 @@ def _devices(options: Options, chosen: Pick) -> Iterator[str]:
         yield words.UNKNOWN_RATE
 
 
-def _room(options: Options, chosen: Pick) -> Iterator[str]:
+def _room(options: Options, chosen: Choice) -> Iterator[str]:
     """Disk and RAM: warned of where they are not known, or only briefly needed."""
     machine, model = options.machine, options.model_of(chosen.rung)
     if machine.planned and chosen.disk_bytes > machine.disk_free_bytes:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NoReturn
 
+from advisor.choice.answers import Answers
 from advisor.choice.storage import weight_bytes
-from advisor.choice.wishes import Wishes
 from advisor.choice.words import gib
 from advisor.registry.lookup import TASKS
 from profiles.errors import ExitCode, UserError
@@ -15,24 +15,24 @@ MIN_SEQ_LEN = 8
 MAX_BATCH = 1 << 20
 
 
-def check(model: Model, machine: Machine, dataset: Dataset | None, wishes: Wishes) -> None:
+def check(model: Model, machine: Machine, dataset: Dataset | None, answers: Answers) -> None:
     """Refuse what no recommendation can be made from; UserError (USAGE) says why."""
     _check_model(model, machine)
     _check_machine(machine)
     if dataset is not None and dataset.num_rows < 1:
         _refuse("there is nothing to learn from", "no usable row", "add rows", dataset.path)
-    if wishes.task.value not in TASKS:
+    if answers.task.value not in TASKS:
         there_are = ", ".join(TASKS.names())
         _refuse(
-            f"there is no task {wishes.task.value!r}",
-            TASKS.unknown(wishes.task.value),
+            f"there is no task {answers.task.value!r}",
+            TASKS.unknown(answers.task.value),
             f"name one of {there_are}",
             "--task",
         )
-    if wishes.seq_len is not None:
-        _check_length(model, wishes.seq_len.value)
-    if wishes.effective_batch is not None:
-        rows = wishes.effective_batch.value
+    if answers.seq_len is not None:
+        _check_length(model, answers.seq_len.value)
+    if answers.effective_batch is not None:
+        rows = answers.effective_batch.value
         if not 1 <= rows <= MAX_BATCH:
             _refuse(
                 f"a batch of {rows} rows cannot be",

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from advisor.choice import words
+from advisor.choice.answers import Answers
 from advisor.choice.recommend import Recommendation, recommend
-from advisor.choice.wishes import Wishes
 from advisor.cost import speed
 from profiles.facts import Dataset, Machine, Model
 
@@ -40,10 +40,10 @@ class Row:
 
 
 def compare(
-    model: Model, machines: Sequence[Machine], dataset: Dataset | None, wishes: Wishes
+    model: Model, machines: Sequence[Machine], dataset: Dataset | None, answers: Answers
 ) -> tuple[Recommendation, ...]:
     """The recommendation for each machine, in their order; UserError as `recommend` has it."""
-    return tuple(recommend(model, machine, dataset, wishes) for machine in machines)
+    return tuple(recommend(model, machine, dataset, answers) for machine in machines)
 
 
 def rows(found: Sequence[Recommendation], prices: Sequence[float | None] = ()) -> tuple[Row, ...]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from advisor.choice import words
+from advisor.choice.answers import Answers
 from advisor.choice.options import Options
 from advisor.choice.tree import LIGHT_FULL, Evidence
 from advisor.choice.upcycle import family_of
-from advisor.choice.wishes import Wishes
 from profiles.facts import Dataset, Experts, Origin
 
 
-def gather(options: Options, dataset: Dataset | None, wishes: Wishes) -> Evidence:
+def gather(options: Options, dataset: Dataset | None, answers: Answers) -> Evidence:
     """What decides in the tree is memory: full fine-tuning with AdamW, LoRA in 16 bits.
 
     Where the first fits, the second is not asked for.
@@ -19,7 +19,7 @@ def gather(options: Options, dataset: Dataset | None, wishes: Wishes) -> Evidenc
     full = options.obstacle("full")
     plentiful = not full and bool(options.machine.gpus)
     lora = "" if plentiful else options.obstacle("lora")
-    light = _light(options) if wishes.critical.value and not plentiful else ""
+    light = _light(options) if answers.critical.value and not plentiful else ""
     family = family_of(model)
     return Evidence(
         full_fits=plentiful,

@@ -1,7 +1,7 @@
 """The rungs: which presets there are for a model, as plans to try, and over which devices.
 
 The presets themselves are in the registry. The batch is chosen by fit.py; which rung is taken, by
-settle.py.
+fallback.py.
 """
 
 from __future__ import annotations

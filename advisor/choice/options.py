@@ -121,7 +121,7 @@ class Options:
         found = fit.best(model, self.machine, plan, self.batch, runs_only=True)
         return found if found.runs and found.fits else None
 
-    def settle_rank(self, rung: str, rank: int, dropout: float) -> None:
+    def set_rank(self, rung: str, rank: int, dropout: float) -> None:
         """Give the rung the wanted rank and dropout, or the nearest below that still fits."""
         least = min(rank, _LEAST_RANK)
         plan = self.plans(rung)[0]

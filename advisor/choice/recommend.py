@@ -9,23 +9,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from advisor.choice import settings, tree, wants
+from advisor.choice import defaults, hyperparameters, tree
 from advisor.choice.alternatives import Alternative, alternatives
+from advisor.choice.answers import Answers
 from advisor.choice.cautions import cautions
 from advisor.choice.checks import check
+from advisor.choice.choose import Choice, choose, runnable
 from advisor.choice.devices import stack_on
 from advisor.choice.evidence import gather
+from advisor.choice.fallback import fall_back, smallest, why_not_above
 from advisor.choice.fit import Fit
 from advisor.choice.options import Options
-from advisor.choice.picks import Pick, pick, runnable
-from advisor.choice.settle import settle, smallest, why_not_above
 from advisor.choice.tree import Leaf, Step
-from advisor.choice.wishes import Wishes
 from advisor.plan import Plan
-from advisor.registry.spec import Setting
+from advisor.registry.spec import Hyperparameter
 from profiles.facts import Dataset, Machine, Model
 
-__all__ = ["Alternative", "Pick", "Recommendation", "Setting", "recommend"]
+__all__ = ["Alternative", "Choice", "Hyperparameter", "Recommendation", "recommend"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class Recommendation:
     model: Model
     machine: Machine
     dataset: Dataset | None
-    wishes: Wishes
+    answers: Answers
     """With the complexity that the data proposed, if the user named none."""
     path: tuple[Step, ...]
     leaf: Leaf
@@ -47,10 +47,10 @@ class Recommendation:
     """Why the rung is not the leaf itself; empty if it is."""
     above: str
     """Why not the next rung above, and what would unlock it; empty if that one fits too."""
-    runnable: Pick | None
+    runnable: Choice | None
     """The same where our runner can run it, else the nearest that it runs; None if none fits."""
     alternatives: tuple[Alternative, ...]
-    settings: tuple[Setting, ...]
+    hyperparameters: tuple[Hyperparameter, ...]
     learning_rate: float
     epochs: float
     hours: float | None
@@ -65,25 +65,25 @@ class Recommendation:
 
 
 def recommend(
-    model: Model, machine: Machine, dataset: Dataset | None, wishes: Wishes
+    model: Model, machine: Machine, dataset: Dataset | None, answers: Answers
 ) -> Recommendation:
-    """Walk the tree on predicted facts and settle on the nearest plan that fits.
+    """Walk the tree on predicted facts and take the nearest plan that fits.
 
     UserError (USAGE) for inputs that cannot be true.
     """
-    check(model, machine, dataset, wishes)
-    wishes = wants.with_complexity(wishes, dataset)
-    options = _options(model, machine, dataset, wishes)
-    path, leaf = tree.walk(wishes, gather(options, dataset, wishes))
-    rung, detour = settle(leaf, options)
+    check(model, machine, dataset, answers)
+    answers = defaults.with_complexity(answers, dataset)
+    options = _options(model, machine, dataset, answers)
+    path, leaf = tree.walk(answers, gather(options, dataset, answers))
+    rung, detour = fall_back(leaf, options)
     above = why_not_above(rung, options)
-    chosen = pick(rung or smallest(options), options, dataset, leaf)
+    chosen = choose(rung or smallest(options), options, dataset, leaf)
     can_run = runnable(chosen, options, dataset, leaf) if rung else None
     return Recommendation(
         model=model,
         machine=machine,
         dataset=dataset,
-        wishes=wishes,
+        answers=answers,
         path=path,
         leaf=leaf,
         rung=rung,
@@ -92,31 +92,32 @@ def recommend(
         above=above,
         runnable=can_run,
         alternatives=alternatives(options, rung, leaf, chosen.fit.plan, dataset),
-        settings=chosen.settings,
+        hyperparameters=chosen.hyperparameters,
         learning_rate=chosen.learning_rate,
-        epochs=wants.epochs(dataset),
+        epochs=defaults.epochs(dataset),
         hours=chosen.hours,
         disk_bytes=chosen.disk_bytes,
         warnings=cautions(options, dataset, chosen),
     )
 
 
-def _options(model: Model, machine: Machine, dataset: Dataset | None, wishes: Wishes) -> Options:
+def _options(model: Model, machine: Machine, dataset: Dataset | None, answers: Answers) -> Options:
     """All rungs from one base plan, 16-bit LoRA, with the ranks that their leaves would have."""
     base = Plan.of(
         "lora",
-        seq_len=wants.seq_len(model, dataset, wishes),
+        seq_len=defaults.seq_len(model, dataset, answers),
         rank=1,
         targets="attention" if model.experts else "all",
         precision=precision(machine),
         stack=stack_on(machine),
     )
-    batch = wants.batch(dataset, wishes, base.seq_len)
+    batch = defaults.batch(dataset, answers, base.seq_len)
     options = Options(model, machine, base, batch, num_tasks=dataset.num_tasks if dataset else 1)
     rich = not options.obstacle("full")
-    leaf = tree.LORA_VALUE if rich else tree.by_complexity(wishes)
+    leaf = tree.LORA_VALUE if rich else tree.by_complexity(answers)
     options.expect_ranks(
-        settings.rank(leaf, model, dataset), quantized=settings.rank(tree.QLORA, model, dataset)
+        hyperparameters.rank(leaf, model, dataset),
+        quantized=hyperparameters.rank(tree.QLORA, model, dataset),
     )
     return options
 

@@ -2,7 +2,7 @@
 
 Every node visited keeps its question, its answer, where the answer came from and the number behind
 it. The tree decides what would be right; whether a leaf's methods fit, and what to do when they do
-not or cannot be run yet, is `settle.py`'s business.
+not or cannot be run yet, is `fallback.py`'s business.
 
 One node is not in the documents: where full fine-tuning with AdamW does not fit and the user said
 that the task is critical, lighter forms of full fine-tuning are asked for before adapters are.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from advisor.choice.wishes import Wishes
+from advisor.choice.answers import Answers
 from profiles.facts import Origin
 
 
@@ -105,12 +105,12 @@ class _Path:
         self.steps.append(step)
 
 
-def walk(wishes: Wishes, found: Evidence) -> tuple[tuple[Step, ...], Leaf]:
+def walk(answers: Answers, found: Evidence) -> tuple[tuple[Step, ...], Leaf]:
     """The path from the root and the leaf it ends at."""
     path = _Path()
     question = "Is the base model a mixture of experts?"
     if path.ask(question, found.has_experts, Origin.MEASURED, found.experts_words):
-        leaf = native(_one_task(path, wishes, found))
+        leaf = native(_one_task(path, answers, found))
     elif path.ask(
         question="Does the data hold several distinct tasks?",
         yes=found.num_tasks > 1,
@@ -119,7 +119,7 @@ def walk(wishes: Wishes, found: Evidence) -> tuple[tuple[Step, ...], Leaf]:
     ):
         leaf = _many_tasks(path, found)
     else:
-        leaf = _one_task(path, wishes, found)
+        leaf = _one_task(path, answers, found)
     return tuple(path.steps), leaf
 
 
@@ -131,10 +131,10 @@ def _many_tasks(path: _Path, found: Evidence) -> Leaf:
     return UPCYCLED if path.ask(question, found.can_upcycle, origin, words) else LORA_EXPERTS
 
 
-def _one_task(path: _Path, wishes: Wishes, found: Evidence) -> Leaf:
+def _one_task(path: _Path, answers: Answers, found: Evidence) -> Leaf:
     if _plentiful(path, found):
-        return _rich(path, wishes)
-    if wishes.critical.value and path.ask(
+        return _rich(path, answers)
+    if answers.critical.value and path.ask(
         question="The task is critical: does a lighter full fine-tuning fit?",
         yes=found.light_fits,
         origin=Origin.PREDICTED,
@@ -144,11 +144,11 @@ def _one_task(path: _Path, wishes: Wishes, found: Evidence) -> Leaf:
     words = f"16-bit LoRA at micro-batch 1 {found.lora_words}"
     question, limited = "Is usable memory extremely limited?", not found.lora_fits
     if path.ask(question, limited, Origin.PREDICTED, words):
-        return _scarce(path, wishes)
-    complexity = wishes.complexity
-    words = wishes.complexity_words or f"complexity is {complexity.value}"
+        return _scarce(path, answers)
+    complexity = answers.complexity
+    words = answers.complexity_words or f"complexity is {complexity.value}"
     path.note("How complex is the task?", complexity.value, complexity.origin, words)
-    return by_complexity(wishes)
+    return by_complexity(answers)
 
 
 def _plentiful(path: _Path, found: Evidence) -> bool:
@@ -156,8 +156,8 @@ def _plentiful(path: _Path, found: Evidence) -> bool:
     return path.ask("Is compute plentiful?", found.full_fits, Origin.PREDICTED, words)
 
 
-def _rich(path: _Path, wishes: Wishes) -> Leaf:
-    critical, value = wishes.critical, wishes.value
+def _rich(path: _Path, answers: Answers) -> Leaf:
+    critical, value = answers.critical, answers.value
     question = "Is the task critical and are resources no concern?"
     if path.ask(question, critical.value, critical.origin, _word(critical.value)):
         return FULL
@@ -165,8 +165,8 @@ def _rich(path: _Path, wishes: Wishes) -> Leaf:
     return LORA_VALUE if path.ask(question, value.value, value.origin, _word(value.value)) else FULL
 
 
-def _scarce(path: _Path, wishes: Wishes) -> Leaf:
-    quality, task = wishes.quality, wishes.task
+def _scarce(path: _Path, answers: Answers) -> Leaf:
+    quality, task = answers.quality, answers.task
     question = "Is quality near full fine-tuning needed?"
     if path.ask(question, quality.value, quality.origin, _word(quality.value)):
         return QLORA
@@ -176,9 +176,9 @@ def _scarce(path: _Path, wishes: Wishes) -> Leaf:
     return BITFIT if path.ask(question, is_classification, task.origin, words) else PROMPT
 
 
-def by_complexity(wishes: Wishes) -> Leaf:
+def by_complexity(answers: Answers) -> Leaf:
     """Where the tree ends if compute is neither plentiful nor extremely limited."""
-    return {"high": LORA_HIGH, "medium": LORA_MEDIUM, "low": ADAPTER}[wishes.complexity.value]
+    return {"high": LORA_HIGH, "medium": LORA_MEDIUM, "low": ADAPTER}[answers.complexity.value]
 
 
 def _word(yes: bool) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from advisor.registry.spec import MethodSpec, Rate, Setting, Settings, key
+from advisor.registry.spec import Hyperparameter, MethodSpec, Rate, Settings, key
 from advisor.tape import per_token
 
 if TYPE_CHECKING:
@@ -68,9 +68,11 @@ def num_bottlenecks(model: Model, settings: Bottleneck, _matrices: Sequence[Matr
     return model.num_layers * 2 * (2 * h * width + width + h)
 
 
-def shows(settings: Bottleneck, _model: Model) -> tuple[Setting, ...]:
+def shows(settings: Bottleneck, _model: Model) -> tuple[Hyperparameter, ...]:
     """The adapters' width."""
-    return (Setting("reduction", str(settings.reduction), "documents: 4 to 16; 16 is smallest"),)
+    return (
+        Hyperparameter("reduction", str(settings.reduction), "documents: 4 to 16; 16 is smallest"),
+    )
 
 
 def rate(_model: Model, _settings: Any) -> Rate:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from advisor.registry.spec import MethodSpec, Rate, Setting, Settings, key
+from advisor.registry.spec import Hyperparameter, MethodSpec, Rate, Settings, key
 from advisor.tape import once, per_token
 
 if TYPE_CHECKING:
@@ -168,18 +168,18 @@ def in_short(settings: LowRank) -> str:
     return f"rank {settings.rank}"
 
 
-def shows(settings: LowRank, _model: Model) -> tuple[Setting, ...]:
+def shows(settings: LowRank, _model: Model) -> tuple[Hyperparameter, ...]:
     """What an adapter is set to."""
     names = settings.target_names
     return (
-        Setting("rank", str(settings.rank), ""),
-        Setting("alpha", str(settings.alpha), "twice the rank, the usual choice"),
-        Setting(
+        Hyperparameter("rank", str(settings.rank), ""),
+        Hyperparameter("alpha", str(settings.alpha), "twice the rank, the usual choice"),
+        Hyperparameter(
             "dropout",
             f"{settings.dropout:g}",
             "costs a copy of every adapted input; raise to 0.1 if it over-fits",
         ),
-        Setting(
+        Hyperparameter(
             "targets",
             "all linears" if set(names) >= set(ALL_TARGETS) else ", ".join(names),
             "attention and MLP; more targets help more than a higher rank",

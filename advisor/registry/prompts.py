@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from advisor.registry.spec import MethodSpec, Rate, Setting, Settings, key
+from advisor.registry.spec import Hyperparameter, MethodSpec, Rate, Settings, key
 
 if TYPE_CHECKING:
     from advisor.tape import Matrix
@@ -57,10 +57,12 @@ def rate(_model: Model, _settings: SoftPrompt) -> Rate:
     return Rate(DEFAULT_RATE, "documents: soft prompts 3e-3 to 5e-3")
 
 
-def shows(settings: SoftPrompt, _model: Model) -> tuple[Setting, ...]:
+def shows(settings: SoftPrompt, _model: Model) -> tuple[Hyperparameter, ...]:
     """The prompt's length, and the base's bits where it is quantized."""
     bits = f", base in {settings.bits} bits" if settings.bits < 16 else ""
-    return (Setting("virtual tokens", f"{settings.virtual_tokens}{bits}", "documents: 10 to 20"),)
+    return (
+        Hyperparameter("virtual tokens", f"{settings.virtual_tokens}{bits}", "documents: 10 to 20"),
+    )
 
 
 PROMPT_TUNING: Final = MethodSpec(

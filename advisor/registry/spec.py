@@ -77,7 +77,7 @@ class Rate(NamedTuple):
     reason: str
 
 
-class Setting(NamedTuple):
+class Hyperparameter(NamedTuple):
     """A hyper-parameter to start from, as a recommendation shows it, with its reason."""
 
     name: str
@@ -110,7 +110,7 @@ def no_words(_settings: Any) -> str:
     return ""
 
 
-def shows_nothing(_settings: Any, _model: Model) -> tuple[Setting, ...]:
+def shows_nothing(_settings: Any, _model: Model) -> tuple[Hyperparameter, ...]:
     """There is nothing to set."""
     return ()
 
@@ -197,7 +197,7 @@ class MethodSpec(Named):
     """Of a recipe that names none."""
     in_short: Callable[[Any], str] = no_words
     """Its most telling setting, like "rank 16"; empty if it has none."""
-    shows: Callable[[Any, Model], tuple[Setting, ...]] = shows_nothing
+    shows: Callable[[Any, Model], tuple[Hyperparameter, ...]] = shows_nothing
     unsupported: Callable[[Model, Any], str] = always
     """Why a model cannot be trained so; empty if it can."""
 

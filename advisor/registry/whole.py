@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from advisor.registry.spec import MethodSpec, Rate, Setting, Settings, key
+from advisor.registry.spec import Hyperparameter, MethodSpec, Rate, Settings, key
 
 if TYPE_CHECKING:
     from advisor.tape import Matrix
@@ -49,10 +49,10 @@ def rate(model: Model, _settings: Any) -> Rate:
     return Rate(DEFAULT_RATE, _RANGE)
 
 
-def shows(settings: Freeze, model: Model) -> tuple[Setting, ...]:
+def shows(settings: Freeze, model: Model) -> tuple[Hyperparameter, ...]:
     """How many layers stay as they are."""
     words = f"the first {settings.frozen_layers} of {model.num_layers}"
-    return (Setting("frozen layers", words, "as few as fit, by halves"),)
+    return (Hyperparameter("frozen layers", words, "as few as fit, by halves"),)
 
 
 DEFAULT_RATE: Final = 1e-5

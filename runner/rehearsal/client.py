@@ -14,10 +14,10 @@ import sys
 from dataclasses import replace
 from typing import Any, Final
 
-from advisor.choice import checks, wants
+from advisor.choice import checks, defaults
+from advisor.choice.answers import Answers
 from advisor.choice.devices import budget_bytes, stack_on
 from advisor.choice.recommend import Recommendation, precision
-from advisor.choice.wishes import Wishes
 from advisor.choice.words import gib
 from advisor.cost import memory
 from advisor.plan import Plan
@@ -85,13 +85,13 @@ def rehearse(model: Model, plan: Plan, machine: Machine) -> Rehearsed:
     )
 
 
-def least_plans(model: Model, machine: Machine, wishes: Wishes) -> tuple[Plan, ...]:
+def least_plans(model: Model, machine: Machine, answers: Answers) -> tuple[Plan, ...]:
     """Every method that the runner has, one row at a time, for a model without a formula.
 
-    UserError (USAGE) for wishes that cannot be.
+    UserError (USAGE) for answers that cannot be.
     """
-    checks.check(replace(model, unmodelled=""), machine, None, wishes)
-    seq_len, width = wants.seq_len(model, None, wishes), precision(machine)
+    checks.check(replace(model, unmodelled=""), machine, None, answers)
+    seq_len, width = defaults.seq_len(model, None, answers), precision(machine)
     return tuple(
         Plan.of(method, seq_len=seq_len, checkpointing=True, precision=width)
         for method in METHODS.ready

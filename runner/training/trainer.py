@@ -27,7 +27,7 @@ def nothing_first() -> None:
 
 
 class RunProtocol(LongestFirst, Evaluation, Checkpointing):
-    """Steps in pieces, evaluation, checkpoints, records and the wishes of people."""
+    """Steps in pieces, evaluation, checkpoints, records and people's requests."""
 
     batches: Batches = Batches()
 

@@ -116,7 +116,7 @@ def unlock(kind="gpus", value=3, words="3 more GPUs"):
     return SimpleNamespace(kind=kind, value=value, words=words)
 
 
-def wish(value, origin=Origin.DEFAULT):
+def answer(value, origin=Origin.DEFAULT):
     """An answer."""
     return SimpleNamespace(value=value, origin=origin)
 
@@ -127,7 +127,7 @@ def pick(rung="qlora", **changes):
         "rung": rung,
         "fit": fit(),
         "why": "no builder",
-        "settings": (SimpleNamespace(name="rank", value="4", reason="small"),),
+        "hyperparameters": (SimpleNamespace(name="rank", value="4", reason="small"),),
         "learning_rate": 1e-4,
         "hours": 5.0,
         "disk_bytes": 302,
@@ -141,13 +141,13 @@ def recommendation(**changes):
         "model": model(),
         "machine": HOST,
         "dataset": dataset(),
-        "wishes": SimpleNamespace(
-            task=wish("sft"),
-            complexity=wish("high", Origin.USER),
-            critical=wish(False),
-            value=wish(True),
-            quality=wish(True, Origin.USER),
-            seq_len=wish(512, Origin.USER),
+        "answers": SimpleNamespace(
+            task=answer("sft"),
+            complexity=answer("high", Origin.USER),
+            critical=answer(False),
+            value=answer(True),
+            quality=answer(True, Origin.USER),
+            seq_len=answer(512, Origin.USER),
             effective_batch=None,
         ),
         "path": (
@@ -173,7 +173,7 @@ def recommendation(**changes):
             alternative("lora"),
             alternative("qlora", why_not="not needed", runs=False),
         ),
-        "settings": (SimpleNamespace(name="epochs", value="3", reason="usual"),),
+        "hyperparameters": (SimpleNamespace(name="epochs", value="3", reason="usual"),),
         "learning_rate": 2e-4,
         "epochs": 3.0,
         "hours": 2.5,

@@ -18,9 +18,9 @@ def compare(request: Request, machines: tuple[str, ...], *, compare: bool) -> in
     _check(request, machines, compare=compare)
     here = machine.probe(rundir.home())
     targets = [planned.plan_machine(text, host=here) for text in machines]
-    base, wishes = find_model.resolve(request.model), request.asked.wishes()
+    base, answers = find_model.resolve(request.model), request.asked.answers()
     data = read_data(base, request.data, request.asked) if request.data is not None else None
-    found = comparison.compare(base, targets, data, wishes)
+    found = comparison.compare(base, targets, data, answers)
     rows = comparison.rows(found, request.prices)
     if request.as_json:
         from tui.pages import recommendation_json  # noqa: PLC0415

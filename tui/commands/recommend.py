@@ -123,10 +123,10 @@ def target_machine(gpu: str | None) -> Machine:
 
 def find(base: Model, data_file: str | None, target: Machine, asked: Asked) -> Recommendation:
     """Collect the facts and ask the advisor."""
-    wishes = asked.wishes()
-    checks.check(base, target, None, wishes)  # before minutes go into a large file
+    answers = asked.answers()
+    checks.check(base, target, None, answers)  # before minutes go into a large file
     data = read_data(base, data_file, asked) if data_file is not None else None
-    return advice.recommend(base, target, data, wishes)
+    return advice.recommend(base, target, data, answers)
 
 
 def read_data(base: Model, data_file: str, asked: Asked) -> Dataset:

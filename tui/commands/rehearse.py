@@ -22,7 +22,7 @@ def of(found: Recommendation) -> Rehearsed:
 
 def unmodelled(base: Model, target: Machine, request: Request) -> int:
     """Rehearse what the runner has, where no formula holds; exit code 71 if nothing fits."""
-    plans = client.least_plans(base, target, request.asked.wishes())
+    plans = client.least_plans(base, target, request.asked.answers())
     _say(base, "every method that may fit")
     tried = [client.attempt(base, plan, target) for plan in plans]
     if request.as_json:

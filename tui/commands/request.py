@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from advisor.choice.wishes import Complexity, Wish, Wishes
+from advisor.choice.answers import Answer, Answers, Complexity
 from profiles.facts import Origin
 
 
@@ -22,21 +22,21 @@ class Asked:
     seq_len: int | None = None
     effective_batch: int | None = None
 
-    def wishes(self) -> Wishes:
+    def answers(self) -> Answers:
         """As the tree takes them, each with its origin."""
-        return Wishes(
-            task=Wish(self.task, Origin.DEFAULT if self.task == "sft" else Origin.USER),
-            complexity=Wish.of(self.complexity, "medium"),
-            critical=Wish.of(self.critical, False),
-            value=Wish.of(self.value, True),
-            quality=Wish.of(self.quality, True),
+        return Answers(
+            task=Answer(self.task, Origin.DEFAULT if self.task == "sft" else Origin.USER),
+            complexity=Answer.of(self.complexity, "medium"),
+            critical=Answer.of(self.critical, False),
+            value=Answer.of(self.value, True),
+            quality=Answer.of(self.quality, True),
             seq_len=_number(self.seq_len),
             effective_batch=_number(self.effective_batch),
         )
 
 
-def _number(asked: int | None) -> Wish[int] | None:
-    return None if asked is None else Wish(asked, Origin.USER)
+def _number(asked: int | None) -> Answer[int] | None:
+    return None if asked is None else Answer(asked, Origin.USER)
 
 
 class Request(NamedTuple):

@@ -41,8 +41,8 @@ def write(found: Recommendation, path: Path) -> None:
 
 def told(found: Recommendation, path: Path) -> list[str]:
     """What was written, and how to start it."""
-    pick, start = found.runnable, f"start it with: advisor run {shlex.quote(str(path))}"
-    what = f": {in_short(pick.rung, pick.fit)}" if pick is not None and pick.why else ""
+    choice, start = found.runnable, f"start it with: advisor run {shlex.quote(str(path))}"
+    what = f": {in_short(choice.rung, choice.fit)}" if choice is not None and choice.why else ""
     if found.model.path:
         return [f"wrote {path}{what}", start] if what else [f"wrote {path}; {start}"]
     return [

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from advisor.choice import words
 from advisor.choice.fit import Fit
-from advisor.choice.recommend import Pick, Recommendation
+from advisor.choice.recommend import Choice, Recommendation
 from advisor.cost.speed import cost
 from profiles.facts import Machine
 from profiles.quantities import bytes_text, count_text, duration_text
@@ -130,11 +130,11 @@ def _runner(found: Recommendation) -> list[tuple[str, str]]:
     return [("NOT YET", found.runnable.why), ("saved recipe", _recipe(found.runnable))]
 
 
-def _recipe(pick: Pick) -> str:
+def _recipe(choice: Choice) -> str:
     """What is written in place of what cannot be run: "QLoRA 4-bit rank 16, about 7 GiB..."."""
-    speed = pick.fit.speed
+    speed = choice.fit.speed
     rate = f", about {count_text(speed.tokens_per_second)} tokens/s" if speed else ""
-    return f"{in_short(pick.rung, pick.fit)}{rate}; {_batch(pick.fit)}"
+    return f"{in_short(choice.rung, choice.fit)}{rate}; {_batch(choice.fit)}"
 
 
 def _batch(fit: Fit) -> str:
@@ -204,7 +204,7 @@ def path(found: Recommendation, width: int) -> list[str]:
 def _settings(found: Recommendation, width: int) -> list[str]:
     if found.rung is None:
         return []
-    rows = [(s.name, s.value, s.reason) for s in found.settings]
+    rows = [(s.name, s.value, s.reason) for s in found.hyperparameters]
     return ["", "settings to start from", *table(rows, indent="  ", width=width)]
 
 

@@ -18,14 +18,14 @@ from tui.pages import facts_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from advisor.choice.answers import Answer
     from advisor.choice.compare import Row
     from advisor.choice.fit import Fit
-    from advisor.choice.recommend import Alternative, Pick, Recommendation
-    from advisor.choice.wishes import Wish
+    from advisor.choice.recommend import Alternative, Choice, Recommendation
     from advisor.cost.memory import MemoryEstimate
     from advisor.cost.speed import SpeedEstimate
     from advisor.plan import Plan
-    from advisor.registry.spec import Setting
+    from advisor.registry.spec import Hyperparameter
     from profiles.facts import Machine, Model
     from runner.rehearsal.results import Rehearsed, Tried
 
@@ -45,7 +45,7 @@ def document(
         "why_not_above": found.above or None,
         "learning_rate": found.learning_rate,
         "epochs": found.epochs,
-        **_choice(found.fit, found.settings),
+        **_choice(found.fit, found.hyperparameters),
         **_costs(found.hours, price, found.disk_bytes),
     }
     return {
@@ -53,7 +53,7 @@ def document(
         "model": facts_json.model(found.model),
         "machine": facts_json.machine(found.machine),
         "data": facts_json.data(found.dataset) if found.dataset else None,
-        "wishes": _wishes(found),
+        "wishes": _answers(found),
         "recommended": best,
         "recipe": _recipe(found.runnable, found.epochs, price) if found.runnable else None,
         "rehearsal": _rehearsal(found.fit, rehearsed) if rehearsed else None,
@@ -109,37 +109,37 @@ def _machine_row(found: Recommendation, row: Row) -> dict[str, Any]:
     }
 
 
-def _wishes(found: Recommendation) -> dict[str, Any]:
-    wishes = found.wishes
-    asked: dict[str, Wish[Any] | None] = {
-        "task": wishes.task,
-        "complexity": wishes.complexity,
-        "critical": wishes.critical,
-        "value": wishes.value,
-        "quality": wishes.quality,
-        "seq_len": wishes.seq_len,
-        "effective_batch": wishes.effective_batch,
+def _answers(found: Recommendation) -> dict[str, Any]:
+    answers = found.answers
+    asked: dict[str, Answer[Any] | None] = {
+        "task": answers.task,
+        "complexity": answers.complexity,
+        "critical": answers.critical,
+        "value": answers.value,
+        "quality": answers.quality,
+        "seq_len": answers.seq_len,
+        "effective_batch": answers.effective_batch,
     }
     return {
-        name: {"value": wish.value, "origin": wish.origin} if wish else None
-        for name, wish in asked.items()
+        name: {"value": answer.value, "origin": answer.origin} if answer else None
+        for name, answer in asked.items()
     }
 
 
-def _recipe(pick: Pick, epochs: float, price: float | None) -> dict[str, Any]:
+def _recipe(choice: Choice, epochs: float, price: float | None) -> dict[str, Any]:
     """What --save writes."""
     return {
-        "rung": pick.rung,
-        "name": words.title(pick.rung),
-        "why": pick.why or None,
-        "learning_rate": pick.learning_rate,
+        "rung": choice.rung,
+        "name": words.title(choice.rung),
+        "why": choice.why or None,
+        "learning_rate": choice.learning_rate,
         "epochs": epochs,
-        **_choice(pick.fit, pick.settings),
-        **_costs(pick.hours, price, pick.disk_bytes),
+        **_choice(choice.fit, choice.hyperparameters),
+        **_costs(choice.hours, price, choice.disk_bytes),
     }
 
 
-def _choice(fit: Fit, settings: Sequence[Setting]) -> dict[str, Any]:
+def _choice(fit: Fit, settings: Sequence[Hyperparameter]) -> dict[str, Any]:
     return {
         "plan": _plan(fit.plan),
         "settings": [{"name": s.name, "value": s.value, "reason": s.reason} for s in settings],

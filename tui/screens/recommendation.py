@@ -1,4 +1,4 @@
-"""The recommendation for the draft: other wishes answer at once; saved, or launched."""
+"""The recommendation for the draft: other answers answer at once; saved, or launched."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from textual.widget import Widget
 
+    from advisor.choice.answers import Complexity
     from advisor.choice.recommend import Recommendation
-    from advisor.choice.wishes import Complexity
     from advisor.recipe import Recipe
     from profiles.errors import UserError
     from profiles.facts import Machine
@@ -54,9 +54,9 @@ class RecommendationScreen(Layer):
         self._explain = False
 
     def content(self) -> Iterable[Widget]:
-        """Keep the wishes in sight above the page."""
+        """Keep the answers in sight above the page."""
         yield Rows("title")
-        yield Rows("wishes", most=2)
+        yield Rows("answers", most=2)
         yield Page("page")
 
     def on_mount(self) -> None:
@@ -76,8 +76,8 @@ class RecommendationScreen(Layer):
         model, here, data = self.desk.model, self._machine, self.desk.data
         if model is None or here is None:
             return
-        wishes = self.asked.wishes()
-        self.work("advise", lambda: advice.recommend(model, here, data, wishes), self._take)
+        answers = self.asked.answers()
+        self.work("advise", lambda: advice.recommend(model, here, data, answers), self._take)
 
     def _take(self, found: Recommendation) -> None:
         self.found = found
@@ -89,10 +89,10 @@ class RecommendationScreen(Layer):
             return
         symbols, shown = self.desk.terminal.symbols, page.Shown(explained=self._explain)
         self.query_one(Page).show(lambda width: page.lines(found, width, symbols, shown))
-        wishes, yes_no = found.wishes, {True: "yes", False: "no"}
-        self.query_one("#wishes", Rows).show(
-            f"1 complexity {wishes.complexity.value}   2 critical {yes_no[wishes.critical.value]}"
-            f"   3 value {yes_no[wishes.value.value]}   4 quality {yes_no[wishes.quality.value]}"
+        answers, yes_no = found.answers, {True: "yes", False: "no"}
+        self.query_one("#answers", Rows).show(
+            f"1 complexity {answers.complexity.value}   2 critical {yes_no[answers.critical.value]}"
+            f"   3 value {yes_no[answers.value.value]}   4 quality {yes_no[answers.quality.value]}"
         )
 
     def tell(self, error: UserError) -> None:
@@ -109,20 +109,20 @@ class RecommendationScreen(Layer):
 
     def action_complexity(self) -> None:
         """Low, medium, high."""
-        now = self.asked.wishes().complexity.value
+        now = self.asked.answers().complexity.value
         self._ask_for(replace(self.asked, complexity=_NEXT_COMPLEXITY[now]))
 
     def action_critical(self) -> None:
         """Yes or no."""
-        self._ask_for(replace(self.asked, critical=not self.asked.wishes().critical.value))
+        self._ask_for(replace(self.asked, critical=not self.asked.answers().critical.value))
 
     def action_value(self) -> None:
         """Yes or no."""
-        self._ask_for(replace(self.asked, value=not self.asked.wishes().value.value))
+        self._ask_for(replace(self.asked, value=not self.asked.answers().value.value))
 
     def action_quality(self) -> None:
         """Yes or no."""
-        self._ask_for(replace(self.asked, quality=not self.asked.wishes().quality.value))
+        self._ask_for(replace(self.asked, quality=not self.asked.answers().quality.value))
 
     def action_explain(self) -> None:
         """More or less."""
@@ -181,9 +181,9 @@ class RecommendationScreen(Layer):
         self.work("launch", check, lambda checked: self._confirm(found, *checked))
 
     def _confirm(self, found: Recommendation, recipe: Recipe, ready: Ready) -> None:
-        width, pick = self.size.width, found.runnable
-        assert pick is not None
-        took = f", about {duration_text(pick.hours * 3600)}" if pick.hours is not None else ""
+        width, choice = self.size.width, found.runnable
+        assert choice is not None
+        took = f", about {duration_text(choice.hours * 3600)}" if choice.hours is not None else ""
         memory = bytes_text(ready.fit.memory.expected_bytes)
         free = bytes_text(ready.fit.budget_bytes)
         question = wrap(
@@ -191,7 +191,7 @@ class RecommendationScreen(Layer):
             "It goes on without this terminal.",
             width,
         )
-        question += wrap(f"! {pick.why}", width, indent="  ", first="") if pick.why else []
+        question += wrap(f"! {choice.why}", width, indent="  ", first="") if choice.why else []
         for warning in ready.warnings[:_MOST_WARNINGS]:
             question += [clean(f"! {warning}", width)]
         self.say("checked; nothing was started yet")

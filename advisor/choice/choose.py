@@ -1,29 +1,29 @@
-"""A rung made ready: its rank settled, its hyper-parameters, its time and its disk."""
+"""A rung made ready: its rank chosen, its hyper-parameters, its time and its disk."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from advisor.choice import settings, storage, wants, words
+from advisor.choice import defaults, hyperparameters, storage, words
 from advisor.choice.alternatives import hours
+from advisor.choice.fallback import nearest_that_runs
 from advisor.choice.fit import Fit
+from advisor.choice.hyperparameters import Configured
 from advisor.choice.options import Options
-from advisor.choice.settings import Choice
-from advisor.choice.settle import nearest_that_runs
 from advisor.choice.tree import Leaf
 from advisor.plan import Plan
 from advisor.registry.lookup import preset_of
-from advisor.registry.spec import Setting
+from advisor.registry.spec import Hyperparameter
 from profiles.facts import Dataset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pick:
+class Choice:
     """A rung with everything that its recipe needs."""
 
     rung: str
     fit: Fit
-    settings: tuple[Setting, ...]
+    hyperparameters: tuple[Hyperparameter, ...]
     learning_rate: float
     warmup: float
     """Share of the steps."""
@@ -35,23 +35,25 @@ class Pick:
     """Why it is not what the tree recommends; empty if it is."""
 
 
-def pick(
+def choose(
     rung: str, options: Options, dataset: Dataset | None, leaf: Leaf, *, why: str = ""
-) -> Pick:
-    """Settle the rung's rank and say how to set it up."""
+) -> Choice:
+    """Choose the rung's rank and say how to set it up."""
     if preset_of(rung).is_ranked and options.fit(rung).fits:
-        rank = settings.rank(leaf, options.model, dataset)
-        options.settle_rank(rung, rank, _dropout(options.fit(rung).plan, options, dataset))
-    return _pick(rung, options.fit(rung), options, dataset, leaf, why)
+        rank = hyperparameters.rank(leaf, options.model, dataset)
+        options.set_rank(rung, rank, _dropout(options.fit(rung).plan, options, dataset))
+    return _choice(rung, options.fit(rung), options, dataset, leaf, why)
 
 
 def _dropout(plan: Plan, options: Options, dataset: Dataset | None) -> float:
     """None for adapters on experts: PEFT adds those to the weights, which have no input."""
     on_experts = options.model.experts is not None and plan.method.expert_rank(plan.settings)
-    return 0.0 if on_experts else settings.dropout(dataset)
+    return 0.0 if on_experts else hyperparameters.dropout(dataset)
 
 
-def runnable(chosen: Pick, options: Options, dataset: Dataset | None, leaf: Leaf) -> Pick | None:
+def runnable(
+    chosen: Choice, options: Options, dataset: Dataset | None, leaf: Leaf
+) -> Choice | None:
     """The chosen one if our runner can run it, else the nearest that it runs."""
     if options.runs(chosen.rung, chosen.fit):
         return chosen
@@ -61,25 +63,25 @@ def runnable(chosen: Pick, options: Options, dataset: Dataset | None, leaf: Leaf
     rung, found = nearest
     why = words.nearest_runs(chosen.rung, rung)
     if rung != chosen.rung:
-        return pick(rung, options, dataset, leaf, why=why)
-    return _pick(rung, found, options, dataset, leaf, why)
+        return choose(rung, options, dataset, leaf, why=why)
+    return _choice(rung, found, options, dataset, leaf, why)
 
 
-def _pick(
+def _choice(
     rung: str, found: Fit, options: Options, dataset: Dataset | None, leaf: Leaf, why: str
-) -> Pick:
+) -> Choice:
     plan, model = found.plan, options.model_of(rung)
-    choice = Choice(rung=rung, plan=plan, model=model, leaf=leaf, num_tasks=options.num_tasks)
-    epochs = wants.epochs(dataset)
+    it = Configured(rung=rung, plan=plan, model=model, leaf=leaf, num_tasks=options.num_tasks)
+    epochs = defaults.epochs(dataset)
     disk = storage.disk(model, plan)
     scarce = not options.machine.planned and disk.total() > options.machine.disk_free_bytes
     kept = storage.LEAST_KEPT if scarce else storage.KEPT
-    return Pick(
+    return Choice(
         rung=rung,
         fit=found,
-        settings=settings.settings(choice, options.machine, dataset, epochs),
+        hyperparameters=hyperparameters.starting_values(it, options.machine, dataset, epochs),
         learning_rate=plan.method.rate(model, plan.settings).value,
-        warmup=settings.warmup(dataset, epochs, plan.effective_batch),
+        warmup=hyperparameters.warmup(dataset, epochs, plan.effective_batch),
         hours=hours(found, dataset, epochs),
         disk_bytes=disk.total(kept),
         kept_checkpoints=kept,

@@ -15,7 +15,7 @@ from advisor.choice.tree import LORA_EXPERTS, UPCYCLED, Leaf
 from advisor.registry.lookup import is_ready, preset_of
 
 
-def settle(leaf: Leaf, options: Options) -> tuple[str | None, str]:
+def fall_back(leaf: Leaf, options: Options) -> tuple[str | None, str]:
     """The rung to take for a leaf, and why it is not the leaf's first if it is another."""
     first = leaf.methods[0]
     reason = options.obstacle(first)

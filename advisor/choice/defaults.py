@@ -9,9 +9,9 @@ import math
 from dataclasses import replace
 from typing import Final
 
+from advisor.choice.answers import Answer, Answers, Complexity
 from advisor.choice.devices import Batch
 from advisor.choice.lengths import Lengths
-from advisor.choice.wishes import Complexity, Wish, Wishes
 from profiles.facts import Dataset, Model, Origin
 
 MANY_ROWS: Final = 10_000
@@ -29,11 +29,11 @@ _MUCH_TO_LEARN: Final = 5_000_000
 _LONG_ROW: Final = 2048
 
 
-def seq_len(model: Model, dataset: Dataset | None, wishes: Wishes) -> int:
+def seq_len(model: Model, dataset: Dataset | None, answers: Answers) -> int:
     """Asked for, or the longest row rounded up, within what the model can read."""
     most = model.max_positions if model.max_positions > 0 else 1 << 20
-    if wishes.seq_len is not None:
-        return min(wishes.seq_len.value, most)
+    if answers.seq_len is not None:
+        return min(answers.seq_len.value, most)
     if dataset is None or dataset.tokens is None:
         return min(_DEFAULT_SEQ_LEN, most)
     # The marks of the chat template are only estimated in the counts, and a cap that cuts the
@@ -42,12 +42,12 @@ def seq_len(model: Model, dataset: Dataset | None, wishes: Wishes) -> int:
     return min(math.ceil(longest / _LENGTH_STEP) * _LENGTH_STEP, most)
 
 
-def batch(dataset: Dataset | None, wishes: Wishes, seq_len: int) -> Batch:
+def batch(dataset: Dataset | None, answers: Answers, seq_len: int) -> Batch:
     """16 rows, fewer for small data so that an epoch still has steps to learn in."""
     lengths = Lengths.of(dataset.tokens, seq_len) if dataset and dataset.tokens else None
-    if wishes.effective_batch is not None:
-        asked = wishes.effective_batch.origin is Origin.USER
-        return Batch(rows=wishes.effective_batch.value, asked=asked, lengths=lengths)
+    if answers.effective_batch is not None:
+        asked = answers.effective_batch.origin is Origin.USER
+        return Batch(rows=answers.effective_batch.value, asked=asked, lengths=lengths)
     if dataset is None:
         return Batch(rows=_DEFAULT_BATCH)
     most = max(1, dataset.num_rows // _MIN_STEPS_AN_EPOCH)
@@ -62,10 +62,10 @@ def epochs(dataset: Dataset | None) -> float:
     return 2.0 if dataset.num_rows < _VERY_MANY_ROWS else 1.0
 
 
-def with_complexity(wishes: Wishes, dataset: Dataset | None) -> Wishes:
+def with_complexity(answers: Answers, dataset: Dataset | None) -> Answers:
     """The complexity that the data suggests, unless the user named one."""
-    if wishes.complexity.origin is Origin.USER or dataset is None or dataset.tokens is None:
-        return wishes
+    if answers.complexity.origin is Origin.USER or dataset is None or dataset.tokens is None:
+        return answers
     tokens = dataset.tokens
     reply = tokens.trainable_total / max(1, dataset.num_rows)
     found: Complexity = "medium"
@@ -77,4 +77,4 @@ def with_complexity(wishes: Wishes, dataset: Dataset | None) -> Wishes:
         f"a heuristic: {dataset.num_rows} rows, replies of {reply:.0f} tokens on average, "
         f"rows of up to {tokens.p95} tokens (p95)"
     )
-    return replace(wishes, complexity=Wish(found, tokens.origin), complexity_words=words)
+    return replace(answers, complexity=Answer(found, tokens.origin), complexity_words=words)

@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from advisor.choice.defaults import MANY_ROWS
 from advisor.choice.ladder import num_lora_experts
 from advisor.choice.tree import Leaf
 from advisor.choice.upcycle import AUX_LOSS
-from advisor.choice.wants import MANY_ROWS
 from advisor.plan import Plan
 from advisor.registry.lookup import preset_of
 from advisor.registry.low_rank import LowRank
-from advisor.registry.spec import Setting
+from advisor.registry.spec import Hyperparameter
 from profiles.facts import Dataset, Machine, Model
 
 WEIGHT_DECAY: Final = 0.01
@@ -48,7 +48,7 @@ def warmup(dataset: Dataset | None, epochs: float, effective_batch: int) -> floa
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class Configured:
     """What is to be set up: a rung's plan, for the model that it trains."""
 
     rung: str
@@ -58,25 +58,25 @@ class Choice:
     num_tasks: int
 
 
-def settings(
-    choice: Choice, machine: Machine, dataset: Dataset | None, epochs: float
-) -> tuple[Setting, ...]:
+def starting_values(
+    configured: Configured, machine: Machine, dataset: Dataset | None, epochs: float
+) -> tuple[Hyperparameter, ...]:
     """Everything to start from, in the order in which people ask."""
-    model, plan = choice.model, choice.plan
+    model, plan = configured.model, configured.plan
     rate = plan.method.rate(model, plan.settings)
     share = warmup(dataset, epochs, plan.effective_batch)
     rows = "the data's size is not known" if dataset is None else f"{dataset.num_rows} rows"
     return (
-        Setting("learning rate", f"{rate.value:g}", rate.reason),
-        *_of_method(choice, dataset),
-        *_of_mixture(choice),
-        Setting("scheduler", SCHEDULER, "documents: cosine or linear"),
-        Setting("warm-up", f"{share:.3g} of the steps", "documents: 10 %, or 100 steps"),
-        Setting("weight decay", f"{WEIGHT_DECAY:g}", "documents"),
-        Setting("gradient clipping", f"{MAX_GRAD_NORM:g}", "documents"),
+        Hyperparameter("learning rate", f"{rate.value:g}", rate.reason),
+        *_of_method(configured, dataset),
+        *_of_mixture(configured),
+        Hyperparameter("scheduler", SCHEDULER, "documents: cosine or linear"),
+        Hyperparameter("warm-up", f"{share:.3g} of the steps", "documents: 10 %, or 100 steps"),
+        Hyperparameter("weight decay", f"{WEIGHT_DECAY:g}", "documents"),
+        Hyperparameter("gradient clipping", f"{MAX_GRAD_NORM:g}", "documents"),
         _precision(machine, plan),
-        Setting("epochs", f"{epochs:g}", rows),
-        Setting(
+        Hyperparameter("epochs", f"{epochs:g}", rows),
+        Hyperparameter(
             "early stopping",
             "by hand, after 3 evaluations",
             "documents: no better in 3 of them; `advisor stop` saves",
@@ -84,9 +84,9 @@ def settings(
     )
 
 
-def _of_method(choice: Choice, dataset: Dataset | None) -> tuple[Setting, ...]:
+def _of_method(configured: Configured, dataset: Dataset | None) -> tuple[Hyperparameter, ...]:
     """What the method shows, with the reasons that the data and the tree have."""
-    plan, ranks = choice.plan, choice.leaf.ranks
+    plan, ranks = configured.plan, configured.leaf.ranks
     heuristic = "a heuristic, not a measurement"
     reasons = {"rank": f"small adapters for a light change; {heuristic}"}
     if ranks is not None:
@@ -95,18 +95,18 @@ def _of_method(choice: Choice, dataset: Dataset | None) -> tuple[Setting, ...]:
     if ranked and ranked.dropout and dataset is not None:
         reasons["dropout"] = f"only {dataset.num_rows} rows: they could be learned by heart"
     values = {}
-    if ranked and preset_of(choice.rung).many_adapters:
-        count = num_lora_experts(choice.num_tasks)
+    if ranked and preset_of(configured.rung).many_adapters:
+        count = num_lora_experts(configured.num_tasks)
         values["rank"] = f"{ranked.rank // count} in each of {count} adapters"
     return tuple(
-        Setting(s.name, values.get(s.name, s.value), reasons.get(s.name, s.reason))
-        for s in plan.method.shows(plan.settings, choice.model)
+        Hyperparameter(s.name, values.get(s.name, s.value), reasons.get(s.name, s.reason))
+        for s in plan.method.shows(plan.settings, configured.model)
     )
 
 
-def _of_mixture(choice: Choice) -> tuple[Setting, ...]:
+def _of_mixture(configured: Configured) -> tuple[Hyperparameter, ...]:
     """The router, and what keeps the experts in balance."""
-    plan, experts = choice.plan, choice.model.experts
+    plan, experts = configured.plan, configured.model.experts
     if experts is None:
         return ()
     if not plan.method.trains_base:
@@ -115,20 +115,20 @@ def _of_mixture(choice: Choice) -> tuple[Setting, ...]:
         router = "PEFT adapts it with the experts" if adapted else "its balance holds"
         word = "adapted" if adapted else "frozen"
         return (
-            Setting("experts", word, f"{count}; all are in memory"),
-            Setting("router", word, router),
+            Hyperparameter("experts", word, f"{count}; all are in memory"),
+            Hyperparameter("router", word, router),
         )
-    if preset_of(choice.rung).upcycles:
+    if preset_of(configured.rung).upcycles:
         value, reason = f"{AUX_LOSS:g}", "documents: for a router that starts from nothing"
     else:
         value, reason = "the model's own", "router_aux_loss_coef of its config: it was trained so"
     return (
-        Setting("router", "trained", "with all other weights"),
-        Setting("aux loss", value, reason),
+        Hyperparameter("router", "trained", "with all other weights"),
+        Hyperparameter("aux loss", value, reason),
     )
 
 
-def _precision(machine: Machine, plan: Plan) -> Setting:
+def _precision(machine: Machine, plan: Plan) -> Hyperparameter:
     reasons = {
         "bf16": "the GPU has it; what stays in fp32 may use TF32",
         "fp16": "with loss scaling: the GPU has no bf16",
@@ -137,4 +137,4 @@ def _precision(machine: Machine, plan: Plan) -> Setting:
     reason = reasons.get(plan.precision, "")
     if plan.precision == "fp32" and machine.gpus:
         reason = "asked for"
-    return Setting("precision", plan.precision, reason)
+    return Hyperparameter("precision", plan.precision, reason)

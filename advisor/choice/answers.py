@@ -1,4 +1,4 @@
-"""What the user wants, each wish with where it came from: asked for, or our default."""
+"""What the user answers to what no probe can tell, and where each answer came from."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ Complexity = Literal["low", "medium", "high"]
 
 
 @dataclass(frozen=True, slots=True)
-class Wish(Generic[T]):
+class Answer(Generic[T]):
     """A value and its origin."""
 
     value: T
     origin: Origin = Origin.DEFAULT
 
     @classmethod
-    def of(cls, asked: T | None, default: T) -> Wish[T]:
+    def of(cls, asked: T | None, default: T) -> Answer[T]:
         """The user's word if there is one, else the default."""
         return cls(default) if asked is None else cls(asked, Origin.USER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
+class Answers:
     """The answers that no probe can give. Defaults after the method documents §1."""
 
-    task: Wish[str] = field(default_factory=lambda: Wish("sft"))
+    task: Answer[str] = field(default_factory=lambda: Answer("sft"))
     """"sft" or "classify"."""
-    complexity: Wish[Complexity] = field(default_factory=lambda: Wish("medium"))
+    complexity: Answer[Complexity] = field(default_factory=lambda: Answer("medium"))
     complexity_words: str = ""
     """The evidence for a complexity that the data proposed; empty for anybody's word."""
-    critical: Wish[bool] = field(default_factory=lambda: Wish(False))
+    critical: Answer[bool] = field(default_factory=lambda: Answer(False))
     """The task is critical and resources are no concern."""
-    value: Wish[bool] = field(default_factory=lambda: Wish(True))
+    value: Answer[bool] = field(default_factory=lambda: Answer(True))
     """Best value for money is wanted."""
-    quality: Wish[bool] = field(default_factory=lambda: Wish(True))
+    quality: Answer[bool] = field(default_factory=lambda: Answer(True))
     """Quality near full fine-tuning is needed."""
-    seq_len: Wish[int] | None = None
-    effective_batch: Wish[int] | None = None
+    seq_len: Answer[int] | None = None
+    effective_batch: Answer[int] | None = None

@@ -9,18 +9,18 @@ from known import HOST, model
 from plans import made
 
 from advisor.choice import recommend, tree
+from advisor.choice.answers import Answer, Answers
 from advisor.choice.devices import Batch
+from advisor.choice.fallback import fall_back, nearest_that_runs, why_not_above
 from advisor.choice.ladder import plans, steps, unsupported
 from advisor.choice.options import Options
-from advisor.choice.settle import nearest_that_runs, settle, why_not_above
-from advisor.choice.wishes import Wish, Wishes
 from advisor.registry.lookup import preset_of
 from advisor.registry.low_rank import ALL_TARGETS
 from profiles.facts import GIB, Origin
 from profiles.machines import planned
 
-CRITICAL = Wishes(critical=Wish(True, Origin.USER))
-LABELS = Wishes(quality=Wish(False, Origin.USER), task=Wish("classify", Origin.USER))
+CRITICAL = Answers(critical=Answer(True, Origin.USER))
+LABELS = Answers(quality=Answer(False, Origin.USER), task=Answer("classify", Origin.USER))
 NARROW = {"hidden_size": 96, "num_heads": 3, "num_kv_heads": 3, "head_dim": 32, "num_layers": 200}
 """Where the shorter side of every matrix is below GaLore's rank, APOLLO keeps less."""
 
@@ -58,7 +58,7 @@ def test_a_byte_less_than_a_rung_needs_takes_the_next(base, leaf, below, expecte
     """With the reason; what was lacking is in it."""
     found = options(base, least(base, below) - 1)
 
-    rung, why = settle(leaf, found)
+    rung, why = fall_back(leaf, found)
 
     assert rung == expected
     assert why == "" if leaf.methods[0] == expected else "GiB free" in why
@@ -74,7 +74,7 @@ def test_apollo_is_taken_where_galore_needs_more():
 
     assert not found.obstacle("apollo")
     assert found.obstacle("galore")
-    assert settle(replace(tree.LIGHT_FULL, methods=("galore", "apollo")), found)[0] == "apollo"
+    assert fall_back(replace(tree.LIGHT_FULL, methods=("galore", "apollo")), found)[0] == "apollo"
 
 
 def test_galore_is_recommended_where_8_bit_moments_do_not_fit():
@@ -153,7 +153,7 @@ def test_no_rung_is_told_above_one_that_was_chosen_though_more_fits():
 )
 def test_the_row_of_the_rung_above_is_marked(box, rung, above):
     """Where its reason is told, and nowhere else."""
-    found = recommend.recommend(model(), planned.plan_machine(box, host=HOST), None, Wishes())
+    found = recommend.recommend(model(), planned.plan_machine(box, host=HOST), None, Answers())
 
     marked = [row.rung for row in found.alternatives if row.is_above]
 
