@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from advisor import rules
-from advisor.choice.devices import stack_with
+from advisor.choice.devices import framework_with
 from advisor.cost.memory import MemoryEstimate, estimate
 from advisor.cost.moments import Term
+from advisor.framework import ON_CPU
 from advisor.recipe import Recipe
 from advisor.rules.case import Case, Finding
-from advisor.stack import ON_CPU
 from profiles.facts import Model
 from profiles.run_facts import Run
 
@@ -54,8 +54,8 @@ class Report:
 
 def report(run: Run, recipe: Recipe, model: Model) -> Report:
     """Apply every rule to the facts of a run."""
-    stack = ON_CPU if run.device == "cpu" else stack_with([run.compute_capability])
-    plan = recipe.to_plan(stack, run.longest)
+    framework = ON_CPU if run.device == "cpu" else framework_with([run.compute_capability])
+    plan = recipe.to_plan(framework, run.longest)
     memory = estimate(model, plan)
     case = Case(run=run, recipe=recipe, model=model, plan=plan, memory=memory)
     found: list[Finding] = []

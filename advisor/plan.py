@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Literal, get_args
 
+from advisor.framework import OURS, Framework
 from advisor.registry.engines import SINGLE
 from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, TASKS
 from advisor.registry.optimizers import ADAMW
@@ -22,7 +23,6 @@ from advisor.registry.spec import (
     keys_of,
 )
 from advisor.registry.tasks import SFT
-from advisor.stack import OURS, Stack
 from profiles.errors import ExitCode, UserError
 
 Precision = Literal["bf16", "fp16", "bf16_pure", "fp32"]
@@ -68,7 +68,7 @@ class Plan:
     attention: Attention = "sdpa"
     """"sdpa", "flash" (flash-attn 2, which needs no mask), "eager", or "math" (SDPA without a
     kernel)."""
-    stack: Stack = OURS
+    framework: Framework = OURS
 
     @classmethod
     def of(
@@ -96,7 +96,7 @@ class Plan:
         )
 
     def as_names(self) -> dict[str, Any]:
-        """What `of` takes to make the plan again; the framework's `stack` is left out."""
+        """What `of` takes to make the plan again; how a framework computes is left out."""
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _SPECS}
         settings = {name: getattr(self.settings, name) for name in keys_of(type(self.settings))}
         return (
@@ -163,7 +163,7 @@ class Plan:
         return replace(self, settings=replace(settings, **changes))
 
 
-_SPECS: Final = frozenset({"method", "settings", "task", "optimizer", "engine", "stack"})
+_SPECS: Final = frozenset({"method", "settings", "task", "optimizer", "engine", "framework"})
 _KINDS: Final = {
     "method": MethodSpec,
     "task": TaskSpec,

@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 def autocasts(plan: Plan) -> bool:
     """Linears cast their inputs and weights to 16 bits."""
-    return plan.stack.autocast and plan.precision in {"bf16", "fp16"}
+    return plan.framework.autocast and plan.precision in {"bf16", "fp16"}
 
 
 def base_width(plan: Plan) -> int:
     """Of the linears of the base, where they are not quantized."""
     if plan.precision == "fp32" or (plan.method.trains_base and trained_width(plan) == 4):
         return 4
-    return 4 if plan.stack.fp32_base and plan.base_bits == 16 else 2
+    return 4 if plan.framework.fp32_base and plan.base_bits == 16 else 2
 
 
 def leftover_width(plan: Plan) -> int:
     """Of embeddings, head and biases."""
-    return 4 if plan.stack.fp32_leftovers and plan.base_bits < 16 else base_width(plan)
+    return 4 if plan.framework.fp32_leftovers and plan.base_bits < 16 else base_width(plan)
 
 
 def outer_width(plan: Plan) -> int:
@@ -37,16 +37,16 @@ def outer_width(plan: Plan) -> int:
 
 def norm_width(plan: Plan) -> int:
     """The same of norms, and of the residual stream that quantized linears return to."""
-    return 4 if plan.stack.fp32_norms and plan.base_bits < 16 else outer_width(plan)
+    return 4 if plan.framework.fp32_norms and plan.base_bits < 16 else outer_width(plan)
 
 
 def trained_width(plan: Plan) -> int:
     """Of weights that train."""
     if plan.precision == "fp32":
         return 4
-    if plan.precision == "bf16_pure" or not plan.stack.trained_fp32:
+    if plan.precision == "bf16_pure" or not plan.framework.trained_fp32:
         return 2
-    return 2 if plan.base_bits < 16 and plan.stack.quantized_adapters_16bit else 4
+    return 2 if plan.base_bits < 16 and plan.framework.quantized_adapters_16bit else 4
 
 
 def flow_width(plan: Plan) -> int:

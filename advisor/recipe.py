@@ -16,6 +16,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from advisor import recipe_errors
+from advisor.framework import OURS, Framework
 from advisor.plan import Plan
 from advisor.recipe_sections import (
     DataSection,
@@ -31,7 +32,6 @@ from advisor.registry.conflicts import conflict
 from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, TASKS, is_ready
 from advisor.registry.spec import MethodSpec, keys_of
 from advisor.registry.tasks import SFT
-from advisor.stack import OURS, Stack
 from profiles.data import formats
 from profiles.errors import ExitCode, UserError
 
@@ -60,10 +60,10 @@ class Recipe(BaseModel):
         """The learning rate asked for, or the method's default."""
         return self.train.learning_rate or self.method.spec.default_rate
 
-    def to_plan(self, stack: Stack, seq_len: int | None = None) -> Plan:
+    def to_plan(self, framework: Framework, seq_len: int | None = None) -> Plan:
         """The part that memory and speed depend on, as it is on a machine.
 
-        `stack`: how our runner computes there; `seq_len`: the longest row, where it is known.
+        `framework`: how our runner computes there; `seq_len`: the longest row, where it is known.
         """
         return Plan(
             method=self.method.spec,
@@ -79,7 +79,7 @@ class Recipe(BaseModel):
             packing=self.data.packing,
             engine=ENGINES[self.hardware.strategy],
             num_gpus=self.hardware.gpus,
-            stack=stack,
+            framework=framework,
         )
 
     def to_toml(self) -> str:

@@ -33,10 +33,10 @@ from tui.app import TunedeckApp
 from tui.feed import Batch, Reader
 from tui.screens import live as live_screen
 from tui.screens.ask import Ask
+from tui.screens.base import BaseScreen
 from tui.screens.console import ConsoleScreen, tail
 from tui.screens.data import DataScreen
 from tui.screens.home import Home
-from tui.screens.layer import Layer
 from tui.screens.live import LiveScreen
 from tui.screens.model import ModelScreen
 from tui.screens.pager import Pager
@@ -179,7 +179,7 @@ async def settle(app: TunedeckApp, pilot: Pilot[int]) -> None:
     while quiet < 2:
         assert time.monotonic() < deadline
         await pilot.pause(0.005)
-        is_busy = isinstance(app.screen, Layer) and bool(app.screen.busy)
+        is_busy = isinstance(app.screen, BaseScreen) and bool(app.screen.busy)
         quiet = 0 if is_busy else quiet + 1
     await pilot.pause()
 
@@ -246,10 +246,10 @@ def test_everything_lies_inside_the_screen(size: tuple[int, int], *, on_gpu: boo
 
     async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
         await settle(app, pilot)
-        screens: list[Layer] = [
-            ModelScreen(app.desk),
-            LiveScreen(app.desk, run),
-            ConsoleScreen(app.desk, run),
+        screens: list[BaseScreen] = [
+            ModelScreen(app.context),
+            LiveScreen(app.context, run),
+            ConsoleScreen(app.context, run),
         ]
         seen.extend(outside(app))
         for screen in screens:
@@ -321,7 +321,7 @@ def test_the_whole_way_by_keys(size: tuple[int, int], monkeypatch: pytest.Monkey
     assert "It goes on without this terminal." in " ".join(question.split())
     assert "! look out" in question
     assert b'name = "full"' in started["text"]
-    assert app.desk.base_dir == started["base_dir"]
+    assert app.context.base_dir == started["base_dir"]
     assert "RUNNING" in live
     assert "Home LiveScreen" == stack
 
@@ -382,8 +382,8 @@ def test_the_recipe_is_saved_where_asked(tmp_path: Path) -> None:
     """A place that cannot be written is an error in place."""
 
     async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
-        app.desk.model, app.desk.data = MODEL, DATA
-        await app.push_screen(RecommendationScreen(app.desk))
+        app.context.model, app.context.data = MODEL, DATA
+        await app.push_screen(RecommendationScreen(app.context))
         await settle(app, pilot)
         await press(app, pilot, "s", "enter")
         assert "wrote recipe.toml; start it with: advisor run recipe.toml" in text(app)
@@ -406,8 +406,8 @@ def test_a_model_that_is_not_here_is_downloaded_before_it_is_launched(tmp_path: 
     """Its recipe is saved with the command for that; a launch says so."""
 
     async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
-        app.desk.model, app.desk.data = HUB_MODEL, DATA
-        await app.push_screen(RecommendationScreen(app.desk))
+        app.context.model, app.context.data = HUB_MODEL, DATA
+        await app.push_screen(RecommendationScreen(app.context))
         await settle(app, pilot)
         await press(app, pilot, "s", "enter")
         assert "hf download org/tiny --local-dir org/tiny" in text(app)
@@ -426,8 +426,8 @@ def test_a_model_that_no_formula_holds_for_is_refused_in_place() -> None:
     """On the page, in four parts; nothing can be saved or started."""
 
     async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
-        app.desk.model, app.desk.data = replace(MODEL, unmodelled="some layers are odd"), DATA
-        await app.push_screen(RecommendationScreen(app.desk))
+        app.context.model, app.context.data = replace(MODEL, unmodelled="some layers are odd"), DATA
+        await app.push_screen(RecommendationScreen(app.context))
         await settle(app, pilot)
         assert "error: no estimate holds for tiny" in text(app)
         assert "some layers are odd" in " ".join(text(app).split())
@@ -441,7 +441,7 @@ def test_a_model_that_no_formula_holds_for_is_refused_in_place() -> None:
 
 def test_names_of_the_catalog_are_completed() -> None:
     """Where no path begins so; in any case."""
-    screen = ModelScreen(TunedeckApp(decide({}, is_tty=True, encoding="utf-8")).desk)
+    screen = ModelScreen(TunedeckApp(decide({}, is_tty=True, encoding="utf-8")).context)
 
     assert "meta-llama/Llama-3.1-8B-Instruct" == screen.complete("meta-llama/llama-3.1-8b-")
     assert screen.complete("no such name") is None
@@ -827,7 +827,7 @@ def test_a_beat_before_a_screen_is_built_draws_nothing() -> None:
     run = canned_run(done=2)
 
     async def script(app: TunedeckApp, _pilot: Pilot[int]) -> None:
-        pushed = app.push_screen(LiveScreen(app.desk, run))
+        pushed = app.push_screen(LiveScreen(app.context, run))
         app._tick()
         await pushed
         app._tick()

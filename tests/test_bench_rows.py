@@ -76,7 +76,7 @@ LITGPT = {
 
 def test_a_trainer_under_fsdp():
     case = case_of(row())
-    plan, stack = case.plan, case.plan.stack
+    plan, framework = case.plan, case.plan.framework
     assert (plan.method.name, plan.engine.name, plan.num_gpus, plan.packing) == (
         "lora",
         "fsdp",
@@ -84,12 +84,12 @@ def test_a_trainer_under_fsdp():
         True,
     )
     assert (plan.attention, plan.loss, plan.checkpointing) == ("flash", "full", True)
-    assert stack.fsdp1
-    assert stack.reentrant_checkpoints
-    assert stack.expanded_kv, "Mistral repeats keys before flash attention until 4.48"
-    assert stack.upcast_in_model
-    assert stack.trained_fp32
-    assert not stack.expandable_segments
+    assert framework.fsdp1
+    assert framework.reentrant_checkpoints
+    assert framework.expanded_kv, "Mistral repeats keys before flash attention until 4.48"
+    assert framework.upcast_in_model
+    assert framework.trained_fp32
+    assert not framework.expandable_segments
     assert case.measures == "allocated"
     assert not case.is_bound
 
@@ -101,9 +101,9 @@ def test_a_quantized_base_with_fused_kernels():
     assert case.model.id == "mistralai/Mistral-7B-v0.1"
     assert case.plan.base_bits == 4
     assert case.plan.loss == "liger"
-    assert case.plan.stack.gptq_group == 128
-    assert case.plan.stack.fused_adapters
-    assert case.plan.stack.replicated_adapters
+    assert case.plan.framework.gptq_group == 128
+    assert case.plan.framework.fused_adapters
+    assert case.plan.framework.replicated_adapters
 
 
 def test_a_loop_over_transformers():
@@ -122,11 +122,19 @@ def test_a_loop_over_transformers():
         n_gpus=1,
         strategy="single",
     )
-    plan, stack = case_of(made).plan, case_of(made).plan.stack
-    assert (plan.attention, plan.stack.double_quant, plan.engine.name) == ("eager", False, "single")
-    assert (stack.autocast, stack.fp32_leftovers, stack.efficient_attention) == (False, True, True)
-    assert stack.returned_logits == "step"
-    assert not stack.shifted_logits
+    plan, framework = case_of(made).plan, case_of(made).plan.framework
+    assert (plan.attention, plan.framework.double_quant, plan.engine.name) == (
+        "eager",
+        False,
+        "single",
+    )
+    assert (framework.autocast, framework.fp32_leftovers, framework.efficient_attention) == (
+        False,
+        True,
+        True,
+    )
+    assert framework.returned_logits == "step"
+    assert not framework.shifted_logits
 
 
 def test_lit_gpt_builds_its_own_block():
@@ -137,16 +145,16 @@ def test_lit_gpt_builds_its_own_block():
     assert case.plan.settings.target_names == ("q_proj", "v_proj")
     assert case.plan.accumulation > 1
     assert (case.plan.loss, case.plan.precision) == ("listed", "bf16_pure")
-    assert case.plan.stack.carried_logits
-    assert case.plan.stack.efficient_attention, "no flash kernel for heads of 256 on an A10G"
+    assert case.plan.framework.carried_logits
+    assert case.plan.framework.efficient_attention, "no flash kernel for heads of 256 on an A10G"
 
 
 def test_lit_gpt_of_2023_measures_its_first_step():
     changes = LITGPT | {"framework": "lit-gpt finetune/adapter_v2.py", "method": "adapter_v2"}
     plan = case_of(row(**changes, rank=None)).plan
     assert plan.method.name == "llama_adapter_v2"
-    assert plan.stack.first_step
-    assert not plan.stack.carried_logits
+    assert plan.framework.first_step
+    assert not plan.framework.carried_logits
 
 
 def test_torchtune():
@@ -165,15 +173,15 @@ def test_torchtune():
         n_gpus=1,
         strategy="single",
     )
-    plan, stack = case_of(made).plan, case_of(made).plan.stack
+    plan, framework = case_of(made).plan, case_of(made).plan.framework
     assert (plan.optimizer.name, plan.precision, plan.loss) == (
         "paged_adamw_8bit",
         "bf16_pure",
         "fused",
     )
-    assert stack.offloaded_checkpoints
-    assert stack.optimizer_in_backward
-    assert stack.chunked_head
+    assert framework.offloaded_checkpoints
+    assert framework.optimizer_in_backward
+    assert framework.chunked_head
     without_paged = memory_accuracy.predict(case_of(made)).peak * 2**30
     assert without_paged < estimate(case_of(made).model, plan).allocated_bytes
 

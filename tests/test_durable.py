@@ -264,7 +264,7 @@ MODULES = {"os", "shutil"}
 PATH_METHODS = {"write_text", "write_bytes", "unlink", "rename", "rmdir", "touch", "replace"}
 ALLOWED = {
     "runner/supervision/console.py: os.truncate": "the console log is cut while it is appended to",
-    "runner/training/heart.py: .open": "stacks for a person to read, from a process in distress",
+    "runner/training/heartbeat.py: .open": "stack traces from a process in distress",
     "runner/supervision/launch.py: .open": "the console log is raw output",
     "runner/training/saving.py: .unlink": "out of a staging directory, before it is sealed",
     "runner/training/session.py: .unlink": "out of a staging directory, before it is sealed",

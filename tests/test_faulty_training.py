@@ -25,7 +25,7 @@ from runner import checkpoints  # noqa: E402
 from runner.supervision import control  # noqa: E402
 from runner.tasks.sft import RunSft  # noqa: E402
 from runner.training import room, saving  # noqa: E402
-from runner.training.heart import Heart  # noqa: E402
+from runner.training.heartbeat import Heartbeat  # noqa: E402
 from runner.training.protocol import ProtocolCallback  # noqa: E402
 from runner.training.stopping import StopEarly, StopFlag  # noqa: E402
 
@@ -274,7 +274,7 @@ def test_the_best_checkpoint_is_marked_and_outlives_rotation(tiny_model, orders,
 
 @pytest.fixture
 def beating(tmp_path):
-    """A heart that looks for requests of a run before training begins."""
+    """A heartbeat that looks for requests of a run before training begins."""
     from profiles.runs import rundir
 
     run = rundir.create("early")
@@ -283,39 +283,39 @@ def beating(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     stop = StopFlag()
     stop.install()
-    yield run, Heart(run, Journal(run.worker_events, attempt=1), stop), stop
+    yield run, Heartbeat(run, Journal(run.worker_events, attempt=1), stop), stop
     signal.signal(signal.SIGTERM, before)
 
 
 def test_a_request_before_the_first_step_interrupts_what_goes_on(beating):
     """Loading and tokenising may take long, and there is nothing to save."""
-    run, heart, stop = beating
+    run, heartbeat, stop = beating
     durable.write_json(run.requests / "a.json", {"run": run.id, "attempt": 1, "verb": "stop"})
 
     def load():
-        heart.start()  # the signal may come before this returns
+        heartbeat.start()  # the signal may come before this returns
         threading.Event().wait(20)
 
     with pytest.raises(StopEarly):
         load()
 
     real_runs.wait_for(lambda: not control.waiting(run))
-    assert heart.is_alive()
+    assert heartbeat.is_alive()
     assert stop.asked
 
 
 def test_a_stall_is_written_down_with_the_stacks_of_all_threads(beating):
     """Nothing is killed: a person decides."""
     run, _, stop = beating
-    heart = Heart(run, Journal(run.worker_events, attempt=1), stop)
-    heart.phase, now = "training", 0.0
-    heart._stall.clock = lambda: now
-    heart._look_for_stall()
+    heartbeat = Heartbeat(run, Journal(run.worker_events, attempt=1), stop)
+    heartbeat.phase, now = "training", 0.0
+    heartbeat._stall.clock = lambda: now
+    heartbeat._look_for_stall()
 
     now = 400.0
-    heart._look_for_stall()
-    heart.end_step(1, 2.0)
-    heart._look_for_stall()
+    heartbeat._look_for_stall()
+    heartbeat.end_step(1, 2.0)
+    heartbeat._look_for_stall()
 
     (stalled,) = real_runs.events(run, "stalled")
     assert stalled["what"] == "alive but no step for 7 min; stacks are in stacks.log"

@@ -253,8 +253,10 @@ def test_a_card_before_ampere_pays_for_repeated_keys():
     t4, l4 = machine("1x T4"), machine("1x L4")
     plan = changed(LORA, precision="fp16")
     needs = [
-        fit.judge(model(), t4, changed(plan, stack=devices.stack_on(where))).memory.allocated_bytes
+        fit.judge(
+            model(), t4, changed(plan, framework=devices.framework_on(where))
+        ).memory.allocated_bytes
         for where in (t4, l4)
     ]
-    assert devices.stack_on(l4) == plan.stack
+    assert devices.framework_on(l4) == plan.framework
     assert needs[0] > needs[1]

@@ -190,7 +190,7 @@ def test_a_recommended_method_becomes_its_recipe():
         }
         made = recipe.validate(content, where="r")
 
-        assert made.to_plan(plan.stack, 512).settings == plan.settings
+        assert made.to_plan(plan.framework, 512).settings == plan.settings
         assert draft.recipe_of(found, model="m", data="d", version="1").method.name == "lora"
         assert made.learning_rate == 7e-4
 

@@ -16,11 +16,11 @@ from plans import changed, made
 from advisor.cost import memory, moments
 from advisor.cost.memory import estimate
 from advisor.cost.weights import added_params, linear_params
+from advisor.framework import ON_CPU
 from advisor.graph import head
 from advisor.graph.network import network
 from advisor.plan import Plan
 from advisor.registry.low_rank import ALL_TARGETS, MLP_TARGETS
-from advisor.stack import ON_CPU
 from profiles.facts import GIB, Model
 from profiles.models.parameters import count_params
 
@@ -185,7 +185,7 @@ def test_interval_and_components_add_up() -> None:
 
 def test_cpu_process_keeps_weights_in_fp32() -> None:
     """No CUDA context on a CPU, and four bytes a weight."""
-    found = estimate(LLAMA_32_1B, replace(LORA, stack=ON_CPU))
+    found = estimate(LLAMA_32_1B, replace(LORA, framework=ON_CPU))
     assert shares(moment(found, "optimizer_step"))["weights"] == 4 * LLAMA_32_1B.num_params
     assert found.context_bytes == memory.PROCESS_BYTES[1]
 
@@ -482,5 +482,5 @@ def test_cpu_tiles_are_near_the_live_bytes() -> None:
     plan = changed(SMALL, seq_len=256, precision="fp32", checkpointing=True)
     dims = replace(SMALL_MODEL, vocab_size=6000)
     dims = replace(dims, num_params=count_params(dims))
-    found = estimate(dims, replace(plan, stack=ON_CPU))
+    found = estimate(dims, replace(plan, framework=ON_CPU))
     assert found.allocated_bytes == pytest.approx(live_peak(dims, plan), rel=0.05)

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
 from transformers.integrations import sdpa_attention  # noqa: E402
 
 from advisor import recipe as recipes  # noqa: E402
-from advisor.stack import OURS  # noqa: E402
+from advisor.framework import OURS  # noqa: E402
 from runner import methods  # noqa: E402
 from runner.methods import base  # noqa: E402
 

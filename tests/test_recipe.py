@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from advisor import recipe
-from advisor.stack import OURS
+from advisor.framework import OURS
 from profiles.errors import ExitCode, UserError
 
 SOUND = """\

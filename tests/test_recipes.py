@@ -7,7 +7,7 @@ from known import HOST, model
 
 from advisor import recipe
 from advisor.choice import fit
-from advisor.choice.devices import stack_on
+from advisor.choice.devices import framework_on
 from profiles import installation
 from profiles.machines import planned
 
@@ -34,6 +34,6 @@ def test_a_ready_recipe_fits_where_it_says(name):
     gpus, base = PLACES[name]
     machine = planned.plan_machine(gpus, host=HOST) if gpus else HOST
 
-    judged = fit.judge(model(base), machine, found.to_plan(stack_on(machine)))
+    judged = fit.judge(model(base), machine, found.to_plan(framework_on(machine)))
 
     assert judged.fits, judged.memory

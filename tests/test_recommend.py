@@ -14,7 +14,7 @@ from advisor import draft
 from advisor.choice import recommend, tree
 from advisor.choice.answers import Answer, Answers
 from advisor.choice.ladder import placed, steps
-from advisor.stack import OURS
+from advisor.framework import OURS
 from profiles.errors import ExitCode, UserError
 from profiles.facts import GIB, GpuProcess, Origin
 from profiles.machines import planned
@@ -326,7 +326,7 @@ def test_the_recipe_says_what_our_runner_runs(gpus, answers):
 
     plan = found.runnable.fit.plan
     # How the kernels run is the machine's business, not the recipe's.
-    assert written.to_plan(OURS) == replace(plan, stack=OURS)
+    assert written.to_plan(OURS) == replace(plan, framework=OURS)
     assert written.learning_rate == found.runnable.learning_rate
     assert written.train.warmup == found.runnable.warmup
 

@@ -12,6 +12,7 @@ from known import model
 
 from advisor import recipe
 from advisor.cost import memory
+from advisor.framework import OURS
 from advisor.plan import Plan
 from advisor.recipe_sections import method_section
 from advisor.registry import lookup
@@ -19,7 +20,6 @@ from advisor.registry.conflicts import conflict
 from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, PRESETS, TASKS
 from advisor.registry.results import EXPORTS, METRICS
 from advisor.registry.spec import MethodSpec, keys_of
-from advisor.stack import OURS
 from profiles.data import formats
 from profiles.errors import ExitCode, UserError
 

@@ -97,7 +97,7 @@ def test_a_plan_is_sent_whole_and_for_the_machines_own_gpu(asked):
     assert request["capability"] == (8, 9)
     assert request["plan"]["micro_batch"] == 2
     assert (request["plan"]["strategy"], request["plan"]["num_gpus"]) == ("single", 1)
-    assert "stack" not in request["plan"]
+    assert "framework" not in request["plan"]
     assert (seen.asked, seen.plan) == (plan, changed(plan, strategy="single", num_gpus=1))
 
 

@@ -10,10 +10,10 @@ from measured import GIB, measured
 
 from advisor import findings, recipe
 from advisor.cost import memory
+from advisor.framework import BEFORE_AMPERE, ON_CPU, OURS
 from advisor.plan import Plan
 from advisor.rules import headroom, inputs, logits, padding, stalls
 from advisor.rules.case import Case, NotMeasured
-from advisor.stack import BEFORE_AMPERE, ON_CPU, OURS
 
 RECIPE = """\
 schema = 1
@@ -226,7 +226,7 @@ def test_a_larger_micro_batch_comes_next_with_the_same_rows_a_step():
 
 
 @pytest.mark.parametrize(
-    ("device", "capability", "stack"),
+    ("device", "capability", "framework"),
     [
         ("cuda:0", "8.0", OURS),
         ("cuda:0", "7.5", BEFORE_AMPERE),
@@ -234,7 +234,7 @@ def test_a_larger_micro_batch_comes_next_with_the_same_rows_a_step():
         ("cpu", None, ON_CPU),
     ],
 )
-def test_the_report_estimates_for_the_device_that_the_run_had(device, capability, stack):
+def test_the_report_estimates_for_the_device_that_the_run_had(device, capability, framework):
     """As preflight does: before Ampere keys are repeated, on a CPU all is fp32."""
     run = measured(device=device, compute_capability=capability, longest=2048)
     made = recipe.with_changes(
@@ -243,7 +243,7 @@ def test_the_report_estimates_for_the_device_that_the_run_had(device, capability
 
     found = findings.report(run, made, model())
 
-    assert found.memory == memory.estimate(model(), made.to_plan(stack, 2048))
+    assert found.memory == memory.estimate(model(), made.to_plan(framework, 2048))
 
 
 def test_a_longer_cap_than_the_rows_does_not_make_the_plan_longer():

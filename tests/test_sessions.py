@@ -201,9 +201,9 @@ def test_two_hundred_sizes_break_no_screen():
     sizes = [(1, 1), (300, 100), (300, 1), (1, 100)]
     sizes += [(chosen.randint(1, 300), chosen.randint(1, 100)) for _ in range(196)]
     screens = [
-        lambda desk: LiveScreen(desk, run),
-        lambda desk: ConsoleScreen(desk, run),
-        lambda desk: ReportScreen(desk, run),
+        lambda context: LiveScreen(context, run),
+        lambda context: ConsoleScreen(context, run),
+        lambda context: ReportScreen(context, run),
         RecommendationScreen,
         ModelScreen,
     ]
@@ -215,7 +215,7 @@ def test_two_hundred_sizes_break_no_screen():
             app.stop_clock()
             for number, (width, height) in enumerate(sizes):
                 if number % 40 == 0:
-                    await app.push_screen(screens[number // 40](app.desk))
+                    await app.push_screen(screens[number // 40](app.context))
                 app.post_message(Resize(Size(width, height), Size(width, height)))
                 app._tick()
                 if number % 8 == 7:  # the others meet layouts that are still being made

@@ -12,9 +12,9 @@ from plans import changed, made
 from advisor.cost.rates import BANDWIDTH_SHARE
 from advisor.cost.speed import SpeedEstimate, cost, estimate, flops_per_token
 from advisor.cost.traffic import work
+from advisor.framework import Framework
 from advisor.plan import Plan
 from advisor.registry.low_rank import ALL_TARGETS
-from advisor.stack import Stack
 from profiles.facts import GIB, Experts, Gpu, Machine, Model, Origin
 
 FULL = made("full", seq_len=2048, loss="full", precision="bf16_pure")
@@ -102,7 +102,7 @@ def test_measured_speed_of_a_7b_model_on_an_a100(plan: Plan, measured: float) ->
         checkpointing=True,
         attention="flash",
         targets=attention,
-        stack=replace(plan.stack, autocast=False, foreach_optimizer=True),
+        framework=replace(plan.framework, autocast=False, foreach_optimizer=True),
     )
     found = estimated(mistral, plan, machine(A100))
     assert found.tokens_per_second == pytest.approx(measured, rel=0.1)
@@ -137,9 +137,9 @@ def test_more_work_takes_longer(change: dict[str, Any]) -> None:
 
 def test_fused_kernels_move_fewer_bytes() -> None:
     """A framework that fuses elementwise work is faster by exactly that."""
-    fused = replace(LORA.stack, fused_norm=True, fused_rope=True, fused_mlp=True)
+    fused = replace(LORA.framework, fused_norm=True, fused_rope=True, fused_mlp=True)
     plain = estimated(LLAMA_3_8B, changed(LORA, micro_batch=8), machine(A100))
-    quick = estimated(LLAMA_3_8B, changed(LORA, micro_batch=8, stack=fused), machine(A100))
+    quick = estimated(LLAMA_3_8B, changed(LORA, micro_batch=8, framework=fused), machine(A100))
     saved = term(plain, "memory") - term(quick, "memory")
     assert saved > 0
     assert plain.step_seconds - quick.step_seconds == pytest.approx(saved)
@@ -147,7 +147,7 @@ def test_fused_kernels_move_fewer_bytes() -> None:
 
 def test_weights_are_restored_once_for_each_use() -> None:
     """4-bit linears: half a byte read and two written, forward, again, and backward."""
-    plan = changed(LORA, method="qlora", stack=Stack(double_quant=False))
+    plan = changed(LORA, method="qlora", framework=Framework(double_quant=False))
     linears = 6_979_321_856
     assert work(LLAMA_3_8B, plan).dequantized == pytest.approx(2.5 * linears * 2, rel=0.02)
     again = changed(plan, checkpointing=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from record_examples import example
 
-from profiles.runs import durable, identity, locks, notices, people, rundir, state
+from profiles.runs import durable, identity, locks, notices, processes, rundir, state
 from profiles.runs.journal import Journal
 from profiles.runs.records.supervisor import (
     Responsive,
@@ -314,7 +314,7 @@ def test_no_content_makes_a_reader_raise(run, sleeper, name, content):
 
 def test_a_fault_of_ours_is_an_unknown_state(run, monkeypatch):
     """A list of runs is not lost to one of them."""
-    monkeypatch.setattr(people, "of_attempt", lambda *_: 1 / 0)
+    monkeypatch.setattr(processes, "of_attempt", lambda *_: 1 / 0)
 
     found = state.status(run)
 
@@ -455,10 +455,10 @@ def test_a_worker_that_did_not_say_when_it_started_is_not_told_from_others(run, 
     """A pid alone is nobody: such records are of an older version."""
     me = identity.of_process(sleeper.pid)
     started_by(run, me, me)
-    told = people.of_run(run).trainer
+    told = processes.of_run(run).trainer
     Journal(run.worker_events, attempt=1).append(WorkerStarted(pid=me.pid))
 
-    assert (told, people.of_run(run).trainer) == (me, None)
+    assert (told, processes.of_run(run).trainer) == (me, None)
 
 
 def test_leftovers_that_hold_the_lock_do_not_make_a_dead_run_live(run, sleeper):
@@ -516,7 +516,7 @@ def test_an_unreadable_supervisor_is_not_called_dead(run):
     run.processes.mkdir()
 
     with pytest.raises(OSError, match="directory"):
-        people.supervisor_is_alive(run)
+        processes.supervisor_is_alive(run)
     assert state.status(run).notice == "cannot read status (EISDIR), retrying"
 
 

@@ -41,7 +41,7 @@ def test_a_saved_value_waits_for_its_backward_pass():
 
 
 def test_an_input_that_is_saved_belongs_to_whoever_made_it():
-    """The piece says that it saves its input and leaves the bytes to its caller."""
+    """The module says that it saves its input and leaves the bytes to its caller."""
     tape = Tape(X, 2, needs_grad=True)
     tape.op("linear", (tape.entry,), X, 2, saved=(tape.entry,))
     profile = play(tape)
@@ -50,7 +50,7 @@ def test_an_input_that_is_saved_belongs_to_whoever_made_it():
 
 
 def test_nothing_is_saved_where_no_gradient_is_needed():
-    """A frozen piece on a frozen input keeps nothing."""
+    """A frozen module on a frozen input keeps nothing."""
     tape = Tape(X, 2, needs_grad=False)
     tape.op("linear", (tape.entry,), X, 2, saved=(tape.entry,), kept=once(50))
     assert saved_by(tape) == Size(0, 0, 0)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from profiles.errors import ExitCode
 from profiles.runs import rundir
 from tui import hangup
-from tui.desk import Desk
+from tui.context import AppContext
 from tui.pace import PacedApp
 from tui.screens import table
+from tui.screens.base import BaseScreen
 from tui.screens.home import Home
-from tui.screens.layer import Layer
 
 if TYPE_CHECKING:
     from textual.binding import BindingType
@@ -30,16 +30,16 @@ class TunedeckApp(PacedApp, inherit_bindings=False):
 
     def __init__(self, terminal: Terminal, run_id: str | None = None) -> None:
         super().__init__()
-        self.desk = Desk(terminal=terminal, open=self._open)
+        self.context = AppContext(terminal=terminal, open=self._open)
         self._run_id = run_id
 
     def get_default_screen(self) -> Screen[None]:
         """Home lies below everything."""
-        return Home(self.desk)
+        return Home(self.context)
 
     def on_mount(self) -> None:
         """Theme, clock, and the run that was asked for."""
-        terminal = self.desk.terminal
+        terminal = self.context.terminal
         if self.theme != terminal.theme:
             self.theme = terminal.theme
         self.set_class(not terminal.unicode, "-ascii")
@@ -50,12 +50,12 @@ class TunedeckApp(PacedApp, inherit_bindings=False):
             self._open("live", rundir.find(self._run_id))
 
     def _open(self, name: str, *subject: Any, **options: Any) -> None:
-        self.push_screen(table.make(name, self.desk, *subject, **options))
+        self.push_screen(table.make(name, self.context, *subject, **options))
 
     def _tick(self) -> None:
         """Only the screen on top draws data; a question on top stops it."""
         # A beat may come between the push of a screen and its widgets.
-        if isinstance(self.screen, Layer) and self.screen.is_mounted:
+        if isinstance(self.screen, BaseScreen) and self.screen.is_mounted:
             self.screen.tick()
 
     def _leave_on_hangup(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -76,5 +76,5 @@ class TunedeckApp(PacedApp, inherit_bindings=False):
 
     def action_explain_leaving(self) -> None:
         """Say what ctrl+c would be pressed for."""
-        if isinstance(self.screen, Layer) and self.screen.is_mounted:
+        if isinstance(self.screen, BaseScreen) and self.screen.is_mounted:
             self.screen.say("esc goes back, q leaves; training goes on either way")

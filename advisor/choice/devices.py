@@ -12,8 +12,8 @@ from typing import Final
 
 from advisor.choice.ladder import spread
 from advisor.choice.lengths import Lengths
+from advisor.framework import BEFORE_AMPERE, ON_CPU, OURS, Framework
 from advisor.plan import Plan
-from advisor.stack import BEFORE_AMPERE, ON_CPU, OURS, Stack
 from profiles.facts import GIB, Gpu, Machine
 
 _AMPERE: Final = 8.0
@@ -74,14 +74,14 @@ def crowded(machine: Machine, num_gpus: int, needed_bytes: int) -> tuple[Gpu, ..
     )
 
 
-def stack_on(machine: Machine) -> Stack:
+def framework_on(machine: Machine) -> Framework:
     """How our runner computes there."""
     if not machine.gpus:
         return ON_CPU
-    return stack_with([g.compute_capability for g in machine.gpus if g.vendor == "nvidia"])
+    return framework_with([g.compute_capability for g in machine.gpus if g.vendor == "nvidia"])
 
 
-def stack_with(capabilities: Iterable[str | None]) -> Stack:
+def framework_with(capabilities: Iterable[str | None]) -> Framework:
     """How it computes on GPUs of these compute capabilities: flash attention needs 8.0."""
     old = any(float(capability) < _AMPERE for capability in capabilities if capability)
     return BEFORE_AMPERE if old else OURS

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from advisor.choice.devices import Batch, budget_bytes, layouts, stack_on, with_emptiest
+from advisor.choice.devices import Batch, budget_bytes, framework_on, layouts, with_emptiest
 from advisor.choice.ladder import runs, spread
 from advisor.choice.lengths import Lengths
 from advisor.choice.storage import offloaded_bytes
@@ -114,8 +114,8 @@ def smallest(plan: Plan, rows_per_gpu: int) -> Plan:
 
 def _weighed(model: Model, machine: Machine, plan: Plan) -> Fit:
     """Without its speed, which costs more to predict."""
-    if plan.stack.on_cpu is bool(machine.gpus):  # made for another machine
-        plan = replace(plan, stack=stack_on(machine))
+    if plan.framework.on_cpu is bool(machine.gpus):  # made for another machine
+        plan = replace(plan, framework=framework_on(machine))
     return Fit(
         plan=plan,
         memory=memory.estimate(model, plan),

@@ -15,7 +15,7 @@ from advisor.choice.answers import Answers
 from advisor.choice.cautions import cautions
 from advisor.choice.checks import check
 from advisor.choice.choose import Choice, choose, runnable
-from advisor.choice.devices import stack_on
+from advisor.choice.devices import framework_on
 from advisor.choice.evidence import gather
 from advisor.choice.fallback import fall_back, smallest, why_not_above
 from advisor.choice.fit import Fit
@@ -109,7 +109,7 @@ def _options(model: Model, machine: Machine, dataset: Dataset | None, answers: A
         rank=1,
         targets="attention" if model.experts else "all",
         precision=precision(machine),
-        stack=stack_on(machine),
+        framework=framework_on(machine),
     )
     batch = defaults.batch(dataset, answers, base.seq_len)
     options = Options(model, machine, base, batch, num_tasks=dataset.num_tasks if dataset else 1)

@@ -102,8 +102,8 @@ def optimizer_seconds(model: Model, plan: Plan, bandwidth: float) -> float:
 
 def _units(model: Model, plan: Plan) -> int:
     """Sharded units gathered in one micro-batch: layers, and with FSDP1 parts of the method."""
-    per_layer, stack = 1, plan.stack
-    if stack.fsdp1 and not stack.replicated_adapters:
+    per_layer, framework = 1, plan.framework
+    if framework.fsdp1 and not framework.replicated_adapters:
         per_layer += plan.method.units(plan.settings)
     return model.num_layers * per_layer * (3 if plan.checkpointing else 2)
 
@@ -116,7 +116,7 @@ def _amounts(model: Model, plan: Plan) -> _Amounts:
 def _known_amounts(model: Model, plan: Plan) -> _Amounts:
     shares = shares_of(plan)
     static = base_bytes(model, plan) / shares.weights
-    if not plan.stack.optimizer_in_backward:
+    if not plan.framework.optimizer_in_backward:
         static += gradient_bytes(model, plan) / shares.gradients
     micro, step = _collective_bytes(model, plan)
     hosted_micro, hosted_step = _host_bytes(model, plan)
@@ -139,7 +139,7 @@ def _update_bytes(model: Model, plan: Plan) -> float:
     kind = plan.optimizer
     if kind.bits == 8:
         each = 3 * width + 2 * kind.states
-    elif kind.states == 2 and plan.stack.foreach_optimizer:
+    elif kind.states == 2 and plan.framework.foreach_optimizer:
         each = width * FOREACH_ACCESSES
     else:
         each = width * (3 + 2 * kind.states + kind.extra_accesses)

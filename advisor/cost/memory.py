@@ -97,7 +97,7 @@ class MemoryEstimate:
 
 def estimate(model: Model, plan: Plan) -> MemoryEstimate:
     """Peak memory of `plan` for `model`, per device, or of a process where it runs on a CPU."""
-    on_cpu = plan.stack.on_cpu
+    on_cpu = plan.framework.on_cpu
     if on_cpu and plan.precision != "fp32":
         plan = replace(plan, precision="fp32")
     tile = tile_bytes(model, plan, plan.tokens_per_micro_batch, on_cpu=on_cpu)

@@ -171,12 +171,12 @@ def _layers(parts: Standing) -> Iterator[Candidate]:
         yield from _layer_backward("first_layer_backward", parts, profile, waiting, first)
         own_share = profile.weight_grads.once / parts.shares.gradients
         last = max(parts.gradients - own_share - parts.late_gradients, first)
-        if parts.plan.stack.fsdp1:
+        if parts.plan.framework.fsdp1:
             last = max(parts.gradients - own_share - parts.late_gradients, 0.0) + first
         last = parts.gradients if parts.accumulates else last
         waiting = parts.shared.plus(beside).plus(_pinned(parts))
         yield from _layer_backward("last_layer_backward", parts, profile, waiting, last)
-        if parts.plan.stack.flat_parameters:
+        if parts.plan.framework.flat_parameters:
             yield _flat_gradient(parts, waiting, last)
 
 
@@ -194,9 +194,9 @@ def _flat_gradient(parts: Standing, waiting: Size, gradients: float) -> Candidat
 
 
 def _pinned(parts: Standing) -> Size:
-    """Inputs of all layers but the first, and most of their gradients: see `Stack.fsdp1`."""
+    """Inputs of all layers but the first, and most of their gradients: see `Framework.fsdp1`."""
     plan, layers = parts.plan, parts.model.num_layers
-    pins = plan.stack.fsdp1 and plan.stack.reentrant_checkpoints
+    pins = plan.framework.fsdp1 and plan.framework.reentrant_checkpoints
     pins = pins and not plan.method.trains_base
     return parts.entry.times(2 * layers - 3) if pins and parts.recomputes else NOTHING
 
@@ -220,7 +220,7 @@ def _layer_backward(
     copies = once(parts.gathered.outside + parts.gathered.layers)
     output = NOTHING
     if parts.recomputes:
-        output = parts.entry if parts.plan.stack.reentrant_checkpoints else NOTHING
+        output = parts.entry if parts.plan.framework.reentrant_checkpoints else NOTHING
         for stage in profile.recomputed:
             yield parts.candidate(
                 name=name,
@@ -262,7 +262,7 @@ def _embedding(parts: Standing) -> Candidate:
     """The embedding's gradient comes last; a tied head's has waited for it, to be summed anew."""
     own = embedding_params(parts.model) * outer_width(parts.plan)
     copies = (2 if parts.model.tied_embeddings else 0) + parts.accumulates
-    if parts.plan.stack.flat_parameters:
+    if parts.plan.framework.flat_parameters:
         copies = 2 * (1 if parts.model.tied_embeddings else 2)
     return parts.candidate(
         name="embedding_backward",
@@ -279,7 +279,7 @@ def _optimizer_step(parts: Standing) -> Candidate:
     """The activations are gone. Fused kernels make no temporaries, multi-tensor ones do (§3.3)."""
     plan = parts.plan
     trained = gradient_bytes(parts.model, plan) / parts.shares.gradients
-    foreach = plan.stack.foreach_optimizer and plan.optimizer.states == 2
+    foreach = plan.framework.foreach_optimizer and plan.optimizer.states == 2
     return parts.candidate(
         name="optimizer_step",
         place=plan.optimizer.name,

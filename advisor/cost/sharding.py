@@ -50,7 +50,7 @@ def shares_of(plan: Plan) -> Shares:
     weights = n if "weights" in divides else 1
     gradients = n if "gradients" in divides else 1
     states = n if "states" in divides else 1
-    if plan.stack.replicated_adapters and not plan.method.trains_base:
+    if plan.framework.replicated_adapters and not plan.method.trains_base:
         gradients = states = 1
     return Shares(
         weights,
@@ -58,7 +58,7 @@ def shares_of(plan: Plan) -> Shares:
         states,
         0.0 if plan.offload == "parameters" else 1.0,
         0.0 if plan.offload else 1.0,
-        1 if plan.stack.replicated_adapters else weights,
+        1 if plan.framework.replicated_adapters else weights,
     )
 
 
@@ -71,15 +71,15 @@ def weights_here(model: Model, plan: Plan) -> float:
 
 def gradients_here(model: Model, plan: Plan, *, reduced: bool = False) -> float:
     """Gradients of all that trains on one device: between micro-batches, or `reduced` at last."""
-    if plan.stack.optimizer_in_backward or plan.offload == "parameters":
+    if plan.framework.optimizer_in_backward or plan.offload == "parameters":
         return 0.0  # used, or sent to the host, as soon as they are made
     total, shares = float(gradient_bytes(model, plan)), shares_of(plan)
-    flat = plan.stack.flat_parameters and plan.shards_weights
+    flat = plan.framework.flat_parameters and plan.shards_weights
     if flat:
         total = flow_width(plan) * model.num_params
     if flat and not plan.method.trains_base:
         total = gathered(model, plan).unit * model.num_layers
-    whole = plan.stack.no_sync and plan.accumulation > 1 and plan.shards_weights
+    whole = plan.framework.no_sync and plan.accumulation > 1 and plan.shards_weights
     return total if whole and not reduced else total / shares.gradients
 
 
@@ -105,15 +105,15 @@ def gathered(model: Model, plan: Plan) -> Gathered:
     copies = 1 if model.tied_embeddings else 2
     outside = embedding_params(model) * copies * flow_width(plan)
     whole = base_bytes(model, plan) - scale_bytes(model, plan)
-    whole += 0 if plan.stack.replicated_adapters else adapter_bytes(model, plan)
+    whole += 0 if plan.framework.replicated_adapters else adapter_bytes(model, plan)
     narrow = flow_width(plan) / base_width(plan) if autocasts(plan) else 1.0
     rest = max(0.0, whole - embedding_params(model) * copies * base_width(plan))
     layer = narrow * rest / model.num_layers
-    if plan.stack.fsdp1:
+    if plan.framework.fsdp1:
         # A layer's own gradients are whole meanwhile: its profile has them.
-        ahead = 0 if plan.stack.reentrant_checkpoints else layer
+        ahead = 0 if plan.framework.reentrant_checkpoints else layer
         return Gathered(outside, layer + ahead, layer, outside + ahead)
     reduce = gradient_bytes(model, plan) / model.num_layers
-    if plan.stack.outer_units:
+    if plan.framework.outer_units:
         return Gathered(0, 2 * layer + reduce, layer, outside / copies + layer)
     return Gathered(outside, 2 * layer + reduce, layer, outside + layer)

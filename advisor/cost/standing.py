@@ -22,8 +22,8 @@ from advisor.cost.weights import (
     embedding_params,
 )
 from advisor.graph.attention import attention_of
+from advisor.graph.modules import INDEX
 from advisor.graph.network import Layers, Network, network
-from advisor.graph.pieces import INDEX
 from advisor.graph.play import Profile, Stage
 from advisor.precision import flow_width, trained_width
 from advisor.tape import NOTHING, Size, once, per_pair, per_token
@@ -58,7 +58,7 @@ class Standing:
         self.shares: Shares = shares_of(plan)
         self.gathered: Gathered = gathered(model, plan)
         self.entry = self.network.entry
-        self.checkpoint = NOTHING if plan.stack.offloaded_checkpoints else self.entry
+        self.checkpoint = NOTHING if plan.framework.offloaded_checkpoints else self.entry
         """What a recomputed layer keeps."""
         self.recomputes = plan.checkpointing and plan.checkpointed_layers != 0
         self.mask = self._mask()
@@ -71,7 +71,7 @@ class Standing:
             # Nothing before the first layer trains, so less of it is needed.
             usual = self.kept(self.network.layers[0].profile)
             self.saved = self.saved.minus(usual).plus(self.network.first_saved)
-        self.accumulates = plan.accumulation > 1 and not plan.stack.first_step
+        self.accumulates = plan.accumulation > 1 and not plan.framework.first_step
         self.gradients = gradients_here(model, plan)
         self.head_gradient, self.late_gradients = self._outer_gradients()
         self.retained = self.network.loss.retained
@@ -85,9 +85,9 @@ class Standing:
         outer = embedding_params(model)
         sharded = outer * trained_width(plan) / self.shares.gradients
         late = plan.method.trains_embedding and not model.tied_embeddings
-        if plan.stack.optimizer_in_backward:
+        if plan.framework.optimizer_in_backward:
             return sharded if model.tied_embeddings else 0.0, 0.0
-        if plan.stack.fsdp1:
+        if plan.framework.fsdp1:
             # The root unit's gradient is whole and in the type of the computation until its end.
             return outer * flow_width(plan), sharded * (2 if late else 1)
         return sharded, sharded if late else 0.0
@@ -125,7 +125,7 @@ class Standing:
         return {
             "weights": once(weights_here(model, plan)),
             "adapters": once(adapter_bytes(model, plan) / shares.adapters * shares.weights_here),
-            "optimizer": NOTHING if plan.stack.first_step else self.states,
+            "optimizer": NOTHING if plan.framework.first_step else self.states,
         }
 
     def own_gradients(self, stage: Stage) -> Size:
@@ -133,9 +133,9 @@ class Standing:
 
         Those of a flat parameter's parts wait for each other.
         """
-        stack = self.plan.stack
-        passing = self.accumulates and not stack.flat_parameters
-        passing = passing or stack.optimizer_in_backward
+        framework = self.plan.framework
+        passing = self.accumulates and not framework.flat_parameters
+        passing = passing or framework.optimizer_in_backward
         return stage.op_grads if passing else stage.weight_grads
 
     def work(self, stage: Stage) -> Size:

@@ -81,7 +81,7 @@ def base_bytes(model: Model, plan: Plan) -> float:
 def _quantized(model: Model, plan: Plan) -> list[Matrix]:
     """What a library that quantizes plain linears finds."""
     found = [m for m in matrices(model, plan) if m.quantizable]
-    if plan.stack.quantized_head:
+    if plan.framework.quantized_head:
         found.append(Matrix("lm_head", model.hidden_size, model.vocab_size, 1, 0, True))
     return found
 
@@ -99,9 +99,9 @@ def scale_bytes(model: Model, plan: Plan) -> float:
     if plan.base_bits == 8:
         return SCALE_BYTES * sum([m.n_out * m.copies for m in found])
     linears = sum([m.n_in * m.n_out * m.copies for m in found])
-    if plan.stack.gptq_group:
-        return sum([_gptq_scales(m, plan.stack.gptq_group) for m in found])
-    return linears * (NF4_DOUBLE_SCALES if plan.stack.double_quant else NF4_SCALES)
+    if plan.framework.gptq_group:
+        return sum([_gptq_scales(m, plan.framework.gptq_group) for m in found])
+    return linears * (NF4_DOUBLE_SCALES if plan.framework.double_quant else NF4_SCALES)
 
 
 def adapter_bytes(model: Model, plan: Plan) -> int:

@@ -31,7 +31,7 @@ def attention_of(model: Model, plan: Plan) -> str:
 
 def rotary(tape: Matmuls, x: Value) -> Value:
     """Make x cos + rotate_half(x) sin: products and the rotated copy pass by."""
-    if tape.plan.stack.fused_rope:
+    if tape.plan.framework.fused_rope:
         return tape.value("rotary", (x,), x.elements, x.width, hands_on=True)
     passing = per_token(2 * x.elements * x.width)
     return tape.value("rotary", (x,), x.elements, x.width, work=passing, back_work=passing)
@@ -49,7 +49,7 @@ def attend(tape: Matmuls, q: Value, k: Value, v: Value, *, heads: int, masked: b
     if tape.plan.attention == "flash":
         # transformers casts for flash-attn, which knows 16-bit types only.
         q, k, v = tape.cast(q, 2), tape.cast(k, 2), tape.cast(v, 2)
-    if masked or tape.plan.stack.expanded_kv:
+    if masked or tape.plan.framework.expanded_kv:
         k, v = _expanded(tape, k, q), _expanded(tape, v, q)
     size = q.elements * v.elements / k.elements
     kept = per_token(STATISTIC * heads)
@@ -57,7 +57,7 @@ def attend(tape: Matmuls, q: Value, k: Value, v: Value, *, heads: int, masked: b
     if masked and tape.plan.attention == "sdpa":
         # aten turns the boolean mask into numbers once a call.
         kept = kept.plus(per_pair(q.width))
-    elif not tape.plan.stack.efficient_attention:
+    elif not tape.plan.framework.efficient_attention:
         # flash-attn 2: fp32 sums of dq; dk and dv for every query head where heads share them.
         shared = 2 * (q.elements - k.elements) * q.width
         back = back.plus(per_token(4 * q.elements + shared))
@@ -78,7 +78,7 @@ def _expanded(tape: Matmuls, x: Value, q: Value) -> Value:
     """Keys or values for every query head; a single one is only looked at several times."""
     if x.elements == q.elements:
         return x
-    if tape.model.num_kv_heads == 1 and not tape.plan.stack.heads_first:
+    if tape.model.num_kv_heads == 1 and not tape.plan.framework.heads_first:
         return tape.tape.expanded(x, q.elements)
     return tape.value("repeat_kv", (x,), q.elements, x.width)
 
@@ -123,7 +123,7 @@ def _eager(tape: Matmuls, q: Value, k: Value, v: Value, heads: int) -> Value:
 def _math(tape: Matmuls, q: Value, k: Value, v: Value, heads: int) -> Value:
     """SDPA without a kernel: scaled fp32 queries and keys, fp32 scores (attention.cpp)."""
     width, n = q.width, heads
-    wide = width if tape.plan.stack.narrow_math else 4
+    wide = width if tape.plan.framework.narrow_math else 4
     v = tape.cast(v, wide)
     q, k = (tape.value("scale", (tape.cast(x, wide),), x.elements, wide) for x in (q, k))
     scores = _pairs(tape, "scores", (q, k), n, wide, saved=(q, k), flops=2 * q.elements)

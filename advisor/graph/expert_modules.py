@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from advisor.graph.pieces import INDEX, Pieces
+from advisor.graph.modules import INDEX, LayerModules
 from advisor.precision import base_width
 from advisor.tape import Value, per_token
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from profiles.facts import Experts
 
 
-def looped(pieces: Pieces, x: Value, shares: Value, experts: Experts) -> Value:
+def looped(modules: LayerModules, x: Value, shares: Value, experts: Experts) -> Value:
     """The sum of all experts' results, each on the tokens that chose it."""
-    h, start = pieces.model.hidden_size, len(pieces.tape.ops)
+    h, start = modules.model.hidden_size, len(modules.tape.ops)
     part = experts.top_k / experts.num_experts
-    total = pieces.value("zeros", (), h, x.width)
+    total = modules.value("zeros", (), h, x.width)
     for _ in range(experts.num_experts):
-        picked = pieces.value("gather", (x,), part * h, x.width, kept=per_token(2 * INDEX * part))
-        down = _expert(pieces, picked, experts.width, part)
-        weighed = pieces.value(
+        picked = modules.value("gather", (x,), part * h, x.width, kept=per_token(2 * INDEX * part))
+        down = _expert(modules, picked, experts.width, part)
+        weighed = modules.value(
             name="weigh",
             inputs=(down, shares),
             size=down.elements,
@@ -33,24 +33,26 @@ def looped(pieces: Pieces, x: Value, shares: Value, experts: Experts) -> Value:
             saved=(down, shares),
             back_work=per_token(down.elements * down.width),
         )
-        total = pieces.add(total, pieces.cast(weighed, total.width))
-    for op in pieces.tape.ops[start:]:
+        total = modules.add(total, modules.cast(weighed, total.width))
+    for op in modules.tape.ops[start:]:
         op.flops, op.weight_flops = op.flops * part, op.weight_flops * part
     return total
 
 
-def _expert(pieces: Pieces, x: Value, f: int, part: float) -> Value:
-    h = pieces.model.hidden_size
-    gate = _linear(pieces, x, "w1", (h, f), part)
-    up = _linear(pieces, x, "w3", (h, f), part)
-    return _linear(pieces, pieces.gated(gate, up), "w2", (f, h), part)
+def _expert(modules: LayerModules, x: Value, f: int, part: float) -> Value:
+    h = modules.model.hidden_size
+    gate = _linear(modules, x, "w1", (h, f), part)
+    up = _linear(modules, x, "w3", (h, f), part)
+    return _linear(modules, modules.gated(gate, up), "w2", (f, h), part)
 
 
-def _linear(pieces: Pieces, x: Value, name: str, shape: tuple[int, int], part: float) -> Value:
+def _linear(
+    modules: LayerModules, x: Value, name: str, shape: tuple[int, int], part: float
+) -> Value:
     """One linear on its `part` of the tokens."""
     n_in, n_out = shape
-    pieces.tape.add_matrix(name, n_in, n_out, quantizable=True)
-    if pieces.plan.base_bits < 16 and not pieces.trains:
-        return pieces.quantized(x, name, n_in * n_out, n_out * part)
-    width = base_width(pieces.plan)
-    return pieces.matmul(x, name, n_in * n_out, n_out * part, width, trains=pieces.trains)
+    modules.tape.add_matrix(name, n_in, n_out, quantizable=True)
+    if modules.plan.base_bits < 16 and not modules.trains:
+        return modules.quantized(x, name, n_in * n_out, n_out * part)
+    width = base_width(modules.plan)
+    return modules.matmul(x, name, n_in * n_out, n_out * part, width, trains=modules.trains)

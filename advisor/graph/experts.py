@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from advisor.graph.expert_modules import looped
-from advisor.graph.pieces import INDEX, Pieces
+from advisor.graph.modules import INDEX, LayerModules
 from advisor.precision import base_width
 from advisor.tape import NOTHING, Value, once, per_token
 
@@ -27,64 +27,66 @@ FP32_ROUTED: Final = frozenset(
 """Families whose routing weights stay fp32, and so the products with them."""
 
 
-def mixture(pieces: Pieces, x: Value, experts: Experts) -> Value:
+def mixture(modules: LayerModules, x: Value, experts: Experts) -> Value:
     """Router, routed experts, and the shared ones that every token visits."""
-    h = pieces.model.hidden_size
-    shares = _router(pieces, x, experts)
-    routed = looped if pieces.plan.stack.expert_modules else _routed
-    out = routed(pieces, x, shares, experts)
+    h = modules.model.hidden_size
+    shares = _router(modules, x, experts)
+    routed = looped if modules.plan.framework.expert_modules else _routed
+    out = routed(modules, x, shares, experts)
     if experts.shared_width:
-        shared = _shared(pieces, x, experts)
-        out = pieces.add(out, shared)
+        shared = _shared(modules, x, experts)
+        out = modules.add(out, shared)
     assert out.elements == h
     return out
 
 
-def _router(pieces: Pieces, x: Value, experts: Experts) -> Value:
+def _router(modules: LayerModules, x: Value, experts: Experts) -> Value:
     """Scores of all experts, fp32 softmax, the best k with their weights."""
-    h, n, k = pieces.model.hidden_size, experts.num_experts, experts.top_k
-    grad = once(h * n * pieces.trained) if pieces.trains else NOTHING
-    flow = 2 if pieces.autocasts else base_width(pieces.plan)
-    pieces.tape.add_matrix("router", h, n)
-    scores = pieces.value(
+    h, n, k = modules.model.hidden_size, experts.num_experts, experts.top_k
+    grad = once(h * n * modules.trained) if modules.trains else NOTHING
+    flow = 2 if modules.autocasts else base_width(modules.plan)
+    modules.tape.add_matrix("router", h, n)
+    scores = modules.value(
         name="router",
-        inputs=(pieces.cast(x, flow),),
+        inputs=(modules.cast(x, flow),),
         size=n,
         width=flow,
-        saved=(x,) if pieces.trains else (),
+        saved=(x,) if modules.trains else (),
         weight_grad=grad,
         flops=2 * h * n,
-        weight_flops=2 * h * n if pieces.trains else 0,
+        weight_flops=2 * h * n if modules.trains else 0,
     )
-    shares = pieces.value("softmax", (pieces.cast(scores, 4),), n, 4, saves_output=True)
-    best = pieces.value("top_k", (shares,), k, 4, kept=per_token(2 * INDEX * k))
-    weights = pieces.value("normalise", (best,), k, 4, saved=(best,))
-    return weights if pieces.model.model_type in FP32_ROUTED else pieces.cast(weights, x.width)
+    shares = modules.value("softmax", (modules.cast(scores, 4),), n, 4, saves_output=True)
+    best = modules.value("top_k", (shares,), k, 4, kept=per_token(2 * INDEX * k))
+    weights = modules.value("normalise", (best,), k, 4, saved=(best,))
+    return weights if modules.model.model_type in FP32_ROUTED else modules.cast(weights, x.width)
 
 
-def _routed(pieces: Pieces, x: Value, shares: Value, experts: Experts) -> Value:
+def _routed(modules: LayerModules, x: Value, shares: Value, experts: Experts) -> Value:
     """Every chosen expert's gated MLP on its copy of the token."""
-    h, f, k = pieces.model.hidden_size, experts.width, experts.top_k
-    picked = pieces.value("gather", (x,), k * h, x.width, kept=per_token(INDEX * k))
-    both = _grouped(pieces, picked, "gate_up", (h, 2 * f, experts.num_experts), k)
-    gate, up = pieces.tape.part(both, k * f), pieces.tape.part(both, k * f)
-    product = pieces.gated(gate, up)
-    down = _grouped(pieces, product, "down", (f, h, experts.num_experts), k)
+    h, f, k = modules.model.hidden_size, experts.width, experts.top_k
+    picked = modules.value("gather", (x,), k * h, x.width, kept=per_token(INDEX * k))
+    both = _grouped(modules, picked, "gate_up", (h, 2 * f, experts.num_experts), k)
+    gate, up = modules.tape.part(both, k * f), modules.tape.part(both, k * f)
+    product = modules.gated(gate, up)
+    down = _grouped(modules, product, "down", (f, h, experts.num_experts), k)
     width = max(down.width, shares.width)
-    weighed = pieces.value(
+    weighed = modules.value(
         name="weigh",
-        inputs=(pieces.promoted(down, width), shares),
+        inputs=(modules.promoted(down, width), shares),
         size=k * h,
         width=width,
         saved=(down, shares),
         back_work=per_token(k * h * width),
     )
-    ordered = pieces.value("gather", (weighed,), k * h, weighed.width, kept=per_token(INDEX * k))
-    summed = pieces.value("sum", (ordered,), h, ordered.width)
-    return pieces.cast(summed, x.width)
+    ordered = modules.value("gather", (weighed,), k * h, weighed.width, kept=per_token(INDEX * k))
+    summed = modules.value("sum", (ordered,), h, ordered.width)
+    return modules.cast(summed, x.width)
 
 
-def _grouped(pieces: Pieces, x: Value, name: str, shape: tuple[int, int, int], top_k: int) -> Value:
+def _grouped(
+    modules: LayerModules, x: Value, name: str, shape: tuple[int, int, int], top_k: int
+) -> Value:
     """A matmul of sorted tokens with their experts' slices of one weight tensor.
 
     Adapted, the tensor's sum with the product of its low-rank factors is made whole and kept
@@ -92,45 +94,45 @@ def _grouped(pieces: Pieces, x: Value, name: str, shape: tuple[int, int, int], t
     """
     n_in, n_out, count = shape
     weights, flops = n_in * n_out * count, 2 * top_k * n_in * n_out
-    width = base_width(pieces.plan)
-    x = pieces.cast(x, width)
+    width = base_width(modules.plan)
+    x = modules.cast(x, width)
     # PEFT gives the joined gate and up the ranks of both.
-    plan = pieces.plan
+    plan = modules.plan
     rank = plan.method.expert_rank(plan.settings) * (2 if name == "gate_up" else 1)
-    pieces.tape.add_matrix(name, n_in, n_out, copies=count, rank=rank)
+    modules.tape.add_matrix(name, n_in, n_out, copies=count, rank=rank)
     if rank:
         factors = rank * (n_in + n_out) * count
         whole, casts = once(weights * width), once(factors * width)
-        grad, work = pieces.weight_gradient(factors, width)
+        grad, work = modules.weight_gradient(factors, width)
         work, kept = work.plus(whole), whole.plus(casts)
-    elif pieces.trains:
-        (grad, work), kept = pieces.weight_gradient(weights, width), NOTHING
+    elif modules.trains:
+        (grad, work), kept = modules.weight_gradient(weights, width), NOTHING
     else:
         grad = work = kept = NOTHING
-    return pieces.value(
+    return modules.value(
         name=name,
         inputs=(x,),
         size=top_k * n_out,
         width=width,
-        saved=(x,) if rank or pieces.trains else (),
+        saved=(x,) if rank or modules.trains else (),
         kept=kept,
         weight_grad=grad,
         back_work=work,
         flops=flops,
-        weight_flops=flops if rank or pieces.trains else 0,
+        weight_flops=flops if rank or modules.trains else 0,
     )
 
 
-def _shared(pieces: Pieces, x: Value, experts: Experts) -> Value:
-    h, f = pieces.model.hidden_size, experts.shared_width
-    gate = pieces.linear(x, "gate_proj", h, f)
-    up = pieces.linear(x, "up_proj", h, f)
-    out = pieces.linear(pieces.gated(gate, up), "down_proj", f, h)
+def _shared(modules: LayerModules, x: Value, experts: Experts) -> Value:
+    h, f = modules.model.hidden_size, experts.shared_width
+    gate = modules.linear(x, "gate_proj", h, f)
+    up = modules.linear(x, "up_proj", h, f)
+    out = modules.linear(modules.gated(gate, up), "down_proj", f, h)
     if not experts.shared_gate:
         return out
-    score = pieces.linear(x, "shared_gate", h, 1)
-    score = pieces.value("sigmoid", (score,), 1, score.width, saves_output=True)
-    return pieces.value(
+    score = modules.linear(x, "shared_gate", h, 1)
+    score = modules.value("sigmoid", (score,), 1, score.width, saves_output=True)
+    return modules.value(
         name="weigh",
         inputs=(out, score),
         size=h,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from advisor.graph.attention import SOFTCAPPED
-from advisor.graph.pieces import INDEX, Pieces
+from advisor.graph.modules import INDEX, LayerModules
 from advisor.precision import autocasts, base_width, flow_width, outer_width
 from advisor.tape import NOTHING, Matrix, Size, Tape, Value, once, per_token
 
@@ -33,27 +33,27 @@ SCALED_LOGITS: Final = ("granite", "cohere")
 def norm_tape(model: Model, plan: Plan, *, stream: int) -> Tape:
     """The final norm, from the last layer's output."""
     tape = Tape(per_token(stream * model.hidden_size), stream, needs_grad=True)
-    Pieces(tape, model, plan, trains=True).norm(tape.entry, model.hidden_size)
+    LayerModules(tape, model, plan, trains=True).norm(tape.entry, model.hidden_size)
     return tape
 
 
 def loss_tape(model: Model, plan: Plan, *, width: int, carried: Size = NOTHING) -> Tape:
     """LM head and loss, from the normed hidden states of `width` bytes an element.
 
-    `carried`: what the layers' last graph still keeps, see `Stack.carried_logits`.
+    `carried`: what the layers' last graph still keeps, see `Framework.carried_logits`.
     """
     tape = Tape(per_token(width * model.hidden_size), width, needs_grad=True)
-    pieces = Pieces(tape, model, plan, trains=True)
+    modules = LayerModules(tape, model, plan, trains=True)
     if plan.loss == "full":
-        _full(pieces)
+        _full(modules)
     elif plan.loss == "fused":
-        _in_place(pieces)
+        _in_place(modules)
     elif plan.loss == "liger":
-        _liger(pieces)
+        _liger(modules)
     elif plan.loss == "listed":
-        _listed(pieces, carried)
+        _listed(modules, carried)
     else:
-        _chunked(pieces)
+        _chunked(modules)
     return tape
 
 
@@ -86,89 +86,89 @@ def _liger_tile(model: Model, plan: Plan, tokens: int) -> int:
     """Logits of one chunk and their gradient; rows by Liger's rule (fused_linear_cross_entropy)."""
     chunks = -(-model.vocab_size // model.hidden_size)
     rows = 1 << (-(-tokens // chunks) - 1).bit_length()
-    width = flow_width(plan) + (4 if plan.stack.liger_fp32 else 0)
+    width = flow_width(plan) + (4 if plan.framework.liger_fp32 else 0)
     return min(rows, tokens) * model.vocab_size * width
 
 
-def _full(pieces: Pieces) -> None:
+def _full(modules: LayerModules) -> None:
     """All logits at once, in fp32 for the loss."""
-    logits, held = _logits(pieces)
-    v = pieces.model.vocab_size
-    shares = pieces.value("log_softmax", (logits,), v, logits.width, saves_output=True)
-    pieces.value("loss", (shares,), 1, 4, kept=per_token(INDEX))
-    pieces.tape.hold(*held)
+    logits, held = _logits(modules)
+    v = modules.model.vocab_size
+    shares = modules.value("log_softmax", (logits,), v, logits.width, saves_output=True)
+    modules.value("loss", (shares,), 1, 4, kept=per_token(INDEX))
+    modules.tape.hold(*held)
 
 
-def _logits(pieces: Pieces) -> tuple[Value, tuple[Value, ...]]:
+def _logits(modules: LayerModules) -> tuple[Value, tuple[Value, ...]]:
     """What the loss reads, and what the model's outputs and the loss's frame hold meanwhile."""
-    model, plan = pieces.model, pieces.plan
-    v, stack = model.vocab_size, plan.stack
-    returned = logits = _head(pieces)
+    model, plan = modules.model, modules.plan
+    v, framework = model.vocab_size, plan.framework
+    returned = logits = _head(modules)
     if model.model_type.startswith(SCALED_LOGITS):
-        returned = logits = pieces.value("scale", (logits,), v, logits.width)
+        returned = logits = modules.value("scale", (logits,), v, logits.width)
     if model.model_type in SOFTCAPPED:
-        logits = pieces.value("divide", (logits,), v, logits.width)
-        logits = pieces.value("tanh", (logits,), v, logits.width, saves_output=True)
-        returned = logits = pieces.value("multiply", (logits,), v, logits.width)
-    if stack.upcast_logits:
-        logits = pieces.cast(logits, 4)
-        returned = logits if stack.upcast_in_model else returned
+        logits = modules.value("divide", (logits,), v, logits.width)
+        logits = modules.value("tanh", (logits,), v, logits.width, saves_output=True)
+        returned = logits = modules.value("multiply", (logits,), v, logits.width)
+    if framework.upcast_logits:
+        logits = modules.cast(logits, 4)
+        returned = logits if framework.upcast_in_model else returned
     held = (returned, logits)
-    if stack.returned_logits == "step":
-        pieces.tape.retain(returned)
-    if stack.shifted_logits:
-        logits = pieces.value("shift", (logits,), v, logits.width)
+    if framework.returned_logits == "step":
+        modules.tape.retain(returned)
+    if framework.shifted_logits:
+        logits = modules.value("shift", (logits,), v, logits.width)
     return logits, held
 
 
-def _listed(pieces: Pieces, carried: Size) -> None:
+def _listed(modules: LayerModules, carried: Size) -> None:
     """lit-gpt: logits in a list of chunks, in fp32 as Fabric returns them, all kept."""
-    v, stack = pieces.model.vocab_size, pieces.plan.stack
+    v, framework = modules.model.vocab_size, modules.plan.framework
     previous = None
-    if stack.carried_logits:
+    if framework.carried_logits:
         size = carried.plus(per_token(4 * v))
-        previous = pieces.tape.op("previous", (), size, 4)
-    logits = _head(pieces)
-    returned = pieces.cast(logits, 4)
-    pieces.tape.retain(returned)
+        previous = modules.tape.op("previous", (), size, 4)
+    logits = _head(modules)
+    returned = modules.cast(logits, 4)
+    modules.tape.retain(returned)
     if previous:
-        pieces.tape.hold(previous)
+        modules.tape.hold(previous)
     # Chunk by chunk: the log-probabilities give way to gradients, and those to narrower ones.
-    pieces.value("loss", (returned,), 1, 4, kept=per_token(4 * v + INDEX), hands_on=True)
+    modules.value("loss", (returned,), 1, 4, kept=per_token(4 * v + INDEX), hands_on=True)
 
 
-def _head(pieces: Pieces) -> Value:
+def _head(modules: LayerModules) -> Value:
     """Logits, in the type that the head returns."""
-    model, plan = pieces.model, pieces.plan
-    h, v, x = model.hidden_size, model.vocab_size, pieces.tape.entry
+    model, plan = modules.model, modules.plan
+    h, v, x = model.hidden_size, model.vocab_size, modules.tape.entry
     matrix = Matrix("lm_head", h, v, 1, 0, quantizable=True)
-    if plan.stack.quantized_head and plan.base_bits < 16:
-        return pieces.around(x, pieces.quantized(x, matrix.name, h * v, v), matrix)
-    logits = pieces.matmul(x, matrix.name, h * v, v, outer_width(plan), trains=pieces.trains)
-    if plan.stack.chunked_head and pieces.trains:
-        work, _ = pieces.weight_gradient(h * v, logits.width)
-        pieces.tape.ops[-1].back_work = work
-    return pieces.around(x, logits, matrix)
+    if plan.framework.quantized_head and plan.base_bits < 16:
+        return modules.around(x, modules.quantized(x, matrix.name, h * v, v), matrix)
+    logits = modules.matmul(x, matrix.name, h * v, v, outer_width(plan), trains=modules.trains)
+    if plan.framework.chunked_head and modules.trains:
+        work, _ = modules.weight_gradient(h * v, logits.width)
+        modules.tape.ops[-1].back_work = work
+    return modules.around(x, logits, matrix)
 
 
-def _in_place(pieces: Pieces) -> None:
+def _in_place(modules: LayerModules) -> None:
     """A kernel that writes the gradient over the logits (Unsloth's and its descendants)."""
-    logits, held = _logits(pieces)
+    logits, held = _logits(modules)
     # Not saved: the gradient that the backward pass makes here is the same memory.
-    pieces.value("loss", (logits,), 1, 4, kept=per_token(INDEX + 4))
-    pieces.tape.hold(*held)
+    modules.value("loss", (logits,), 1, 4, kept=per_token(INDEX + 4))
+    modules.tape.hold(*held)
 
 
-def _chunked(pieces: Pieces) -> None:
+def _chunked(modules: LayerModules) -> None:
     """TRL: hidden states of the shifted rows are kept; tiles of logits come and go."""
-    model = pieces.model
+    model = modules.model
     h, v = model.hidden_size, model.vocab_size
-    x = pieces.tape.entry
-    x = pieces.value("shift", (x,), h, x.width)
+    x = modules.tape.entry
+    x = modules.value("shift", (x,), h, x.width)
     # The gradients add up in fp32 whatever the weights are, and are cast to them at the end.
-    cast = 0 if pieces.trained == 4 else pieces.trained
-    trains = pieces.trains
-    pieces.value(
+    cast = 0 if modules.trained == 4 else modules.trained
+    trains = modules.trains
+    modules.value(
         name="loss",
         inputs=(x,),
         size=1,
@@ -182,15 +182,15 @@ def _chunked(pieces: Pieces) -> None:
     )
 
 
-def _liger(pieces: Pieces) -> None:
+def _liger(modules: LayerModules) -> None:
     """Liger: both gradients are computed in the forward pass and kept."""
-    model, plan = pieces.model, pieces.plan
+    model, plan = modules.model, modules.plan
     h, v = model.hidden_size, model.vocab_size
-    x = pieces.tape.entry
-    if plan.stack.shifted_logits:
-        x = pieces.value("shift", (x,), h, x.width)
-    grads = once(base_width(plan) * h * v) if pieces.trains else NOTHING
-    pieces.value(
+    x = modules.tape.entry
+    if plan.framework.shifted_logits:
+        x = modules.value("shift", (x,), h, x.width)
+    grads = once(base_width(plan) * h * v) if modules.trains else NOTHING
+    modules.value(
         name="loss",
         inputs=(x,),
         size=1,
@@ -198,5 +198,5 @@ def _liger(pieces: Pieces) -> None:
         kept=per_token(x.width * h).plus(grads),
         hands_on=True,
         flops=4 * h * v,
-        weight_flops=2 * h * v if pieces.trains else 0,
+        weight_flops=2 * h * v if modules.trains else 0,
     )

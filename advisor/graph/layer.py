@@ -1,6 +1,6 @@
 """A decoder layer, written down as its model's code computes it.
 
-Decides which pieces a family's layer has and in which order; each piece is in pieces.py and
+Decides which modules a family's layer has and in which order; each module is in modules.py and
 experts.py. A model's layers differ in two ways that matter: attention over a window or over all
 tokens, and a dense MLP or experts.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from advisor.graph.attention import attend, attention_of, rotary
 from advisor.graph.experts import mixture
-from advisor.graph.pieces import Pieces
+from advisor.graph.modules import LayerModules
 from advisor.registry.engines import SINGLE
 from advisor.registry.optimizers import ADAMW
 from advisor.tape import Tape, Value, per_token
@@ -92,54 +92,54 @@ def layer_tape(
     """
     entry = per_token(stream * model.hidden_size)
     tape = Tape(entry, stream, needs_grad=not first)
-    pieces = Pieces(tape, model, plan, trains=trains)
+    modules = LayerModules(tape, model, plan, trains=trains)
     x = tape.entry
     if model.parallel:
-        _parallel(pieces, x, kind)
+        _parallel(modules, x, kind)
     else:
-        x = _branch(pieces, x, _attention, kind)
-        _branch(pieces, x, _mlp, kind)
+        x = _branch(modules, x, _attention, kind)
+        _branch(modules, x, _mlp, kind)
     return tape
 
 
-Piece = Callable[[Pieces, Value, Kind], Value]
+Module = Callable[[LayerModules, Value, Kind], Value]
 
 
-def _branch(pieces: Pieces, x: Value, compute: Piece, kind: Kind) -> Value:
+def _branch(modules: LayerModules, x: Value, compute: Module, kind: Kind) -> Value:
     """Norm, compute, and add to the stream; some families norm the branch again, or only then."""
-    model, h = pieces.model, pieces.model.hidden_size
+    model, h = modules.model, modules.model.hidden_size
     after_only = model.model_type in {"olmo2", "olmo3", "exaone4"}
-    y = x if after_only else pieces.norm(x, h)
-    entered, y = y, compute(pieces, y, kind)
-    pieces.tape.hold(entered)
+    y = x if after_only else modules.norm(x, h)
+    entered, y = y, compute(modules, y, kind)
+    modules.tape.hold(entered)
     if after_only or model.norms_per_layer == 4:
-        y = pieces.norm(y, h)
+        y = modules.norm(y, h)
     if model.model_type.startswith("granite"):
-        y = pieces.value("scale", (y,), h, y.width)
-    return pieces.add(x, y)
+        y = modules.value("scale", (y,), h, y.width)
+    return modules.add(x, y)
 
 
-def _parallel(pieces: Pieces, x: Value, kind: Kind) -> Value:
+def _parallel(modules: LayerModules, x: Value, kind: Kind) -> Value:
     """Attention and MLP beside each other, each on its own norm or both on one."""
-    h = pieces.model.hidden_size
-    y = pieces.norm(x, h)
-    z = pieces.norm(x, h) if pieces.model.norms_per_layer == 2 else y
-    return pieces.add(pieces.add(_attention(pieces, y, kind), _mlp(pieces, z, kind)), x)
+    h = modules.model.hidden_size
+    y = modules.norm(x, h)
+    z = modules.norm(x, h) if modules.model.norms_per_layer == 2 else y
+    return modules.add(modules.add(_attention(modules, y, kind), _mlp(modules, z, kind)), x)
 
 
-def _attention(pieces: Pieces, x: Value, kind: Kind) -> Value:
-    model = pieces.model
+def _attention(modules: LayerModules, x: Value, kind: Kind) -> Value:
+    model = modules.model
     if model.latent:
-        q, k, v = _latent_qkv(pieces, x, model.latent)
+        q, k, v = _latent_qkv(modules, x, model.latent)
     else:
-        q, k, v = _qkv(pieces, x)
+        q, k, v = _qkv(modules, x)
     heads = model.num_heads
-    masked = is_masked(model, pieces.plan, kind)
-    out = attend(pieces, q, k, v, heads=heads, masked=masked)
-    out = pieces.beside_attention(q, out)
-    if _keeps_heads_first(model, pieces.plan, masked=masked):
-        out = pieces.value("contiguous", (out,), out.elements, out.width)
-    return pieces.linear(out, "o_proj", round(out.elements), model.hidden_size)
+    masked = is_masked(model, modules.plan, kind)
+    out = attend(modules, q, k, v, heads=heads, masked=masked)
+    out = modules.beside_attention(q, out)
+    if _keeps_heads_first(model, modules.plan, masked=masked):
+        out = modules.value("contiguous", (out,), out.elements, out.width)
+    return modules.linear(out, "o_proj", round(out.elements), model.hidden_size)
 
 
 PARTLY_ROTARY: Final = frozenset(
@@ -153,8 +153,8 @@ PARTLY_ROTARY: Final = frozenset(
 
 def _keeps_heads_first(model: Model, plan: Plan, *, masked: bool) -> bool:
     """Flash attention's result is laid out like its queries; heads first, the linear copies it."""
-    if plan.stack.heads_first:
-        return not plan.stack.efficient_attention
+    if plan.framework.heads_first:
+        return not plan.framework.efficient_attention
     return attention_of(model, plan) == "sdpa" and not masked and model.model_type in PARTLY_ROTARY
 
 
@@ -163,66 +163,68 @@ def is_masked(model: Model, plan: Plan, kind: Kind) -> bool:
     attention = attention_of(model, plan)
     if attention != "sdpa":
         return attention == "eager"
-    padded = (plan.packing or plan.micro_batch > 1) and not plan.stack.unmasked
+    padded = (plan.packing or plan.micro_batch > 1) and not plan.framework.unmasked
     return padded or kind.is_sliding
 
 
-def _qkv(pieces: Pieces, x: Value) -> tuple[Value, Value, Value]:
-    model, tape = pieces.model, pieces.tape
+def _qkv(modules: LayerModules, x: Value) -> tuple[Value, Value, Value]:
+    model, tape = modules.model, modules.tape
     h, q_width, kv_width = model.hidden_size, model.query_width, model.kv_width
     if model.fused_qkv:
-        if pieces.plan.stack.grouped_adapters:
-            whole = pieces.grouped_linear(x, "qkv_proj", h, (q_width, kv_width, kv_width))
+        if modules.plan.framework.grouped_adapters:
+            whole = modules.grouped_linear(x, "qkv_proj", h, (q_width, kv_width, kv_width))
         else:
-            whole = pieces.linear(x, "qkv_proj", h, q_width + 2 * kv_width)
+            whole = modules.linear(x, "qkv_proj", h, q_width + 2 * kv_width)
         q, k, v = (tape.part(whole, n) for n in (q_width, kv_width, kv_width))
     else:
-        q = pieces.linear(x, "q_proj", h, q_width)
-        k = pieces.linear(x, "k_proj", h, kv_width)
-        v = pieces.linear(x, "v_proj", h, kv_width)
+        q = modules.linear(x, "q_proj", h, q_width)
+        k = modules.linear(x, "k_proj", h, kv_width)
+        v = modules.linear(x, "v_proj", h, kv_width)
     if model.qk_norm:
         whole_width = model.qk_norm == "full"
-        q = pieces.norm(q, q_width if whole_width else model.head_dim)
-        k = pieces.norm(k, kv_width if whole_width else model.head_dim)
+        q = modules.norm(q, q_width if whole_width else model.head_dim)
+        k = modules.norm(k, kv_width if whole_width else model.head_dim)
     if model.num_positions:
         return q, k, v
-    return rotary(pieces, q), rotary(pieces, k), v
+    return rotary(modules, q), rotary(modules, k), v
 
 
-def _latent_qkv(pieces: Pieces, x: Value, latent: Latent) -> tuple[Value, Value, Value]:
+def _latent_qkv(modules: LayerModules, x: Value, latent: Latent) -> tuple[Value, Value, Value]:
     """DeepSeek's queries and keys: a part without positions and a rotary part, joined again."""
-    model, tape = pieces.model, pieces.tape
+    model, tape = modules.model, modules.tape
     h, heads = model.hidden_size, model.num_heads
     wide = heads * (latent.nope_dim + latent.rope_dim)
     if latent.query_rank is None:
-        q = pieces.linear(x, "q_proj", h, wide)
+        q = modules.linear(x, "q_proj", h, wide)
     else:
-        low = pieces.linear(x, "q_a_proj", h, latent.query_rank)
-        low = pieces.norm(low, latent.query_rank)
-        q = pieces.linear(low, "q_b_proj", latent.query_rank, wide)
-    both = pieces.linear(x, "kv_a_proj_with_mqa", h, latent.kv_rank + latent.rope_dim)
+        low = modules.linear(x, "q_a_proj", h, latent.query_rank)
+        low = modules.norm(low, latent.query_rank)
+        q = modules.linear(low, "q_b_proj", latent.query_rank, wide)
+    both = modules.linear(x, "kv_a_proj_with_mqa", h, latent.kv_rank + latent.rope_dim)
     low, k_rope = tape.part(both, latent.kv_rank), tape.part(both, latent.rope_dim)
-    low = pieces.norm(low, latent.kv_rank)
-    kv = pieces.linear(
+    low = modules.norm(low, latent.kv_rank)
+    kv = modules.linear(
         low, "kv_b_proj", latent.kv_rank, heads * (latent.nope_dim + latent.value_dim)
     )
     k_nope, v = tape.part(kv, heads * latent.nope_dim), tape.part(kv, heads * latent.value_dim)
     q_nope, q_rope = tape.part(q, heads * latent.nope_dim), tape.part(q, heads * latent.rope_dim)
-    q = pieces.value("join", (q_nope, rotary(pieces, q_rope)), wide, q.width)
-    k = pieces.value("join", (k_nope, rotary(pieces, k_rope)), wide, q.width)
+    q = modules.value("join", (q_nope, rotary(modules, q_rope)), wide, q.width)
+    k = modules.value("join", (k_nope, rotary(modules, k_rope)), wide, q.width)
     return q, k, v
 
 
-def _mlp(pieces: Pieces, x: Value, kind: Kind) -> Value:
-    model = pieces.model
+def _mlp(modules: LayerModules, x: Value, kind: Kind) -> Value:
+    model = modules.model
     if kind.has_experts and model.experts:
-        return mixture(pieces, x, model.experts)
+        return mixture(modules, x, model.experts)
     h, f = model.hidden_size, model.intermediate_size
     if not model.gated_mlp:
-        inner = pieces.activated(pieces.linear(x, "up_proj", h, f))
+        inner = modules.activated(modules.linear(x, "up_proj", h, f))
     elif model.fused_gate_up:
-        both = pieces.linear(x, "gate_up_proj", h, 2 * f)
-        inner = pieces.gated(pieces.tape.part(both, f), pieces.tape.part(both, f))
+        both = modules.linear(x, "gate_up_proj", h, 2 * f)
+        inner = modules.gated(modules.tape.part(both, f), modules.tape.part(both, f))
     else:
-        inner = pieces.gated(pieces.linear(x, "gate_proj", h, f), pieces.linear(x, "up_proj", h, f))
-    return pieces.linear(inner, "down_proj", f, h)
+        inner = modules.gated(
+            modules.linear(x, "gate_proj", h, f), modules.linear(x, "up_proj", h, f)
+        )
+    return modules.linear(inner, "down_proj", f, h)

@@ -1,4 +1,4 @@
-"""The operations that all pieces of a layer are made of, under a plan's precision.
+"""The operations that all modules of a layer are made of, under a plan's precision.
 
 Decides what autocast copies, what a quantized weight costs for the time of its product, and where
 the gradient of a weight goes. Nothing here knows what a layer looks like.
@@ -12,8 +12,8 @@ from advisor.precision import autocasts, flow_width, trained_width
 from advisor.tape import NOTHING, Size, Tape, Value, once, per_token
 
 if TYPE_CHECKING:
+    from advisor.framework import Framework
     from advisor.plan import Plan
-    from advisor.stack import Stack
     from profiles.facts import Model
 
 DEQUANTIZED_SCALES: Final = 4 / 64
@@ -30,9 +30,9 @@ class Matmuls:
         self.trained = trained_width(plan)
 
     @property
-    def stack(self) -> Stack:
+    def framework(self) -> Framework:
         """How the framework carries the mathematics out."""
-        return self.plan.stack
+        return self.plan.framework
 
     @property
     def is_quantized(self) -> bool:
@@ -105,7 +105,7 @@ class Matmuls:
             inputs=(entered,),
             size=n_out,
             width=2,
-            saved=(entered,) if self.plan.stack.keeps_quantized_input else (),
+            saved=(entered,) if self.plan.framework.keeps_quantized_input else (),
             work=copy,
             back_work=copy,
             flops=2 * weights,
@@ -115,8 +115,8 @@ class Matmuls:
     def dequantized(self, weights: int) -> float:
         """Bytes of a quantized weight made whole for a matmul."""
         plan = self.plan
-        if plan.stack.gptq_group:
+        if plan.framework.gptq_group:
             return 2 * weights
-        scales = DEQUANTIZED_SCALES if plan.base_bits == 4 and plan.stack.double_quant else 0
-        copies = 2 if plan.stack.dequantizes_twice else 1
+        scales = DEQUANTIZED_SCALES if plan.base_bits == 4 and plan.framework.double_quant else 0
+        copies = 2 if plan.framework.dequantizes_twice else 1
         return weights * (2 * copies + scales)

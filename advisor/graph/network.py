@@ -64,7 +64,7 @@ def network(model: Model, plan: Plan) -> Network:
 
 
 def _quantized_inputs(tape: Tape) -> Size:
-    """What MatMul4Bit keeps of one layer: see `Stack.keeps_quantized_input`."""
+    """What MatMul4Bit keeps of one layer: see `Framework.keeps_quantized_input`."""
     linears = {matrix.name for matrix in tape.matrices if matrix.quantizable}
     kept = {x.storage: x.storage.size for op in tape.ops if op.name in linears for x in op.saved}
     return reduce(Size.plus, kept.values(), NOTHING)
@@ -73,7 +73,7 @@ def _quantized_inputs(tape: Tape) -> Size:
 @lru_cache(maxsize=4096)
 def _network(model: Model, plan: Plan) -> Network:
     stream = stream_width(model, plan)
-    reentrant = plan.stack.reentrant_checkpoints
+    reentrant = plan.framework.reentrant_checkpoints
     found: list[Layers] = []
     lingering: list[Size] = []
     for kind in kinds(model, window_cuts=window_cuts(model, plan)):
@@ -84,7 +84,7 @@ def _network(model: Model, plan: Plan) -> Network:
     first = layer_tape(model, plan, found[0].kind, stream=stream, first=True)
     norm = norm_tape(model, plan, stream=stream)
     carried = NOTHING
-    if plan.stack.carried_logits:
+    if plan.framework.carried_logits:
         carried = per_token(norm.output.width * model.hidden_size)
         for layers, kept in zip(found, lingering, strict=True):
             carried = carried.plus(kept.times(layers.kind.count))

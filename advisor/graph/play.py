@@ -28,7 +28,7 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What one piece allocates; its input, which another piece made, is never counted."""
+    """What one module allocates; its input, which another module made, is never counted."""
 
     saved: Size
     """Alive once the forward pass is done, the output left out."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from advisor.stack import Stack
+    from advisor.framework import Framework
     from advisor.tape import Tape, Value
     from profiles.facts import Model
 
 
 class LayerTape(Protocol):
-    """Appends operations to one layer's tape; `graph.pieces` is what stands behind it."""
+    """Appends operations to one layer's tape; `graph.modules` is what stands behind it."""
 
     tape: Tape
     model: Model
@@ -19,7 +19,7 @@ class LayerTape(Protocol):
     """Bytes of a trained weight."""
 
     @property
-    def stack(self) -> Stack:
+    def framework(self) -> Framework:
         """How the framework carries the mathematics out."""
 
     @property

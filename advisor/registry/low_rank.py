@@ -91,7 +91,7 @@ def adapted(tape: LayerTape, settings: LowRank, x: Value, result: Value, matrix:
     rank, n_in, n_out = matrix.rank, matrix.n_in, matrix.n_out
     if not rank:
         return result
-    if tape.stack.fused_adapters and tape.is_quantized:
+    if tape.framework.fused_adapters and tape.is_quantized:
         return _fused(tape, settings, x, result, matrix)
     entered = x
     x = wide = tape.cast(x, tape.trained)

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from profiles.runs import identity, locks, notices, people, reading
+from profiles.runs import identity, locks, notices, processes, reading
 from profiles.runs.identity import Identity
 from profiles.runs.journal import last_record
-from profiles.runs.people import People, read_object, read_records
+from profiles.runs.processes import Processes, read_object, read_records
 from profiles.runs.reading import whole
 from profiles.runs.records import Record
 from profiles.runs.records.supervisor import Restarted, SupervisorStarted
@@ -150,7 +150,7 @@ def status(run: RunDir) -> Status:
 
 
 def _status(run: RunDir) -> Status:
-    people.is_there(run.attempt_file)
+    processes.is_there(run.attempt_file)
     attempt = run.attempt()
     files = run.supervisor_events, run.worker_events
     # by the monotonic clock of an attempt's host: the other one may be set back meanwhile
@@ -203,7 +203,7 @@ def _derive(
 ) -> _Found:
     if ended is not None and ended.get("attempt") == attempt:
         return _Found(_state_named(ended.get("state")), str(ended.get("what", "")), record=ended)
-    who = people.of_attempt(run, attempt, events)
+    who = processes.of_attempt(run, attempt, events)
     supervised = who.supervisor is not None and who.supervisor.is_alive
     if any(p.is_alive for p in who.training) or (supervised and not who.training):
         lost = notices.SUPERVISOR_LOST if who.supervisor is not None and not supervised else ""
@@ -245,7 +245,7 @@ def _live_state(events: list[Record]) -> State:
     return known[-1] if known else State.STARTING
 
 
-def _gone(run: RunDir, who: People) -> _Found:
+def _gone(run: RunDir, who: Processes) -> _Found:
     """Nobody we know of works on it, and nobody recorded an end."""
     if not any(p.is_local for p in who.known):
         return _gone_from_here(run, who.known[0])

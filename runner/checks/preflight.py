@@ -10,7 +10,7 @@ from typing import Any
 
 from advisor import recipe as recipes
 from advisor.choice import fit
-from advisor.choice.devices import emptiest, stack_on
+from advisor.choice.devices import emptiest, framework_on
 from advisor.choice.fit import Fit
 from advisor.recipe import Recipe
 from advisor.registry.lookup import ENGINES, OPTIMIZERS, TASKS
@@ -56,7 +56,7 @@ def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
     checked = _data(recipe, base_dir, base)
     chat_templates.check_choice(recipe.data.chat_template, base, checked[0].format)
     longest = checked[0].tokens.max if checked[0].tokens else None
-    plan = recipe.to_plan(stack_on(here), longest)
+    plan = recipe.to_plan(framework_on(here), longest)
     predicted = fit.judge(base, here, plan)
     if not (share or base.unmodelled):
         gpu_checks.check_room(here, predicted)
@@ -122,7 +122,7 @@ def check_resume(run: RunDir, *, share: bool = False, allow_changed: bool = Fals
     if changed and not allow_changed:
         replay.refuse(changed, (), run.recipe)
     base = model.from_folder(base_dir / recipe.model.id)
-    predicted = fit.judge(base, here, recipe.to_plan(stack_on(here)))
+    predicted = fit.judge(base, here, recipe.to_plan(framework_on(here)))
     if not (share or base.unmodelled):
         gpu_checks.check_room(here, predicted)
     warnings = [f"{change.name} is not what the run began with" for change in changed]

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from advisor.choice import checks, defaults
 from advisor.choice.answers import Answers
-from advisor.choice.devices import budget_bytes, stack_on
+from advisor.choice.devices import budget_bytes, framework_on
 from advisor.choice.recommend import Recommendation, precision
 from advisor.choice.words import gib
 from advisor.cost import memory
@@ -65,7 +65,7 @@ def rehearse(model: Model, plan: Plan, machine: Machine) -> Rehearsed:
     whole = replace(plan, engine=SINGLE, num_gpus=1)
     backend = "cuda" if machine.gpus else "cpu"
     if not machine.gpus:
-        whole = replace(whole, precision="fp32", stack=stack_on(machine))
+        whole = replace(whole, precision="fp32", framework=framework_on(machine))
     found = _ask(
         {
             "model": model.path or model.id,

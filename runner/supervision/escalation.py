@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from profiles.runs import identity, people
+from profiles.runs import identity, processes
 from profiles.runs.identity import Identity
 from profiles.runs.journal import Journal, read_all
 from profiles.runs.records.supervisor import (
@@ -36,7 +36,7 @@ SILENT_SECONDS = 60.0
 def trainer_of(run: RunDir) -> Identity | None:
     """The first training process; None while it is unknown or cannot be read."""
     try:
-        return people.of_run(run).trainer
+        return processes.of_run(run).trainer
     except OSError:
         return None
 

@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from profiles import installation, redact
 from profiles.errors import ExitCode, UserError
-from profiles.runs import devices, durable, locks, people, rundir, session_host, state
+from profiles.runs import devices, durable, locks, processes, rundir, session_host, state
 from profiles.runs.identity import Identity
 from profiles.runs.journal import read_all
 from profiles.runs.rundir import RunDir
@@ -130,7 +130,7 @@ def _wait_until_left(run: RunDir) -> None:
 
 def _is_supervised(run: RunDir) -> bool:
     with contextlib.suppress(OSError):
-        return people.supervisor_is_alive(run)
+        return processes.supervisor_is_alive(run)
     return True  # it cannot be read, so nobody says that it is gone
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from profiles.errors import ExitCode
-from profiles.runs import devices, durable, identity, locks, people
+from profiles.runs import devices, durable, identity, locks, processes
 from profiles.runs.journal import Journal
 from profiles.runs.records.supervisor import (
     Exit,
@@ -53,7 +53,7 @@ class Supervisor:
     def __init__(self, run: RunDir) -> None:
         self.run = run
         self.attempt = self._first_attempt = run.attempt()
-        if people.supervisor_is_alive(run):  # where locks are granted to everybody
+        if processes.supervisor_is_alive(run):  # where locks are granted to everybody
             raise SystemExit(ExitCode.CANNOT_CREATE)
         self._lock_fd = _take_lock(run)
         if locks.is_held(run.worker_lock):  # ranks of an earlier attempt outlived their supervisor

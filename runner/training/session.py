@@ -19,8 +19,8 @@ from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from advisor.choice import lighter
+from advisor.framework import OURS
 from advisor.recipe import Recipe
-from advisor.stack import OURS
 from profiles.errors import ExitCode, UserError
 from profiles.models import model
 from profiles.runs import devices, durable

@@ -24,7 +24,7 @@ from profiles.runs.records.worker import End, StopAccepted, WorkerStarted
 from profiles.runs.rundir import RunDir, read_json
 from profiles.runs.state import State
 from runner.training.attempt import Attempt
-from runner.training.heart import Heart
+from runner.training.heartbeat import Heartbeat
 from runner.training.stopping import StopEarly, StopFlag
 
 
@@ -68,17 +68,17 @@ def _train(run: RunDir, stop: StopFlag) -> int:
     metrics = Journal(run.metrics, attempt=number) if is_main else SilentJournal()
     me = identity.of_process(os.getpid())
     events.append(WorkerStarted(pid=os.getpid(), start=me.start if me else None))
-    heart = Heart(run, events, stop)
+    heartbeat = Heartbeat(run, events, stop)
     if is_main:
-        heart.start()
+        heartbeat.start()
     try:
         from runner.training.session import Session  # noqa: PLC0415  # torch: not before a sign of life
 
-        attempt = Attempt(run=run, events=events, metrics=metrics, progress=heart, stop=stop)
+        attempt = Attempt(run=run, events=events, metrics=metrics, progress=heartbeat, stop=stop)
         return Session(attempt, recipe, run.base_dir()).run_to_end()
     except StopEarly:
-        events.append(StopAccepted(step=heart.step, verb="stop"))
-        events.append(End(state=State.STOPPED, step=heart.step))
+        events.append(StopAccepted(step=heartbeat.step, verb="stop"))
+        events.append(End(state=State.STOPPED, step=heartbeat.step))
         return int(ExitCode.STOPPED)
 
 

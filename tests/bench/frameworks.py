@@ -1,4 +1,4 @@
-"""What the frameworks of published runs do differently from our own runner, as `Stack`s.
+"""What the frameworks of published runs do differently from our own runner, as `Framework`s.
 
 Each function reads a framework's own settings from a row and says which documented differences of
 its code follow. A framework that is not known here is refused, not guessed.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from models import Skip
 
-from advisor.stack import Stack
+from advisor.framework import Framework
 from profiles.models.parameters import count_params
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def setup_of(row: Row, model: Model, plan: Plan) -> Setup | Skip:
 
 def _default_allocator(plan: Plan) -> Plan:
     """None of these frameworks asks for expandable segments."""
-    return replace(plan, stack=replace(plan.stack, expandable_segments=False))
+    return replace(plan, framework=replace(plan.framework, expandable_segments=False))
 
 
 def _version(row: Row, library: str, default: str) -> tuple[int, ...]:
@@ -75,7 +75,7 @@ GPTQ_WITHOUT_GROUPS: Final = ("llama-2-70b", "mixtral-8x7b")
 
 
 def _transformers(row: Row, default: str) -> dict[str, Any]:
-    """Fields of a stack that follow from the version of transformers."""
+    """Fields of a framework that follow from the version of transformers."""
     version = _version(row, "transformers", default)
     return {
         "upcast_in_model": version < (4, 46),
@@ -96,7 +96,7 @@ def _fms(row: Row, model: Model, plan: Plan) -> Setup | Skip:
     autocast = quantized or "no autocast" not in str(row.get("precision_mode"))
     old_mistral = model.model_type in {"mistral", "mixtral"}
     fields = _transformers(row, "4.45")
-    stack = Stack(
+    framework = Framework(
         autocast=autocast,
         # accelerate makes flat parameters fp32 under mixed precision; Trainer leaves weights alone.
         trained_fp32=not plan.method.trains_base or (shards and autocast),
@@ -116,7 +116,7 @@ def _fms(row: Row, model: Model, plan: Plan) -> Setup | Skip:
     )
     loss = "liger" if "liger" in config else "fused" if foak else "full"
     precision = "fp16" if _is_fp16(row) else "bf16"
-    return model, replace(plan, loss=loss, precision=precision, stack=stack)
+    return model, replace(plan, loss=loss, precision=precision, framework=framework)
 
 
 def _gptq_group(row: Row) -> int:
@@ -132,7 +132,7 @@ def _gptq_group(row: Row) -> int:
 def _loop(row: Row, model: Model, plan: Plan) -> Setup:
     """The measure.py of fitcheck and fitscout: no autocast, no padding, outputs kept a step."""
     old_gpu = "T4" in str(row.get("gpu_type"))
-    stack = Stack(
+    framework = Framework(
         autocast=False,
         fp32_leftovers=True,
         unmasked=True,
@@ -143,7 +143,7 @@ def _loop(row: Row, model: Model, plan: Plan) -> Setup:
         first_step="single step" in str(row.get("peak_memory_measures")),
         **_transformers(row, "5.0"),
     )
-    return model, replace(plan, precision="fp16", stack=stack)
+    return model, replace(plan, precision="fp16", framework=framework)
 
 
 # lit-gpt
@@ -155,7 +155,7 @@ def _litgpt(row: Row, model: Model, plan: Plan) -> Setup | Skip:
     recent = str(row.get("framework")).startswith("litgpt")  # 2024; "lit-gpt" in 2023
     shards, quantized = plan.engine.name == "fsdp", plan.base_bits < 16
     wide_heads = model.head_dim > 192 and not re.search("A100|H100", str(row.get("gpu_type")))
-    stack = Stack(
+    framework = Framework(
         fp32_base=mixed,
         quantizes_subclasses=True,
         quantized_head=quantized,
@@ -180,7 +180,7 @@ def _litgpt(row: Row, model: Model, plan: Plan) -> Setup | Skip:
     # Until 2024 a single key head went to SDPA as it was, which no kernel takes.
     alone = not recent and model.num_kv_heads == 1 < model.num_heads
     plan = replace(plan, attention="math" if alone else "sdpa", loss="listed")
-    return _litgpt_model(model), replace(plan, precision=precision, stack=stack)
+    return _litgpt_model(model), replace(plan, precision=precision, framework=framework)
 
 
 def _litgpt_model(model: Model) -> Model:
@@ -205,7 +205,7 @@ def _trainer(row: Row, model: Model, plan: Plan) -> Setup:
     """A plain Trainer of transformers, from the time of reentrant checkpoints."""
     autocast = bool(re.search("autocast|bf16|fp16|amp", str(row.get("precision_mode"))))
     shards = plan.shards_weights
-    stack = Stack(
+    framework = Framework(
         autocast=autocast,
         trained_fp32=not plan.method.trains_base or (shards and autocast),
         fp32_leftovers=plan.base_bits < 16,
@@ -217,7 +217,7 @@ def _trainer(row: Row, model: Model, plan: Plan) -> Setup:
         **_transformers(row, "4.36"),
     )
     precision = "fp16" if _is_fp16(row) else "bf16"
-    return model, replace(plan, precision=precision, stack=stack)
+    return model, replace(plan, precision=precision, framework=framework)
 
 
 # torchtune
@@ -235,7 +235,7 @@ def _torchtune(row: Row, model: Model, plan: Plan) -> Setup:
     looked_up = row.get("defaults_looked_up") or ()
     silent = looked_up and "loss" not in looked_up and "full logits" not in extra
     chunked = "chunked" in extra or (bool(silent) and version >= (0, 3))
-    stack = Stack(
+    framework = Framework(
         # Inductor keeps what the norm and SwiGLU read, and computes the rest again.
         fused_norm=compiled,
         fused_rope=compiled,
@@ -257,7 +257,7 @@ def _torchtune(row: Row, model: Model, plan: Plan) -> Setup:
         offload="parameters" if offloads else "",
         loss="fused" if compiled and chunked else "full",
         precision="bf16_pure",
-        stack=stack,
+        framework=framework,
     )
     return model, plan
 

@@ -106,7 +106,7 @@ def case_of(row: Row) -> Case | Skip:
     # fms-acceleration's plug-in and torchao's NF4Tensor always quantize the scales too.
     if not re.search("fms-|^torchtune", str(row.get("framework"))):
         double = bool(re.search(r"(?<!no )double|-dq", str(row.get("quant_type"))))
-        plan = replace(plan, stack=replace(plan.stack, double_quant=double))
+        plan = replace(plan, framework=replace(plan.framework, double_quant=double))
     unknown = "data_dependent_seq_len" in (row.get("flags") or ())
     return Case(model, plan, measures(row), unknown or not isinstance(row["seq_len"], int))
 

@@ -14,9 +14,9 @@ from typing import Any
 from models import Skip, model_of
 from speed_units import Row, SkippedError, measured, number, required, row_tokens
 
+from advisor.framework import Framework
 from advisor.plan import Plan
 from advisor.registry.low_rank import ALL_TARGETS, ATTENTION_TARGETS, MLP_TARGETS
-from advisor.stack import Stack
 from profiles.errors import UserError
 from profiles.facts import Machine, Model, Origin
 from profiles.machines.planned import plan_machine
@@ -135,7 +135,7 @@ def plan_of(row: Row, model: Model) -> tuple[Plan, bool]:
     """The row's plan, and whether the lengths of its rows are known."""
     method = _method(row)
     tokens, known = row_tokens(row)
-    precision, stack = _precision(row, method)
+    precision, framework = _precision(row, method)
     extras = " ".join(map(str, row.get("extra") or ())).lower()
     settings: dict[str, Any] = {}
     if method in {"lora", "qlora"}:
@@ -163,7 +163,7 @@ def plan_of(row: Row, model: Model) -> tuple[Plan, bool]:
             offload="parameters" if "offload of params" in extras else "",
             num_gpus=number(row.get("n_gpus")) or 1,
             attention=_attention(row),
-            stack=_stack(stack, row, extras),
+            framework=_framework(framework, row, extras),
         ),
         known,
     )
@@ -181,7 +181,7 @@ def _method(row: Row) -> str:
     raise SkippedError(f"method not modelled: {row['method']}")
 
 
-def _precision(row: Row, method: str) -> tuple[str, Stack]:
+def _precision(row: Row, method: str) -> tuple[str, Framework]:
     """The plan's precision and how the framework gets there."""
     mode, dtype = str(row.get("precision_mode")).lower(), str(row.get("weight_dtype")).lower()
     half = "fp16" if re.search(r"fp16|float16", mode.replace("bfloat16", "")) else "bf16"
@@ -189,17 +189,19 @@ def _precision(row: Row, method: str) -> tuple[str, Stack]:
     peft = re.search("sft_trainer|transformers|hf trainer|peft", str(row["framework"]).lower())
     if pure and half == "bf16" and method != "full" and peft:
         # PEFT keeps adapters in fp32 whatever the base is (autocast_adapter_dtype).
-        return half, Stack(autocast=False, quantized_adapters_16bit=False)
+        return half, Framework(autocast=False, quantized_adapters_16bit=False)
     if pure and half == "bf16":
-        return "bf16_pure", Stack(autocast=False)
+        return "bf16_pure", Framework(autocast=False)
     if pure:
         adapters = "lora fp32" in dtype or "lora float32" in dtype
-        return half, Stack(autocast=False, trained_fp32=adapters, quantized_adapters_16bit=False)
+        return half, Framework(
+            autocast=False, trained_fp32=adapters, quantized_adapters_16bit=False
+        )
     narrow = method == "full" and "float32" not in dtype and "float" in dtype
-    return half, Stack(trained_fp32=not narrow)
+    return half, Framework(trained_fp32=not narrow)
 
 
-def _stack(stack: Stack, row: Row, extras: str) -> Stack:
+def _framework(framework: Framework, row: Row, extras: str) -> Framework:
     """Kernels that the framework replaces, and what it casts."""
     optimizer = str(row.get("optimizer")).lower()
     triton = "fused kernels" in extras or "use_liger_kernel" in extras
@@ -208,7 +210,7 @@ def _stack(stack: Stack, row: Row, extras: str) -> Stack:
     framework = str(row.get("framework")).lower()
     upcast = "baseline" in framework or "prepare_model_for_kbit" in str(row.get("weight_dtype"))
     return replace(
-        stack,
+        framework,
         double_quant="no double" not in str(row.get("quant_type")),
         fused_norm=triton or compiled or unsloth,
         fused_rope=triton or compiled or unsloth,

@@ -21,4 +21,4 @@ def made(method: str, **values: object) -> Plan:
 
 def changed(plan: Plan, **changes: object) -> Plan:
     """The plan with other names, settings or fields."""
-    return made(**{"stack": plan.stack, **plan.as_names(), **changes})
+    return made(**{"framework": plan.framework, **plan.as_names(), **changes})

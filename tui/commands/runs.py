@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from profiles.runs import people, rundir
+from profiles.runs import processes, rundir
 from profiles.runs.state import State, status
 from runner.checks import preflight
 from runner.supervision import control, launch, leftovers
@@ -70,7 +70,7 @@ def ask(text: str | None, verb: str) -> int:
 def _see_to_it(run: rundir.RunDir) -> None:
     """Where no supervisor is left to end a worker that does not answer, this command does."""
     deadline = time.monotonic() + FORCE_AFTER_SECONDS
-    while not people.supervisor_is_alive(run) and not status(run).state.is_over:
+    while not processes.supervisor_is_alive(run) and not status(run).state.is_over:
         if time.monotonic() > deadline:
             _end_leftovers(run)
             return
@@ -80,7 +80,7 @@ def _see_to_it(run: rundir.RunDir) -> None:
 def _end_leftovers(run: rundir.RunDir) -> bool:
     """What no supervisor will end is ended at once; False if there is nothing of the kind."""
     rundir.refuse_newer(run)
-    if people.supervisor_is_alive(run):
+    if processes.supervisor_is_alive(run):
         return False
     done, left = leftovers.end(run)
     if done:

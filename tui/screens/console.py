@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from tui import keys
-from tui.screens.layer import Layer
+from tui.screens.base import BaseScreen
 from tui.screens.parts import Page, Rows
 from tui.terminal import clean
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from textual.widget import Widget
 
     from profiles.runs.rundir import RunDir
-    from tui.desk import Desk
+    from tui.context import AppContext
 
 _END_BYTES = 128 << 10
 _MOST_LINES = 400
 _LINE_CELLS = 400
 
 
-class ConsoleScreen(Layer):
+class ConsoleScreen(BaseScreen):
     """Follows the log while its end is in sight."""
 
     ACTIONS = keys.PAGER
 
-    def __init__(self, desk: Desk, run: RunDir) -> None:
-        super().__init__(desk)
+    def __init__(self, context: AppContext, run: RunDir) -> None:
+        super().__init__(context)
         self._run_dir = run
         self._size_read = -1
 

@@ -10,7 +10,7 @@ from tui.pages import data as page
 from tui.screens.path_form import PathForm
 
 if TYPE_CHECKING:
-    from tui.desk import Desk
+    from tui.context import AppContext
 
 
 class DataScreen(PathForm[Dataset]):
@@ -20,24 +20,24 @@ class DataScreen(PathForm[Dataset]):
     PLACEHOLDER = "file: JSON, JSONL, CSV or Parquet (alpaca, sharegpt, messages, prompt, text)"
     NEXT = "the recommendation"
 
-    def __init__(self, desk: Desk) -> None:
-        super().__init__(desk, desk.data_path)
+    def __init__(self, context: AppContext) -> None:
+        super().__init__(context, context.data_path)
 
     def look(self, path: str) -> Dataset:
         """Validate every row and count its tokens; seconds for a large file."""
         from profiles.data import dataset  # noqa: PLC0415  # the tokenizer library loads with it
 
-        assert self.desk.model is not None
-        return dataset.check(path, tokenizer_path=tokenizer_of(self.desk.model))
+        assert self.context.model is not None
+        return dataset.check(path, tokenizer_path=tokenizer_of(self.context.model))
 
     def lines(self, found: Dataset, width: int) -> list[str]:
         """Write the data's page."""
         return page.lines(found, width)
 
     def keep(self, path: str, found: Dataset) -> None:
-        """Onto the desk."""
-        self.desk.data_path, self.desk.data = path, found
+        """Keep it for the screens to come."""
+        self.context.data_path, self.context.data = path, found
 
     def go_on(self) -> None:
         """To the recommendation."""
-        self.desk.open("recommendation")
+        self.context.open("recommendation")

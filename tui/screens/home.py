@@ -17,7 +17,7 @@ from profiles.runs.state import Status, status
 from tui import keys
 from tui.pages import machine as machine_page
 from tui.pages import status as status_page
-from tui.screens.layer import Layer
+from tui.screens.base import BaseScreen
 from tui.screens.parts import Page, Rows
 from tui.terminal import harmless
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from profiles.facts import Machine
     from profiles.runs.rundir import RunDir
-    from tui.desk import Desk
+    from tui.context import AppContext
 
 _LOOK_SECONDS = 3.0
 _MOST_RUNS = 200
@@ -36,13 +36,13 @@ _NO_RUNS = "no runs yet; n makes one"
 Found = list[tuple["RunDir", Status]]
 
 
-class Home(Layer):
+class Home(BaseScreen):
     """Where everything starts."""
 
     ACTIONS = keys.HOME
 
-    def __init__(self, desk: Desk) -> None:
-        super().__init__(desk)
+    def __init__(self, context: AppContext) -> None:
+        super().__init__(context)
         self._machine: Machine | None = None
         self._rows: dict[str, str] = {}
         self._looked_at = -_LOOK_SECONDS
@@ -104,9 +104,9 @@ class Home(Layer):
             return
         run = rundir.RunDir(rundir.run_root() / event.option_id)
         if status(run).state.is_over:
-            self.desk.open("report", run)
+            self.context.open("report", run)
         else:
-            self.desk.open("live", run)
+            self.context.open("live", run)
 
     def action_watch(self) -> None:
         """Open the live screen of the highlighted run, in whatever state."""
@@ -114,11 +114,11 @@ class Home(Layer):
         if chosen is None:
             self.say("there is no run to watch; n makes one")
         else:
-            self.desk.open("live", rundir.RunDir(rundir.run_root() / chosen))
+            self.context.open("live", rundir.RunDir(rundir.run_root() / chosen))
 
     def action_new(self) -> None:
         """Begin with the model."""
-        self.desk.open("model")
+        self.context.open("model")
 
     def action_machine(self) -> None:
         """Open the machine's page, all of it."""
@@ -126,7 +126,7 @@ class Home(Layer):
         if found is None:
             self.say("still looking at the machine")
             return
-        self.desk.open("page", "this machine", lambda width: machine_page.lines(found, width))
+        self.context.open("page", "this machine", lambda width: machine_page.lines(found, width))
 
     def action_back(self) -> None:
         """There is nothing behind the first screen."""

@@ -19,7 +19,7 @@ from tui.live import LiveRun
 from tui.pace import PacedApp
 from tui.screens import panes
 from tui.screens.ask import Ask
-from tui.screens.layer import Layer
+from tui.screens.base import BaseScreen
 from tui.screens.parts import Panel, Rows
 from tui.terminal import clean
 from tui.widgets.chart import Chart
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from profiles.runs.rundir import RunDir
     from profiles.runs.state import Status
-    from tui.desk import Desk
+    from tui.context import AppContext
 
 _PANES = ("loss", "rate", "memory", "time")
 _EVENT_ROWS = 1
@@ -46,13 +46,13 @@ _SAID = {
 }
 
 
-class LiveScreen(Layer):
+class LiveScreen(BaseScreen):
     """Watches; leaving it never touches the run."""
 
     ACTIONS = keys.LIVE
 
-    def __init__(self, desk: Desk, run: RunDir) -> None:
-        super().__init__(desk)
+    def __init__(self, context: AppContext, run: RunDir) -> None:
+        super().__init__(context)
         self.run_dir = run
         self.live = LiveRun(run)
         self.feed = Feed(run)
@@ -63,7 +63,7 @@ class LiveScreen(Layer):
 
     def content(self) -> Iterable[Widget]:
         """Header, panes, events."""
-        symbols = self.desk.terminal.symbols
+        symbols = self.context.terminal.symbols
         yield Rows("header")
         with Grid(id="panes"):
             yield Chart("loss", symbols=symbols, id="loss", classes="pane")
@@ -115,7 +115,7 @@ class LiveScreen(Layer):
 
     def draw(self) -> None:
         """Everything; widgets send only what differs."""
-        live, symbols = self.live, self.desk.terminal.symbols
+        live, symbols = self.live, self.context.terminal.symbols
         self.query_one("#header", Rows).show(live.headline(self.size.width))
         self.query_one("#loss", Chart).show(live.loss, panes.loss_caption(live))
         self.query_one("#rate", Chart).show(live.rate, panes.rate_caption(live))
@@ -239,11 +239,11 @@ class LiveScreen(Layer):
 
     def action_report(self) -> None:
         """Where memory and time went."""
-        self.desk.open("report", self.run_dir, over_curves=True)
+        self.context.open("report", self.run_dir, over_curves=True)
 
     def action_console(self) -> None:
         """Open the console log at its end."""
-        self.desk.open("console", self.run_dir)
+        self.context.open("console", self.run_dir)
 
     def action_copy(self) -> None:
         """Give the id to the clipboard and to the eye."""

@@ -10,7 +10,7 @@ from tui.pages import model as page
 from tui.screens.path_form import PathForm, complete
 
 if TYPE_CHECKING:
-    from tui.desk import Desk
+    from tui.context import AppContext
 
 
 class ModelScreen(PathForm[Model]):
@@ -20,8 +20,8 @@ class ModelScreen(PathForm[Model]):
     PLACEHOLDER = "folder with config.json, or a model's name: Qwen/Qwen3-8B"
     NEXT = "the data"
 
-    def __init__(self, desk: Desk) -> None:
-        super().__init__(desk, desk.model_path)
+    def __init__(self, context: AppContext) -> None:
+        super().__init__(context, context.model_path)
 
     def look(self, path: str) -> Model:
         """Read the folder's headers; a name that is in no catalog is asked of the hub."""
@@ -39,10 +39,10 @@ class ModelScreen(PathForm[Model]):
 
     def keep(self, path: str, found: Model) -> None:
         """Token counts of a data set hold for one tokenizer only."""
-        if found != self.desk.model:
-            self.desk.data = None
-        self.desk.model_path, self.desk.model = path, found
+        if found != self.context.model:
+            self.context.data = None
+        self.context.model_path, self.context.model = path, found
 
     def go_on(self) -> None:
         """To the data."""
-        self.desk.open("data")
+        self.context.open("data")

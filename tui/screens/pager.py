@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tui import keys
-from tui.screens.layer import Layer
+from tui.screens.base import BaseScreen
 from tui.screens.parts import MakeLines, Page, Rows
 
 if TYPE_CHECKING:
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
     from textual.widget import Widget
 
-    from tui.desk import Desk
+    from tui.context import AppContext
 
 
-class Pager(Layer):
+class Pager(BaseScreen):
     """A titled page."""
 
     ACTIONS = keys.PAGER
 
-    def __init__(self, desk: Desk, title: str, make: MakeLines) -> None:
-        super().__init__(desk)
+    def __init__(self, context: AppContext, title: str, make: MakeLines) -> None:
+        super().__init__(context)
         self._title_text = title
         self._make = make
 

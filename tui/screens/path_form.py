@@ -12,7 +12,7 @@ from textual.widgets import Input
 
 from tui import keys
 from tui.plain import error_lines
-from tui.screens.layer import Layer
+from tui.screens.base import BaseScreen
 from tui.screens.parts import Page, Rows
 
 if TYPE_CHECKING:
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from textual.widget import Widget
 
     from profiles.errors import UserError
-    from tui.desk import Desk
+    from tui.context import AppContext
 
 T = TypeVar("T")
 _MOST_ENTRIES = 10_000
 
 
-class PathForm(Layer, Generic[T]):
+class PathForm(BaseScreen, Generic[T]):
     """Enter checks the path; enter again goes on with what was found."""
 
     ACTIONS = keys.FORM
@@ -35,8 +35,8 @@ class PathForm(Layer, Generic[T]):
     PLACEHOLDER = ""
     NEXT = ""
 
-    def __init__(self, desk: Desk, path: str) -> None:
-        super().__init__(desk)
+    def __init__(self, context: AppContext, path: str) -> None:
+        super().__init__(context)
         self._path = path
         self._checked: str | None = None
         self.found: T | None = None
@@ -74,7 +74,7 @@ class PathForm(Layer, Generic[T]):
         raise NotImplementedError
 
     def keep(self, path: str, found: T) -> None:
-        """Put what was found on the desk."""
+        """Keep what was found for the screens to come."""
         raise NotImplementedError
 
     def go_on(self) -> None:

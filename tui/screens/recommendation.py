@@ -15,7 +15,7 @@ from tui.commands.request import Asked
 from tui.pages import recommendation as page
 from tui.plain import error_lines, wrap
 from tui.screens.ask import Ask, AskText
-from tui.screens.layer import Layer
+from tui.screens.base import BaseScreen
 from tui.screens.parts import Page, Rows
 from tui.terminal import clean
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from profiles.facts import Machine
     from profiles.runs.rundir import RunDir
     from runner.checks.preflight import Ready
-    from tui.desk import Desk
+    from tui.context import AppContext
 
 _NEXT_COMPLEXITY: dict[Complexity, Complexity] = {
     "low": "medium",
@@ -41,13 +41,13 @@ _NEXT_COMPLEXITY: dict[Complexity, Complexity] = {
 _MOST_WARNINGS = 3
 
 
-class RecommendationScreen(Layer):
+class RecommendationScreen(BaseScreen):
     """The last question of a new run."""
 
     ACTIONS = keys.RECOMMENDATION
 
-    def __init__(self, desk: Desk) -> None:
-        super().__init__(desk)
+    def __init__(self, context: AppContext) -> None:
+        super().__init__(context)
         self.asked = Asked()
         self.found: Recommendation | None = None
         self._machine: Machine | None = None
@@ -73,7 +73,7 @@ class RecommendationScreen(Layer):
 
     def _recommend(self) -> None:
         """Pure arithmetic, but a few hundred milliseconds of it where many GPUs are searched."""
-        model, here, data = self.desk.model, self._machine, self.desk.data
+        model, here, data = self.context.model, self._machine, self.context.data
         if model is None or here is None:
             return
         answers = self.asked.answers()
@@ -87,7 +87,7 @@ class RecommendationScreen(Layer):
     def _write(self) -> None:
         if (found := self.found) is None:
             return
-        symbols, shown = self.desk.terminal.symbols, page.Shown(explained=self._explain)
+        symbols, shown = self.context.terminal.symbols, page.Shown(explained=self._explain)
         self.query_one(Page).show(lambda width: page.lines(found, width, symbols, shown))
         answers, yes_no = found.answers, {True: "yes", False: "no"}
         self.query_one("#answers", Rows).show(
@@ -167,7 +167,7 @@ class RecommendationScreen(Layer):
         """Check everything that can be found wrong before, then ask."""
         if (found := self._runnable()) is None or "launch" in self.busy:
             return
-        base_dir = self.desk.base_dir
+        base_dir = self.context.base_dir
 
         def check() -> tuple[Recipe, Ready]:
             from runner.checks import preflight  # noqa: PLC0415  # pydantic, only when a run is started
@@ -203,7 +203,7 @@ class RecommendationScreen(Layer):
         self.app.push_screen(Ask(question, keys.LAUNCH), answered)
 
     def _start(self, recipe: Recipe, devices: tuple[str, ...]) -> None:
-        base_dir = self.desk.base_dir
+        base_dir = self.context.base_dir
 
         def start() -> RunDir:
             from runner.supervision import launch  # noqa: PLC0415
@@ -216,7 +216,7 @@ class RecommendationScreen(Layer):
 
     def _watch(self, run: RunDir) -> None:
         """To the live screen; behind it lies home, not the form."""
-        app, desk = self.app, self.desk
+        app, context = self.app, self.context
         for _ in app.screen_stack[1:]:
             app.pop_screen()
-        desk.open("live", run)
+        context.open("live", run)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tui import keys
 from tui.plain import error_lines
-from tui.screens.layer import Layer
+from tui.screens.base import BaseScreen
 from tui.screens.parts import Page, Rows
 
 if TYPE_CHECKING:
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from advisor.findings import Report
     from profiles.errors import UserError
     from profiles.runs.rundir import RunDir
-    from tui.desk import Desk
+    from tui.context import AppContext
 
 
-class ReportScreen(Layer):
+class ReportScreen(BaseScreen):
     """Lines to scroll; the same as `advisor profile` prints.
 
     `over_curves`: the run's live screen lies right below, and is gone back to rather than opened.
@@ -28,8 +28,8 @@ class ReportScreen(Layer):
 
     ACTIONS = keys.REPORT
 
-    def __init__(self, desk: Desk, run: RunDir, *, over_curves: bool = False) -> None:
-        super().__init__(desk)
+    def __init__(self, context: AppContext, run: RunDir, *, over_curves: bool = False) -> None:
+        super().__init__(context)
         self.run_dir = run
         self._over_curves = over_curves
 
@@ -55,7 +55,7 @@ class ReportScreen(Layer):
     def _show(self, report: Report) -> None:
         from tui import report as report_page  # noqa: PLC0415
 
-        symbols = self.desk.terminal.symbols
+        symbols = self.context.terminal.symbols
         self.query_one(Page).show(lambda width: report_page.lines(report, width, symbols))
         self.say(f"to a file: advisor profile {self.run_dir.id} --md report.md")
 
@@ -73,11 +73,11 @@ class ReportScreen(Layer):
         if self._over_curves:
             self.app.pop_screen()
         else:
-            self.desk.open("live", self.run_dir)
+            self.context.open("live", self.run_dir)
 
     def action_console(self) -> None:
         """Open the console log at its end."""
-        self.desk.open("console", self.run_dir)
+        self.context.open("console", self.run_dir)
 
     def action_copy(self) -> None:
         """Give the id to the clipboard and to the eye."""

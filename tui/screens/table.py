@@ -1,6 +1,6 @@
 """Every screen that others open, by its name.
 
-Screens open each other by these names, through `Desk.open`, so no screen imports another. A
+Screens open each other by these names, through `AppContext.open`, so no screen imports another. A
 screen's module loads when it is first opened.
 """
 
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tui.desk import Desk
-    from tui.screens.layer import Layer
+    from tui.context import AppContext
+    from tui.screens.base import BaseScreen
 
-SCREENS: Final[dict[str, Callable[[], type[Layer]]]] = {
+SCREENS: Final[dict[str, Callable[[], type[BaseScreen]]]] = {
     "console": lambda: import_module("tui.screens.console").ConsoleScreen,
     "data": lambda: import_module("tui.screens.data").DataScreen,
     "live": lambda: import_module("tui.screens.live").LiveScreen,
@@ -26,6 +26,6 @@ SCREENS: Final[dict[str, Callable[[], type[Layer]]]] = {
 }
 
 
-def make(name: str, desk: Desk, *subject: Any, **options: Any) -> Layer:
+def make(name: str, context: AppContext, *subject: Any, **options: Any) -> BaseScreen:
     """A new screen of what it is about, such as a run; KeyError for a name that is none."""
-    return SCREENS[name]()(desk, *subject, **options)
+    return SCREENS[name]()(context, *subject, **options)

@@ -23,7 +23,7 @@ _MOST_RUNS = 20
 
 
 @dataclass(slots=True, kw_only=True)
-class Desk:
+class AppContext:
     """Shared by the screens, changed by their actions only."""
 
     terminal: Terminal

@@ -11,7 +11,7 @@ from typing import Final
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Stack:
+class Framework:
     """One way to run a training step."""
 
     on_cpu: bool = False
@@ -131,11 +131,11 @@ class Stack:
     """Adapters are left out of the shards, one whole copy on each device (fms-acceleration)."""
 
 
-OURS: Final = Stack()
+OURS: Final = Framework()
 
-ON_CPU: Final = Stack(on_cpu=True)
+ON_CPU: Final = Framework(on_cpu=True)
 """Ours where there is no GPU."""
 
-BEFORE_AMPERE: Final = Stack(expanded_kv=True, efficient_attention=True)
+BEFORE_AMPERE: Final = Framework(expanded_kv=True, efficient_attention=True)
 """Ours on GPUs that have no flash attention: the memory-efficient kernel, which wants keys and
 values for every query head."""

@@ -19,7 +19,7 @@ from textual.widgets import Static
 
 from profiles.errors import ExitCode, UserError
 from tui import keys
-from tui.desk import Desk, working_runs
+from tui.context import AppContext, working_runs
 from tui.plain import error_lines, table
 from tui.screens.parts import Rows, fitting
 from tui.terminal import clean
@@ -50,7 +50,7 @@ class WorkDone(Message):
         self.done = done
 
 
-class Layer(Screen[None]):
+class BaseScreen(Screen[None]):
     """A full screen of the app."""
 
     ACTIONS: ClassVar[tuple[keys.Action, ...]] = ()
@@ -76,9 +76,9 @@ class Layer(Screen[None]):
         ]
         super().__init_subclass__(**kwargs)
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, context: AppContext) -> None:
         super().__init__()
-        self.desk = desk
+        self.context = context
         self._numbers: dict[str, int] = {}
         self._busy: dict[str, int] = {}
 
@@ -164,7 +164,7 @@ class Layer(Screen[None]):
 
     def action_help(self) -> None:
         """Show the keys of this screen."""
-        self.desk.open("page", "keys", help_lines(self.ACTIONS))
+        self.context.open("page", "keys", help_lines(self.ACTIONS))
 
     def action_back(self) -> None:
         """Cancel what is being done, or go one layer back."""

@@ -1,7 +1,7 @@
-"""The pieces of a decoder layer as operations on a tape, after transformers 5.23.
+"""The modules of a decoder layer as operations on a tape, after transformers 5.23.
 
 Each says what its counterpart in the model's code computes and what autograd keeps of it. What a
-method puts around a linear is the method's own business (`advisor.registry`); which pieces a layer
+method puts around a linear is the method's own business (`advisor.registry`); which modules a layer
 has is layer.py's; what they cost in a whole model, candidates.py's.
 
 Symbols: h hidden size, q and kv widths of queries and keys, f width of the MLP, r rank.
@@ -29,8 +29,8 @@ SPELT_OUT_GELU: Final = frozenset({"phi", "gpt2", "gptj"})
 """Families whose activation is transformers' NewGELUActivation ("gelu_new")."""
 
 
-class Pieces(Matmuls):
-    """Appends the pieces of one layer."""
+class LayerModules(Matmuls):
+    """Appends the modules of one layer."""
 
     def __init__(self, tape: Tape, model: Model, plan: Plan, *, trains: bool) -> None:
         super().__init__(tape, model, plan)
@@ -73,13 +73,13 @@ class Pieces(Matmuls):
         weights = n_in * n_out
         if self.plan.base_bits < 16 and not self.trains and self._quantizable():
             return self.quantized(x, name, weights, n_out)
-        flat = self.plan.shards_weights and self.plan.stack.flat_parameters
+        flat = self.plan.shards_weights and self.plan.framework.flat_parameters
         trains = self.trains or flat
         return self.matmul(x, name, weights, n_out, base_width(self.plan), trains=trains)
 
     def _quantizable(self) -> bool:
         own_class = self.model.model_type in OWN_LINEARS
-        return self.plan.stack.quantizes_subclasses or not own_class
+        return self.plan.framework.quantizes_subclasses or not own_class
 
     # Norms
 
@@ -89,7 +89,7 @@ class Pieces(Matmuls):
             return self._spelt_out_layer_norm(x, size)
         if self.model.norm != "rms":
             return self._layer_norm(x, size)
-        if self.plan.stack.fused_norm:
+        if self.plan.framework.fused_norm:
             return self._fused_norm(x, size)
         return self._rms_norm(x, size)
 
@@ -179,7 +179,7 @@ class Pieces(Matmuls):
     def gated(self, gate: Value, up: Value) -> Value:
         """act(gate) * up."""
         n, width = gate.elements, gate.width
-        if self.plan.stack.fused_mlp:
+        if self.plan.framework.fused_mlp:
             return self.value("swiglu", (gate, up), n, width, saved=(gate, up))
         active = self.activated(gate)
         return self.value("mul", (active, up), n, width, saved=(active, up))

@@ -22,7 +22,7 @@ _MEDIAN_OF = 100
 """Steps whose median says how long one usually takes."""
 
 
-class Heart(threading.Thread):
+class Heartbeat(threading.Thread):
     """Proof of life every two seconds, with the step and phase that training is in.
 
     Also watches what the training thread cannot: that it makes progress, and, before training

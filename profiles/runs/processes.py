@@ -45,7 +45,7 @@ def read_object(path: Path) -> dict[str, Any] | None:
 
 
 @dataclass(frozen=True, slots=True)
-class People:
+class Processes:
     """Who works on the current attempt, as far as it was written down."""
 
     supervisor: Identity | None = None
@@ -66,23 +66,23 @@ class People:
         return tuple(p for p in (self.worker, self.trainer) if p is not None)
 
 
-def of_run(run: RunDir) -> People:
+def of_run(run: RunDir) -> Processes:
     """Who works on the current attempt; OSError if the files cannot be read."""
     return of_attempt(run, run.attempt(), read_records(run.worker_events))
 
 
-def of_attempt(run: RunDir, attempt: int, events: Sequence[Record]) -> People:
+def of_attempt(run: RunDir, attempt: int, events: Sequence[Record]) -> Processes:
     """Who works on this attempt; nobody if that was not written down (yet)."""
     written = read_object(run.processes) or {}
     if written.get("attempt") != attempt:
-        return People()
+        return Processes()
     supervisor, worker = (identity.from_dict(written.get(k)) for k in ("supervisor", "worker"))
     where = worker or supervisor
     said = [e for e in events if isinstance(e, WorkerStarted) and e.attempt == attempt]
     trainer = None
     if where is not None and said and said[-1].start is not None:
         trainer = replace(where, pid=said[-1].pid, start=said[-1].start)
-    return People(supervisor, worker, trainer)
+    return Processes(supervisor, worker, trainer)
 
 
 def supervisor_is_alive(run: RunDir) -> bool:
