@@ -1,4 +1,4 @@
-"""Whether our four packages are ours, and where the ready recipes lie.
+"""Whether our four packages are ours, where our files live, and where the ready recipes lie.
 
 The import packages have common names (`runner`, `profiles`...), so another distribution can shadow
 one of them. Every process checks this before it does anything.
@@ -7,6 +7,7 @@ one of them. Every process checks this before it does anything.
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,15 @@ FLOORS: Final[Mapping[str, str]] = {
 }
 """Versions below which opening somebody else's model or data could run code or lose a file."""
 _VERSION: Final = re.compile(r"v?(\d+(?:\.\d+)*)(\.?(?:a|b|rc|dev)\d*)?", re.IGNORECASE)
+
+
+def home() -> Path:
+    """Where everything of ours lives: $TUNEDECK_HOME, else ~/.local/share/tunedeck."""
+    configured = os.environ.get("TUNEDECK_HOME")
+    if configured:
+        # A supervisor works in its run directory: there a relative path would be another place
+        return Path(configured).expanduser().absolute()
+    return Path.home() / ".local/share/tunedeck"
 
 
 def version() -> str:

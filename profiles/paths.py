@@ -27,8 +27,9 @@ from pathlib import Path
 from typing import Final
 
 from profiles.errors import ExitCode, UserError
+from profiles.installation import home
 from profiles.runs import durable
-from profiles.runs.rundir import home, read_json
+from profiles.runs.rundir import read_json
 
 DATA_SUFFIXES: Final = frozenset({".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet"})
 SYSTEM_PLACES: Final = tuple(

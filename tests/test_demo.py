@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 from small_model import small_model
 
+from profiles import installation
 from profiles.errors import ExitCode, UserError
-from profiles.runs import rundir
 from tui.commands import demo
 
 
@@ -126,7 +126,7 @@ def test_the_whole_way(whole, capsys, home):
     assert told[-2] == f"replay it:   advisor run {recipe}"
     assert told[-1].startswith("your own:    advisor recommend --model FOLDER")
     assert len(json.loads((home / "demo" / "orders.json").read_text())) == 1200
-    assert (rundir.home() / "demo").stat().st_mode & 0o077 == 0
+    assert (installation.home() / "demo").stat().st_mode & 0o077 == 0
 
 
 def test_the_demo_can_be_done_again(whole, maker):

@@ -101,7 +101,7 @@ def stop_now(call, monkeypatch):
     def stopped(*, supervised, ends_after, left=(), done=("worker",)):
         run, clock = canned_run(), Clock()
         monkeypatch.setattr(command, "time", clock)
-        monkeypatch.setattr(command.people, "supervisor_is_alive", lambda _run: supervised)
+        monkeypatch.setattr(command.processes, "supervisor_is_alive", lambda _run: supervised)
         real = command.status
 
         def status(one):
@@ -158,7 +158,7 @@ def test_stop_now_of_a_run_that_is_over_ends_what_it_left(
     """Where nothing is left nobody obeys."""
     run = canned_run(end="killed")
     processes = [SimpleNamespace(pid=pid) for pid in done]
-    monkeypatch.setattr(command.people, "supervisor_is_alive", lambda _run: False)
+    monkeypatch.setattr(command.processes, "supervisor_is_alive", lambda _run: False)
     monkeypatch.setattr(command.leftovers, "end", lambda _run: (processes, left))
     monkeypatch.setattr(command.leftovers, "stuck", lambda names: [f"{n} hangs" for n in names])
 
@@ -172,7 +172,7 @@ def test_stop_now_of_a_run_that_is_over_ends_what_it_left(
 def test_leftovers_are_the_supervisors_business_while_it_lives(call, monkeypatch):
     """It ends them itself."""
     run = canned_run(end="killed")
-    monkeypatch.setattr(command.people, "supervisor_is_alive", lambda _run: True)
+    monkeypatch.setattr(command.processes, "supervisor_is_alive", lambda _run: True)
     monkeypatch.setattr(command.leftovers, "end", lambda _run: pytest.fail("ended by two"))
 
     assert call("stop", run.id, "--now")[0] == 2

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from record_examples import example
 
+from profiles import installation
 from profiles.runs import durable, identity, locks, notices, processes, rundir, state
 from profiles.runs.journal import Journal
 from profiles.runs.records.supervisor import (
@@ -348,7 +349,7 @@ def test_a_relative_home_is_one_place_everywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TUNEDECK_HOME", "here")
 
-    assert rundir.home() == tmp_path / "here"
+    assert installation.home() == tmp_path / "here"
 
 
 @pytest.mark.parametrize("content", [b"{", b"{}", b'{"base_dir": 7}', b'{"base_dir": null}'])

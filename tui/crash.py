@@ -10,20 +10,22 @@ import traceback
 
 from profiles import installation, redact
 from profiles.errors import ExitCode, UserError
-from profiles.runs import durable, rundir
+from profiles.runs import durable
 from tui.terminal import clean
 
 
 def told(error: BaseException) -> UserError:
     """Save the traceback in the home; the words for the person, which never fail."""
     name = f"ui-crash-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
-    path = rundir.home() / name
+    path = installation.home() / name
     try:
         path.parent.mkdir(mode=durable.PRIVATE_DIR, parents=True, exist_ok=True)
         durable.write_atomic(path, _text(error).encode("utf-8", errors="replace"))
         where = str(path)
     except OSError as fault:
-        where = f"{rundir.home()} (the traceback could not be saved: {fault.strerror or fault})"
+        where = (
+            f"{installation.home()} (the traceback could not be saved: {fault.strerror or fault})"
+        )
     return UserError(
         clean(redact.redact(f"the screen broke: {type(error).__name__}: {error}", os.environ)),
         why="it is our mistake; your run is unaffected, it needs no screen",

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from profiles import installation
 from profiles.quantities import count_text, duration_text
 from profiles.runs import durable, rundir
 
@@ -24,7 +25,7 @@ class Look(NamedTuple):
 
 
 def _file() -> Path:
-    return rundir.home() / "seen.json"
+    return installation.home() / "seen.json"
 
 
 def last_look(run_id: str) -> Look | None:

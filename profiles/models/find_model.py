@@ -10,9 +10,9 @@ from pathlib import Path
 
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Model
+from profiles.installation import home
 from profiles.models import catalog
 from profiles.models.model import CONFIG_NAME, HUB_ID, from_folder, near_folders
-from profiles.runs.rundir import home
 
 
 def resolve(text: str) -> Model:

@@ -214,18 +214,9 @@ def _sign(claim: int) -> None:
             durable.disk.fsync(claim)
 
 
-def home() -> Path:
-    """Where everything of ours lives: $TUNEDECK_HOME, else ~/.local/share/tunedeck."""
-    configured = os.environ.get("TUNEDECK_HOME")
-    if configured:
-        # A supervisor works in its run directory: there a relative path would be another place
-        return Path(configured).expanduser().absolute()
-    return Path.home() / ".local/share/tunedeck"
-
-
 def run_root() -> Path:
     """The directory of all runs."""
-    return home() / "runs"
+    return installation.home() / "runs"
 
 
 def create(name: str) -> RunDir:

@@ -20,7 +20,7 @@ from profiles.errors import ExitCode, UserError
 from profiles.facts import Dataset, Machine, Model
 from profiles.machines import machine, torch_build
 from profiles.models import model, safetensors_header
-from profiles.runs import rundir, session_host
+from profiles.runs import session_host
 from profiles.runs.rundir import RunDir, read_json
 from runner.checks import chat_templates, gpu_checks, imports, pairing, replay
 
@@ -47,7 +47,7 @@ def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
     """
     _platform()
     _packages(recipe)
-    here = machine.probe(rundir.home())
+    here = machine.probe(installation.home())
     gpu_checks.check(here, recipe.hardware.gpus, recipe.train.precision, torch_build.installed())
     pairing.check_engine(recipe, here)
     _usable(recipe, here)
@@ -61,7 +61,7 @@ def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
     if not (share or base.unmodelled):
         gpu_checks.check_room(here, predicted)
     warnings = [w for data in checked for w in data.warnings]
-    warnings += [*_ignored(base), *session_host.warnings(rundir.home())]
+    warnings += [*_ignored(base), *session_host.warnings(installation.home())]
     if not here.gpus:
         warnings.append("there is no GPU: this trains on the CPU, which takes long")
     if base.unmodelled:
@@ -115,7 +115,7 @@ def check_resume(run: RunDir, *, share: bool = False, allow_changed: bool = Fals
     """
     recipe = recipes.parse(run.recipe.read_text(), where=str(run.recipe))
     base_dir = run.base_dir()
-    here = machine.probe(rundir.home())
+    here = machine.probe(installation.home())
     gpu_checks.check(here, recipe.hardware.gpus, recipe.train.precision, torch_build.installed())
     pairing.check_engine(recipe, here)
     changed = _changed_data(run, recipe, base_dir)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from advisor.choice import compare as comparison
+from profiles import installation
 from profiles.errors import ExitCode
 from profiles.machines import machine, planned
 from profiles.models import find_model
-from profiles.runs import rundir
 from tui import plain
 from tui.commands.recommend import check_prices, read_data, usage
 from tui.commands.request import Request
@@ -16,7 +16,7 @@ from tui.pages import comparison as page
 def compare(request: Request, machines: tuple[str, ...], *, compare: bool) -> int:
     """Print a row for each machine; exit code 71 if nothing fits on any."""
     _check(request, machines, compare=compare)
-    here = machine.probe(rundir.home())
+    here = machine.probe(installation.home())
     targets = [planned.plan_machine(text, host=here) for text in machines]
     base, answers = find_model.resolve(request.model), request.asked.answers()
     data = read_data(base, request.data, request.asked) if request.data is not None else None

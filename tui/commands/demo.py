@@ -16,7 +16,7 @@ from profiles.errors import ExitCode, UserError
 from profiles.machines import machine
 from profiles.models import model as models
 from profiles.quantities import duration_text
-from profiles.runs import durable, rundir
+from profiles.runs import durable
 from runner.checks import preflight
 from runner.demo_text import instruction_rows
 from runner.supervision import launch, worker_command
@@ -37,7 +37,7 @@ def demo() -> int:
     """Probe, make a base model, recommend, train, report; returns the run's exit code."""
     started = time.monotonic()
     width, symbols = plain.page_width(), look_at_terminal().symbols
-    folder = rundir.home() / "demo"
+    folder = installation.home() / "demo"
     folder.mkdir(mode=durable.PRIVATE_DIR, parents=True, exist_ok=True)
 
     _say(1, "the machine")

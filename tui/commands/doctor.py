@@ -29,7 +29,7 @@ _PACKAGES = {
 
 def doctor() -> int:
     """Print one line a check; exit code 1 if one failed."""
-    found = machine.probe(rundir.home())
+    found = machine.probe(installation.home())
     rows = [_python(), _ours(), _home(), *map(_package, _PACKAGES), *_imports(), *_torch(found)]
     gpus = f"{len(found.gpus)} GPUs" if found.gpus else "no GPU: training runs on the CPU"
     rows.append(("ok", "devices", gpus))
@@ -49,7 +49,7 @@ def _ours() -> tuple[str, str, str]:
 
 
 def _home() -> tuple[str, str, str]:
-    home = rundir.home()
+    home = installation.home()
     place = next(p for p in (home, *home.parents) if p.exists())
     writable = os.access(place, os.W_OK)
     return ("ok" if writable else "BAD"), "runs", f"{rundir.run_root()}"

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from profiles import installation
 from profiles.machines import machine
-from profiles.runs import rundir
 from tui import plain
 from tui.pages import machine as page
 
 
 def probe(*, as_json: bool) -> int:
     """Print the machine."""
-    found = machine.probe(rundir.home())
+    found = machine.probe(installation.home())
     if as_json:
         plain.show_json(found)
     else:

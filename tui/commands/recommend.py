@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from advisor.choice import checks
 from advisor.choice import recommend as advice
 from advisor.choice.recommend import Recommendation
+from profiles import installation
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Dataset, Machine, Model
 from profiles.machines import machine
 from profiles.models import find_model
-from profiles.runs import rundir
 from tui import plain
 from tui.commands.request import Asked, Request
 from tui.pages import recommendation as page
@@ -113,7 +113,7 @@ def usage(what: str, *, why: str, do: str, where: str) -> UserError:
 
 def target_machine(gpu: str | None) -> Machine:
     """The planned machine, or the one we are on."""
-    here = machine.probe(rundir.home())
+    here = machine.probe(installation.home())
     if gpu is None:
         return here
     from profiles.machines import planned  # noqa: PLC0415  # reads the table only if it is asked for

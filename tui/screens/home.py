@@ -59,7 +59,7 @@ class Home(BaseScreen):
         self.query_one("#title", Rows).show(f"tunedeck {installation.version()}")
         self.query_one("#runs-title", Rows).show("runs, newest first")
         self.query_one("#machine", Page).show(lambda _width: ["looking at the machine"])
-        self.work("machine", lambda: machine.probe(rundir.home()), self._show_machine)
+        self.work("machine", lambda: machine.probe(installation.home()), self._show_machine)
         self.query_one(OptionList).focus()
 
     def tick(self) -> None:

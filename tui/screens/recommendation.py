@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from advisor.choice import recommend as advice
+from profiles import installation
 from profiles.machines import machine
 from profiles.quantities import bytes_text, duration_text
-from profiles.runs import rundir
 from tui import keys
 from tui.commands.request import Asked
 from tui.pages import recommendation as page
@@ -65,7 +65,7 @@ class RecommendationScreen(BaseScreen):
         page_widget = self.query_one(Page)
         page_widget.focus()
         page_widget.show(lambda _width: ["looking at the machine"])
-        self.work("machine", lambda: machine.probe(rundir.home()), self._take_machine)
+        self.work("machine", lambda: machine.probe(installation.home()), self._take_machine)
 
     def _take_machine(self, found: Machine) -> None:
         self._machine = found
