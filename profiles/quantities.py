@@ -55,9 +55,9 @@ def percent_text(share: float | None) -> str:
     if share is None or not math.isfinite(share):
         return UNKNOWN
     percent = share * 100
-    if 0 < percent < 0.5:
+    if percent > 0 and not round(percent):
         return "<1 %"
-    if 99.5 <= percent < 100:
+    if percent < 100 and round(percent) == 100:
         return ">99 %"
     return f"{percent:.0f} %"
 
@@ -74,6 +74,7 @@ def value_text(value: float | None) -> str:
 def short_text(value: float) -> str:
     """Write a value for a narrow axis label: 2.31, 11.8k, 3.2M, 1e-05."""
     for limit, divisor, letter in ((1e3, 1.0, ""), (1e6, 1e3, "k"), (1e9, 1e6, "M")):
-        if round(abs(value) / divisor, 1) < limit / divisor:
-            return f"{value / divisor:.3g}{letter}"
+        figures = f"{value / divisor:.3g}"
+        if abs(float(figures)) < limit / divisor:
+            return f"{figures}{letter}"
     return f"{value:.1e}"

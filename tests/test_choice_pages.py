@@ -350,15 +350,15 @@ def test_where_free_memory_ends_is_marked_below_the_bar():
 
 
 def test_the_mark_of_free_memory_keeps_inside_the_width():
-    """Its words stand on the left where there is no room on the right."""
-    rows = [
-        memory.lines(fit(budget_bytes=place * 16 * GIB // 60), 60, Symbols.ASCII, on_gpu=True)[4]
+    """Its words stand on the left where there is no room on the right, else below."""
+    right, below, left = [
+        memory.lines(fit(budget_bytes=place * 16 * GIB // 60), 60, Symbols.ASCII, on_gpu=True)[4:6]
         for place in (28, 29, 59)
     ]
 
-    assert rows[0] == f"{' ' * 28}^ free memory ends here: 7.5 GiB"
-    assert rows[1] == "free memory ends here: 7.7 GiB ^"
-    assert rows[2] == "free memory ends here: 15.7 GiB ^".rjust(60)
+    assert right[0] == f"{' ' * 28}^ free memory ends here: 7.5 GiB"
+    assert below == [f"{' ' * 29}^", "free memory ends here: 7.7 GiB"]
+    assert left[0] == "free memory ends here: 15.7 GiB ^".rjust(60)
 
 
 def test_memory_that_fits_to_the_last_byte_fits():

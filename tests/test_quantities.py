@@ -89,6 +89,7 @@ def test_duration_text(seconds: float | None, expected: str) -> None:
         (None, "unknown"),
         (0, "0 %"),
         (0.004, "<1 %"),
+        (0.005, "<1 %"),
         (0.006, "1 %"),
         (-0.3, "-30 %"),
         (0.31, "31 %"),
@@ -130,6 +131,8 @@ def test_value_text(value: float | None, expected: str) -> None:
     [
         (2.3149, "2.31"),
         (999.96, "1k"),
+        (999.6, "1k"),
+        (-999_600, "-1M"),
         (998.9, "999"),
         (1000, "1k"),
         (11840, "11.8k"),

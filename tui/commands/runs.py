@@ -115,7 +115,7 @@ def resume(
 def _harmless(line: str) -> str:
     """Cleaned, with the indentation that a traceback needs."""
     indent = len(line) - len(line.lstrip(" "))
-    return " " * min(indent, 40) + clean(line, 400)
+    return " " * min(indent, 40) + clean(line.lstrip(" "), 400)
 
 
 def logs(text: str | None, num_lines: int) -> int:

@@ -76,7 +76,9 @@ def _limit(estimate: MemoryEstimate, budget: int, width: int) -> list[str]:
     words = f"free memory ends here: {bytes_text(budget)}"
     if place + 2 + len(words) <= width:
         return [f"{' ' * place}^ {words}"]
-    return [f"{words} ^".rjust(place + 1)]
+    if len(words) < place:
+        return [f"{words} ^".rjust(place + 1)]
+    return [f"{' ' * place}^", *wrap(words, width)]
 
 
 def component(name: str, *, on_gpu: bool = True) -> str:
