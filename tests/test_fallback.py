@@ -8,12 +8,13 @@ import pytest
 from known import HOST, model
 from plans import made
 
-from advisor.choice import recommend, tree
+from advisor.choice import recommend, tree, words
 from advisor.choice.answers import Answer, Answers
 from advisor.choice.devices import Batch
 from advisor.choice.fallback import fall_back, nearest_that_runs, why_not_above
 from advisor.choice.ladder import plans, steps, unsupported
 from advisor.choice.options import Options
+from advisor.choice.upcycle import family_of, upcycled
 from advisor.registry.lookup import preset_of
 from advisor.registry.low_rank import ALL_TARGETS
 from profiles.facts import GIB, Origin
@@ -191,3 +192,76 @@ def test_freezing_leaves_as_few_layers_alone_as_fit():
         16,
         24,
     ]
+
+
+def test_a_rung_whose_best_plan_does_not_run_yet_is_fitted_again_with_what_runs():
+    """Two GPUs would share 8-bit states and gradients by ZeRO-2; each can hold them all."""
+    box = planned.plan_machine("2x H200", host=HOST)
+    plan = made("lora", seq_len=2048, rank=8, alpha=16)
+    found = Options(model(), box, plan, Batch(rows=16))
+
+    assert not found.fit("full_8bit").runs
+
+    again = found.fit_that_runs("full_8bit")
+    assert again is not None
+    assert (again.runs, again.fits) == (True, True)
+    assert again.plan.engine is not found.fit("full_8bit").plan.engine
+
+
+def test_a_rung_that_runs_is_fitted_once():
+    """Though another plan of it would run too."""
+    found = options(model(), 40 * GIB)
+
+    assert found.fit_that_runs("lora") is found.fit("lora")
+
+
+@pytest.mark.parametrize("rank", [64, 8, 4])
+def test_a_rank_that_does_not_fit_is_halved_down_to_the_least(rank):
+    """The least rank of our own is 8; a smaller one that was asked for is tried alone."""
+    base, least = model(), options(model(), 0, rank=min(rank, 8))
+    room = least.fit("lora").memory.high_bytes
+
+    found = options(base, room, rank=2)
+    found.set_rank("lora", rank, 0.0)
+    plan = found.fit("lora").plan
+
+    assert (plan.settings.rank, plan.settings.alpha) == (min(rank, 8), 2 * min(rank, 8))
+    assert found.fit("lora").fits
+
+
+def test_a_rank_that_fits_in_no_size_leaves_the_rung_as_it_was():
+    """The search ends at the least."""
+    found = options(model(), options(model(), 0, rank=2).fit("lora").memory.high_bytes, rank=2)
+
+    found.set_rank("lora", 64, 0.05)
+
+    assert found.fit("lora").plan.settings.rank == 2
+
+
+def test_an_apple_gpu_takes_adapters_and_no_quantized_base():
+    """Bitsandbytes has no kernels for it."""
+    apple = replace(card(60 * GIB), backend="mps")
+
+    assert "Apple" in unsupported(preset_of("qlora"), model(), apple)
+    assert unsupported(preset_of("lora"), model(), apple) == ""
+
+
+def test_a_need_that_just_fits_the_gpu_is_told_of_the_ram():
+    """What fits to the last byte is not what is lacking."""
+    found = options(model(), 60 * GIB).fit("lora")
+    full = found.memory.high_bytes
+    short = replace(found, budget_bytes=full, host_bytes=2 * GIB, host_budget_bytes=GIB)
+
+    assert not short.fits
+    assert words.need(short) == "needs 2.0 GiB of RAM of 1.0 GiB free"
+    assert words.need(replace(short, budget_bytes=full - 1)).startswith("needs up to")
+
+
+@pytest.mark.parametrize("dense", ["llama", "mistral", "qwen2", "qwen3"])
+def test_the_mixture_of_a_dense_family_is_a_class_of_transformers(dense):
+    """By the type that its config says."""
+    made = upcycled(model(model_type=dense))
+
+    architecture = getattr(pytest.importorskip("transformers"), made.architecture)
+    assert architecture.config_class.model_type == made.model_type
+    assert made.model_type == family_of(model(model_type=dense))

@@ -87,6 +87,8 @@ def test_plain_formats(tmp_path: Path) -> None:
     pair = write_rows(tmp_path, [GOOD], "pair.jsonl")
     text = write_rows(tmp_path, [{"text": "t"}], "text.jsonl")
     assert [Example(prompt="why?", completion="because")] == examples(pair)
+    assert Example(prompt="why?").columns == {"prompt": "why?", "completion": ""}
+    assert Example(completion="so").columns == {"prompt": "", "completion": "so"}
     assert [Example(text="t")] == examples(text)
 
 

@@ -274,6 +274,7 @@ REFUSED = [
     ({"hidden_size": 0}, {}, "hidden size 0"),
     ({"num_params": -1}, {}, "parameters -1"),
     ({"dtype": "float8_e4m3fn"}, {}, "float8"),
+    ({"dtype": "fp8"}, {}, "fp8"),
     ({"unmodelled": "36 of 48 layers use linear attention"}, {}, "--rehearse"),
 ]
 

@@ -9,6 +9,7 @@ import pytest
 from llama import LLAMA_3_8B, model
 from plans import changed, made
 
+from advisor.cost import links
 from advisor.cost.rates import BANDWIDTH_SHARE
 from advisor.cost.speed import SpeedEstimate, cost, estimate, flops_per_token
 from advisor.cost.traffic import work
@@ -292,3 +293,27 @@ def test_cpu_is_a_rough_guide_with_a_wide_interval() -> None:
 def test_cost_is_hours_times_price() -> None:
     """Money for the whole machine."""
     assert cost(2.5, 4.0) == 10.0
+
+
+def test_links_between_gpus_are_as_fast_as_is_known_of_them() -> None:
+    """Counted ones first, then the table's, then what is usual for the generation."""
+    unknown = replace(A100, compute_capability=None)
+    known = replace(A100, nvlink_bytes_per_second=250e9)
+
+    assert links.nvlink_rate(A100) == links.LINK_SHARE * 300e9
+    assert links.nvlink_rate(unknown) == links.LINK_SHARE * links.SMALL_NVLINK
+    assert links.nvlink_rate(known) == links.LINK_SHARE * 250e9
+    counted = replace(known, num_nvlinks=4)
+    assert links.nvlink_rate(counted) == links.LINK_SHARE * 4 * links.NVLINK_BYTES_PER_SECOND
+
+
+@pytest.mark.parametrize(
+    ("nodes", "num_gpus", "leaves"), [(2, 4, True), (2, 2, False), (1, 2, False), (1, 4, False)]
+)
+def test_a_plan_leaves_the_node_where_it_has_more_gpus_than_that(
+    nodes: int, num_gpus: int, *, leaves: bool
+) -> None:
+    """The machine's GPUs are those of one node."""
+    plan = made("full", seq_len=512, strategy="ddp", num_gpus=num_gpus)
+
+    assert links.leaves_node(plan, machine(A100, A100, nodes=nodes)) is leaves

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from advisor.cost.flops import last_recomputed
 from advisor.graph.play import play, saved_by
 from advisor.tape import Size, Tape, once, per_pair, per_token
 
@@ -114,3 +115,13 @@ def test_only_stages_that_can_win_are_kept():
     tape.op("small", (out,), per_token(2), 2)
     names = {stage.name for stage in play(tape).forward}
     assert names == {"out", "small"}
+
+
+def test_a_layer_that_keeps_nothing_is_not_run_again():
+    """Nor one that no gradient passes."""
+    kept = Tape(X, 2, needs_grad=True)
+    kept.op("shift", (kept.entry,), X, 2)
+    frozen = Tape(X, 2, needs_grad=False)
+    frozen.op("linear", (frozen.entry,), X, 2, flops=1)
+
+    assert last_recomputed(kept.ops) == last_recomputed(frozen.ops) == -1

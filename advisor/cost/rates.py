@@ -94,7 +94,7 @@ def rates_of(gpu: Gpu, plan: Plan) -> Rates | None:
     best = sheet * (gpu.achievable_share or _usual_share(gpu, throttled=throttled))
     # Shares that were measured are those of 16-bit matmuls.
     best_wide = wide * DEFAULT_SHARES.get(gpu.vendor, 0.6)
-    generation = (gpu.compute_capability or "8").partition(".")[0]
+    generation = (gpu.compute_capability or "").partition(".")[0]
     flash = FLASH_SHARES.get(generation, FLASH_SHARES["8"]) * sheet
     flash = THROTTLED_FLASH_SHARE * best if throttled else flash
     efficient = EFFICIENT_SHARE * best
