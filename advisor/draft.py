@@ -11,9 +11,11 @@ from advisor.choice.hyperparameters import MAX_GRAD_NORM, SCHEDULER, WEIGHT_DECA
 from advisor.choice.recommend import Recommendation
 from advisor.plan import Plan
 from advisor.recipe import SCHEMA, Recipe, validate
+from advisor.registry.lookup import TASKS, is_ready
 from profiles.errors import ExitCode, UserError
 
 _MAX_NAME = 60
+_LOOK = "look at what would make a method fit: `advisor recommend` shows it"
 
 
 def recipe_of(found: Recommendation, *, model: str, data: str, version: str) -> Recipe:
@@ -21,12 +23,16 @@ def recipe_of(found: Recommendation, *, model: str, data: str, version: str) -> 
 
     UserError (REFUSED) if nothing that our runner can run fits the machine.
     """
-    choice = found.runnable
+    choice, task = found.runnable, found.fit.plan.task
     if choice is None:
+        why, do = found.detour or "this version cannot run what fits this machine", _LOOK
+        if not is_ready(task):
+            can_be = ", ".join(TASKS.ready)
+            why, do = f"this version does not train {task.title} yet", f"it trains {can_be}"
         raise UserError(
             "there is no recipe to write",
-            why=found.detour or "this version cannot run what fits this machine",
-            do="look at what would make a method fit: `advisor recommend` shows it",
+            why=why,
+            do=do,
             where=found.model.id,
             code=ExitCode.REFUSED,
         )

@@ -154,8 +154,8 @@ def _refused(recipe: Recipe) -> Iterator[tuple[str, str]]:
         if value in about.not_yet:
             yield f"method.{name}", f"this version does not run {value} yet"
     chosen = formats.by_name(recipe.data.format) if recipe.data.format else None
-    if chosen and not chosen.serves((recipe.task,)):
-        can_be = ", ".join(formats.names((recipe.task,)))
+    if chosen and not chosen.serves(plan.task.learns_from):
+        can_be = ", ".join(formats.names(plan.task.learns_from))
         yield "data.format", f"{chosen.name} is not for {recipe.task}; that learns from {can_be}"
     if reason := conflict(plan.method, plan.settings, plan.optimizer, plan.engine):
         yield "hardware.strategy", reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from transformers.training_args import OptimizerNames
 
 from advisor.plan import Plan
 from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, TASKS, is_ready
+from advisor.registry.results import EXPORTS, METRICS
 from runner import engines, methods, tasks
 from runner.training.trainer import RunProtocol
 
@@ -63,3 +65,10 @@ def test_no_module_builds_what_the_registry_does_not_know(room, registry):
     modules = {file.stem for file in folder.glob("*.py")} - {"__init__"} - SHARED[room]
 
     assert modules == {spec.builder for spec in registry if spec.builder}
+
+
+@pytest.mark.parametrize(("room", "registry"), [("evaluate", METRICS), ("export", EXPORTS)])
+def test_a_metric_or_an_export_that_runs_has_its_module(room, registry):
+    """Else the list would call it ready."""
+    for spec in filter(is_ready, registry):
+        assert find_spec(f"runner.{room}.{spec.builder}") is not None

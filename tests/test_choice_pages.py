@@ -234,6 +234,10 @@ def test_what_cannot_be_run_names_the_recipe_in_its_place():
         "this version cannot run it, and nothing that it can run fits; no recipe is written"
     )
     assert [row for row in shown(none) if row.startswith("saved recipe")] == []
+    label = recommendation(runs=False, runnable=None, fit=fit(plan=plan(task="classify")))
+    assert fact(label, "NOT YET") == (
+        "this version does not train classification yet; no recipe is written"
+    )
 
 
 def test_a_rank_is_told_of_methods_that_have_one():

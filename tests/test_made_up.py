@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import pytest
 from known import HOST, dataset, model
@@ -15,7 +15,7 @@ from advisor.choice.answers import Answer, Answers
 from advisor.choice.recommend import recommend
 from advisor.cost import memory
 from advisor.plan import Plan
-from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, TASKS
+from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, TASKS, kinds_of_rows
 from advisor.registry.results import EXPORTS, METRICS, ExportSpec, MetricSpec
 from advisor.registry.spec import (
     EngineSpec,
@@ -272,3 +272,26 @@ def test_a_rule_s_finding_is_in_the_report(monkeypatch):
     assert "B99" in [one.id for one in found.findings]
     assert findings.patched(made, list(found.findings))["train"]["epochs"] == 2.0
     assert "100 steps were made up" in "\n".join(report_lines(found, 80, Symbols.ASCII))
+
+
+def test_a_task_that_is_asked_for_is_the_recipe_s_and_one_that_is_not_yet_has_none():
+    """Never another one in silence."""
+    box = planned.plan_machine("RTX 4090", host=HOST)
+    with having("tasks"):
+        found = recommend(model(), box, None, Answers(task=Answer(NAME, Origin.USER)))
+        assert found.runnable.fit.plan.task is TASK
+        assert draft.recipe_of(found, model="m", data="d.jsonl", version="1").task == NAME
+
+    label = recommend(model(), box, None, Answers(task=Answer("classify", Origin.USER)))
+    assert label.runnable is None
+    with pytest.raises(UserError, match="no recipe") as caught:
+        draft.recipe_of(label, model="m", data="d.jsonl", version="1")
+    assert "does not train classification yet" in caught.value.why
+
+
+def test_a_task_finds_its_rows_by_their_kind():
+    """No format names a task."""
+    with TASKS.having(replace(TASK, learns_from=("preference", "text"))):
+        assert kinds_of_rows(NAME) == ("preference", "text")
+        assert kinds_of_rows() == ("replies", "text", "preference")
+        assert formats.names(kinds_of_rows(NAME)) == ("preference", "text")

@@ -56,7 +56,7 @@ def test_preference_pairs_are_counted_and_not_trained_on(tmp_path, name):
 def test_a_pair_is_read_for_the_task_that_it_is_for(tmp_path):
     """The better reply where replies stand, the worse one beside it, and what both answer."""
     read = {
-        name: examples(write_rows(tmp_path, [row]), tasks=("dpo",))[0]
+        name: examples(write_rows(tmp_path, [row]), kinds=("preference",))[0]
         for name, row in PAIRS.items()
     }
 
@@ -77,7 +77,7 @@ def test_a_pair_may_have_a_system_turn_and_an_empty_prompt(tmp_path):
     assert (found.num_rows, found.num_empty) == (1, 1)
     assert "columns that are not used" not in " ".join(found.warnings)
     turns = (Message(role="system", content="s"), _assistant("yes"))
-    assert examples(path, tasks=("dpo",)) == [Example(messages=turns, rejected="no")]
+    assert examples(path, kinds=("preference",)) == [Example(messages=turns, rejected="no")]
 
 
 def test_turns_of_a_pair_may_be_json_in_a_table(tmp_path):
@@ -85,7 +85,7 @@ def test_turns_of_a_pair_may_be_json_in_a_table(tmp_path):
     cell = json.dumps([YES]).replace('"', '""')
     path = write(tmp_path, f'prompt,chosen,rejected\n[q],"{cell}","{cell}"\n', "a.csv")
 
-    assert examples(path, tasks=("dpo",)) == [
+    assert examples(path, kinds=("preference",)) == [
         Example(messages=(_user("[q]"), _assistant("yes")), rejected="yes")
     ]
 
@@ -120,7 +120,7 @@ def test_labelled_texts_are_counted_by_label(tmp_path):
     assert (found.format, found.labels) == ("classification", (("good", 2), ("bad", 1)))
     assert found.problem == "needs training of a classifier, which this version does not run"
     number = write_rows(tmp_path, [{"text": "t", "label": 3}])
-    assert examples(number, tasks=("classify",)) == [Example(text="t", label="3")]
+    assert examples(number, kinds=("label",)) == [Example(text="t", label="3")]
     assert 'set the format to "text"' in refused(path).do
     assert dataset.check(path, format="text").num_rows == 3
 

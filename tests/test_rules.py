@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from known import model
@@ -298,3 +301,15 @@ def test_a_change_is_put_into_the_recipe_and_the_prediction_is_dropped():
 
     assert content["data"]["packing"] is True
     assert "plan" not in content
+
+
+def test_no_two_rules_have_one_id():
+    """`--apply` would take one of them."""
+    folder = Path(padding.__file__).parent
+    by_id = defaultdict(set)
+    for path in folder.rglob("*.py"):
+        for one in re.findall(r'id="([A-Z]\d+)"', path.read_text()):
+            by_id[one].add(path.name)
+
+    assert len(by_id) >= 5
+    assert {one: files for one, files in by_id.items() if len(files) > 1} == {}

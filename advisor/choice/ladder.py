@@ -64,8 +64,9 @@ def plans(preset: PresetSpec, model: Model, base: Plan, *, num_tasks: int = 1) -
 
 
 def _shared(settings: type[Settings], base: Plan) -> set[str]:
-    """Keys that a family has in common with the base plan's."""
-    return set(keys_of(settings)) & set(keys_of(type(base.settings)))
+    """Keys that a method has from the base plan's family; others have meanings of their own."""
+    family = type(base.settings)
+    return set(keys_of(family)) if issubclass(settings, family) else set()
 
 
 def num_lora_experts(num_tasks: int) -> int:
@@ -97,7 +98,7 @@ def _brings(plan: Plan, divides: frozenset[str]) -> bool:
 
 def runs(plan: Plan) -> bool:
     """Our runner can run this plan, on the model as it is."""
-    ready = is_ready(plan.method) and is_ready(plan.optimizer) and is_ready(plan.engine)
+    ready = all(map(is_ready, (plan.method, plan.task, plan.optimizer, plan.engine)))
     keys = keys_of(type(plan.settings)).items()
     return ready and not any(getattr(plan.settings, name) in key.not_yet for name, (_, key) in keys)
 

@@ -105,6 +105,7 @@ def _options(model: Model, machine: Machine, dataset: Dataset | None, answers: A
     """All rungs from one base plan, 16-bit LoRA, with the ranks that their leaves would have."""
     base = Plan.of(
         "lora",
+        task=answers.task.value,
         seq_len=defaults.seq_len(model, dataset, answers),
         rank=1,
         targets="attention" if model.experts else "all",

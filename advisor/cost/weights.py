@@ -138,7 +138,8 @@ def _blockwise_bytes(model: Model, plan: Plan) -> tuple[float, float]:
         narrow = TWO_8BIT_STATES * max(0, trained_params(model, plan) - embedding)
         total = share * (8 * embedding + narrow)
         return (0, total) if kind.paged else (total, 0)
-    resident = moving = 0.0
+    resident = share * TWO_8BIT_STATES * _untold_params(model, plan)
+    moving = 0.0
     for rows, columns, copies in _tensors(model, plan):
         count = rows * columns
         wide = count < MIN_8BIT_ELEMENTS
@@ -165,6 +166,12 @@ def _projected_bytes(model: Model, plan: Plan) -> float:
         covered += m.n_in * m.n_out * m.copies
     whole = max(0, trained_params(model, plan) - covered)
     return total + kind.states * trained_width(plan) * whole
+
+
+def _untold_params(model: Model, plan: Plan) -> int:
+    """Trained weights in other tensors than those of `_tensors`, whose shapes nobody tells."""
+    told = sum([rows * columns * copies for rows, columns, copies in _tensors(model, plan)])
+    return max(0, trained_params(model, plan) - told)
 
 
 def _tensors(model: Model, plan: Plan) -> Iterator[tuple[int, int, int]]:

@@ -130,6 +130,12 @@ def _plain(method: MethodSpec) -> PresetSpec:
     )
 
 
+def kinds_of_rows(task: str | None = None) -> tuple[str, ...]:
+    """What a task learns from, or all that can be trained on; as data formats name it."""
+    chosen = [TASKS[task]] if task else [one for one in TASKS if is_ready(one)]
+    return tuple(dict.fromkeys(kind for one in chosen for kind in one.learns_from))
+
+
 def preset_of(name: str) -> PresetSpec:
     """The rung of this name; UserError with the nearest if there is none."""
     return next((preset for preset in all_presets() if preset.name == name), None) or PRESETS[name]

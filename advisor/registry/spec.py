@@ -306,6 +306,8 @@ class TaskSpec(Named):
     builder: str = ""
     """Module of `runner.tasks`; empty: not yet."""
     needs: tuple[str, ...] = ()
+    learns_from: tuple[str, ...] = ("replies", "text")
+    """Kinds of rows, as data formats name theirs."""
     sequences_per_row: int = 1
     """That pass through the model: two for a preference pair."""
     reference_forward: bool = False

@@ -7,4 +7,10 @@ from typing import Final
 from advisor.registry.spec import TaskSpec
 
 SFT: Final = TaskSpec(name="sft", title="supervised fine-tuning", builder="sft")
-TASKS: Final = (SFT, TaskSpec(name="classify", title="classification", head="score"))
+CLASSIFY: Final = TaskSpec(
+    name="classify",
+    title="classification",
+    learns_from=("label",),
+    head="score",
+)
+TASKS: Final = (SFT, CLASSIFY)

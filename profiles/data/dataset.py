@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from profiles.data.datafile import Container, DataFile, open_data
 from profiles.data.dataset_errors import no_examples, nothing_to_learn, other_training
 from profiles.data.formats import by_name
-from profiles.data.formats.spec import SFT, Example, NumberedRow, Row, RowError
+from profiles.data.formats.spec import TEXTS, Example, NumberedRow, Row, RowError
 from profiles.data.quality import Quality
 from profiles.data.rows import read_rows, stream_rows
 from profiles.data.tally import OnBad, Tally
@@ -67,14 +67,14 @@ def read_examples(
     *,
     format: str | None = None,  # noqa: A002 - the word of the recipe
     on_bad: OnBad = "error",
-    tasks: Collection[str] = SFT,
+    kinds: Collection[str] = TEXTS,
 ) -> Iterator[tuple[str, Example]]:
     """Every usable example with its place; faulty rows are told when the file has been read.
 
-    UserError at once for a format that none of these training tasks learns from.
+    UserError at once for a format whose rows are of another kind.
     """
     with open_data(path) as file:
-        for line, row_number, example in _examples(file, _tally(format, on_bad, tasks)):
+        for line, row_number, example in _examples(file, _tally(format, on_bad, kinds)):
             place = f"{file.path}:{line}"
             yield (place if line == row_number else f"{place} (row {row_number})"), example
 
@@ -92,7 +92,7 @@ def check_to_train(
     max_length: int | None = None,
     on_bad: OnBad = "error",
     count_up_to_bytes: int | None = None,
-    tasks: Collection[str] = SFT,
+    kinds: Collection[str] = TEXTS,
 ) -> Inspected:
     """Validate and count a file to train on, in one pass; UserError where that is not possible.
 
@@ -102,7 +102,7 @@ def check_to_train(
     too_large = count_up_to_bytes is not None and _num_bytes(path) > count_up_to_bytes
     meter = TokenMeter(None if too_large else tokenizer_path, max_length)
     with open_data(path) as file:
-        inspected = _inspect(file, _tally(format, on_bad, tasks), meter, any_training=False)
+        inspected = _inspect(file, _tally(format, on_bad, kinds), meter, any_training=False)
     found = inspected.dataset
     warnings = list(found.warnings)
     if found.problem:
@@ -123,20 +123,20 @@ def inspect(
     max_length: int | None = None,
     on_bad: OnBad = "error",
     progress: Callable[[int, float], None] | None = None,
-    tasks: Collection[str] = SFT,
+    kinds: Collection[str] = TEXTS,
 ) -> Inspected:
-    """Look at a file whatever it is for: what keeps it from these training tasks is its `problem`.
+    """Look at a file whatever it is for: that its rows are of another kind is its `problem`.
 
     `progress` is told the rows done and the share of the file, every thousand rows.
     """
     meter = TokenMeter(tokenizer_path, max_length)
     with open_data(path) as file:
-        tally = _tally(format, on_bad, tasks)
+        tally = _tally(format, on_bad, kinds)
         return _inspect(file, tally, meter, any_training=True, progress=progress)
 
 
-def _tally(name: str | None, on_bad: OnBad, tasks: Collection[str]) -> Tally:
-    return Tally(format=by_name(name) if name else None, on_bad=on_bad, tasks=tasks)
+def _tally(name: str | None, on_bad: OnBad, kinds: Collection[str]) -> Tally:
+    return Tally(format=by_name(name) if name else None, on_bad=on_bad, kinds=kinds)
 
 
 def _num_bytes(path: str | os.PathLike[str]) -> int:
@@ -158,8 +158,8 @@ def _examples(
     if first:
         sound = [(line, row) for line, _, row in first]
         tally.settle_format(sound, file.path, is_table=file.container is Container.CSV)
-    if tally.format and not any_training and not tally.format.serves(tally.tasks):
-        raise other_training(file.path, tally.format, tally.tasks)
+    if tally.format and not any_training and not tally.format.serves(tally.kinds):
+        raise other_training(file.path, tally.format, tally.kinds)
     num_usable = 0
     for line, row_number, row in chain(first, rows):
         example = tally.read(row, line)
@@ -222,7 +222,7 @@ def _facts(file: DataFile, tally: Tally, meter: TokenMeter, quality: Quality) ->
     ]
     assert tally.format is not None  # no row, no example: that has been refused
     problem = meter.problem()
-    if not tally.format.serves(tally.tasks):
+    if not tally.format.serves(tally.kinds):
         problem = f"needs {tally.format.needs}, which this version does not run"
     return Dataset(
         path=file.path,

@@ -222,11 +222,11 @@ def no_examples(path: str, reason: str) -> UserError:
     )
 
 
-def other_training(path: str, found: Format, tasks: Collection[str]) -> UserError:
-    """Tell of sound data that none of these training tasks learns from."""
+def other_training(path: str, found: Format, kinds: Collection[str]) -> UserError:
+    """Tell of sound data whose rows are of another kind than these."""
     return _bad_data(
         f"{found.name} data needs {found.needs}, which this version does not run",
-        why=f"it trains on replies or texts: {', '.join(names(tasks))}",
+        why=f"here it can be {', '.join(names(kinds))}",
         do=found.instead,
         where=path,
     )

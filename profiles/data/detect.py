@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from profiles.data import formats
-from profiles.data.formats.spec import SFT
+from profiles.data.formats.spec import TEXTS
 from profiles.data.words import printable
 from profiles.errors import ExitCode, UserError
 
@@ -32,13 +32,13 @@ def format_of(keys: Collection[str]) -> Format | None:
 def detect_format(
     row_keys: Iterable[Collection[str]],
     *,
-    tasks: Collection[str] = SFT,
+    kinds: Collection[str] = TEXTS,
     where: str = "",
     first_row: str = "",
 ) -> Format:
     """Find the format that most of the first rows are in.
 
-    UserError if none fits; it shows `first_row` and names the nearest format for `tasks`.
+    UserError if none fits; it shows `first_row` and names the nearest format for `kinds`.
     """
     rows = list(row_keys)
     found = Counter(key for keys in rows for key in islice(keys, MAX_KEYS_SHOWN))
@@ -49,17 +49,17 @@ def detect_format(
     raise UserError(
         f"no known data format has these keys: {shown or 'none'}",
         why=f"{first_row}the formats that are read are {formats.describe()}",
-        do=_advise_nearest(found, tasks),
+        do=_advise_nearest(found, kinds),
         where=where,
         code=ExitCode.BAD_DATA,
     )
 
 
-def _advise_nearest(found: Collection[str], tasks: Collection[str]) -> str:
+def _advise_nearest(found: Collection[str], kinds: Collection[str]) -> str:
     """Name the format with the most recognisable keys, and the renames that lead there."""
     best, best_share, best_steps = "", 0.0, ""
     for one in formats.FORMATS:
-        if not one.serves(tasks):
+        if not one.serves(kinds):
             continue
         sources = {field.name: _source_key(field, found) for field in one.required}
         known = {key: source for key, source in sources.items() if source}

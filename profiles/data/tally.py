@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from profiles.data.dataset_errors import faulty_rows
 from profiles.data.detect import detect_format, format_of
-from profiles.data.formats.spec import SFT, Example, Format, Row, RowError
+from profiles.data.formats.spec import TEXTS, Example, Format, Row, RowError
 from profiles.data.words import printable, type_name
 from profiles.facts import Column
 
@@ -35,8 +35,8 @@ class Tally:
     format: Format | None
     """None until it is found from the first rows."""
     on_bad: OnBad
-    tasks: Collection[str] = SFT
-    """The training tasks that the file may be for."""
+    kinds: Collection[str] = TEXTS
+    """Of rows that are taken, as formats name theirs."""
     detected: Format | None = None
     """What the keys of the first rows look like, where a format was asked for."""
     num_rows: int = 0
@@ -60,7 +60,7 @@ class Tally:
             shown = f"line {first[0][0]} is {_shown(rows[0])}; "
             if is_table:
                 shown = f"the first line must name the columns; {shown}"
-            self.format = detect_format(rows, tasks=self.tasks, where=path, first_row=shown)
+            self.format = detect_format(rows, kinds=self.kinds, where=path, first_row=shown)
         else:
             self.detected = next(filter(None, map(format_of, rows)), None)
         used = {*(one.name for one in self.format.fields), "tools", "task"}

@@ -13,7 +13,7 @@ from advisor.choice import fit
 from advisor.choice.devices import emptiest, framework_on
 from advisor.choice.fit import Fit
 from advisor.recipe import Recipe
-from advisor.registry.lookup import ENGINES, OPTIMIZERS, TASKS
+from advisor.registry.lookup import ENGINES, OPTIMIZERS, TASKS, kinds_of_rows
 from profiles import installation
 from profiles.data import dataset
 from profiles.errors import ExitCode, UserError
@@ -88,7 +88,7 @@ def _data(recipe: Recipe, base_dir: Path, base: Model) -> list[Dataset]:
         "tokenizer_path": base.path,
         "max_length": recipe.data.max_length,
         "on_bad": recipe.data.on_bad,
-        "tasks": (recipe.task,),
+        "kinds": kinds_of_rows(recipe.task),
         "count_up_to_bytes": dataset.COUNTED_WHILE_WAITING_BYTES,
     }
     train = dataset.check_to_train(str(base_dir / recipe.data.train), **options)
@@ -172,10 +172,11 @@ def _platform() -> None:
 def _packages(recipe: Recipe) -> None:
     missing = [n for n in (*_NEEDED, *_needs(recipe)) if importlib.util.find_spec(n) is None]
     if missing:
+        own = [name for name in missing if name not in _NEEDED]
         raise UserError(
             f"training needs packages that are not installed: {', '.join(missing)}",
-            why="tunedeck installs without torch, so that it can plan on a laptop",
-            do="pip install 'tunedeck[train]' into this environment",
+            why="tunedeck installs without what training needs, so that it can plan on a laptop",
+            do=f"pip install 'tunedeck[train]' {' '.join(own)}".rstrip() + " into this environment",
             where="advisor run",
             code=ExitCode.DRIVER,
         )

@@ -18,6 +18,8 @@ class Engine:
 
     forwards_alone = True
     """A forward pass, or a backward pass that is thrown away, waits for no other process."""
+    can_forget = True
+    """A backward pass can be thrown away: it has not touched the optimizer."""
 
     def arguments(self, *, on_cpu: bool) -> dict[str, Any]:  # noqa: ARG002  # others ask for it
         """Fields of transformers' TrainingArguments beside those of every run."""

@@ -44,7 +44,7 @@ def peft_config(plan: Plan) -> LoraConfig:
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=_targets(settings),
+        target_modules=targets_of(settings.targets),
         bias="none",
         task_type=TaskType.CAUSAL_LM,
     )
@@ -64,10 +64,10 @@ def adapt(model: Any, plan: Plan) -> Any:
     return adapted
 
 
-def _targets(settings: LowRank) -> str | list[str]:
+def targets_of(targets: str | tuple[str, ...]) -> str | list[str]:
     """In PEFT's terms: its word for all linears, a pattern, or the names as given."""
     words = {"all": "all-linear", "attention": ATTENTION_LINEARS}
-    return words[settings.targets] if isinstance(settings.targets, str) else list(settings.targets)
+    return words[targets] if isinstance(targets, str) else list(targets)
 
 
 def _keep_the_storage_format() -> None:

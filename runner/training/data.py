@@ -17,6 +17,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from advisor.recipe import Recipe
+from advisor.registry.lookup import kinds_of_rows
 from profiles.data.dataset import read_examples
 from profiles.data.formats.spec import Example
 from runner.checks import chat_templates
@@ -79,8 +80,8 @@ def load(
 
 
 def _read(recipe: Recipe, path: Path) -> list[Example]:
-    data = recipe.data
-    rows = read_examples(path, format=data.format, on_bad=data.on_bad, tasks=(recipe.task,))
+    data, kinds = recipe.data, kinds_of_rows(recipe.task)
+    rows = read_examples(path, format=data.format, on_bad=data.on_bad, kinds=kinds)
     return [example for _, example in rows]
 
 

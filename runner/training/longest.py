@@ -19,8 +19,11 @@ class LongestFirst(Steps):
         """Forward and backward of the longest rows before the first step, then forget it.
 
         Random states are put back, so that training goes on as if this had not been. Room for the
-        optimizer's state, which comes later, is taken meanwhile.
+        optimizer's state, which comes later, is taken meanwhile. Left out where an engine's
+        backward pass cannot be thrown away.
         """
+        if not self.engine.can_forget:
+            return
         rows = self.batches.longest(self.train_dataset, self.args.per_device_train_batch_size)
         batch = self.data_collator([self.train_dataset[index] for index in rows])
         longest = batch.pop(TOKEN_STATS).longest

@@ -2,9 +2,10 @@
 
     python tests/support/figures.py
 
-rewrites `tests/fixtures/figures` after a change that is meant to change them; `git diff` then shows
-which situations it changes, and `tests/bench/memory_accuracy.py` and `speed_accuracy.py` whether
-that brings them nearer to what was measured.
+rewrites `tests/fixtures/figures` after a change that is meant to change them: the situations stay,
+and those of a new method, optimizer or engine are added. `git diff` shows what changed, and
+`tests/bench/memory_accuracy.py` and `speed_accuracy.py` whether that brings the figures nearer to
+what was measured.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ from profiles.models import catalog
 
 FOLDER = Path(__file__).parent.parent / "fixtures" / "figures"
 _DIGITS = 10
+_FEWEST = 4
+"""Situations of each method, optimizer and engine."""
 _MODELS = (
     *("meta-llama/Llama-3.1-8B", "Qwen/Qwen2.5-0.5B", "mistralai/Mistral-7B-v0.1"),
     *("mistralai/Mixtral-8x7B-v0.1", "Qwen/Qwen1.5-MoE-A2.7B", "deepseek-ai/DeepSeek-V2-Lite"),
@@ -70,26 +73,46 @@ _SETTINGS: dict[str, tuple[Any, ...]] = {
 }
 
 
-def estimates(number: int = 160) -> Iterator[dict[str, Any]]:
-    """Memory and speed of plans of every kind, on machines that need not hold them."""
-    chance = random.Random(7)  # noqa: S311  # no secret
-    methods = [*METHODS.names(), "full", "full"]
-    made = 0
-    while made < number:
-        case = _case(chance, methods[made % len(methods)])
-        if case is not None:
-            made += 1
-            yield case | figures(case)
+def estimates(kept: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Memory and speed of plans of every kind, on machines that need not hold them.
+
+    The situations stay; for a method, an optimizer or an engine that has none yet some are drawn.
+    """
+    cases = [_situation(case) for case in kept]
+    names = {
+        "method": METHODS.names(),
+        "optimizer": OPTIMIZERS.names(),
+        "strategy": ENGINES.names(),
+    }
+    for kind, known in names.items():
+        for name in known:
+            chance = random.Random(name)  # noqa: S311  # no secret
+            while sum(_choice(case, kind) == name for case in cases) < _FEWEST:
+                case = _case(chance, **{kind: name})
+                cases += [case] if case is not None else []
+    yield from (case | figures(case) for case in cases)
 
 
-def _case(chance: random.Random, method: str) -> dict[str, Any] | None:
+def _situation(case: dict[str, Any]) -> dict[str, Any]:
+    return {key: case[key] for key in ("model", "box", "method", "plan", "framework")}
+
+
+def _choice(case: dict[str, Any], kind: str) -> str:
+    return str(case[kind] if kind == "method" else case["plan"][kind])
+
+
+def _case(
+    chance: random.Random, *, method: str = "", optimizer: str = "", strategy: str = ""
+) -> dict[str, Any] | None:
     """A situation, or None for one that cannot be."""
+    method = method or chance.choice(METHODS.names())
     name, box = chance.choice(_MODELS), chance.choice(_BOXES)
     values = {key: chance.choice(choices) for key, choices in _VALUES.items()}
     for key, (_, bounds) in keys_of(METHODS[method].settings).items():
-        values[key] = chance.choice([v for v in _SETTINGS[key] if _takes(bounds, v)])
-    values["optimizer"] = chance.choice(["adamw", *OPTIMIZERS.names()])
-    values["strategy"] = chance.choice(ENGINES.names())
+        if taken := [value for value in _SETTINGS.get(key, ()) if _takes(bounds, value)]:
+            values[key] = chance.choice(taken)
+    values["optimizer"] = optimizer or chance.choice(OPTIMIZERS.names())
+    values["strategy"] = strategy or chance.choice(ENGINES.names())
     engine = ENGINES[values["strategy"]]
     values["num_gpus"] = chance.choice((2, 8)) if engine.several else 1
     if values["checkpointing"] and chance.random() < 0.2:
@@ -167,7 +190,7 @@ def _seconds(timed: SpeedEstimate) -> tuple[float, float, float, float]:
     )
 
 
-def recommendations() -> Iterator[dict[str, Any]]:
+def recommendations(_kept: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """What is recommended for every 17th combination of model, machine, data and answers."""
     models = ("Qwen/Qwen2.5-0.5B", "meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.1-70B")
     models += ("mistralai/Mixtral-8x7B-v0.1", "allenai/OLMoE-1B-7B-0924", "google/gemma-2-2b")
@@ -227,15 +250,17 @@ def _row(other: Alternative) -> list[Any]:
 
 def write() -> None:
     """Replace both files."""
-    for name, lines in (("estimates", estimates()), ("recommendations", recommendations())):
+    for name, lines_of in (("estimates", estimates), ("recommendations", recommendations)):
         path = FOLDER / f"{name}.jsonl"
+        lines = list(lines_of(kept(name)))
         path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
         print(f"{path}: {path.stat().st_size} bytes")  # noqa: T201  # to whoever ran it
 
 
 def kept(name: str) -> list[dict[str, Any]]:
     """The lines of one file."""
-    lines = (FOLDER / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    path = FOLDER / f"{name}.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return [json.loads(line) for line in lines]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from advisor.registry.lookup import kinds_of_rows
 from profiles.data import dataset, formats
 from profiles.data.dataset import Inspected, OnBad
 from profiles.errors import ExitCode, UserError
@@ -78,6 +79,7 @@ def _look(path: str, asked: Asked, base: Model | None) -> _Result:
             max_length=asked.max_length,
             on_bad=asked.on_bad,
             progress=progress,
+            kinds=kinds_of_rows(),
         )
     except UserError as error:
         return _Result(path=path, error=error)

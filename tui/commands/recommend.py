@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from advisor.choice import checks
 from advisor.choice import recommend as advice
 from advisor.choice.recommend import Recommendation
+from advisor.registry.lookup import kinds_of_rows
 from profiles import installation
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Dataset, Machine, Model
@@ -137,6 +138,7 @@ def read_data(base: Model, data_file: str, asked: Asked) -> Dataset:
         data_file,
         tokenizer_path=tokenizer_of(base),
         max_length=asked.seq_len,
+        kinds=kinds_of_rows(asked.task),
         count_up_to_bytes=dataset.COUNTED_WHILE_WAITING_BYTES,
     )
 

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from advisor.registry.lookup import ENGINES
 from profiles.data import formats
-from profiles.data.formats.spec import SFT
 from tui.plain import table, wrap
 
-_FORMATS = formats.names(SFT)
+_FORMATS = formats.names()
 
 RECOMMENDATION = {
     "schema": "2; within it keys are only added",

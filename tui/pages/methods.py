@@ -20,6 +20,7 @@ from tui.plain import table, wrap
 
 if TYPE_CHECKING:
     from advisor.registry.spec import Key, MethodSpec, Named
+    from profiles.data.formats.spec import Format
 
 SCHEMA = 1
 _KINDS: Final[dict[str, Iterable[Named]]] = {
@@ -46,8 +47,13 @@ def document() -> dict[str, Any]:
         "tasks": [_entry(spec) for spec in TASKS],
         "metrics": [_entry(spec) for spec in METRICS],
         "exports": [_entry(spec) for spec in EXPORTS],
-        "data_formats": [{"name": one.name, "tasks": list(one.tasks)} for one in formats.FORMATS],
+        "data_formats": [{"name": one.name, "tasks": _tasks(one)} for one in formats.FORMATS],
     }
+
+
+def _tasks(one: Format) -> list[str]:
+    """That learn from rows of this format."""
+    return [task.name for task in TASKS if one.serves(task.learns_from)]
 
 
 def lines(width: int) -> list[str]:
@@ -58,7 +64,7 @@ def lines(width: int) -> list[str]:
         entries = [(spec.name, spec.title, _state(spec)) for spec in registry]
         if entries:
             found += ["", kind, *table(entries, indent="  ", width=width)]
-    of_formats = [(one.name, "for " + ", ".join(one.tasks)) for one in formats.FORMATS]
+    of_formats = [(one.name, ", ".join(_tasks(one)) or _NOT_YET) for one in formats.FORMATS]
     found += ["", "data.format", *table(of_formats, indent="  ", width=width)]
     note = f"{_NOT_YET}: this version estimates it and cannot start it"
     return [*found, "", *wrap(note, width)]

@@ -8,6 +8,7 @@ from advisor.choice import words
 from advisor.choice.fit import Fit
 from advisor.choice.recommend import Choice, Recommendation
 from advisor.cost.speed import cost
+from advisor.registry.lookup import is_ready
 from profiles.facts import Machine
 from profiles.quantities import bytes_text, count_text, duration_text
 from tui.pages import alternatives, memory
@@ -125,7 +126,9 @@ def _runner(found: Recommendation) -> list[tuple[str, str]]:
     if found.rung is None or found.runs:
         return []
     if found.runnable is None:
+        task = found.fit.plan.task
         reason = "this version cannot run it, and nothing that it can run fits"
+        reason = reason if is_ready(task) else f"this version does not train {task.title} yet"
         return [("NOT YET", f"{reason}; no recipe is written")]
     return [("NOT YET", found.runnable.why), ("saved recipe", _recipe(found.runnable))]
 

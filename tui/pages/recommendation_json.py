@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.choice import words
 from advisor.cost.speed import cost
-from advisor.registry.low_rank import LowRank
 from tui.pages import facts_json
 
 if TYPE_CHECKING:
@@ -152,7 +151,6 @@ def _choice(fit: Fit, settings: Sequence[Hyperparameter]) -> dict[str, Any]:
 def _plan(plan: Plan) -> dict[str, Any]:
     """What is named, the batch, and the method's settings; adapters' ones are there for all."""
     settings: Any = plan.settings
-    ranked = settings if isinstance(settings, LowRank) else None
     return {
         "method": plan.method.name,
         "seq_len": plan.seq_len,
@@ -162,10 +160,10 @@ def _plan(plan: Plan) -> dict[str, Any]:
         "num_gpus": plan.num_gpus,
         "strategy": plan.engine.name,
         "offload": plan.offload,
-        "rank": ranked.rank if ranked else 0,
-        "alpha": ranked.alpha if ranked else 0,
-        "dropout": ranked.dropout if ranked else 0.0,
-        "targets": ranked.target_names if ranked else (),
+        "rank": getattr(settings, "rank", 0),
+        "alpha": getattr(settings, "alpha", 0),
+        "dropout": getattr(settings, "dropout", 0.0),
+        "targets": getattr(settings, "target_names", ()),
         "base_bits": plan.base_bits,
         "optimizer": plan.optimizer.name,
         "precision": plan.precision,

@@ -162,9 +162,13 @@ class BaseScreen(Screen[None]):
         elif event.done is not None:
             event.done(event.outcome)
 
+    def action_open(self, name: str) -> None:
+        """Open a screen that is about nothing in particular; a key asks for it by its name."""
+        self.context.open(name)
+
     def action_help(self) -> None:
         """Show the keys of this screen."""
-        self.context.open("page", "keys", help_lines(self.ACTIONS))
+        self.context.open("pager", "keys", help_lines(self.ACTIONS))
 
     def action_back(self) -> None:
         """Cancel what is being done, or go one layer back."""

@@ -83,3 +83,6 @@ def tail(path: Path) -> list[str]:
 def folded(line: str, width: int) -> list[str]:
     """Cut into rows: a log is read for its details."""
     return [line[start : start + width] for start in range(0, len(line), max(1, width))]
+
+
+SCREEN = ConsoleScreen

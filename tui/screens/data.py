@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from advisor.registry.lookup import kinds_of_rows
 from profiles.facts import Dataset
 from tui.commands.recommend import tokenizer_of
 from tui.pages import data as page
@@ -28,7 +29,8 @@ class DataScreen(PathForm[Dataset]):
         from profiles.data import dataset  # noqa: PLC0415  # the tokenizer library loads with it
 
         assert self.context.model is not None
-        return dataset.check(path, tokenizer_path=tokenizer_of(self.context.model))
+        folder = tokenizer_of(self.context.model)
+        return dataset.check(path, tokenizer_path=folder, kinds=kinds_of_rows())
 
     def lines(self, found: Dataset, width: int) -> list[str]:
         """Write the data's page."""
@@ -41,3 +43,6 @@ class DataScreen(PathForm[Dataset]):
     def go_on(self) -> None:
         """To the recommendation."""
         self.context.open("recommendation")
+
+
+SCREEN = DataScreen

@@ -126,7 +126,7 @@ class Home(BaseScreen):
         if found is None:
             self.say("still looking at the machine")
             return
-        self.context.open("page", "this machine", lambda width: machine_page.lines(found, width))
+        self.context.open("pager", "this machine", lambda width: machine_page.lines(found, width))
 
     def action_back(self) -> None:
         """There is nothing behind the first screen."""

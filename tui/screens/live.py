@@ -258,3 +258,6 @@ class LiveScreen(BaseScreen):
     def _show_pane(self) -> None:
         for name in _PANES:
             self.query_one(f"#{name}").set_class(name == _PANES[self._pane], "-chosen")
+
+
+SCREEN = LiveScreen

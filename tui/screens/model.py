@@ -46,3 +46,6 @@ class ModelScreen(PathForm[Model]):
     def go_on(self) -> None:
         """To the data."""
         self.context.open("data")
+
+
+SCREEN = ModelScreen

@@ -37,3 +37,6 @@ class Pager(BaseScreen):
         page = self.query_one(Page)
         page.show(self._make)
         page.focus()
+
+
+SCREEN = Pager

@@ -220,3 +220,6 @@ class RecommendationScreen(BaseScreen):
         for _ in app.screen_stack[1:]:
             app.pop_screen()
         context.open("live", run)
+
+
+SCREEN = RecommendationScreen

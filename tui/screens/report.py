@@ -83,3 +83,6 @@ class ReportScreen(BaseScreen):
         """Give the id to the clipboard and to the eye."""
         self.app.copy_to_clipboard(self.run_dir.id)
         self.say(f"copied {self.run_dir.id}")
+
+
+SCREEN = ReportScreen

@@ -37,9 +37,9 @@ FORMATS: Final[list[Format]] = [
 """In order of preference: the public Alpaca files also have a `text` column, for instance."""
 
 
-def names(tasks: Collection[str] | None = None) -> tuple[str, ...]:
-    """The formats that one of these training tasks learns from; all of them without tasks."""
-    return tuple([one.name for one in FORMATS if tasks is None or one.serves(tasks)])
+def names(kinds: Collection[str] | None = None) -> tuple[str, ...]:
+    """The formats of rows of these kinds; all formats without kinds."""
+    return tuple([one.name for one in FORMATS if kinds is None or one.serves(kinds)])
 
 
 def by_name(name: str) -> Format:

@@ -24,7 +24,7 @@ CLASSIFICATION = Format(
     name="classification",
     required=(Field(name="text"), Field(name="label")),
     read=_read,
-    tasks=("classify",),
+    kind="label",
     needs="training of a classifier",
     instead='to learn the texts themselves, without the labels, set the format to "text"',
 )

@@ -66,7 +66,7 @@ PREFERENCE = Format(
         Field(name="system"),
     ),
     read=_read,
-    tasks=("dpo", "reward"),
+    kind="preference",
     needs="preference training (DPO)",
     instead="give a file with one reply per row, for example the `chosen` replies as `output`",
 )

@@ -26,8 +26,8 @@ NumberedRow = tuple[int, int, Row | RowError]
 
 Segments = tuple[tuple[str, bool], ...]
 
-SFT: Final = ("sft",)
-"""The training tasks of a format, or of a caller, that names none."""
+TEXTS: Final = ("replies", "text")
+"""Kinds of rows that a caller takes who names none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,10 +103,11 @@ class Format:
     """One row to its example; RowError where the row does not fit."""
     is_chat: bool = False
     """Every example is made of turns, so that a chat template is needed."""
-    tasks: tuple[str, ...] = SFT
-    """The training tasks that learn from its rows."""
+    kind: str = "replies"
+    """What its rows are, by which tasks find what they learn from: "replies" to prompts, plain
+    "text", a "preference" between two replies, a "label"."""
     needs: str = "fine-tuning on replies or texts"
-    """These tasks in words, told where none of them is run."""
+    """The tasks that learn from it, in words, told where none of them is run."""
     instead: str = "give a file with one reply per row"
     """What a user can do then."""
 
@@ -124,6 +125,6 @@ class Format:
         """All required keys are there."""
         return all(one.name in keys for one in self.required)
 
-    def serves(self, tasks: Collection[str]) -> bool:
-        """One of these training tasks learns from its rows."""
-        return any(one in tasks for one in self.tasks)
+    def serves(self, kinds: Collection[str]) -> bool:
+        """Its rows are of one of these kinds."""
+        return self.kind in kinds

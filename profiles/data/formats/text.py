@@ -19,4 +19,5 @@ TEXT = Format(
     name="text",
     required=(Field(name="text", aliases=("content", "document", "body")),),
     read=_read,
+    kind="text",
 )
