@@ -281,3 +281,13 @@ def test_what_a_chat_template_lacks_is_told(tmp_path, config, file, words):
 
     assert len(found) == bool(words)
     assert all(word in found[0] for word in words)
+
+
+def test_of_three_types_in_one_key_the_rarest_is_told(tmp_path):
+    """Against the commonest."""
+    values = ["a"] * 5 + [1] * 3 + [[1]]
+    rows = [pair(f"q {n}", f"a {n}") | {"id": value} for n, value in enumerate(values)]
+
+    (told,) = [w for w in looked(tmp_path, rows).warnings if w.startswith("`id`")]
+
+    assert told == "`id` is a list in 1 of 9 rows (first: line 9), else a text"

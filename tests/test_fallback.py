@@ -238,6 +238,12 @@ def test_a_rank_that_fits_in_no_size_leaves_the_rung_as_it_was():
     assert found.fit("lora").plan.settings.rank == 2
 
 
+@pytest.mark.parametrize(("unlock", "told"), [("", ""), ("2 more GPUs do", "; 2 more GPUs do")])
+def test_why_not_the_rung_above_ends_with_what_would_help(unlock, told):
+    """Or with the reason, where nothing would."""
+    assert words.above("full", "is large", unlock) == f"not full fine-tuning: it is large{told}"
+
+
 def test_an_apple_gpu_takes_adapters_and_no_quantized_base():
     """Bitsandbytes has no kernels for it."""
     apple = replace(card(60 * GIB), backend="mps")

@@ -260,3 +260,29 @@ def test_a_card_before_ampere_pays_for_repeated_keys():
     ]
     assert devices.framework_on(l4) == plan.framework
     assert needs[0] > needs[1]
+
+
+@pytest.mark.parametrize(("box", "on_cpu"), [("RTX 4090", False), (None, True)])
+def test_a_plan_that_was_made_for_another_machine_runs_as_this_one_does(box, on_cpu):
+    """A plan for a CPU on a GPU, and the other way round."""
+    machine = planned.plan_machine(box, host=HOST) if box else HOST
+    elsewhere = changed(LORA, framework=replace(LORA.framework, on_cpu=not on_cpu))
+
+    found = fit.judge(model("qwen2.5-0.5b"), machine, elsewhere)
+
+    assert found.plan.framework.on_cpu is on_cpu
+    assert found.memory == fit.judge(model("qwen2.5-0.5b"), machine, found.plan).memory
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit", "paged_adamw_8bit"])
+@pytest.mark.parametrize(("precision", "width"), [("bf16", 4), ("bf16_pure", 2), ("fp32", 4)])
+def test_the_bound_that_spares_the_estimate_counts_weights_gradients_and_states(
+    precision, width, optimizer
+):
+    """Never more than the estimate, and not far below it."""
+    plan = made("full", seq_len=128, precision=precision, optimizer=optimizer, checkpointing=True)
+    states = {"adamw": 2 * width, "adamw_8bit": 2, "paged_adamw_8bit": 0}[optimizer]
+    least = fit._least_bytes(model(), plan)
+
+    assert least == (2 * width + states) * model().num_params
+    assert least <= memory.estimate(model(), plan).allocated_bytes

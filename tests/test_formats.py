@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from profiles.data.dataset import check
 from profiles.data.detect import detect_format
+from profiles.data.formats import by_name
 from profiles.data.formats.spec import Example, Message
 from profiles.errors import ExitCode, UserError
 
@@ -242,3 +243,15 @@ def test_a_row_in_another_format_is_told_by_its_line(tmp_path):
     expected = "2 of 11 rows look like messages, not prompt_completion (first: line 10)"
 
     assert refused(path).what == expected
+
+
+@pytest.mark.parametrize("name", ["messages", "sharegpt", "alpaca"])
+def test_formats_of_turns_need_a_chat_template(name):
+    """The others are learnt as they stand."""
+    assert by_name(name).is_chat
+
+
+@pytest.mark.parametrize("name", ["prompt_completion", "text"])
+def test_formats_without_turns_need_none(name):
+    """Whatever the model has."""
+    assert not by_name(name).is_chat

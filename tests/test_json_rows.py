@@ -260,6 +260,20 @@ def test_record_above_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert error.where.endswith(":2:1")
 
 
+@pytest.mark.parametrize(("spare", "is_read"), [(0, True), (1, False)])
+def test_a_line_may_be_as_long_as_the_limit(tmp_path, monkeypatch, spare, is_read):
+    """To the byte, its end included."""
+    line = b'{"text": "t"}\n'
+    monkeypatch.setattr(row_reader, "MAX_RECORD_BYTES", len(line) - spare)
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(line)
+
+    if is_read:
+        assert check(path).num_rows == 1
+    else:
+        assert "larger than" in refused(path).what
+
+
 @pytest.mark.parametrize("end", ["", '"}]'])
 @pytest.mark.parametrize("chunk", [256, 1 << 20])
 def test_a_record_of_a_list_above_the_limit_is_refused_wherever_chunks_end(
@@ -315,3 +329,12 @@ def test_growing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         list(rows)
     assert "it changed while it was read" in caught.value.why
+
+
+@pytest.mark.parametrize(("char", "name"), [(b"\xe9", "LATIN1"), (b"\x93", "CP1252")])
+def test_the_advice_on_another_encoding_names_it_as_iconv_does(tmp_path, char, name):
+    """So that the command can be pasted."""
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"text": "x' + char + b'y"}\n')
+
+    assert f"iconv -f {name} -t UTF-8" in refused(path).do

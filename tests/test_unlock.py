@@ -111,3 +111,18 @@ def test_ram_is_what_offload_lacks():
 
     assert list(way) == ["ram"]
     assert way["ram"].value == found.host_bytes - HOST.ram_free_bytes
+
+
+def test_gpus_that_hold_a_plan_to_the_last_byte_are_enough():
+    """And a byte less is too little."""
+    name, box = "qwen2.5-1.5b", planned.plan_machine("RTX 4090", host=HOST)
+    found = nearest(name, box, FULL)
+    way = ways(name, box, found)["gpus"]
+    count = found.plan.num_gpus + way.value
+    plan = fit.smallest(found.plan, max(1, found.plan.effective_batch // count))
+    needed = memory.estimate(model(name), ladder.spread(plan, count)[-1]).high_bytes
+
+    exact = ways(name, box, replace(found, budget_bytes=needed))["gpus"]
+    less = ways(name, box, replace(found, budget_bytes=needed - 1))["gpus"]
+
+    assert exact.value == way.value < less.value
