@@ -7,7 +7,7 @@ from typing import Any
 
 from advisor.choice.choose import Choice
 from advisor.choice.compare import machine_name
-from advisor.choice.hyperparameters import MAX_GRAD_NORM, SCHEDULER, WEIGHT_DECAY
+from advisor.choice.hyperparameters import MAX_GRAD_NORM, PATIENCE, SCHEDULER, WEIGHT_DECAY
 from advisor.choice.recommend import Recommendation
 from advisor.plan import Plan
 from advisor.recipe import SCHEMA, Recipe, validate
@@ -77,19 +77,20 @@ def _train(found: Recommendation, choice: Choice) -> dict[str, Any]:
         "precision": plan.precision,
         "checkpointing": plan.checkpointing,
         "loss": plan.loss,
+        "early_stopping": PATIENCE,
         "keep_checkpoints": choice.kept_checkpoints,
     }
 
 
 def _prediction(found: Recommendation, choice: Choice, version: str) -> dict[str, Any]:
-    memory, speed = choice.fit.memory, choice.fit.speed
+    memory, rates = choice.fit.memory, choice.fit.rates
     path = [str(step) for step in found.path]
     return {
         "machine": machine_name(found.machine),
         "peak_bytes": memory.expected_bytes,
         "peak_low_bytes": memory.low_bytes,
         "peak_high_bytes": memory.high_bytes,
-        "tokens_per_second": round(speed.tokens_per_second, 1) if speed else None,
+        "tokens_per_second": round(rates[1], 1) if rates else None,
         "hours": round(choice.hours, 3) if choice.hours is not None else None,
         "advisor_version": version,
         "path": [*path, *([choice.why] if choice.why else [])],

@@ -15,7 +15,9 @@ from advisor.cost.memory import MemoryEstimate, estimate
 from advisor.cost.moments import Term
 from advisor.framework import ON_CPU
 from advisor.recipe import Recipe
+from advisor.rules import quality
 from advisor.rules.case import Case, Finding
+from advisor.rules.quality.training import Training
 from profiles.facts import Model
 from profiles.run_facts import Run
 
@@ -37,7 +39,9 @@ class Report:
 
     run: Run
     verdict: str
-    """One sentence: what dominated."""
+    """One sentence: what took the time."""
+    quality: tuple[Finding, ...]
+    """What the curves say of the model, the worst first."""
     phase_shares: tuple[tuple[str, float], ...]
     """Of the steady step time; sums to 1."""
     wall_shares: tuple[tuple[str, float], ...]
@@ -72,6 +76,9 @@ def report(run: Run, recipe: Recipe, model: Model) -> Report:
     return Report(
         run=run,
         verdict=_verdict(run, phases, found),
+        quality=quality.findings(
+            Training(curves=run.curves, result=run.result, recipe=recipe),
+        ),
         phase_shares=phases,
         wall_shares=_wall(run),
         memory=memory,
@@ -122,5 +129,5 @@ def _verdict(run: Run, phases: tuple[tuple[str, float], ...], found: list[Findin
         return f"evaluation and checkpoints took {stalls:.0%} of the time; in the steps, {mostly}"
     compute = sum(s for n, s in phases if n in ("forward", "backward"))
     if compute > _DOMINANT and not found:
-        return f"healthy: computing took {compute:.0%} of a step, {mostly}"
+        return f"steps are healthy: computing took {compute:.0%} of a step, {mostly}"
     return mostly

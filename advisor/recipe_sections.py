@@ -44,6 +44,13 @@ def known(names: Callable[[], Sequence[str]], kind: str) -> tuple[AfterValidator
     return AfterValidator(check), WithJsonSchema({"type": "string", "enum": list(names())})
 
 
+EvalSets = Annotated[
+    dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")], InputPath],
+    Field(min_length=1, max_length=8),
+]
+"""Evaluation files by names of one's own: `[data.eval] domain = "...", general = "..."`."""
+
+
 class Section(BaseModel):
     """A table of the recipe: closed, immutable, strictly typed."""
 
@@ -62,8 +69,9 @@ class DataSection(Section):
 
     train: InputPath
     """File, relative to the recipe."""
-    eval: InputPath | None = None
-    """File for evaluation; without it a part of `train` is split off."""
+    eval: InputPath | EvalSets | None = None
+    """File for evaluation, or several with a name each, of which the first decides what is best;
+    without it a part of `train` is split off."""
     format: Annotated[str, *known(formats.names, "data format")] | None = None
     """Found out from the rows if not given."""
     max_length: int = Field(default=1024, ge=8, le=1 << 20)
@@ -75,6 +83,26 @@ class DataSection(Section):
     on_bad: Literal["error", "skip"] = "error"
     chat_template: Literal["model", "chatml", "plain"] = "model"
     """`model`: the tokenizer's own; the others are for base models that have none."""
+
+    @property
+    def eval_files(self) -> dict[str, str]:
+        """The evaluation files by the names of their sets; the empty name for one without."""
+        if self.eval is None:
+            return {}
+        return {"": self.eval} if isinstance(self.eval, str) else dict(self.eval)
+
+    @property
+    def shares(self) -> tuple[int, int, int]:
+        """Of `train`: for training, for evaluation where no file is given for it, for neither."""
+        train, evaluation, test = (int(share) for share in self.split.split(":"))
+        return train, 0 if self.eval_files else evaluation, test
+
+    @property
+    def files(self) -> dict[str, str]:
+        """All files of the table by their keys, such as "data.train" and "data.eval.general"."""
+        keys = {name: f"data.eval.{name}" if name else "data.eval" for name in self.eval_files}
+        held_out = {keys[name]: file for name, file in self.eval_files.items()}
+        return {"data.train": self.train, **held_out}
 
 
 class MethodSection(Section):
@@ -168,6 +196,12 @@ class TrainSection(Section):
     """Steps; default: five times in a run."""
     log_every: int = Field(default=1, ge=1, le=MOST_STEPS)
     keep_checkpoints: int = Field(default=3, ge=2, le=MOST_STEPS)
+    keep: Literal["best", "last"] = "best"
+    """Which weights are published: those of the lowest evaluation loss, or of the last step."""
+    early_stopping: int | None = Field(default=None, ge=1, le=MOST_STEPS)
+    """End after so many evaluations without a lower loss; default: train to the end."""
+    samples: int = Field(default=3, ge=0, le=20)
+    """Held-out prompts that are answered before training, at evaluations and after it."""
     on_spike: Literal["warn", "pause", "stop"] = "warn"
     """What to do when the loss stays above twice its average."""
     seed: int = Field(default=0, ge=0, le=2**31 - 1)

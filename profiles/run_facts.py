@@ -6,6 +6,82 @@ Apart from facts.py, which a recommendation reads before there is any run. No I/
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from profiles.intervals import Difference
+
+
+class Verdict(StrEnum):
+    """Whether a run made the model better, on rows that were held out."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    SAME = "no difference"
+    """None that so many rows could show."""
+    NOT_COMPARED = "not compared"
+    """The base model was not evaluated on the same rows, or there is but one."""
+    NOT_FINITE = "not finite"
+    """The loss is no number."""
+    NOT_EVALUATED = "not evaluated"
+    """Not after the first step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """From the base model to a step, on one evaluation set; losses in nats per token."""
+
+    data: str
+    """Name of the set; empty for one without."""
+    base_loss: float | None
+    loss: float | None
+    gain: Difference | None
+    """By how much the loss fell, with a 95 % interval over the rows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What the evaluations of a run say of its model."""
+
+    verdict: Verdict = Verdict.NOT_EVALUATED
+    data: str = ""
+    """Name of the evaluation set that decides; empty for one without."""
+    rows: int = 0
+    """Of the set; 0 if they were not counted."""
+    base_loss: float | None = None
+    step: int | None = None
+    """Whose weights are judged: those that were published, else the best so far."""
+    loss: float | None = None
+    gain: Difference | None = None
+    """Of these weights over the base model; None where rows were not compared one by one."""
+    best_step: int | None = None
+    best_loss: float | None = None
+    last_step: int | None = None
+    """The newest that was evaluated."""
+    last_loss: float | None = None
+    curve: tuple[tuple[int, float], ...] = ()
+    """(step, loss) of the set that decides, the base model's at step 0; finite ones alone."""
+    published_step: int | None = None
+    worse_on: tuple[Change, ...] = ()
+    """The other sets on which these weights are clearly worse: what was forgotten."""
+
+
+NOT_EVALUATED: Final = Result()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curves:
+    """How training went."""
+
+    training: tuple[tuple[int, float], ...] = ()
+    """(step, loss) as logged, in order; what was not finite is left out."""
+    num_steps: int = 0
+    """Planned."""
+    is_over: bool = False
+    """No step will come."""
+
+
+NO_CURVES: Final = Curves()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,4 +146,6 @@ class Run:
     """Newest evaluation loss."""
     first_loss: float | None
     last_loss: float | None
+    result: Result = NOT_EVALUATED
+    curves: Curves = NO_CURVES
     samples: tuple[Sample, ...] = ()

@@ -121,10 +121,11 @@ def committed(run: RunDir) -> list[Checkpoint]:
     except OSError:
         return []
     steps = [int(n.removeprefix("step-")) for n in names if re.fullmatch(r"step-[0-9]{8}", n)]
-    return [_of_step(run, step) for step in sorted(steps, reverse=True)]
+    return [of_step(run, step) for step in sorted(steps, reverse=True)]
 
 
-def _of_step(run: RunDir, step: int) -> Checkpoint:
+def of_step(run: RunDir, step: int) -> Checkpoint:
+    """The checkpoint of a step under its final name, whether it is there or not."""
     return Checkpoint(run.checkpoints / f"step-{step:08d}", step)
 
 
@@ -158,7 +159,7 @@ def best(run: RunDir) -> Best | None:
     step, loss = mark.get("step"), mark.get("loss")
     if not isinstance(step, int) or not isinstance(loss, int | float):
         return None
-    marked = _of_step(run, step)  # by its step, so that a run may be moved as a whole
+    marked = of_step(run, step)  # by its step, so that a run may be moved as a whole
     return Best(marked.path, step, float(loss)) if marked.path.is_dir() else None
 
 

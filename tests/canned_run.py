@@ -10,16 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from profiles.runs import identity, rundir
 from profiles.runs.journal import Journal
+from profiles.runs.records.evaluation import Evaluated
 from profiles.runs.records.metrics import Loss, Step
 from profiles.runs.records.sampler import GpuUsage, Usage
 from profiles.runs.records.supervisor import SupervisorStarted
-from profiles.runs.records.worker import (
-    Checkpoint,
-    Evaluated,
-    SaveBegun,
-    TrainBegun,
-    WorkerStarted,
-)
+from profiles.runs.records.worker import Checkpoint, SaveBegun, TrainBegun, WorkerStarted
 
 if TYPE_CHECKING:
     from profiles.runs.rundir import RunDir

@@ -74,7 +74,10 @@ def test_data_is_counted_by_the_models_tokenizer_as_long_as_a_person_waits(monke
     command.read_data(base, "rows.json", Asked())
     command.read_data(model(path=None), "rows.json", Asked())
 
-    limit = {"count_up_to_bytes": datasets.COUNTED_WHILE_WAITING_BYTES}
+    limit = {
+        "count_up_to_bytes": datasets.COUNTED_WHILE_WAITING_BYTES,
+        "kinds": ("replies", "text"),
+    }
     assert asked == [
         ("rows.json", {"tokenizer_path": str(folder), "max_length": 77} | limit),
         ("rows.json", {"tokenizer_path": None, "max_length": None} | limit),

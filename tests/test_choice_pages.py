@@ -52,7 +52,7 @@ def test_the_whole_page():
         batch        16 rows a step (2 at a time x 8 accumulated), each of up to
                      2 048 tokens
         how          bf16, chunked loss, adamw, activations recomputed
-        tokens/s     about 1 000 (800 to 1 300)
+        tokens/s     about 700 (560 to 910)
         time         about 2 h 30 m for 3 epochs of 1 000 rows
         cost         about 5.00, at 2 per hour
         disk         301 B for checkpoints and the result
@@ -77,8 +77,8 @@ def test_the_whole_page():
            method            fits  peak, GiB  tokens/s  hours  runs
            full fine-tuning  no    10.0-16.0         -      -  yes
               too large
-        >  LoRA              yes   10.0-16.0     1 000    2.5  yes
-           QLoRA 4-bit       yes   10.0-16.0     1 000    2.5  not yet
+        >  LoRA              yes   10.0-16.0       700    2.5  yes
+           QLoRA 4-bit       yes   10.0-16.0       700    2.5  not yet
               not needed
 
         ! look out
@@ -94,7 +94,7 @@ def test_what_is_not_known_is_left_out():
         dedent("""
             every method on this machine, with 24.0 GiB free
                method  fits  peak, GiB  tokens/s  runs
-            >  LoRA    yes   10.0-16.0     1 000  yes""")
+            >  LoRA    yes   10.0-16.0       700  yes""")
     )
     assert "cost" not in text
     assert "why no more" not in text
@@ -185,7 +185,7 @@ def test_speed_time_and_cost_say_what_they_do_not_know():
     assert fact(unknown, "tokens/s") == "not known for this device"
     assert [row for row in shown(unknown) if row.startswith("time")] == []
     assert fact(unknown, "cost", price=1.5) == "not known without the time, at 1.5 per hour"
-    assert fact(rough, "tokens/s") == "about 1 000 (800 to 1 300, a rough guide)"
+    assert fact(rough, "tokens/s") == "about 700 (560 to 910, a rough guide)"
     assert fact(rough, "time") == "about 2 h 30 m for 1 epoch of 1 000 rows"
     assert fact(recommendation(dataset=None), "time") == "not known without --data"
     assert fact(recommendation(epochs=1.5), "time").endswith("for 1.5 epochs of 1 000 rows")
@@ -225,7 +225,7 @@ def test_what_cannot_be_run_names_the_recipe_in_its_place():
 
     assert fact(other, "NOT YET") == "no builder"
     assert fact(other, "saved recipe") == (
-        "QLoRA 4-bit rank 4, about 12.0 GiB at the peak, about 1 000 tokens/s; "
+        "QLoRA 4-bit rank 4, about 12.0 GiB at the peak, about 700 tokens/s; "
         "16 rows a step (2 at a time x 8 accumulated), each of up to 2 048 tokens"
     )
     without_speed = recommendation(runs=False, runnable=pick(fit=fit(speed=None)))

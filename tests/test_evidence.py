@@ -12,7 +12,8 @@ import pytest
 from profiles.errors import ExitCode
 from profiles.runs import durable, rundir
 from profiles.runs.journal import Journal
-from profiles.runs.records.worker import End, Evaluated, TrainBegun, WorkerStarted
+from profiles.runs.records.evaluation import Evaluated
+from profiles.runs.records.worker import End, TrainBegun, WorkerStarted
 from profiles.runs.state import State
 from runner.supervision import console, evidence, kernel_log, outcome
 from runner.supervision.evidence import Evidence

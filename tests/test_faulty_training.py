@@ -14,7 +14,6 @@ torch = pytest.importorskip("torch")
 import real_runs  # noqa: E402
 from safetensors import SafetensorError  # noqa: E402
 from transformers import Trainer  # noqa: E402
-from trl import SFTTrainer  # noqa: E402
 
 from advisor.registry.lookup import OPTIMIZERS  # noqa: E402
 from profiles.errors import ExitCode, UserError  # noqa: E402
@@ -26,7 +25,8 @@ from runner.supervision import control  # noqa: E402
 from runner.tasks.sft import RunSft  # noqa: E402
 from runner.training import room, saving  # noqa: E402
 from runner.training.heartbeat import Heartbeat  # noqa: E402
-from runner.training.protocol import ProtocolCallback  # noqa: E402
+from runner.training.protocol import Asked, ProtocolCallback  # noqa: E402
+from runner.training.selection import Selection  # noqa: E402
 from runner.training.stopping import StopEarly, StopFlag  # noqa: E402
 
 
@@ -146,7 +146,7 @@ def test_a_stop_while_the_disk_is_full_ends_without_a_checkpoint(
     """Code 75, and nothing half-written."""
     run = real_runs.new_run(tiny_model, orders, steps=6, save_every=2)
     monkeypatch.setattr(room, "shortfall", short_of_room)
-    asked = [[], [], ["stop_now"]]
+    asked = [[], [], [Asked("stop_now")]]
     monkeypatch.setattr(ProtocolCallback, "_take_requests", lambda _: asked.pop(0) if asked else [])
 
     assert real_runs.attempt(run) == ExitCode.STOPPED
@@ -260,11 +260,13 @@ def test_a_spike_stops_the_run_where_the_recipe_says_so(tiny_model, orders, monk
 def test_the_best_checkpoint_is_marked_and_outlives_rotation(tiny_model, orders, monkeypatch):
     """By evaluation loss, at the step that was evaluated."""
     run = real_runs.new_run(tiny_model, orders, steps=10, save_every=2, eval_every=2, split="8:2:0")
-    wanted = iter([3.0, 2.0, 1.0, 4.0, 5.0, 6.0])
-    evaluate = SFTTrainer.evaluate
-    monkeypatch.setattr(
-        SFTTrainer, "evaluate", lambda *a, **kw: evaluate(*a, **kw) | {"eval_loss": next(wanted)}
-    )
+    losses = RunSft.row_losses
+
+    def valley(trainer, model, inputs):
+        sums, counts = losses(trainer, model, inputs)
+        return sums * (2 + abs(trainer.state.global_step - 4)), counts
+
+    monkeypatch.setattr(RunSft, "row_losses", valley)
 
     real_runs.attempt(run)
 
@@ -359,7 +361,9 @@ def test_a_stop_during_an_evaluation_leaves_it_and_saves(tiny_model, orders, mon
 def test_a_checkpoint_needs_what_the_last_one_took(tiny_model, orders, optimizer, moments):
     """Before the first: weights and their moments, as wide as the optimizer keeps them."""
     run, spec = real_runs.new_run(tiny_model, orders), OPTIMIZERS[optimizer]
-    saver = saving.Saver(attempt=real_runs.quiet(run), keep=2, facts={}, optimizer=spec)
+    saver = saving.Saver(
+        attempt=real_runs.quiet(run), keep=2, facts={}, optimizer=spec, selection=Selection()
+    )
     layer = torch.nn.Linear(10, 10, bias=False)
 
     first = saver.needed_bytes(layer)

@@ -223,7 +223,7 @@ def test_training_reads_its_turns(tmp_path, tiny_model, assistant_only):
     expected = {"prompt": turns_of_row[:-1], "completion": turns_of_row[-1:]}
     assert splits.assistant_only == assistant_only
     assert list(splits.train) == [{"messages": turns_of_row} if assistant_only else expected]
-    assert (splits.eval, splits.test) == (None, None)
+    assert (splits.eval, splits.test) == ({}, None)
 
 
 def test_training_reads_its_texts(tmp_path, tiny_model):

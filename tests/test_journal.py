@@ -21,8 +21,9 @@ from record_examples import example
 from profiles.runs import durable, journal, parts
 from profiles.runs.durable import Disk
 from profiles.runs.journal import Journal, Tail
+from profiles.runs.records.evaluation import Answer, AnswerFailed
 from profiles.runs.records.metrics import Loss, Step
-from profiles.runs.records.worker import Answer, AnswerFailed, Guard, Rotated, Unpaused
+from profiles.runs.records.worker import Guard, Rotated, Unpaused
 from tui import feed
 from tui.feed import Source
 

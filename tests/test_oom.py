@@ -118,17 +118,18 @@ def test_a_packed_row_is_cut_between_its_examples():
 @pytest.fixture
 def memory_for(monkeypatch):
     """Let the model take only so many tokens at a time, from some step on."""
-    compute = RunSft.compute_loss
 
     def arrange(tokens, *, from_step=0, during="train"):
-        def limited(trainer, model, inputs, return_outputs=False, num_items_in_batch=None):
-            is_here = model.training == (during == "train")
-            is_here = is_here and trainer.state.global_step >= from_step
+        name = {"train": "compute_loss", "eval": "row_losses"}[during]
+        compute = getattr(RunSft, name)
+
+        def limited(trainer, model, inputs, *args, **kw):
+            is_here = trainer.state.global_step >= from_step
             if is_here and inputs["input_ids"].numel() > tokens:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
-            return compute(trainer, model, inputs, return_outputs, num_items_in_batch)
+            return compute(trainer, model, inputs, *args, **kw)
 
-        monkeypatch.setattr(RunSft, "compute_loss", limited)
+        monkeypatch.setattr(RunSft, name, limited)
 
     return arrange
 

@@ -56,8 +56,8 @@ def test_the_report_begins_with_how_the_run_ended(finished, call):
     rows = out.splitlines()
     assert (code, err) == (0, "")
     assert rows[0] == "finished at step 6 of 6"
-    assert rows[1].startswith("verdict: evaluation and checkpoints; in the steps, the forward")
-    assert "run        2026-11-22_0450_tiny_rwdxs" in rows
+    assert rows[1].startswith("model: better than the base model: evaluation loss 6.2458 -> 6.2379")
+    assert "run       2026-11-22_0450_tiny_rwdxs" in rows
     assert "memory, process: peak 539.2 MiB; parts predicted at the loss backward" in rows
     assert any(row.startswith("  B14 critical: 6 evaluations took 0.4 s") for row in rows)
 

@@ -7,9 +7,10 @@ import pytest
 from record_examples import example
 
 from profiles.runs import durable, rundir, state
+from profiles.runs.records.evaluation import Evaluated
 from profiles.runs.records.metrics import Loss, Step
 from profiles.runs.records.supervisor import SupervisorStarted
-from profiles.runs.records.worker import Evaluated, Resumed, TrainBegun, WorkerStarted
+from profiles.runs.records.worker import Resumed, TrainBegun, WorkerStarted
 
 
 @pytest.fixture

@@ -14,14 +14,16 @@ from record_examples import classes, example
 
 from profiles.runs import records
 from profiles.runs.journal import Journal, Tail, read_all
+from profiles.runs.records.evaluation import Answer, Evaluated, Published
 from profiles.runs.records.metrics import Loss, Step
 from profiles.runs.records.record import Record
 from profiles.runs.records.sampler import Usage
 from profiles.runs.records.worker import (
-    Answer,
+    Changed,
     Paused,
     Prepared,
     Resumed,
+    TrainBegun,
     WorkerStarted,
 )
 from tests.canned_run import gpu
@@ -30,24 +32,29 @@ from tui import follow
 ON_DISK = {
     "Answer": "sample moment step prompt wanted answer",
     "AnswerFailed": "sample_failed moment error",
+    "Changed": "changed step log_every eval_every",
     "Checkpoint": "checkpoint step seconds bytes",
     "Drift": "drift changed",
     "Dropped": "dropped count",
     "End": "end state step",
-    "Evaluated": "evaluated step loss seconds",
+    "EarlyStop": "early_stop step best_step evaluations",
+    "Evaluated": "evaluated step loss seconds data rows gain",
     "Exit": "exit state code what",
     "Guard": "guard step fault what",
     "LongestTried": "longest_tried rows longest seconds",
     "Loss": "loss step loss grad_norm learning_rate epoch",
     "OutOfMemory": "oom step during pieces micro_batch accumulation error what",
     "Paused": "paused step reason what",
+    "Phase": "phase phase total",
     "Prepared": "prepared seconds num_train num_dropped num_at_max_length num_trainable "
     "reclaimed_bytes device compute_capability",
     "Progressing": "progressing step",
+    "Published": "published step last_step what",
     "Responsive": "responsive",
     "Restarted": "restarted number of what",
     "Resumed": "resumed from_step passed_over what",
     "Rotated": "rotated steps",
+    "RowLosses": "row_losses step data first losses tokens",
     "SaveBegun": "save_begun step",
     "SaveFailed": "save_failed step what",
     "Stalled": "stalled step phase seconds what",
@@ -58,7 +65,7 @@ ON_DISK = {
     "StopEscalated": "stop_escalated signal seconds",
     "StopForced": "stop_forced signal",
     "SupervisorStarted": "sup_started pid",
-    "TrainBegun": "train_begun step num_steps",
+    "TrainBegun": "train_begun step num_steps seconds",
     "Unpaused": "unpaused step",
     "Unresponsive": "unresponsive seconds what",
     "Usage": "sample num_processes rss_bytes cpu_seconds host_free_bytes gpus",
@@ -71,6 +78,10 @@ OPTIONAL = {
     Prepared: {"num_at_max_length", "compute_capability"},
     Resumed: {"what"},
     Paused: {"reason", "what"},
+    Evaluated: {"data", "rows", "gain"},
+    Published: {"what"},
+    Changed: {"log_every", "eval_every"},
+    TrainBegun: {"seconds"},
     Loss: {"grad_norm", "learning_rate", "epoch"},
     Step: {
         "allocated_bytes",
@@ -144,6 +155,8 @@ def misfits(hint):
         return [v for v in misfits(get_args(hint)[0]) if v is not None]
     wrong = [None, True, [None], {"data": "x"}, {"data": None}]
     if get_origin(hint) is tuple:
+        inner = get_args(hint)[0]
+        wrong = [v for v in wrong if v != [None] or get_origin(inner) is not UnionType]
         return [*wrong, "x", 7, {}]
     if hint is str:
         return [*wrong, 7, 0.5]

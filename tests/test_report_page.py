@@ -12,7 +12,8 @@ from advisor.cost.memory import Term
 from advisor.findings import Report
 from advisor.rules.case import Finding
 from profiles.facts import GIB
-from profiles.run_facts import Run, Sample
+from profiles.intervals import Difference
+from profiles.run_facts import Result, Run, Sample, Verdict
 from profiles.runs.state import State
 from tui import report as page
 from tui.terminal import Symbols
@@ -49,6 +50,19 @@ RUN = Run(
     eval_loss=3.6149,
     first_loss=None,
     last_loss=None,
+    result=Result(
+        verdict=Verdict.BETTER,
+        rows=100,
+        base_loss=3.8312,
+        step=200,
+        loss=3.6149,
+        gain=Difference(0.2, 0.2163, 0.23),
+        best_step=200,
+        best_loss=3.6149,
+        last_step=200,
+        last_loss=3.6149,
+        published_step=200,
+    ),
     samples=(Sample(prompt="2 + 2?", wanted="4", before="", after="four\x1b[2J"),),
 )
 FINDING = Finding(
@@ -76,6 +90,7 @@ def a_report(run=RUN, **changes):
     made = Report(
         run=run,
         verdict="the backward pass took 60 % of a step",
+        quality=(),
         phase_shares=(("forward", 0.4), ("backward", 0.6)),
         wall_shares=(("training steps", 0.75), ("evaluation", 0.25)),
         memory=memory,
@@ -100,11 +115,14 @@ def shown(report, width=60):
 def test_the_whole_report():
     """Verdict, summary, time, memory, findings, what is missing, answers."""
     assert shown(a_report()) == lines_of("""
-        verdict: the backward pass took 60 % of a step
+        model: better than the base model: evaluation loss 3.8312 ->
+          3.6149 at step 200 (lower by 0.2163, 95 %: 0.2000 to
+          0.2300, on 100 rows); published: step 200, the best and
+          the last
+        time: the backward pass took 60 % of a step
 
         run        2026-11-22_0450_tiny_rwdxs
         steps      200 on cuda:0, rates from 150
-        eval loss  3.8312 before, 3.6149 after
         tokens     80 000, 25 % learnt from
         padding    20 % of what was processed
         tokens/s   800 in steps, 650 over the whole training
@@ -158,8 +176,10 @@ def test_what_a_run_did_not_measure_is_not_told():
 
 
 def test_rates_of_few_steps_are_called_rough():
-    """Right below the verdict."""
-    assert shown(a_report(low_confidence=True))[1] == "  (few steady steps: the rates are rough)"
+    """Right below what took the time."""
+    rows = shown(a_report(low_confidence=True))
+
+    assert rows[rows.index("  (few steady steps: the rates are rough)") - 1].startswith("time: ")
 
 
 def test_a_run_on_the_cpu_has_a_process_in_place_of_a_gpu():
@@ -247,5 +267,5 @@ def test_markdown_is_one_fenced_block():
     assert body.endswith("\n```\n")
     assert text.count("```") == 2
     rows = body.splitlines()
-    assert rows[0] == f"verdict: '''{' word' * 17}"
+    assert f"time: '''{' word' * 18}" in rows
     assert 96 < max(map(len, rows)) <= 100

@@ -50,7 +50,7 @@ def test_nothing_is_said_of_a_run_in_which_nothing_stands_out():
     assert [one.id for one in found.findings] == []
     assert (
         found.verdict
-        == "healthy: computing took 90% of a step, the backward pass took 60% of a step"
+        == "steps are healthy: computing took 90% of a step, the backward pass took 60% of a step"
     )
 
 

@@ -18,7 +18,7 @@ from tui.commands import run as command
 READY = SimpleNamespace(
     fit=fit(memory=estimate(expected_bytes=3 * GIB), speed=speed(tokens_per_second=1234.0)),
     model=SimpleNamespace(id="the-model"),
-    dataset=SimpleNamespace(num_rows=12_400, format="alpaca"),
+    rows="12 400 rows of alpaca data: 9 920 to train on",
     devices=("0",),
     warnings=("little room",),
 )
@@ -65,8 +65,8 @@ def test_a_run_is_told_checked_and_started(started, capsys):
     assert (code, said.out) == (0, f"{started.run.id}\n")
     assert said.err.splitlines() == [
         "small: lora of the-model",
-        "12 400 rows of alpaca data",
-        "predicted peak 3.0 GiB of 24.0 GiB free, about 1 234 tokens/s",
+        "12 400 rows of alpaca data: 9 920 to train on",
+        "predicted peak 3.0 GiB of 24.0 GiB free, about 700 tokens/s",
         "! little room",
         f"it goes on without this terminal; watch it with: advisor watch {tail}",
     ]

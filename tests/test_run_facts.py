@@ -10,16 +10,9 @@ import pytest
 from profiles.run_facts import Sample
 from profiles.runs import durable, rundir
 from profiles.runs import run as runs
+from profiles.runs.records.evaluation import Answer, Evaluated
 from profiles.runs.records.metrics import PHASES, Loss
-from profiles.runs.records.worker import (
-    Answer,
-    Checkpoint,
-    Evaluated,
-    Paused,
-    Prepared,
-    TrainBegun,
-    Unpaused,
-)
+from profiles.runs.records.worker import Checkpoint, Paused, Prepared, TrainBegun, Unpaused
 from tests.canned_run import GIB, add_sample, gpu, step
 
 ON_GPU = {"allocated_peak_bytes": 3, "reserved_peak_bytes": 5, "gpu_phases": {"forward": 0.4}}

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from types import SimpleNamespace
 
-import pytest
-
+from profiles.run_facts import Result, Verdict
 from profiles.runs.state import State
 from tui.pages import status as page
 
@@ -17,8 +16,7 @@ def entry(name, **changes):
         "state": State.RUNNING,
         "step": 431,
         "num_steps": 1000,
-        "base_loss": 3.8312,
-        "eval_loss": 3.6149,
+        "result": Result(verdict=Verdict.BETTER, base_loss=3.8312, loss=3.6149),
         "since": 995.0,
         "notice": "",
     }
@@ -30,25 +28,14 @@ def test_a_row_for_each_run_and_below_them_what_needs_a_person(monkeypatch):
     monkeypatch.setattr(time, "time", lambda: 1000.0)
     found = [
         entry("one"),
-        entry("two", num_steps=None, base_loss=None, since=2000.0, state=State.FINISHED),
-        entry("three", eval_loss=None, step=0, since=0.0, notice="no sign\x1b[2J for 61 s"),
+        entry("two", num_steps=None, result=Result(), since=2000.0, state=State.FINISHED),
+        entry("three", step=0, since=0.0, notice="no sign\x1b[2J for 61 s"),
     ]
 
     assert page.runs(found) == [
-        "run    state     step      eval loss       last record",
-        "one    running   431/1000  3.831 -> 3.615  5 s ago",
-        "two    finished  431       -               0 s ago",
-        "three  running   0/1000    -               16 m 40 s ago",
+        "run    state     step      model                last record",
+        "one    running   431/1000  better 3.83 -> 3.61  5 s ago",
+        "two    finished  431       not evaluated        0 s ago",
+        "three  running   0/1000    better 3.83 -> 3.61  16 m 40 s ago",
         "! three: no sign for 61 s",
     ]
-
-
-@pytest.mark.parametrize(
-    ("base", "newest", "expected"),
-    [(None, None, "-"), (1.0, None, "-"), (None, 1.0, "-"), (0.0, 2.0, "0.000 -> 2.000")],
-)
-def test_losses_need_both_ends(base, newest, expected):
-    """The base model's and the newest."""
-    _, now = entry("one", base_loss=base, eval_loss=newest)
-
-    assert page.losses(now) == expected

@@ -182,8 +182,8 @@ def test_whole_logits_and_tiles_give_the_same_losses(tiny_model, orders):
     assert real_runs.losses(full) == pytest.approx(wanted, rel=1e-4)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(advisor, recipe, tiny_model, tmp_path):
-    """Exit code 82 and no checkpoint: a NaN must not pass for perfect convergence."""
+def test_a_base_model_that_is_not_finite_is_never_trained(advisor, recipe, tiny_model, tmp_path):
+    """Exit code 65 with the tensor's name, before the first evaluation."""
     broken = shutil.copytree(tiny_model, tmp_path / "broken")
     weights = load_file(broken / "model.safetensors")
     weights["model.norm.weight"][0] = float("nan")
@@ -192,9 +192,12 @@ def test_a_loss_that_is_not_finite_stops_the_run(advisor, recipe, tiny_model, tm
     done = advisor("run", recipe(), "--set", f"model.id={broken}", "--follow")
 
     found = status(rundir.find(done.stdout.strip()))
-    assert (done.returncode, found.state, found.resumable_from) == (82, State.FAILED, None)
-    assert "the loss became nan" in found.reason
-    assert "evaluation loss not finite" in done.stderr
+    assert (done.returncode, found.state, found.resumable_from) == (65, State.FAILED, None)
+    assert "the base model holds values that are not finite" in found.reason
+    assert "evaluation loss" not in done.stderr
+    assert (
+        "model.norm.weight" in json.loads(rundir.find(done.stdout.strip()).exit.read_text())["why"]
+    )
 
 
 def test_packing_leaves_hardly_any_padding_and_has_checkpoints_on_its_way(tiny_model, orders):

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from profiles.errors import ExitCode
 from profiles.runs import rundir
-from tui import hangup
+from tui import hangup, screens
 from tui.context import AppContext
 from tui.pace import PacedApp
-from tui.screens import table
 from tui.screens.base import BaseScreen
 from tui.screens.home import Home
 
@@ -50,7 +49,7 @@ class TunedeckApp(PacedApp, inherit_bindings=False):
             self._open("live", rundir.find(self._run_id))
 
     def _open(self, name: str, *subject: Any, **options: Any) -> None:
-        self.push_screen(table.make(name, self.context, *subject, **options))
+        self.push_screen(screens.make(name, self.context, *subject, **options))
 
     def _tick(self) -> None:
         """Only the screen on top draws data; a question on top stops it."""

@@ -15,6 +15,7 @@ from tui.cli_checks import JSON, SET, data, methods, model, recipe
 from tui.cli_recommend import recommend
 
 RUN = click.argument("run", required=False)
+STEPS = click.IntRange(min=1, max=10**9)
 FOLLOW = click.option("--follow", is_flag=True, help="Show lines until it ends.")
 SHARE = click.option(
     "--share", is_flag=True, help="Start even if others hold memory that it may need."
@@ -106,6 +107,17 @@ def checkpoint(run: str | None) -> int:
     from tui.commands import runs as command
 
     return command.ask(run, "checkpoint")
+
+
+@cli.command()
+@RUN
+@click.option("--log-every", type=STEPS, help="Log the loss every so many steps.")
+@click.option("--eval-every", type=STEPS, help="Evaluate every so many steps.")
+def change(run: str | None, **changes: int | None) -> int:
+    """Ask a run to log or evaluate at another interval from the next step on."""
+    from tui.commands import runs as command
+
+    return command.change(run, changes)
 
 
 @cli.command()

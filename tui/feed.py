@@ -137,7 +137,7 @@ class Reader:
         now = status(self._run)
         return Batch(
             status=now,
-            phase=heartbeat(self._run)[2],
+            phase=heartbeat(self._run).words,
             steps=tuple(r for r in metrics if isinstance(r, Step)),
             losses=tuple(_point(r) for r in metrics if isinstance(r, Loss)),
             memory=tuple((r.unix_seconds, float(r.rss_bytes)) for r in samples),

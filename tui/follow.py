@@ -14,6 +14,7 @@ from profiles.runs.records.worker import TrainBegun
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import State, Status, status
 from tui import plain
+from tui.pages.result import sentence
 from tui.terminal import clean
 
 _POLL_SECONDS = 0.5
@@ -37,6 +38,7 @@ def follow(run: RunDir) -> int:
         return 0
     ended = status(run)
     plain.say(f"{ended.state}: {clean(ended.reason, _LIMIT)}")
+    plain.say(sentence(ended.result))
     if ended.exit_code is None:  # nobody could record it
         return int(_CODES.get(ended.state, ExitCode.INTERNAL))
     return ended.exit_code

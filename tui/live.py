@@ -5,19 +5,24 @@ Fed with batches, asked by the panes. Knows neither files nor a screen.
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections import Counter, deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from profiles.errors import UserError
 from profiles.quantities import count_text, duration_text, percent_text
+from profiles.run_facts import Curves
 from profiles.runs.records.metrics import PHASES
 from profiles.runs.rundir import read_json
 from profiles.runs.state import State
+from tui.pages.result import short
 from tui.store import Series
 from tui.terminal import clean
 
 if TYPE_CHECKING:
+    from advisor.rules.case import Finding
     from profiles.runs.records.metrics import Step
     from profiles.runs.records.sampler import Usage
     from profiles.runs.rundir import RunDir
@@ -29,6 +34,9 @@ _RECENT_STEPS = 200
 _NUM_EVENTS = 50
 _STALE_SECONDS = 10.0
 _STALE_STEPS = 3
+_SLOW = 0.5
+"""Share of the planned speed: below it something else is at work."""
+_STEADY_STEPS = 20
 _WORKING = {State.STARTING, State.RUNNING, State.CHECKPOINTING, State.STOPPING}
 
 
@@ -52,6 +60,8 @@ class LiveRun:
         self._num_steps_of_attempt = 0
         self._has_samples = False
         self._went_on_at = 0.0
+        self._looked: object = None
+        self._symptoms: tuple[Finding, ...] = ()
 
     @property
     def is_over(self) -> bool:
@@ -162,17 +172,53 @@ class LiveRun:
 
     def _state_word(self, now: Status) -> str:
         # The heartbeat's phase tells what a long start or end is busy with.
-        says_more = now.state is State.STARTING or self.phase in {"evaluating", "finishing"}
-        phase = f" ({clean(self.phase, 20)})" if self.phase and says_more else ""
+        is_long = self.phase.startswith(("evaluating", "answering", "finishing"))
+        says_more = now.state is State.STARTING or is_long
+        phase = f" ({clean(self.phase, 24)})" if self.phase and says_more else ""
         return now.state.upper() + ("" if now.state.is_over else phase)
 
     def evaluation(self) -> str:
-        """Tell the newest evaluation loss and the base model's."""
-        if self.status is None or self.status.eval_loss is None:
-            return "not evaluated yet"
-        base = self.status.base_loss
-        before = f" (base {base:.3f})" if base is not None else ""
-        return f"eval {self.status.eval_loss:.3f}{before}"
+        """Whether the model is better than the base model by now, in a few words."""
+        return "not evaluated yet" if self.status is None else short(self.status.result)
+
+    def slowness(self) -> str:
+        """That steps take more than twice the planned time, and how busy the machine is."""
+        planned, recent = self.planned_tokens_per_second, self.rate.mean_of_last(self.num_recent)
+        if not planned or recent is None or self.num_recent < _STEADY_STEPS or self.is_over:
+            return ""
+        if recent > _SLOW * planned:
+            return ""
+        load, cores = os.getloadavg()[0], os.cpu_count() or 1
+        return (
+            f"{percent_text(recent / planned)} of the planned speed; the load of this machine is "
+            f"{load:.1f} on {cores} cores, and `advisor probe` shows who else uses its GPUs"
+        )
+
+    def symptoms(self) -> tuple[Finding, ...]:
+        """What the curves say of the model so far, the worst first; as after the last look."""
+        now = self.status
+        if now is None or not now.result.curve:
+            return ()
+        looked = now.result, now.state.is_over
+        if self._looked != looked:
+            self._looked, self._symptoms = looked, _symptoms(self.run, self.loss, now)
+        return self._symptoms
+
+
+def _symptoms(run: RunDir, loss: Series, now: Status) -> tuple[Finding, ...]:
+    from advisor import recipe  # noqa: PLC0415  # 0.2 s that a screen without evaluations can spare
+    from advisor.rules import quality  # noqa: PLC0415
+    from advisor.rules.quality.training import Training  # noqa: PLC0415
+
+    with suppress(OSError, ValueError, UserError):  # a recipe that nobody can read has no remedies
+        curves = Curves(
+            training=tuple((round(x), y) for x, y in loss.means()),
+            num_steps=now.num_steps,
+            is_over=now.state.is_over,
+        )
+        asked = recipe.parse(run.recipe.read_text(), where=str(run.recipe))
+        return quality.findings(Training(curves=curves, result=now.result, recipe=asked))
+    return ()
 
 
 def _planned_rate(run: RunDir) -> float | None:

@@ -7,6 +7,7 @@ from advisor.rules.case import Finding
 from profiles.quantities import bytes_text, count_text, duration_text, percent_text
 from profiles.run_facts import Run
 from profiles.runs.state import State, Status
+from tui.pages import result
 from tui.plain import facts, wrap
 from tui.plain_bars import stacked
 from tui.terminal import Symbols, clean
@@ -16,9 +17,10 @@ _SAMPLE_WIDTH = 400
 
 def lines(report: Report, width: int, symbols: Symbols) -> list[str]:
     """The report for a terminal."""
-    run = report.run
+    run, found = report.run, (*report.quality, *report.findings)
     return [
-        *wrap(f"verdict: {report.verdict}", width, indent="  ", first=""),
+        *wrap(f"model: {result.sentence(run.result)}", width, indent="  ", first=""),
+        *wrap(f"time: {report.verdict}", width, indent="  ", first=""),
         *(["  (few steady steps: the rates are rough)"] if report.low_confidence else []),
         "",
         *_summary(run, width),
@@ -31,8 +33,8 @@ def lines(report: Report, width: int, symbols: Symbols) -> list[str]:
         "",
         *_memory(report, width, symbols),
         "",
-        "findings" if report.findings else "findings: none of the rules fired",
-        *[line for finding in report.findings for line in _finding(finding, width)],
+        "findings" if found else "findings: none of the rules fired",
+        *[line for finding in found for line in _finding(finding, width)],
         *_not_measured(report, width),
         *_samples(run, width),
     ]
@@ -48,9 +50,6 @@ def ending(now: Status) -> str:
 
 
 def _summary(run: Run, width: int) -> list[str]:
-    loss = ""
-    if run.eval_loss is not None and run.base_loss is not None:
-        loss = f"{run.base_loss:.4f} before, {run.eval_loss:.4f} after"
     padding = 1 - run.tokens / run.padded_tokens if run.padded_tokens else 0.0
     rates = (
         f"{count_text(run.tokens_per_second)} in steps, "
@@ -61,7 +60,6 @@ def _summary(run: Run, width: int) -> list[str]:
         [
             ("run", run.id),
             ("steps", f"{run.num_steps} on {run.device}, rates from {run.num_steady_steps}"),
-            ("eval loss", loss),
             ("tokens", f"{count_text(run.tokens)}, {percent_text(labels)} learnt from"),
             ("padding", f"{percent_text(padding)} of what was processed"),
             ("tokens/s", rates),

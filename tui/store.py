@@ -131,6 +131,11 @@ class Series:
         """Newest values kept for `mean_of_last`."""
         return len(self._recent)
 
+    def means(self) -> list[tuple[float, float]]:
+        """The middle and the mean of each bucket; gaps are left out."""
+        found = [bucket for bucket in self._buckets() if bucket.num_values]
+        return [((b.first_x + b.last_x) / 2, b.total / b.num_values) for b in found]
+
     def mean_of_last(self, num_values: int) -> float | None:
         """Mean of the newest values that are numbers, of fewer if there are fewer."""
         newest = list(islice(reversed(self._recent), num_values))

@@ -54,7 +54,7 @@ def rows(found: Sequence[Recommendation], prices: Sequence[float | None] = ()) -
 
 def _row(found: Recommendation, price: float | None) -> Row:
     fits = found.rung is not None
-    rate, hours = found.fit.speed, found.hours if fits else None
+    rates, hours = found.fit.rates, found.hours if fits else None
     return Row(
         machine=machine_name(found.machine),
         method=words.title(found.rung) if found.rung else "nothing fits",
@@ -62,7 +62,7 @@ def _row(found: Recommendation, price: float | None) -> Row:
         num_gpus=found.fit.plan.num_gpus if found.machine.gpus else 0,
         peak_bytes=found.fit.memory.expected_bytes,
         free_bytes=found.fit.budget_bytes,
-        tokens_per_second=rate.tokens_per_second if rate and fits else None,
+        tokens_per_second=rates[1] if rates and fits else None,
         hours=hours,
         price_per_hour=price,
         cost=speed.cost(hours, price) if hours is not None and price is not None else None,

@@ -66,6 +66,19 @@ class Fit:
         )
 
     @property
+    def rates(self) -> tuple[float, float, float] | None:
+        """Tokens per second that are planned with: low, expected and high.
+
+        Without padding where the data's rows are known; None where the speed is not.
+        """
+        speed = self.speed
+        if speed is None:
+            return None
+        share = (self.real_tokens_per_second or speed.tokens_per_second) / speed.tokens_per_second
+        low, high = speed.low_tokens_per_second, speed.high_tokens_per_second
+        return low * share, speed.tokens_per_second * share, high * share
+
+    @property
     def runs(self) -> bool:
         """Our runner can run it today."""
         return runs(self.plan)
@@ -268,7 +281,7 @@ class _Search:
 
 def _rate(fit: Fit) -> float:
     """Tokens per second, real ones where rows are known."""
-    return fit.real_tokens_per_second or (fit.speed.tokens_per_second if fit.speed else 0.0)
+    return fit.rates[1] if fit.rates else 0.0
 
 
 def _least_bytes(model: Model, plan: Plan) -> float:

@@ -21,6 +21,8 @@ from profiles.facts import Dataset, Machine, Model
 WEIGHT_DECAY: Final = 0.01
 MAX_GRAD_NORM: Final = 1.0
 SCHEDULER: Final = "cosine"
+PATIENCE: Final = 3
+"""Evaluations without a lower loss after which training ends (documents)."""
 _WARMUP_SHARE: Final = 0.1
 _WARMUP_STEPS: Final = 100
 _FEW_ROWS: Final = 1000
@@ -78,8 +80,8 @@ def starting_values(
         Hyperparameter("epochs", f"{epochs:g}", rows),
         Hyperparameter(
             "early stopping",
-            "by hand, after 3 evaluations",
-            "documents: no better in 3 of them; `advisor stop` saves",
+            f"after {PATIENCE} evaluations",
+            "documents: no better in 3 of them; the best step is published",
         ),
     )
 

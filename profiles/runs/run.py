@@ -14,20 +14,14 @@ from typing import Any, TypeVar
 import psutil
 
 from profiles.machines import gputable
-from profiles.run_facts import Run, Sample
+from profiles.run_facts import Curves, Run, Sample
 from profiles.runs.journal import Tail
 from profiles.runs.records import Record
+from profiles.runs.records.evaluation import Answer, Evaluated
 from profiles.runs.records.metrics import PHASES, Loss, Step
 from profiles.runs.records.sampler import Usage
-from profiles.runs.records.worker import (
-    Answer,
-    Checkpoint,
-    Evaluated,
-    Paused,
-    Prepared,
-    TrainBegun,
-    Unpaused,
-)
+from profiles.runs.records.worker import Checkpoint, End, Paused, Prepared, TrainBegun, Unpaused
+from profiles.runs.result import result_of
 from profiles.runs.rundir import RunDir, read_json
 
 _WARMUP_STEPS = 5
@@ -66,6 +60,8 @@ def from_run_dir(run: RunDir) -> tuple[Run | None, int]:
         **_eval_losses(events),
         first_loss=logged[0] if logged else None,
         last_loss=_last(logged),
+        result=result_of(events),
+        curves=_curves(losses, events),
         samples=_answers(events),
     )
     return found, num_damaged
@@ -174,6 +170,15 @@ def _eval_losses(events: list[Record]) -> dict[str, Any]:
         "base_loss": next((e.loss for e in found if e.step == 0), None),
         "eval_loss": _last(e.loss for e in found),
     }
+
+
+def _curves(losses: dict[int, Loss], events: list[Record]) -> Curves:
+    newest = max((e.attempt for e in events), default=0)
+    return Curves(
+        training=tuple((n, loss) for n in sorted(losses) if (loss := losses[n].loss) is not None),
+        num_steps=max((e.num_steps for e in _of(TrainBegun, events)), default=0),
+        is_over=any(e.attempt == newest for e in _of(End, events)),
+    )
 
 
 def _devices(samples: Iterable[Usage]) -> dict[str, Any]:

@@ -109,6 +109,11 @@ class RunDir:
         return self.path / "samples.jsonl"
 
     @property
+    def evaluations(self) -> Path:
+        """The losses of all rows in each evaluation (worker)."""
+        return self.path / "evaluations.jsonl"
+
+    @property
     def supervisor_heartbeat(self) -> Path:
         """Proof of life of the supervisor."""
         return self.path / "hb.sup"

@@ -14,19 +14,20 @@ import re
 import time
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
+from profiles.run_facts import NOT_EVALUATED, Result
 from profiles.runs import identity, locks, notices, processes, reading
 from profiles.runs.identity import Identity
 from profiles.runs.journal import last_record
 from profiles.runs.processes import Processes, read_object, read_records
 from profiles.runs.reading import whole
 from profiles.runs.records import Record
+from profiles.runs.records.evaluation import Evaluated
 from profiles.runs.records.supervisor import Restarted, SupervisorStarted
 from profiles.runs.records.worker import (
     Checkpoint,
     End,
-    Evaluated,
     Paused,
     SaveBegun,
     SaveFailed,
@@ -35,6 +36,7 @@ from profiles.runs.records.worker import (
     Unpaused,
     WorkerStarted,
 )
+from profiles.runs.result import result_of
 from profiles.runs.rundir import RunDir, created
 
 
@@ -102,6 +104,8 @@ class Status:
     """Newest evaluation loss."""
     notice: str = ""
     """The newest thing that a person should know while the run lives; "" if there is none."""
+    result: Result = NOT_EVALUATED
+    """Whether the model got better."""
 
 
 def newest_checkpoint(run: RunDir) -> int | None:
@@ -120,13 +124,32 @@ def is_locked(run: RunDir) -> bool:
     return locks.is_held(run.lock) or locks.is_held(run.worker_lock)
 
 
-def heartbeat(run: RunDir) -> tuple[int, int, str]:
-    """(counter, step, phase) of the worker's heartbeat; zeros if there is none."""
+class Beat(NamedTuple):
+    """What the worker's heartbeat says; zeros if there is none."""
+
+    counter: int = 0
+    step: int = 0
+    phase: str = ""
+    """What is being done: loading, tokenising, evaluating, training..."""
+    done: int = 0
+    """Of the phase: rows, batches or answers."""
+    total: int = 0
+    """How many there will be; 0 if nobody knows."""
+
+    @property
+    def words(self) -> str:
+        """Like "tokenising 300/999"."""
+        return f"{self.phase} {self.done}/{self.total}" if self.total else self.phase
+
+
+def heartbeat(run: RunDir) -> Beat:
+    """The newest beat; versions before this one wrote no counts."""
     try:
-        counter, step, phase = reading.content(run.worker_heartbeat).decode().split()
-        return int(counter), int(step), phase
-    except (OSError, ValueError):
-        return 0, 0, ""
+        counter, step, phase, *counts = reading.content(run.worker_heartbeat).decode().split()
+        done, total = (int(counts[0]), int(counts[1])) if counts else (0, 0)
+        return Beat(int(counter), int(step), phase, done, total)
+    except (OSError, ValueError, IndexError):
+        return Beat()
 
 
 def status(run: RunDir) -> Status:
@@ -139,7 +162,7 @@ def status(run: RunDir) -> Status:
         return Status(
             state=State.UNKNOWN,
             attempt=run.attempt(),
-            step=heartbeat(run)[1],
+            step=heartbeat(run).step,
             num_steps=0,
             resumable_from=newest_checkpoint(run),
             reason="",
@@ -164,7 +187,7 @@ def _status(run: RunDir) -> Status:
     metric = last_record(run.metrics)
     newest = [metric] if metric is not None and metric.attempt == attempt else []
     start = (newest_checkpoint(run) or 0) if attempt > 1 else 0
-    beat = heartbeat(run)[1] if current else 0
+    beat = heartbeat(run).step if current else 0
     return Status(
         state=found.state,
         attempt=attempt,
@@ -179,6 +202,7 @@ def _status(run: RunDir) -> Status:
         base_loss=next((e.loss for e in losses if e.step == 0), None),
         eval_loss=losses[-1].loss if losses else None,
         notice=found.notice,
+        result=result_of(events),
     )
 
 
@@ -209,7 +233,7 @@ def _derive(
         lost = notices.SUPERVISOR_LOST if who.supervisor is not None and not supervised else ""
         full = _disk_notice(run)
         told = "; ".join(filter(None, [full or notices.newest(events), lost]))
-        paused = full and heartbeat(run)[2] == "paused"  # the event that says so waits for room
+        paused = full and heartbeat(run).phase == "paused"  # the event that says so waits for room
         state = State.PAUSED if paused else _live_state(events)
         return _Found(state, notice=told)
     if supervised:

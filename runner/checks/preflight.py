@@ -12,14 +12,17 @@ from advisor import recipe as recipes
 from advisor.choice import fit
 from advisor.choice.devices import emptiest, framework_on
 from advisor.choice.fit import Fit
+from advisor.choice.lengths import Lengths
 from advisor.recipe import Recipe
 from advisor.registry.lookup import ENGINES, OPTIMIZERS, TASKS, kinds_of_rows
 from profiles import installation
 from profiles.data import dataset
+from profiles.data.parts import parts_of
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Dataset, Machine, Model
 from profiles.machines import machine, torch_build
 from profiles.models import model, safetensors_header
+from profiles.quantities import count_text
 from profiles.runs import session_host
 from profiles.runs.rundir import RunDir, read_json
 from runner.checks import chat_templates, gpu_checks, imports, pairing, replay
@@ -34,6 +37,8 @@ class Ready:
     model: Model
     machine: Machine
     dataset: Dataset
+    rows: str
+    """How many are trained on, evaluated with and kept, in words."""
     fit: Fit
     devices: tuple[str, ...]
     """GPUs to use, the emptiest first: the ones whose free memory was judged."""
@@ -55,9 +60,10 @@ def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
     pairing.check_dropout(recipe, base)
     checked = _data(recipe, base_dir, base)
     chat_templates.check_choice(recipe.data.chat_template, base, checked[0].format)
-    longest = checked[0].tokens.max if checked[0].tokens else None
-    plan = recipe.to_plan(framework_on(here), longest)
-    predicted = fit.judge(base, here, plan)
+    tokens = checked[0].tokens
+    plan = recipe.to_plan(framework_on(here), tokens.max if tokens else None)
+    lengths = Lengths.of(tokens, plan.seq_len) if tokens else None
+    predicted = fit.judge(base, here, plan, lengths)
     if not (share or base.unmodelled):
         gpu_checks.check_room(here, predicted)
     warnings = [w for data in checked for w in data.warnings]
@@ -75,6 +81,7 @@ def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
         model=base,
         machine=here,
         dataset=checked[0],
+        rows=_rows(recipe, checked),
         fit=predicted,
         devices=_emptiest(here, recipe.hardware.gpus),
         warnings=tuple(warnings),
@@ -92,10 +99,24 @@ def _data(recipe: Recipe, base_dir: Path, base: Model) -> list[Dataset]:
         "count_up_to_bytes": dataset.COUNTED_WHILE_WAITING_BYTES,
     }
     train = dataset.check_to_train(str(base_dir / recipe.data.train), **options)
-    if recipe.data.eval is None:
-        return [train.dataset]
-    held_out = dataset.check_to_train(str(base_dir / recipe.data.eval), **options)
-    return [train.dataset, held_out.compared_with(train).dataset]
+    files = [str(base_dir / file) for file in recipe.data.eval_files.values()]
+    held_out = [dataset.check_to_train(file, **options) for file in files]
+    return [train.dataset, *(one.compared_with(train).dataset for one in held_out)]
+
+
+def _rows(recipe: Recipe, checked: list[Dataset]) -> str:
+    """Like "999 rows: 799 to train on, 99 to evaluate with, 101 kept from both"."""
+    given = checked[0]
+    about = "about " if given.num_duplicates else ""  # equal rows go to one side
+    train, evaluation, test = parts_of(given.num_rows, recipe.data.shares)
+    told = [f"{about}{count_text(train)} to train on"]
+    told += [f"{count_text(evaluation)} to evaluate with"] if evaluation else []
+    for name, held_out in zip(recipe.data.eval_files, checked[1:], strict=True):
+        of = f" ({name})" if name else ""
+        told.append(f"{count_text(held_out.num_rows)} of another file to evaluate with{of}")
+    told += [f"{count_text(test)} kept from both"] if test else []
+    told += [] if evaluation or checked[1:] else ["none to evaluate with"]
+    return f"{count_text(given.num_rows)} rows of {given.format} data: {', '.join(told)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

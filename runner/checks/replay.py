@@ -96,9 +96,8 @@ def refuse(changed: Iterable[Change], meant: Collection[str], where: Path) -> No
 
 
 def data_hashes(recipe: Recipe, base_dir: Path) -> dict[str, str | None]:
-    """sha256 of the recipe's data files, by `data.train` and `data.eval`; None: unreadable."""
-    names = {"data.train": recipe.data.train, "data.eval": recipe.data.eval}
-    return {key: _hash(base_dir / name) for key, name in names.items() if name is not None}
+    """sha256 of the recipe's data files, by their keys; None: unreadable."""
+    return {key: _hash(base_dir / name) for key, name in recipe.data.files.items()}
 
 
 def _model(folder: Path) -> dict[str, str | None]:

@@ -45,6 +45,14 @@ class Ranks:
         dist.broadcast_object_list(box, src=0, group=self._group)
         return box[0]
 
+    def gathered(self, value: Value) -> list[Value]:
+        """What every rank says, in the order of the ranks, on all of them."""
+        if self._group is None:
+            return [value]
+        box: list[Any] = [None] * self.world_size
+        dist.all_gather_object(box, value, group=self._group)
+        return box
+
     def _reduced(self, numbers: Sequence[int], operation: Any) -> list[int]:
         if self._group is None:
             return list(numbers)

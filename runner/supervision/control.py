@@ -12,17 +12,22 @@ import os
 import secrets
 import stat
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from profiles.errors import ExitCode, UserError
 from profiles.runs import durable, rundir
 from profiles.runs.rundir import RunDir, read_json
 from profiles.runs.state import State, Status, status
 
-VERBS = ("stop", "stop_now", "pause", "unpause", "checkpoint")
+VERBS = ("stop", "stop_now", "pause", "unpause", "checkpoint", "change")
+CHANGES = ("log_every", "eval_every")
+"""What `change` can set, in steps."""
 STOPS = ("stop", "stop_now")
 _VERSION = 1
+_MOST_STEPS = 1 << 31
 _LIFE_SECONDS = 24 * 3600.0
 """A request that nobody could answer for a day is no longer meant."""
 _answered: set[str] = set()
@@ -39,9 +44,11 @@ class Request:
     id: str = ""
     not_after: float = float("inf")
     """Unix time after which it is no longer meant."""
+    args: dict[str, int] = field(default_factory=dict)
+    """Of `change`: what to set to what."""
 
 
-def send(run: RunDir, verb: str) -> None:
+def send(run: RunDir, verb: str, args: Mapping[str, int] = MappingProxyType({})) -> None:
     """Ask the live attempt of `run` for `verb`; UserError if nothing is there to obey."""
     rundir.refuse_newer(run)
     now = status(run)
@@ -56,7 +63,7 @@ def send(run: RunDir, verb: str) -> None:
             code=ExitCode.REFUSED,
         )
     try:
-        leave(run, verb, now.attempt)
+        leave(run, verb, now.attempt, args)
     except OSError as error:
         raise UserError(
             f"the request could not be left: {error.strerror}",
@@ -82,7 +89,9 @@ def _nobody_obeys(run: RunDir, verb: str, now: Status) -> UserError:
     )
 
 
-def leave(run: RunDir, verb: str, attempt: int) -> None:
+def leave(
+    run: RunDir, verb: str, attempt: int, args: Mapping[str, int] = MappingProxyType({})
+) -> None:
     """Write the request for this attempt; OSError if there is no room."""
     now, name = time.time(), f"{time.time_ns():020d}-{secrets.token_hex(4)}"
     request = {
@@ -91,7 +100,7 @@ def leave(run: RunDir, verb: str, attempt: int) -> None:
         "run": run.id,
         "attempt": attempt,
         "verb": verb,
-        "args": {},
+        "args": dict(args),
         "by": f"uid {os.getuid()}",
         "t": now,
         "not_after": now + _LIFE_SECONDS,
@@ -123,7 +132,7 @@ def pending(run: RunDir) -> list[Request]:
             answer(run, request, "ignored: repeated")
         elif now > request.not_after:
             answer(run, request, "ignored: expired")
-        elif (request.verb, request.attempt) in asked:
+        elif (request.verb, request.attempt) in asked and not request.args:
             answer(run, request, "ignored: asked already")
         else:
             found.append(request)
@@ -135,7 +144,10 @@ def pending(run: RunDir) -> list[Request]:
 def _parse(run: RunDir, path: Path) -> Request | None:
     content = read_json(path) or {}
     attempt, verb, life = (content.get(k) for k in ("attempt", "verb", "not_after"))
+    args = content.get("args") if verb == "change" else {}
     if content.get("run") != run.id or verb not in VERBS or not isinstance(attempt, int):
+        return None
+    if not isinstance(args, dict) or not all(map(_can_change, args, args.values())):
         return None
     return Request(
         path=path,
@@ -143,7 +155,12 @@ def _parse(run: RunDir, path: Path) -> Request | None:
         attempt=attempt,
         id=path.stem,  # what it says of itself may be no name of a file
         not_after=life if isinstance(life, int | float) else float("inf"),
+        args=args,
     )
+
+
+def _can_change(name: str, value: object) -> bool:
+    return name in CHANGES and isinstance(value, int) and 0 < value < _MOST_STEPS
 
 
 def _is_private(folder: Path) -> bool:

@@ -98,7 +98,7 @@ class Pulse:
 
     def look(self) -> None:
         """Tell when it stops and when it goes on; ask once for the stacks of a silent worker."""
-        counter, _, _ = heartbeat(self._run)
+        counter = heartbeat(self._run).counter
         now = time.monotonic()
         if counter != self._counter:
             self._counter, self._moved = counter, now

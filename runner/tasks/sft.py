@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.nn.functional import cross_entropy
 from transformers import Trainer
 from trl import SFTConfig, SFTTrainer
 
 from advisor.recipe_sections import DataSection
 from profiles.data.formats.spec import Example
+from runner.training.batches import IGNORED_LABEL
 from runner.training.trainer import RunProtocol
 
 
@@ -72,6 +74,17 @@ class RunSft(RunProtocol, SFTTrainer):  # type: ignore[misc]
             inside = self.router_aux_loss_coef * self._num_averaged
             loss = loss + (self._aux_weight(num_items) - inside) * outputs.aux_loss
         return loss
+
+    def row_losses(self, model: Any, inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Each row's sum of losses and number of tokens that count; the router's part left out."""
+        inputs = {**inputs, "use_cache": False}
+        if self.plan.loss != "full":
+            outputs = model(**inputs, fused_lm_head=True)
+            return -outputs.log_probs.sum(1), outputs.label_mask.sum(1)
+        labels = inputs.pop("labels")[:, 1:]
+        logits = model(**inputs).logits[:, -labels.shape[1] - 1 : -1].float()  # past a soft prompt
+        losses = cross_entropy(logits.transpose(1, 2), labels, reduction="none")
+        return losses.sum(1), (labels != IGNORED_LABEL).sum(1)
 
     @property
     def _num_averaged(self) -> int:

@@ -50,14 +50,13 @@ class Checkpointing(Part):
         """Stage, check, commit; on a full disk wait for room, or for a stop without saving."""
         step, progress, events = self.state.global_step, self.attempt.progress, self.attempt.events
         refuse_nonfinite(self.model, self.engine.local, self.state, self.attempt.run)
-        phase, progress.phase = progress.phase, "checkpoint"
         events.append(SaveBegun(step=step))
         needed = self.ranks.from_main(self.saver.needed_bytes(self.model))
-        while (lacking := self._write_checkpoint(model, trial, needed)) is not None:
-            if not self.protocol.wait_for_room(self.state, lacking, needed):
-                events.append(SaveFailed(step=step, what=str(lacking)))
-                break
-        progress.phase = phase
+        with progress.during("checkpoint"):
+            while (lacking := self._write_checkpoint(model, trial, needed)) is not None:
+                if not self.protocol.wait_for_room(self.state, lacking, needed):
+                    events.append(SaveFailed(step=step, what=str(lacking)))
+                    break
         self.recorder.begin()
 
     def _write_checkpoint(self, model: Any, trial: Any, needed: int) -> Shortfall | None:

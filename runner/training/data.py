@@ -20,6 +20,7 @@ from advisor.recipe import Recipe
 from advisor.registry.lookup import kinds_of_rows
 from profiles.data.dataset import read_examples
 from profiles.data.formats.spec import Example
+from profiles.data.parts import parts_of
 from runner.checks import chat_templates
 from runner.checks.chat_templates import CHOSEN_BY_MODEL, TEMPLATES
 
@@ -29,10 +30,21 @@ class Splits:
     """Rows as TRL takes them; `test` is touched by no training."""
 
     train: Dataset
-    eval: Dataset | None
+    eval: dict[str, Dataset]
+    """The evaluation sets by name, which is empty for one without; none if nothing is held out."""
     test: Dataset | None
     assistant_only: bool
     """The template marks the replies, so every reply of a conversation is learnt."""
+
+    @property
+    def held_out(self) -> Dataset | None:
+        """Rows whose prompts are answered: those that decide nothing, if there are any."""
+        return self.test if self.test is not None else next(iter(self.eval.values()), None)
+
+    @property
+    def num_rows(self) -> int:
+        """To train on and to evaluate with."""
+        return len(self.train) + sum(map(len, self.eval.values()))
 
 
 def set_template(tokenizer: PreTrainedTokenizerBase, choice: str, where: str) -> None:
@@ -59,13 +71,9 @@ def load(
         if data.chat_template == CHOSEN_BY_MODEL:
             chat_templates.check(base_dir / recipe.model.id)
         set_template(tokenizer, data.chat_template, recipe.model.id)
-    shares = [int(s) for s in data.split.split(":")]
-    if data.eval is not None:
-        evaluation: Sequence[Example] = _read(recipe, base_dir / data.eval)
-        shares[1] = 0
-        train, _, test = split(examples, shares, recipe.train.seed)
-    else:
-        train, evaluation, test = split(examples, shares, recipe.train.seed)
+    held_out = {name: _read(recipe, base_dir / file) for name, file in data.eval_files.items()}
+    train, part, test = split(examples, data.shares, recipe.train.seed)
+    held_out = held_out or ({"": part} if part else {})
     assistant_only = _marks_replies(tokenizer) and any(_num_replies(e) > 1 for e in examples)
 
     def rows(part: Sequence[Example]) -> Dataset:
@@ -73,7 +81,7 @@ def load(
 
     return Splits(
         train=rows(train),
-        eval=rows(evaluation) if evaluation else None,
+        eval={name: rows(part) for name, part in held_out.items()},
         test=rows(test) if test else None,
         assistant_only=assistant_only,
     )
@@ -94,11 +102,8 @@ def split(
         groups.setdefault(_digest(example), []).append(index)
     keys = list(groups)
     random.Random(seed).shuffle(keys)  # noqa: S311  # a split, no secret
-    total = sum(shares)
-    first = len(keys) * shares[0] // total or 1
-    second = first + len(keys) * shares[1] // total
-    if shares[2] == 0:
-        second = len(keys)
+    first, evaluated, _ = parts_of(len(keys), shares)
+    second = first + evaluated
     parts = keys[:first], keys[first:second], keys[second:]
     picked = [[examples[i] for i in sorted(j for k in part for j in groups[k])] for part in parts]
     return picked[0], picked[1], picked[2]

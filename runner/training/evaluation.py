@@ -1,20 +1,45 @@
-"""Evaluation: batch by batch, in pieces if memory asks for it, and a stop ends it."""
+"""Evaluation: batch by batch, in pieces if memory asks for it, and a stop ends it.
+
+Every row's loss is kept, so that the model can be compared with the base model row by row; the
+loss of a set is the mean over all of its tokens that count.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
-from profiles.runs.records.worker import Evaluated
+import torch
+
+from profiles.runs.records.evaluation import EarlyStop, Evaluated
+from runner.training import row_losses
 from runner.training.parts import Part
+from runner.training.row_losses import Rows
+from runner.training.selection import Selection
 from runner.training.stopping import StopEarly
 from runner.training.telemetry import TOKEN_STATS
+
+_PREFIX = "eval"
 
 
 class Evaluation(Part):
     """The part of the run protocol that evaluates."""
 
-    def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    selection: Selection
+    after_evaluation: Callable[[], None]
+    keeps_best: bool
+    """The best step's weights are published, so they are saved."""
+    base_rows: dict[str, Rows | None]
+    """The base model's, by set."""
+    batch_rows: list[Rows]
+    """Of the evaluation that goes on, batch by batch, those of this rank."""
+
+    def row_losses(self, model: Any, inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sum of the losses of each row's tokens that count, and their number; the task's."""
+        raise NotImplementedError
+
+    def prediction_step(self, model: Any, inputs: Any, *_args: Any, **_kwargs: Any) -> Any:
         """One evaluation batch; out of memory, again in smaller pieces. A stop ends it here."""
         inputs.pop(TOKEN_STATS, None)
         self.attempt.progress.tick()
@@ -22,40 +47,94 @@ class Evaluation(Part):
             raise StopEarly
         while True:
             try:
-                return self._predict_in_pieces(model, inputs, *args, **kwargs)
+                return self._predict_in_pieces(model, inputs)
             except Exception as error:  # what ran out of memory is decided below
                 reason = self.division.reason_of(error)
                 if not reason:
                     raise
             self.divide("eval", reason, self.batches.num_rows(inputs))
 
-    def _predict_in_pieces(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    def _predict_in_pieces(self, model: Any, inputs: Any) -> Any:
         """(loss, None, None): the mean over the batch, as if it had not been divided."""
-        parts, self.share = self.batches.divided(inputs, self.division.pieces["eval"]), 1.0
-        if len(parts) == 1:
-            return super().prediction_step(model, inputs, *args, **kwargs)
-        predict, weigh = super().prediction_step, self.batches.num_learnt
-        pairs = [(predict(model, p, *args, **kwargs)[0], weigh(p)) for p in parts]
-        shares = [loss * weight for loss, weight in pairs if weight] or [pairs[0][0] * 0]
-        return sum(shares) / max(1, sum(weight for _, weight in pairs)), None, None
+        inputs = self._prepare_inputs(inputs)
+        parts = self.batches.divided(inputs, self.division.pieces["eval"])
+        with torch.no_grad(), self.compute_loss_context_manager():
+            found = [self.row_losses(model, part) for part in parts]
+        sums, counts = (torch.cat(values).float() for values in zip(*found, strict=True))
+        self.batch_rows.append(
+            Rows((sums / counts.clamp(min=1)).tolist(), [int(count) for count in counts])
+        )
+        return sums.sum() / counts.sum().clamp(min=1), None, None
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Evaluate, and keep the result as an event; a stop during training leaves it out."""
-        started, progress = time.perf_counter(), self.attempt.progress
-        phase, progress.phase = progress.phase, "evaluating"
+    def evaluation_loop(
+        self, dataloader: Any, *args: Any, metric_key_prefix: str = _PREFIX, **kwargs: Any
+    ) -> Any:
+        """As the Trainer's, with the rows of the set kept and its loss taken from them."""
+        self.batch_rows, started = [], time.perf_counter()
+        self.attempt.progress.expect(len(dataloader))
+        found = super().evaluation_loop(
+            dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs
+        )
+        rows = row_losses.in_order(self.ranks.gathered(self.batch_rows), found.num_samples)
+        found.metrics[f"{metric_key_prefix}_loss"] = rows.mean
+        name = metric_key_prefix.removeprefix(_PREFIX).removeprefix("_")
+        self._keep(name, rows, time.perf_counter() - started)
+        return found
+
+    def _keep(self, name: str, rows: Rows, seconds: float) -> None:
+        """What an evaluation of a set found, with what the base model had on the same rows."""
+        step = self.state.global_step
+        if step == 0:
+            self.base_rows[name] = rows
+        elif name not in self.base_rows:
+            self.base_rows[name] = row_losses.read(self.attempt.run, 0, name)
+        row_losses.write(self.attempt.evaluations, step, name, rows)
+        gain = row_losses.gain(self.base_rows[name], rows) if step else None
+        event = Evaluated(
+            step=step,
+            loss=rows.mean,
+            seconds=round(seconds, 4),
+            data=name or None,
+            rows=len(rows.losses),
+            gain=None if gain is None else (gain.low, gain.value, gain.high),
+        )
+        self.attempt.events.append(event)
+        if name == self.eval_names[0]:
+            self.selection.add(step, event.loss)
+
+    def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
+        """Evaluate all sets, and judge the step; a stop during training leaves it out."""
+        found: dict[str, float] = {}
         try:
-            result: dict[str, float] = super().evaluate(*args, **kwargs)
+            with self.attempt.progress.during("evaluating"):
+                for name in self.eval_names:
+                    prefix = f"{_PREFIX}_{name}" if name else _PREFIX
+                    found |= super().evaluate(name or None, metric_key_prefix=prefix)
         except StopEarly:
             if self.attempt.stop.may_interrupt:
                 raise
             self.control.should_evaluate = False
             return {}
         finally:
-            progress.phase = phase
             self.recorder.begin()
-        if "eval_loss" in result:
-            step, loss = self.state.global_step, result["eval_loss"]
-            self.saver.newest_loss = step, loss
-            seconds = round(time.perf_counter() - started, 4)
-            self.attempt.events.append(Evaluated(step=step, loss=loss, seconds=seconds))
-        return result
+        self._judge()
+        if 0 < self.state.global_step < self.state.max_steps and self.is_in_train:
+            self.after_evaluation()
+        return found
+
+    def _judge(self) -> None:
+        """Keep the weights of the best step; end the training that has got no better."""
+        step, is_last = self.state.global_step, self.state.global_step >= self.state.max_steps
+        if self.keeps_best and self.selection.best == step:
+            self.control.should_save = True
+        if self.ranks.is_main:
+            self.saver.mark_best()
+        if self.selection.is_over and not is_last:
+            self.control.should_training_stop = self.control.should_save = True
+            best, waited = self.selection.best or 0, self.selection.num_since_best
+            self.attempt.events.append(EarlyStop(step=step, best_step=best, evaluations=waited))
+
+    @property
+    def eval_names(self) -> list[str]:
+        """Of the evaluation sets, the one first that decides; empty for one without a name."""
+        return list(self.eval_dataset) if isinstance(self.eval_dataset, dict) else [""]

@@ -9,25 +9,24 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from profiles.runs.journal import Journal
-from profiles.runs.records.worker import Answer, AnswerFailed
+from profiles.runs.records.evaluation import Answer, AnswerFailed
+from runner.training.attempt import Attempt
 from runner.training.trainer import RunProtocol
 
-_NUM = 3
 _NEW_TOKENS = 64
 _MAX_CHARS = 1000
 
 
 def write(
-    trainer: RunProtocol, rows: Dataset | None, events: Journal, *, moment: str, max_length: int
+    trainer: RunProtocol, rows: Dataset, attempt: Attempt, *, moment: str, max_length: int
 ) -> None:
-    """Answer the first few of `rows` as `sample` events; sharded models are left out."""
-    if rows is None or trainer.args.world_size > 1:
-        return
+    """Answer the rows as `sample` events."""
     try:
-        for row in rows.select(range(min(_NUM, len(rows)))):
-            _write_one(trainer, row, events, moment=moment, max_length=max_length)
+        for row in rows:
+            _write_one(trainer, row, attempt.events, moment=moment, max_length=max_length)
+            attempt.progress.tick()
     except Exception as error:  # noqa: BLE001  # an example is no reason to lose a run
-        events.append(AnswerFailed(moment=moment, error=str(error)[:_MAX_CHARS]))
+        attempt.events.append(AnswerFailed(moment=moment, error=str(error)[:_MAX_CHARS]))
 
 
 def _write_one(

@@ -109,7 +109,12 @@ class SpikeWatch:
 MIN_STALL_SECONDS = 300.0
 STALL_FACTOR = 10.0
 _PHASE_LIMITS = {
+    "importing": 1800.0,
+    "reading": 1800.0,
     "loading": 1800.0,
+    "checking": 1800.0,
+    "answering": 1800.0,
+    "longest": 1800.0,
     "tokenising": 3600.0,
     "evaluating": 1800.0,
     "checkpoint": 1800.0,

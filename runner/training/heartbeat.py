@@ -7,6 +7,7 @@ import faulthandler
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from statistics import median
 
 from profiles.runs import durable
@@ -32,7 +33,7 @@ class Heartbeat(threading.Thread):
     def __init__(self, run: RunDir, events: Journal, stop: StopFlag) -> None:
         super().__init__(daemon=True, name="heartbeat")
         self.step = 0
-        self.phase = "starting"
+        self.phase, self.done, self.total = "starting", 0, 0
         self._run = run
         self._events = events
         self._stop_flag = stop
@@ -45,16 +46,31 @@ class Heartbeat(threading.Thread):
         self.step = step
         self._seconds.append(seconds)
 
-    def tick(self) -> None:
+    @contextlib.contextmanager
+    def during(self, phase: str, total: int = 0) -> Iterator[None]:
+        """What goes on inside; `total`: how many ticks it takes, 0 if nobody knows."""
+        before = self.phase, self.done, self.total
+        self.phase, self.done, self.total = phase, 0, total
+        try:
+            yield
+        finally:
+            self.phase, self.done, self.total = before
+
+    def expect(self, total: int) -> None:
+        """So many ticks from here on, in the same phase."""
+        self.done, self.total = 0, total
+
+    def tick(self, number: int = 1) -> None:
         """Something smaller than a step is done."""
-        self._ticks += 1
+        self._ticks += number
+        self.done += number
 
     def run(self) -> None:
         """Beat for ever; a full disk is no reason to stop training."""
         counter = 0
         while True:
             counter += 1
-            line = f"{counter} {self.step} {self.phase}\n"
+            line = f"{counter} {self.step} {self.phase} {self.done} {self.total}\n"
             with contextlib.suppress(OSError):
                 durable.overwrite(self._run.worker_heartbeat, line.encode())
             self._look_for_stall()

@@ -9,14 +9,21 @@ from __future__ import annotations
 import contextlib
 import time
 import typing
-from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
 
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from profiles.runs.records import Record
 from profiles.runs.records.metrics import Loss
-from profiles.runs.records.worker import Guard, Paused, StopAccepted, TrainBegun, Unpaused
+from profiles.runs.records.worker import (
+    Changed,
+    Guard,
+    Paused,
+    StopAccepted,
+    TrainBegun,
+    Unpaused,
+)
 from runner import checkpoints
 from runner.engines.ranks import Ranks
 from runner.supervision import control
@@ -24,6 +31,7 @@ from runner.training import endings
 from runner.training.attempt import Attempt
 from runner.training.guard import Fault, LossGuard
 from runner.training.room import Shortfall
+from runner.training.selection import Selection
 from runner.training.stopping import VERBS, NoStepLeft
 from runner.training.telemetry import StepRecorder
 
@@ -37,6 +45,13 @@ _LOGGED = ("loss", "grad_norm", "learning_rate", "epoch")
 OnSpike = Literal["warn", "pause", "stop"]
 
 
+class Asked(NamedTuple):
+    """What a person asks of the run."""
+
+    verb: str
+    args: dict[str, int] = {}  # noqa: RUF012  # nobody changes it
+
+
 class Trains(typing.Protocol):
     """What the callback needs of the trainer that calls it."""
 
@@ -45,6 +60,9 @@ class Trains(typing.Protocol):
     attempt: Attempt
     ranks: Ranks
     recorder: StepRecorder
+    selection: Selection
+    eval_dataset: Any
+    changes: Sequence[Changed]
 
     def before_steps(self) -> None:
         """What comes first, on the model as it is wrapped."""
@@ -79,12 +97,17 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
 
         NoStepLeft: all steps were made by an earlier attempt; the Trainer would make one more.
         """
-        if state.global_step >= state.max_steps:
+        if state.global_step >= state.max_steps or self.trainer.selection.is_over:
             raise NoStepLeft
+        for earlier in self.trainer.changes:
+            self.change(state, earlier, is_new=False)
         self.trainer.before_steps()
-        self.trainer.try_longest_batch()
+        with self.attempt.during("longest"):
+            self.trainer.try_longest_batch()
         self.stop.wait_for_steps()
-        self._tell(TrainBegun(step=state.global_step, num_steps=state.max_steps))
+        seconds = round(time.monotonic() - self.attempt.began, 1)
+        begun = TrainBegun(step=state.global_step, num_steps=state.max_steps, seconds=seconds)
+        self._tell(begun)
 
     def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
         """The optimizer's time begins."""
@@ -102,12 +125,14 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, _args: Any, state: TrainerState, flow: TrainerControl, **_: Any) -> None:
         """Close the step's record, then look at what people ask for."""
         recorder = self.trainer.recorder
+        if state.global_step >= state.max_steps and self.trainer.eval_dataset is not None:
+            flow.should_evaluate = True  # before the last checkpoint, which may be the best
         counts = self._agree()
         if self._ranks.is_main:
             self.attempt.progress.end_step(state.global_step, recorder.seconds)
             recorder.finish(state.global_step, counts)
-        for verb in self._verbs():
-            self._obey(verb, state, flow)
+        for asked in self._asked():
+            self._obey(asked, state, flow)
 
     def on_log(
         self, _args: Any, state: TrainerState, flow: TrainerControl, logs: Any = None, **_: Any
@@ -151,27 +176,30 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
         self._stop_agreed |= signals > 0
         return dict(zip(counts, sums, strict=True))
 
-    def _verbs(self) -> Iterator[str]:
+    def _asked(self) -> Iterator[Asked]:
         """What is asked for now, the same on every rank."""
-        verbs = self._ranks.from_main(self._take_requests() if self._ranks.is_main else [])
+        found = self._ranks.from_main(self._take_requests() if self._ranks.is_main else [])
         if self._stop_agreed and not self._stop_told:
             self._stop_told = True
-            yield "stop"
-        yield from verbs
+            yield Asked("stop")
+        yield from found
 
-    def _take_requests(self) -> list[str]:
-        run, verbs = self.attempt.run, []
+    def _take_requests(self) -> list[Asked]:
+        run, found = self.attempt.run, []
         for request in control.pending(run):
             if request.attempt != run.attempt():
                 control.answer(run, request, "ignored: meant for another attempt")
                 continue
             control.answer(run, request, "obeyed")
-            verbs.append(request.verb)
-        return verbs
+            found.append(Asked(request.verb, request.args))
+        return found
 
-    def _obey(self, verb: str, state: TrainerState, flow: TrainerControl) -> None:
+    def _obey(self, asked: Asked, state: TrainerState, flow: TrainerControl) -> None:
+        verb = asked.verb
         if verb == "checkpoint":
             flow.should_save = True
+        elif verb == "change":
+            self.change(state, Changed(step=state.global_step, **asked.args))
         elif verb == "pause":
             self._pause(state, flow, "asked to pause")
         elif verb in VERBS and not self.stopping:
@@ -179,9 +207,16 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
             flow.should_save = verb == "stop"
             self._tell(StopAccepted(step=state.global_step, verb=verb))
 
+    def change(self, state: TrainerState, changed: Changed, *, is_new: bool = True) -> None:
+        """Log and evaluate at other intervals from here on."""
+        state.logging_steps = changed.log_every or state.logging_steps
+        state.eval_steps = changed.eval_every or state.eval_steps
+        if is_new:
+            self._tell(changed)
+
     def _pause(self, state: TrainerState, flow: TrainerControl, what: str) -> None:
-        for verb in self._wait(state, "asked", what, lambda: False):
-            self._obey(verb, state, flow)
+        for asked in self._wait(state, "asked", what, lambda: False):
+            self._obey(asked, state, flow)
 
     def wait_for_room(self, state: TrainerState, lacking: Shortfall, needed_bytes: int) -> bool:
         """Wait until a checkpoint can be written; False if a stop without it was asked for."""
@@ -196,8 +231,8 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
             return self.trainer.shortfall(needed_bytes) is None
 
         what = f"{lacking}; make room, or stop without saving"
-        verbs = self._wait(state, "disk_full", what, has_room)
-        if not VERBS.intersection(verbs):
+        asked = self._wait(state, "disk_full", what, has_room)
+        if not VERBS.intersection(one.verb for one in asked):
             return True
         if not self.stopping:
             self.stopping = self.trainer.control.should_training_stop = True
@@ -206,19 +241,17 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
 
     def _wait(
         self, state: TrainerState, reason: str, what: str, is_over: Callable[[], bool]
-    ) -> list[str]:
+    ) -> list[Asked]:
         """Pause until somebody says so, or `is_over`; returns what else was asked for."""
-        progress = self.attempt.progress
-        phase, progress.phase = progress.phase, "paused"
         self._tell(Paused(step=state.global_step, reason=reason, what=what))
-        asked: list[str] = []
-        while not {"unpause", _ROOM, *VERBS}.intersection(asked):
-            time.sleep(_PAUSE_POLL_SECONDS)
-            self._agree()
-            asked += [verb for verb in self._verbs() if verb != "pause"]
-            if self._ranks.from_main(is_over()):
-                asked.append(_ROOM)
+        asked: list[Asked] = []
+        with self.attempt.progress.during("paused"):
+            while not {"unpause", _ROOM, *VERBS}.intersection(one.verb for one in asked):
+                time.sleep(_PAUSE_POLL_SECONDS)
+                self._agree()
+                asked += [one for one in self._asked() if one.verb != "pause"]
+                if self._ranks.from_main(is_over()):
+                    asked.append(Asked(_ROOM))
         self._tell(Unpaused(step=state.global_step))
-        progress.phase = phase
         self.trainer.recorder.begin()
-        return [verb for verb in asked if verb not in ("unpause", _ROOM)]
+        return [one for one in asked if one.verb not in ("unpause", _ROOM)]

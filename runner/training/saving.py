@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from runner.training import room
 from runner.training.attempt import Attempt
 from runner.training.endings import diverged
 from runner.training.room import Shortfall
+from runner.training.selection import Selection
 
 Value = TypeVar("Value")
 _UNTRUSTED = "training_args.bin"
@@ -34,8 +36,8 @@ class Saver:
     optimizer: OptimizerSpec
     facts: dict[str, Any]
     """What the position in the data depends on, for the manifests."""
-    newest_loss: tuple[int, float] | None = None
-    """(step, loss) of the newest evaluation."""
+    selection: Selection
+    """The evaluations so far."""
 
     @property
     def run(self) -> RunDir:
@@ -69,17 +71,20 @@ class Saver:
         (folder / _UNTRUSTED).unlink(missing_ok=True)
         done = checkpoints.commit(self.run, folder, step, epoch=epoch, **self.facts)
         checkpoints.drop(staging)
-        self._mark_if_best(step)
+        self.mark_best()
         seconds = round(time.perf_counter() - started, 4)
         events.append(Checkpoint(step=step, seconds=seconds, bytes=_size(done.path)))
         if removed := checkpoints.rotate(self.run, self.keep):
             events.append(Rotated(steps=tuple(removed)))
 
-    def _mark_if_best(self, step: int) -> None:
-        if self.newest_loss is None or self.newest_loss[0] != step:
-            return
-        loss, best = self.newest_loss[1], checkpoints.best(self.run)
-        if best is None or loss < best.loss:
+    def mark_best(self) -> None:
+        """Of the checkpoints, the one with the lowest evaluation loss is kept."""
+        losses = self.selection.losses
+        known = [
+            (losses[c.step], c.step) for c in checkpoints.committed(self.run) if c.step in losses
+        ]
+        loss, step = min(known, default=(math.inf, 0))
+        if math.isfinite(loss):
             with contextlib.suppress(OSError):  # the checkpoint itself is committed
                 checkpoints.mark_best(self.run, step, loss)
 

@@ -24,14 +24,17 @@ from advisor.recipe import Recipe
 from profiles.errors import ExitCode, UserError
 from profiles.models import model
 from profiles.runs import devices, durable
-from profiles.runs.records.worker import Drift, End, Prepared, Resumed
+from profiles.runs.journal import read_all
+from profiles.runs.records.evaluation import Published
+from profiles.runs.records.worker import Changed, Drift, End, Prepared, Resumed
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import State
 from runner import checkpoints, methods
 from runner.engines import engine_of
 from runner.tasks import task_of
-from runner.training import arguments, data, examples, recipe_lock, resume
+from runner.training import arguments, data, examples, finite, recipe_lock, resume
 from runner.training.attempt import Attempt
+from runner.training.counting import counted
 from runner.training.division import DURING
 from runner.training.resume import Start
 from runner.training.saving import weights_bytes
@@ -77,16 +80,21 @@ class Session:
             compute_capability=_compute_capability(trainer.args.device),
         )
         self.events.append(prepared)
+        earlier = list(read_all(self.run.worker_events))
+        trainer.selection.recall(earlier, trainer.eval_names[0], start.step)
+        trainer.changes += [e for e in earlier if isinstance(e, Changed) and e.step <= start.step]
+        trainer.after_evaluation = partial(self._examples, trainer, splits, "during")
         if start.path is None:
             trainer.before_steps = partial(self._base_evaluation, trainer, splits)
+        elif splits.eval:
+            trainer.before_steps = partial(self._missed_evaluation, trainer)
         self._train(trainer, start)
-        if trainer.state.global_step < trainer.state.max_steps:
+        if trainer.state.global_step < trainer.state.max_steps and not trainer.selection.is_over:
             self.events.append(End(state=State.STOPPED, step=trainer.state.global_step))
             return int(ExitCode.STOPPED)
         return self._finish(trainer, splits)
 
     def _train(self, trainer: RunProtocol, start: Start) -> None:
-        self.progress.phase = "training"
         for during in DURING:
             if (pieces := resume.pieces(self.run, during)) > 1:
                 reason = "an earlier attempt ran out of memory"
@@ -94,7 +102,7 @@ class Session:
         if start.path is not None and start.weights_only:
             trainer.before_steps = partial(trainer.load_weights, start.path)
         go_on = None if start.weights_only or start.path is None else str(start.path)
-        with contextlib.suppress(NoStepLeft):
+        with contextlib.suppress(NoStepLeft), self.progress.during("training"):
             trainer.train(resume_from_checkpoint=go_on)
         trainer.recorder.flush()
 
@@ -116,35 +124,37 @@ class Session:
         return resume.facts(self.recipe, int(os.environ.get("WORLD_SIZE", "1")))
 
     def _build(self) -> tuple[RunProtocol, data.Splits]:
-        self.progress.phase = "loading"
         task = task_of(self.plan.task)
         model_dir = (self.base_dir / self.recipe.model.id).resolve()
         model.from_folder(model_dir)  # refuses configs that could run code, before transformers
-        tokenizer = AutoTokenizer.from_pretrained(
-            model_dir, trust_remote_code=False, local_files_only=True
-        )
-        splits = data.load(self.recipe, self.base_dir, tokenizer, task.columns)
+        with self.attempt.during("reading"):
+            tokenizer = AutoTokenizer.from_pretrained(
+                model_dir, trust_remote_code=False, local_files_only=True
+            )
+            splits = data.load(self.recipe, self.base_dir, tokenizer, task.columns)
         settings = task.arguments(
             self.recipe.data,
             assistant_only=splits.assistant_only,
-            **self._arguments(evaluates=splits.eval is not None),
+            **self._arguments(evaluates=bool(splits.eval)),
         )
         assert settings.device  # chooses this rank's GPU, before anything is loaded onto one
-        prepared = methods.prepare(self.plan, model_dir, self.recipe.train.seed)
-        self.progress.phase = "tokenising"
-        trainer: RunProtocol = task.TRAINER(
-            self.attempt,
-            self.plan,
-            keep=self.recipe.train.keep_checkpoints,
-            facts=self._facts(),
-            lighter=lighter.changes(self.plan),
-            on_spike=self.recipe.train.on_spike,
-            model=prepared,
-            processing_class=tokenizer,
-            args=settings,
-            train_dataset=splits.train,
-            eval_dataset=splits.eval,
-        )
+        with self.attempt.during("loading"):
+            prepared = methods.prepare(self.plan, model_dir, self.recipe.train.seed)
+        with self.attempt.during("checking"):
+            finite.refuse_base(prepared, model_dir)
+        with self.attempt.during("tokenising", splits.num_rows), counted(self.progress):
+            trainer: RunProtocol = task.TRAINER(
+                self.attempt,
+                self.plan,
+                facts=self._facts(),
+                lighter=lighter.changes(self.plan),
+                train=self.recipe.train,
+                model=prepared,
+                processing_class=tokenizer,
+                args=settings,
+                train_dataset=splits.train,
+                eval_dataset=splits.eval.get("", splits.eval) or None,
+            )
         if len(trainer.train_dataset) == 0:
             raise _nothing_to_learn(self.recipe, self.base_dir)
         self._space_evaluations(trainer)
@@ -182,24 +192,43 @@ class Session:
         Measured on the model as it is wrapped for training: Accelerate would take one that it has
         wrapped for evaluation alone as ready, and never put the processes together.
         """
-        self.progress.phase = "evaluating"
-        if splits.eval is not None:
-            trainer.evaluate()
+        if splits.eval:
+            with self.attempt.during("evaluating", sum(map(len, splits.eval.values()))):
+                trainer.evaluate()
         self._examples(trainer, splits, "before")
-        self.progress.phase = "training"
+
+    def _missed_evaluation(self, trainer: RunProtocol) -> None:
+        """That of the step which the attempt before was stopped at, so that none is left out."""
+        step, every = trainer.state.global_step, int(trainer.state.eval_steps)
+        if step and step % every == 0 and step not in trainer.selection.losses:
+            trainer.evaluate()
 
     def _finish(self, trainer: RunProtocol, splits: data.Splits) -> int:
-        self.progress.phase = "finishing"
         step = trainer.state.global_step
-        evaluated = {e["step"] for e in trainer.state.log_history if "eval_loss" in e}
-        if splits.eval is not None and step not in evaluated:
+        if splits.eval and step not in trainer.selection.losses:
             trainer.evaluate()
-        self._publish(trainer)
+        with self.progress.during("finishing"):
+            published = self._take_best(trainer)
+            self._publish(trainer, published.step)
+        self.events.append(published)
         self._examples(trainer, splits, "after")
         self.events.append(End(state=State.FINISHED, step=step))
         return int(ExitCode.FINISHED)
 
-    def _publish(self, trainer: RunProtocol) -> None:
+    def _take_best(self, trainer: RunProtocol) -> Published:
+        """Load the weights that are to be published, where they are not those of the last step."""
+        last, best = trainer.state.global_step, trainer.selection.best
+        if not trainer.keeps_best or best is None or best == last:
+            return Published(step=last, last_step=last)
+        path = checkpoints.of_step(self.run, best).path
+        fault = trainer.ranks.from_main(checkpoints.verify(path) if self.is_main else None)
+        if fault:
+            what = f"step {best} was the best, but its checkpoint cannot be used: {fault}"
+            return Published(step=last, last_step=last, what=what)
+        trainer.load_weights(path)
+        return Published(step=best, last_step=last)
+
+    def _publish(self, trainer: RunProtocol, step: int) -> None:
         """Write the adapter or the model under its final name, complete or not at all."""
         self._wait_for_room(trainer)
         staging = self.run.path / f"{durable.STAGING_PREFIX}model"
@@ -209,7 +238,7 @@ class Session:
         if not self.is_main:
             return
         (staging / "training_args.bin").unlink(missing_ok=True)
-        checkpoints.seal(staging, step=trainer.state.global_step)
+        checkpoints.seal(staging, step=step)
         durable.publish_dir(staging, self.run.model)
         checkpoints.discard(self.run.path / ".trainer")
 
@@ -221,10 +250,14 @@ class Session:
                 raise StopEarly
 
     def _examples(self, trainer: RunProtocol, splits: data.Splits, moment: str) -> None:
-        rows = splits.test if splits.test is not None else splits.eval
-        examples.write(
-            trainer, rows, self.events, moment=moment, max_length=self.recipe.data.max_length
-        )
+        rows, number = splits.held_out, self.recipe.train.samples
+        if rows is None or not number or trainer.args.world_size > 1:  # no sharded models
+            return
+        rows = rows.select(range(min(number, len(rows))))
+        with self.attempt.during("answering", len(rows)):
+            examples.write(
+                trainer, rows, self.attempt, moment=moment, max_length=self.recipe.data.max_length
+            )
 
     def _write_lock(self) -> None:
         """What the recipe resolved to; what changed since the first attempt is told."""

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from advisor.plan import Plan
+from advisor.recipe_sections import TrainSection
+from profiles.runs.records.worker import Changed
 from runner.engines import engine_of
 from runner.engines.ranks import Ranks
 from runner.training.attempt import Attempt
@@ -17,13 +19,14 @@ from runner.training.checkpointing import Checkpointing
 from runner.training.division import Division
 from runner.training.evaluation import Evaluation
 from runner.training.longest import LongestFirst
-from runner.training.protocol import OnSpike, ProtocolCallback
+from runner.training.protocol import ProtocolCallback
 from runner.training.saving import Saver
+from runner.training.selection import Selection
 from runner.training.telemetry import CountingCollator, StepRecorder
 
 
-def nothing_first() -> None:
-    """Nothing comes before the first step of an attempt."""
+def nothing_more() -> None:
+    """Nothing comes before the first step of an attempt, nor after an evaluation."""
 
 
 class RunProtocol(LongestFirst, Evaluation, Checkpointing):
@@ -36,10 +39,9 @@ class RunProtocol(LongestFirst, Evaluation, Checkpointing):
         attempt: Attempt,
         plan: Plan,
         *,
-        keep: int,
         facts: dict[str, Any],
         lighter: Sequence[str],
-        on_spike: OnSpike,
+        train: TrainSection,
         **kw: Any,
     ) -> None:
         """`facts` go into every checkpoint's manifest; `lighter` are changes that save memory.
@@ -51,7 +53,15 @@ class RunProtocol(LongestFirst, Evaluation, Checkpointing):
         self.engine = engine_of(plan.engine)
         self.ranks = Ranks(self.args.world_size, is_main=self.is_world_process_zero())
         self.recorder = StepRecorder(attempt.metrics, self.args.device)
-        self.saver = Saver(attempt=attempt, keep=keep, facts=facts, optimizer=plan.optimizer)
+        self.selection = Selection(patience=train.early_stopping)
+        self.keeps_best = train.keep == "best"
+        self.saver = Saver(
+            attempt=attempt,
+            keep=train.keep_checkpoints,
+            facts=facts,
+            optimizer=plan.optimizer,
+            selection=self.selection,
+        )
         self.division = Division(
             attempt=attempt,
             device=self.args.device,
@@ -59,12 +69,14 @@ class RunProtocol(LongestFirst, Evaluation, Checkpointing):
             accumulation=self.args.gradient_accumulation_steps,
             lighter=lighter,
         )
-        self.before_steps = nothing_first
+        self.before_steps = self.after_evaluation = nothing_more
+        self.base_rows = {}
+        self.changes: list[Changed] = []
         self.begun, self.staging, self.is_trial, self.share = [], None, False, 1.0
         self.data_collator: Any = CountingCollator(self.data_collator, self.batches)
         self._time_backward()
         self.engine.before_wrapping(self.accelerator)
-        self.protocol = ProtocolCallback(self, on_spike=on_spike)
+        self.protocol = ProtocolCallback(self, on_spike=train.on_spike)
         self.add_callback(self.protocol)
 
     def _time_backward(self) -> None:

@@ -12,6 +12,7 @@ import fcntl
 import os
 import signal
 import sys
+import time
 import traceback
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from advisor import recipe as recipes
 from profiles import installation
 from profiles.errors import ExitCode, UserError
 from profiles.runs import durable, identity, locks
-from profiles.runs.journal import Journal, SilentJournal
+from profiles.runs.journal import Journal, SilentJournal, read_all
+from profiles.runs.records.supervisor import Restarted, SupervisorStarted
 from profiles.runs.records.worker import End, StopAccepted, WorkerStarted
 from profiles.runs.rundir import RunDir, read_json
 from profiles.runs.state import State
@@ -65,21 +67,39 @@ def _train(run: RunDir, stop: StopFlag) -> int:
     is_main = int(os.environ.get("RANK", "0")) == 0
     number = run.attempt()
     events = Journal(run.worker_events, attempt=number) if is_main else SilentJournal()
-    metrics = Journal(run.metrics, attempt=number) if is_main else SilentJournal()
+    metrics, evaluations = (
+        Journal(path, attempt=number) if is_main else SilentJournal()
+        for path in (run.metrics, run.evaluations)
+    )
     me = identity.of_process(os.getpid())
     events.append(WorkerStarted(pid=os.getpid(), start=me.start if me else None))
     heartbeat = Heartbeat(run, events, stop)
     if is_main:
         heartbeat.start()
+    attempt = Attempt(
+        run=run,
+        events=events,
+        metrics=metrics,
+        evaluations=evaluations,
+        progress=heartbeat,
+        stop=stop,
+        began=_began(run, number),
+    )
     try:
-        from runner.training.session import Session  # noqa: PLC0415  # torch: not before a sign of life
-
-        attempt = Attempt(run=run, events=events, metrics=metrics, progress=heartbeat, stop=stop)
+        with attempt.during("importing"):  # torch: not before a sign of life
+            from runner.training.session import Session  # noqa: PLC0415
         return Session(attempt, recipe, run.base_dir()).run_to_end()
     except StopEarly:
         events.append(StopAccepted(step=heartbeat.step, verb="stop"))
         events.append(End(state=State.STOPPED, step=heartbeat.step))
         return int(ExitCode.STOPPED)
+
+
+def _began(run: RunDir, attempt: int) -> float:
+    """When the supervisor began the attempt, by the monotonic clock; else now."""
+    mine = [e for e in read_all(run.supervisor_events) if e.attempt == attempt]
+    began = [e.monotonic_seconds for e in mine if isinstance(e, SupervisorStarted | Restarted)]
+    return min(began[-1], time.monotonic()) if began else time.monotonic()
 
 
 def _explain(run: RunDir, error: Exception) -> UserError:

@@ -91,8 +91,21 @@ def fit(**changes):
         "budget_bytes": 24 * GIB,
         "host_bytes": 201,
         "host_budget_bytes": 202,
-    }
-    return SimpleNamespace(**(values | changes))
+    } | changes
+    known = values["speed"]
+    if known and "rates" not in values:
+        share = (
+            values["real_tokens_per_second"] or known.tokens_per_second
+        ) / known.tokens_per_second
+        values["rates"] = tuple(
+            share * rate
+            for rate in (
+                known.low_tokens_per_second,
+                known.tokens_per_second,
+                known.high_tokens_per_second,
+            )
+        )
+    return SimpleNamespace(**({"rates": None} | values))
 
 
 def alternative(rung, **changes):

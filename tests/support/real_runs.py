@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -25,8 +26,17 @@ class StillHeart:
     def end_step(self, step, _seconds):
         self.step = step
 
-    def tick(self):
+    def tick(self, _number=1):
         pass
+
+    def expect(self, _total):
+        pass
+
+    @contextlib.contextmanager
+    def during(self, phase, _total=0):
+        before, self.phase = self.phase, phase
+        yield
+        self.phase = before
 
 
 RECIPE = """schema = 1
@@ -93,12 +103,13 @@ def attempt(run):
 
     number = run.attempt()
     is_main = os.environ.get("RANK", "0") == "0"
-    paths = (run.worker_events, run.metrics)
+    paths = (run.worker_events, run.metrics, run.evaluations)
     journals = [Journal(p, attempt=number) if is_main else SilentJournal() for p in paths]
     us = Attempt(
         run=run,
         events=journals[0],
         metrics=journals[1],
+        evaluations=journals[2],
         progress=StillHeart(),
         stop=StopFlag(),
     )
@@ -145,7 +156,14 @@ def record(run, error):
 def quiet(run):
     """An attempt that nobody trains."""
     journal = Journal(run.worker_events, attempt=1)
-    return Attempt(run=run, events=journal, metrics=journal, progress=StillHeart(), stop=StopFlag())
+    return Attempt(
+        run=run,
+        events=journal,
+        metrics=journal,
+        evaluations=journal,
+        progress=StillHeart(),
+        stop=StopFlag(),
+    )
 
 
 def wait_for(condition, seconds=20):

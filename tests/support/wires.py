@@ -185,6 +185,18 @@ ELSEWHERE = {
         "a number of processes",
         "test_worker_command.py::test_several_devices_are_started_by_torchrun",
     ),
+    "train.samples": Elsewhere(
+        "prompts are answered by us",
+        "test_startup.py::test_held_out_prompts_are_answered_before_at_evaluations_and_after",
+    ),
+    "train.keep": Elsewhere(
+        "checkpoints are chosen by us",
+        "test_best_step.py::test_the_weights_of_the_named_step_are_published",
+    ),
+    "train.early_stopping": Elsewhere(
+        "evaluations are judged by us",
+        "test_best_step.py::test_a_run_without_gain_stops_early",
+    ),
     "train.on_spike": Elsewhere(
         "losses are judged by us",
         "test_faulty_training.py::test_a_spike_stops_the_run_where_the_recipe_says_so",

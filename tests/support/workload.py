@@ -25,8 +25,9 @@ from record_examples import example
 from profiles.errors import UserError
 from profiles.runs import durable, rundir
 from profiles.runs.journal import Journal
+from profiles.runs.records.evaluation import Answer
 from profiles.runs.records.metrics import Loss
-from profiles.runs.records.worker import Answer, Checkpoint, End, Resumed
+from profiles.runs.records.worker import Checkpoint, End, Resumed
 from profiles.runs.rundir import read_json
 from runner import checkpoints
 

@@ -13,8 +13,6 @@ from profiles.errors import ExitCode, UserError
 from tui import plain
 from tui.terminal import clean
 
-_DATA_KEYS = ("train", "eval")
-
 
 def accept(
     recipe: Recipe, path: Path, base_dir: Path, set_keys: tuple[str, ...], *, allow_outside: bool
@@ -54,8 +52,7 @@ def refuse_secrets(text: str, path: Path) -> None:
 
 
 def _inputs(recipe: Recipe) -> dict[str, str]:
-    data = {f"data.{key}": getattr(recipe.data, key) for key in _DATA_KEYS}
-    return {key: value for key, value in data.items() if value} | {"model.id": recipe.model.id}
+    return recipe.data.files | {"model.id": recipe.model.id}
 
 
 def _can_ask() -> bool:

@@ -94,11 +94,13 @@ def _applied(run: RunDir, report: Report, ids: tuple[str, ...]) -> Recipe:
             where="--apply",
             code=ExitCode.USAGE,
         )
-    content = findings.patched(recipe_of(run), [known[i] for i in ids])
-    base = run.base_dir()
+    made, base = recipe_of(run), run.base_dir()
+    content = findings.patched(made, [known[i] for i in ids])
     # the new recipe may lie elsewhere than the old one, so its inputs are named in full
-    content["model"]["id"] = str((base / content["model"]["id"]).resolve())
-    content["data"]["train"] = str((base / content["data"]["train"]).resolve())
-    if "eval" in content["data"]:
-        content["data"]["eval"] = str((base / content["data"]["eval"]).resolve())
+    held_out = made.data.eval_files
+    absolute = {name: str((base / file).resolve()) for name, file in held_out.items()}
+    content["model"]["id"] = str((base / made.model.id).resolve())
+    content["data"]["train"] = str((base / made.data.train).resolve())
+    if absolute:
+        content["data"]["eval"] = absolute.get("", absolute)
     return recipe.validate(content, where=str(run.recipe))

@@ -129,12 +129,12 @@ def _pairs(changes: tuple[str, ...]) -> dict[str, str]:
 
 
 def _summary(recipe: Recipe, ready: preflight.Ready) -> list[str]:
-    predicted, speed = ready.fit.memory, ready.fit.speed
-    rate = f", about {count_text(speed.tokens_per_second)} tokens/s" if speed else ""
+    predicted, rates = ready.fit.memory, ready.fit.rates
+    rate = f", about {count_text(rates[1])} tokens/s" if rates else ""
     free = bytes_text(ready.fit.budget_bytes)
     lines = [
         f"{recipe.name}: {recipe.method.name} of {ready.model.id}",
-        f"{count_text(ready.dataset.num_rows)} rows of {ready.dataset.format} data",
+        ready.rows,
         f"predicted peak {bytes_text(predicted.expected_bytes)} of {free} free{rate}",
     ]
     return lines + [f"! {warning}" for warning in ready.warnings]

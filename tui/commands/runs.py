@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 
+from profiles.errors import ExitCode, UserError
 from profiles.runs import processes, rundir
 from profiles.runs.state import State, status
 from runner.checks import preflight
 from runner.supervision import control, launch, leftovers
 from runner.supervision.escalation import FORCE_AFTER_SECONDS
 from tui import plain
+from tui.context import working_runs
 from tui.follow import follow as follow_run
 from tui.follow import headline
 from tui.pages import status as page
@@ -38,8 +40,8 @@ def runs(*, as_json: bool) -> int:
 
 
 def watch(text: str | None, *, plain: bool, as_json: bool) -> int:
-    """The live screen, or lines where there is none."""
-    run = rundir.find(text)
+    """The live screen, or lines where there is none; without a name the newest that works."""
+    run = _working(text)
     if as_json:
         show_status(run)
         return 0
@@ -50,6 +52,12 @@ def watch(text: str | None, *, plain: bool, as_json: bool) -> int:
     return open_app(run.id)
 
 
+def _working(text: str | None) -> rundir.RunDir:
+    """The run that is named; without a name the newest that works, else the newest."""
+    found = working_runs() if text is None else []
+    return found[0] if found else rundir.find(text)
+
+
 def show_status(run: rundir.RunDir) -> None:
     """The state of one run as JSON."""
     plain.show_json({"id": run.id, "path": str(run.path), **plain.jsonable(status(run))})
@@ -57,13 +65,31 @@ def show_status(run: rundir.RunDir) -> None:
 
 def ask(text: str | None, verb: str) -> int:
     """Leave a request; the run answers at its next step."""
-    run = rundir.find(text)
+    run = _working(text)
     if verb == "stop_now" and status(run).state.is_over and _end_leftovers(run):
         return 0
     control.send(run, verb)
     plain.say(f"{run.id} {_SAID[verb]}")
     if verb == "stop_now":
         _see_to_it(run)
+    return 0
+
+
+def change(text: str | None, changes: dict[str, int | None]) -> int:
+    """Leave a request for other intervals; UserError if none is named."""
+    wanted = {name: steps for name, steps in changes.items() if steps is not None}
+    if not wanted:
+        raise UserError(
+            "nothing to change was named",
+            why="a run can be asked for other intervals of logging and of evaluation",
+            do="add --log-every N or --eval-every N",
+            where="advisor change",
+            code=ExitCode.USAGE,
+        )
+    run = _working(text)
+    control.send(run, "change", wanted)
+    told = ", ".join(f"{name.replace('_', ' ')} {steps} steps" for name, steps in wanted.items())
+    plain.say(f"{run.id} asked to {told}, from its next step on")
     return 0
 
 

@@ -34,13 +34,13 @@ def lines(found: Recommendation, width: int) -> list[str]:
 
 
 def _cells(row: Alternative, chosen: str | None) -> tuple[str, ...]:
-    memory, speed = row.fit.memory, row.fit.speed
+    memory, rates = row.fit.memory, row.fit.rates
     return (
         ">" if row.rung == chosen else "",
         words.title(row.rung),
         "yes" if row.possible else "no",
         f"{_gib(memory.low_bytes)}-{_gib(memory.high_bytes)}",
-        count_text(speed.tokens_per_second) if speed and row.possible else "-",
+        count_text(rates[1]) if rates and row.possible else "-",
         hours_text(row.hours) if row.possible else "-",
         "yes" if row.runs else "not yet",
     )

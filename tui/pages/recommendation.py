@@ -135,8 +135,8 @@ def _runner(found: Recommendation) -> list[tuple[str, str]]:
 
 def _recipe(choice: Choice) -> str:
     """What is written in place of what cannot be run: "QLoRA 4-bit rank 16, about 7 GiB..."."""
-    speed = choice.fit.speed
-    rate = f", about {count_text(speed.tokens_per_second)} tokens/s" if speed else ""
+    rates = choice.fit.rates
+    rate = f", about {count_text(rates[1])} tokens/s" if rates else ""
     return f"{in_short(choice.rung, choice.fit)}{rate}; {_batch(choice.fit)}"
 
 
@@ -163,13 +163,11 @@ def _how(fit: Fit) -> str:
 
 
 def _rate(fit: Fit) -> str:
-    rate = fit.speed
-    if rate is None:
+    if fit.rates is None or fit.speed is None:
         return "not known for this device"
-    low, high = rate.low_tokens_per_second, rate.high_tokens_per_second
-    rough = ", a rough guide" if rate.rough else ""
-    span = f"({count_text(low)} to {count_text(high)}{rough})"
-    return f"about {count_text(rate.tokens_per_second)} {span}"
+    low, expected, high = fit.rates
+    rough = ", a rough guide" if fit.speed.rough else ""
+    return f"about {count_text(expected)} ({count_text(low)} to {count_text(high)}{rough})"
 
 
 def _time(found: Recommendation) -> str:

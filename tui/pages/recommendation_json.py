@@ -259,7 +259,7 @@ def _speed(speed: SpeedEstimate, real: float | None) -> dict[str, Any]:
 
 
 def _alternative(row: Alternative, chosen: str | None) -> dict[str, Any]:
-    memory, speed = row.fit.memory, row.fit.speed
+    memory = row.fit.memory
     return {
         "rung": row.rung,
         "name": words.title(row.rung),
@@ -272,7 +272,7 @@ def _alternative(row: Alternative, chosen: str | None) -> dict[str, Any]:
         "high_bytes": memory.high_bytes,
         "num_gpus": row.fit.plan.num_gpus,
         "strategy": row.fit.plan.engine.name,
-        "tokens_per_second": speed.tokens_per_second if speed else None,
+        "tokens_per_second": row.fit.rates[1] if row.fit.rates else None,
         "hours": row.hours,
         "why_not": row.why_not or None,
         "unlocks": [{"kind": u.kind, "value": u.value, "words": u.words} for u in row.unlocks],

@@ -7,14 +7,15 @@ import time
 from profiles.quantities import duration_text
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import Status
+from tui.pages.result import short
 from tui.plain import table
 from tui.terminal import clean
 
 
 def runs(found: list[tuple[RunDir, Status]]) -> list[str]:
     """One row a run, newest first, then what a person should know of those that live."""
-    header = ("run", "state", "step", "eval loss", "last record")
-    rows = [(r.id, s.state, progress(s), losses(s), f"{_ago(s)} ago") for r, s in found]
+    header = ("run", "state", "step", "model", "last record")
+    rows = [(r.id, s.state, progress(s), short(s.result), f"{_ago(s)} ago") for r, s in found]
     told = [f"! {r.id}: {clean(s.notice, 300)}" for r, s in found if s.notice]
     return [*table(rows, header=header), *told]
 
@@ -22,13 +23,6 @@ def runs(found: list[tuple[RunDir, Status]]) -> list[str]:
 def progress(status: Status) -> str:
     """Like "431/1000"."""
     return f"{status.step}/{status.num_steps}" if status.num_steps else str(status.step)
-
-
-def losses(status: Status) -> str:
-    """Like "3.83 -> 3.61", the base model's and the newest."""
-    if status.base_loss is None or status.eval_loss is None:
-        return "-"
-    return f"{status.base_loss:.3f} -> {status.eval_loss:.3f}"
 
 
 def _ago(status: Status) -> str:

@@ -17,6 +17,7 @@ from profiles.runs.state import Status, status
 from tui import keys
 from tui.pages import machine as machine_page
 from tui.pages import status as status_page
+from tui.pages.result import short
 from tui.screens.base import BaseScreen
 from tui.screens.parts import Page, Rows
 from tui.terminal import harmless
@@ -139,11 +140,12 @@ def look_at_runs() -> Found:
 
 
 def row(run: RunDir, now: Status) -> str:
-    """Write state, progress, age of the newest sign; the end of the id names the run."""
+    """Write state, progress, age of the newest sign, result; the end of the id names the run."""
     # Whole units only: a list that changes every second would be sent every second.
     parts = duration_text(max(0.0, time.time() - now.since)).split()[:2]
     age = "now" if parts[1] == "s" else " ".join(parts)
     date, *middle, end = run.id.split("_")
     progress = status_page.progress(now)
     state, slug = now.state.upper(), "_".join(middle[1:])
-    return harmless(f"{state:<13} {progress:>11}  {age:>6}  {end:<5}  {slug}  {date}")
+    model = short(now.result)
+    return harmless(f"{state:<13} {progress:>11}  {age:>6}  {model:<20}  {end:<5}  {slug}  {date}")

@@ -17,6 +17,7 @@ from tui import keys, seen
 from tui.feed import Feed
 from tui.live import LiveRun
 from tui.pace import PacedApp
+from tui.pages.result import sentence
 from tui.screens import panes
 from tui.screens.ask import Ask
 from tui.screens.base import BaseScreen
@@ -174,14 +175,16 @@ class LiveScreen(BaseScreen):
             return f"no event for {duration_text(silent)}"
         if isinstance(self.app, PacedApp) and self.app.pace.is_behind:
             return "this display is behind the run: the connection is slow"
-        return notices.passed_over(self.live.num_damaged)
+        if worst := self.live.symptoms():
+            return f"{worst[0].title}: {worst[0].sentence}"
+        return self.live.slowness() or notices.passed_over(self.live.num_damaged)
 
     def _ending(self) -> list[str]:
         """How it ended and what can be done."""
         now = self.live.status
         assert now is not None
         if now.state is State.FINISHED:
-            return [f"FINISHED: {self.live.evaluation()}; enter opens the report"]
+            return [f"FINISHED: {sentence(now.result)}", "enter opens the report"]
         ended = read_json(self.run_dir.exit) or {}
         rows = [f"{now.state.upper()}: {clean(now.reason)}"]
         rows += [f"{part}: {clean(str(ended[part]))}" for part in ("why", "do") if ended.get(part)]

@@ -191,6 +191,7 @@ class RecommendationScreen(BaseScreen):
             "It goes on without this terminal.",
             width,
         )
+        question += wrap(ready.rows, width)
         question += wrap(f"! {choice.why}", width, indent="  ", first="") if choice.why else []
         for warning in ready.warnings[:_MOST_WARNINGS]:
             question += [clean(f"! {warning}", width)]

@@ -3,12 +3,13 @@
 Importing any of these modules makes all kinds known: a reader does not know what it will find.
 """
 
-from profiles.runs.records import metrics, sampler, supervisor, worker
+from profiles.runs.records import evaluation, metrics, sampler, supervisor, worker
 from profiles.runs.records.record import Dropped, Record, parse
 
 __all__ = [
     "Dropped",
     "Record",
+    "evaluation",
     "metrics",
     "parse",
     "sampler",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from profiles.quantities import count_text, duration_text
-from profiles.runs.records.metrics import loss_text
+from profiles.runs.records.form import LEFT_OUT
 from profiles.runs.records.record import LastingWarning, Record
 
 _MOST_NAMES = 8
@@ -21,6 +21,36 @@ class WorkerStarted(Record):
     pid: int
     start: int | None = None
     """Its start time in clock ticks since boot, which makes the pid an identity."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase(Record):
+    """A part of the start or of the end begins; it lasts until the next record."""
+
+    kind: ClassVar[str] = "phase"
+
+    phase: str
+    """importing, reading, loading, tokenising, preparing, evaluating, answering, longest."""
+    total: int
+    """Rows, batches or answers; 0 if nobody knows."""
+
+    @property
+    def words(self) -> str:
+        """Like "tokenising (999)"."""
+        text = _PHASES.get(self.phase, self.phase)
+        return f"{text} ({count_text(self.total)})" if self.total else text
+
+
+_PHASES = {
+    "importing": "importing torch and the libraries",
+    "reading": "reading the data",
+    "loading": "loading the model",
+    "tokenising": "tokenising",
+    "checking": "checking the weights",
+    "evaluating": "evaluating the base model",
+    "answering": "answering held-out prompts",
+    "longest": "trying the longest batch",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +78,7 @@ class Prepared(Record):
     def words(self) -> str:
         """Sizes, and where they are."""
         return (
-            f"ready in {duration_text(self.seconds)}: {count_text(self.num_train)} rows, "
+            f"model and data are there: {count_text(self.num_train)} rows, "
             f"{count_text(self.num_trainable)} trained weights on {self.device}"
         )
 
@@ -117,30 +147,32 @@ class TrainBegun(Record):
     """Steps done before."""
     num_steps: int
     """Planned in all."""
+    seconds: float | None = field(default=None, metadata=LEFT_OUT)
+    """Since the attempt was started."""
 
     @property
     def words(self) -> str:
-        """How long it will be."""
-        return f"training begins, {self.num_steps} steps"
+        """How long it will be, and how long that took."""
+        after = "" if self.seconds is None else f" after {duration_text(self.seconds)}"
+        return f"training begins{after}, {self.num_steps} steps"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluated(Record):
-    """The evaluation part went through the model; step 0 is the base model's."""
+class Changed(Record):
+    """Somebody asked for other intervals; they hold for later attempts too."""
 
-    kind: ClassVar[str] = "evaluated"
+    kind: ClassVar[str] = "changed"
 
     step: int
-    loss: float | None
-    """None if it was not finite."""
-    seconds: float
+    log_every: int | None = field(default=None, metadata=LEFT_OUT)
+    eval_every: int | None = field(default=None, metadata=LEFT_OUT)
 
     @property
     def words(self) -> str:
-        """The loss."""
-        when = f"step {self.step}" if self.step else "base model"
-        took = duration_text(self.seconds)
-        return f"{when}: evaluation loss {loss_text(self.loss)} ({took})"
+        """Which, from when on."""
+        told = {"logged": self.log_every, "evaluated": self.eval_every}
+        parts = [f"{name} every {n} steps" for name, n in told.items() if n]
+        return f"from step {self.step} on: {', '.join(parts)}" if parts else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,31 +328,6 @@ class Progressing(Record):
     def words(self) -> str:
         """That it is."""
         return "going on"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer(Record):
-    """What the model answers to a held-out prompt."""
-
-    kind: ClassVar[str] = "sample"
-
-    moment: str
-    """before, after."""
-    step: int
-    prompt: str
-    wanted: str
-    """What the data answers."""
-    answer: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerFailed(Record):
-    """The held-out prompts could not be answered."""
-
-    kind: ClassVar[str] = "sample_failed"
-
-    moment: str
-    error: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

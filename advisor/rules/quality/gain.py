@@ -1,0 +1,53 @@
+"""Q01: the model is worse than the base model, or not better."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from advisor.rules.case import Finding
+from advisor.rules.quality.training import Training
+from profiles.run_facts import Verdict
+
+_LOWER_TO = 1e-4
+"""The documents' remedy; above it already, a third."""
+_SMALLER = 3
+
+
+def check(training: Training) -> Finding | None:
+    """Fires on a clear loss, and on no clear gain."""
+    result = training.result
+    if result.verdict is Verdict.WORSE:
+        return Finding(
+            id="Q01",
+            title="worse than the base model",
+            severity="critical",
+            confidence="exact",
+            sentence=f"the evaluation loss rose from {result.base_loss:.4f} to {result.loss:.4f}: "
+            "a learning rate that is too high, or data unlike what is evaluated",
+            evidence=_evidence(training),
+            change={"train.learning_rate": (training.recipe.learning_rate, _lower(training))},
+            side_effects="training takes smaller steps",
+        )
+    if result.verdict is not Verdict.SAME or not training.curves.is_over:
+        return None
+    return Finding(
+        id="Q01",
+        title="no gain over the base model",
+        severity="warning",
+        confidence="exact",
+        sentence=f"on {result.rows} held-out rows the model is not clearly better than before: "
+        "look at the data and its format, try another method, or continue pre-training first",
+        evidence=_evidence(training),
+    )
+
+
+def _lower(training: Training) -> float:
+    rate = training.recipe.learning_rate
+    return _LOWER_TO if rate > _LOWER_TO else float(f"{rate / _SMALLER:.1g}")
+
+
+def _evidence(training: Training) -> dict[str, float]:
+    result = training.result
+    gain = asdict(result.gain) if result.gain else {}
+    losses = {"base_loss": result.base_loss, "loss": result.loss}
+    return {**{name: value for name, value in losses.items() if value is not None}, **gain}

@@ -1,0 +1,146 @@
+"""Records of what a model can do: evaluations, what is concluded from them, answers to prompts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from profiles.quantities import duration_text
+from profiles.runs.records.form import LEFT_OUT
+from profiles.runs.records.metrics import loss_text
+from profiles.runs.records.record import Record
+
+_SHOWN = 60
+"""Characters of a prompt and of an answer in an event."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated(Record):
+    """An evaluation set went through the model; step 0 is the base model's."""
+
+    kind: ClassVar[str] = "evaluated"
+
+    step: int
+    loss: float | None
+    """Mean over all tokens that count, in nats; None if it was not finite."""
+    seconds: float
+    data: str | None = field(default=None, metadata=LEFT_OUT)
+    """Name of the set; None where there is one without a name."""
+    rows: int | None = field(default=None, metadata=LEFT_OUT)
+    """Of the set; None in records from before they were counted."""
+    gain: tuple[float, ...] | None = field(default=None, metadata=LEFT_OUT)
+    """How much lower the loss is than the base model's on the same rows: low, value and high of a
+    95 % interval; None for the base model, and where there is nothing to compare with."""
+
+    @property
+    def words(self) -> str:
+        """The loss."""
+        when = f"step {self.step}" if self.step else "base model"
+        of = f" of {self.data}" if self.data else ""
+        took = duration_text(self.seconds)
+        return f"{when}: evaluation loss{of} {loss_text(self.loss)} ({took})"
+
+    @property
+    def warning(self) -> str:
+        """That the model is clearly worse than before."""
+        if self.gain is None or max(self.gain, default=0.0) >= 0:
+            return ""
+        return f"step {self.step} is worse than the base model, by {-max(self.gain):.4f} at least"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowLosses(Record):
+    """What an evaluation found for some rows of its set, in the set's order (evaluations.jsonl)."""
+
+    kind: ClassVar[str] = "row_losses"
+
+    step: int
+    data: str | None
+    """Name of the set, as in `Evaluated`."""
+    first: int
+    """Place of the first of these rows in the set."""
+    losses: tuple[float | None, ...]
+    """Mean over the row's tokens that count, in nats; None if it was not finite."""
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlyStop(Record):
+    """The recipe's number of evaluations passed without a lower loss."""
+
+    kind: ClassVar[str] = "early_stop"
+
+    step: int
+    best_step: int
+    evaluations: int
+    """Since the best one."""
+
+    @property
+    def words(self) -> str:
+        """Where, and why there."""
+        return (
+            f"stopping early at step {self.step}: no lower evaluation loss in "
+            f"{self.evaluations} evaluations since step {self.best_step}"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published(Record):
+    """The weights of a step have the final name."""
+
+    kind: ClassVar[str] = "published"
+
+    step: int
+    """Whose weights they are."""
+    last_step: int
+    """Where training ended."""
+    what: str = ""
+    """Why it is not the step that the recipe asks for; empty if it is."""
+
+    @property
+    def reached(self) -> int:
+        """Where training ended."""
+        return self.last_step
+
+    @property
+    def words(self) -> str:
+        """Which step."""
+        best = "" if self.step == self.last_step else f", the best; the last was {self.last_step}"
+        return f"published: the weights of step {self.step}{best}"
+
+    @property
+    def warning(self) -> str:
+        """That another step was asked for."""
+        return self.what
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer(Record):
+    """What the model answers to a held-out prompt."""
+
+    kind: ClassVar[str] = "sample"
+
+    moment: str
+    """before, during, after."""
+    step: int
+    prompt: str
+    wanted: str
+    """What the data answers."""
+    answer: str
+
+    @property
+    def words(self) -> str:
+        """The ends of both."""
+        prompt, answer = (" ".join(text.split()) for text in (self.prompt, self.answer))
+        when = f"step {self.step}" if self.step else "base model"
+        return f"{when} answers {prompt[-_SHOWN:]!r}: {answer[:_SHOWN]!r}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerFailed(Record):
+    """The held-out prompts could not be answered."""
+
+    kind: ClassVar[str] = "sample_failed"
+
+    moment: str
+    error: str
