@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from functools import partial
 
 import pytest
@@ -132,16 +133,30 @@ def test_the_run_is_locked_while_the_worker_lives(train, run):
     assert train(lambda *_: 75 if locks.is_held(run.worker_lock) else 0) == 75
 
 
-def test_a_signal_shows_where_the_process_stands(train, run):
+def somewhere_else(began, over):
+    """What another thread does meanwhile."""
+    began.set()
+    over.wait(60)
+
+
+def test_a_signal_shows_where_all_threads_stand(train, run):
     """Even if Python hangs."""
+    began, over = threading.Event(), threading.Event()
 
     def act(*_):
+        other = threading.Thread(target=somewhere_else, args=(began, over))
+        other.start()
+        began.wait(60)
         os.kill(os.getpid(), signal.SIGUSR2)
+        over.set()
+        other.join()
         return 0
 
     train(act)
 
-    assert "test_worker.py" in run.stacks.read_text()
+    text = run.stacks.read_text()
+    assert "in act" in text
+    assert "in somewhere_else" in text
 
 
 def test_the_attempt_began_with_its_supervisor(train, run, monkeypatch):

@@ -1,0 +1,238 @@
+"""What a run's trainer is built of, and what is refused before it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import real_runs  # noqa: E402
+from small_model import CONFIG, small_model  # noqa: E402
+from transformers import AutoTokenizer  # noqa: E402
+
+from profiles.errors import ExitCode, UserError  # noqa: E402
+from profiles.runs import durable  # noqa: E402
+from runner.tasks import sft  # noqa: E402
+from runner.training import arguments, session  # noqa: E402
+
+
+class EnoughError(Exception):
+    """The trainer was given all that the test looks at."""
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """Begin an attempt of a run; what its trainer was given, and itself as `trainer`."""
+
+    def begin(run, rows=None):
+        given = {}
+
+        class Trainer:
+            """Takes what a trainer takes."""
+
+            def __init__(self, attempt, plan, **kw):
+                given.update(kw, attempt=attempt, plan=plan, trainer=self)
+                self.train_dataset = kw["train_dataset"] if rows is None else range(rows)
+                self.args = kw["args"]
+                self.phase = attempt.progress.phase
+
+            @property
+            def ranks(self):
+                raise EnoughError
+
+        def alone(data, **settings):
+            """As of one process: there are no others here."""
+            ours = {name: value for name, value in settings.items() if "ddp" not in name}
+            return sft.arguments(data, **ours)
+
+        task = SimpleNamespace(columns=sft.columns, arguments=alone, TRAINER=Trainer)
+        monkeypatch.setattr(session, "task_of", lambda _: task)
+        with pytest.raises(EnoughError):
+            real_runs.attempt(run)
+        return given
+
+    return begin
+
+
+def phases(run):
+    """The parts of the start that were told, with how much there was to do."""
+    return [(e["phase"], e["total"]) for e in real_runs.events(run, "phase")]
+
+
+def test_a_trainer_is_given_all_that_the_recipe_says(tiny_model, orders, built):
+    """Model, rows, settings, what goes into manifests; every part of the start is told."""
+    run = real_runs.new_run(
+        tiny_model, orders, split="8:2:0", more="early_stopping = 3\n", micro_batch=2
+    )
+
+    given = built(run)
+
+    assert given["facts"] == {
+        "micro_batch": 2,
+        "accumulation": 3,
+        "world_size": 1,
+        "seed": 0,
+        "packing": False,
+        "max_length": 96,
+        "method": "lora",
+    }
+    assert given["train"].early_stopping == 3
+    assert "train.checkpointing = true" in given["lighter"]
+    assert given["plan"].task.name == "sft"
+    assert isinstance(given["model"], torch.nn.Module)
+    assert given["processing_class"].chat_template
+    assert {"prompt", "completion"} <= set(given["train_dataset"].column_names)
+    number = len(given["train_dataset"]), len(given["eval_dataset"])
+    assert number[0] > number[1] > 0
+    assert given["args"].eval_strategy == "steps"
+    assert Path(given["args"].output_dir) == run.path / ".trainer"
+    assert phases(run) == [
+        ("reading", 0),
+        ("loading", 0),
+        ("checking", 0),
+        ("tokenising", sum(number)),
+    ]
+    assert given["trainer"].phase == "tokenising"
+
+
+def test_without_held_out_rows_the_trainer_evaluates_nothing(tiny_model, orders, built):
+    """It would fail without a set."""
+    given = built(real_runs.new_run(tiny_model, orders))
+
+    assert given["eval_dataset"] is None
+    assert given["args"].eval_strategy == "no"
+
+
+def test_named_sets_are_given_by_their_names(tiny_model, orders, built, tmp_path):
+    """The first decides."""
+    files = {name: tmp_path / f"{name}.json" for name in ("domain", "general")}
+    for path in files.values():
+        path.write_text(json.dumps(json.loads(orders.read_text())[:5]))
+    named = "".join(f'{name} = "{path}"\n' for name, path in files.items())
+    run = real_runs.new_run(tiny_model, orders)
+    run.recipe.write_text(
+        run.recipe.read_text().replace("[method]", f"[data.eval]\n{named}[method]")
+    )
+
+    given = built(run)
+
+    assert list(given["eval_dataset"]) == ["domain", "general"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "rows", "wanted"),
+    [
+        ({"steps": 50}, 9, (10, 10)),
+        ({"steps": 54}, 9, (10, 10)),
+        ({"steps": 3}, 9, (1, 1)),
+        ({"steps": 50, "eval_every": 7}, 9, (7, 10)),
+        ({"steps": 50, "save_every": 8}, 9, (10, 8)),
+        ({"steps": 0, "more": "epochs = 1\n"}, 90, (3, 3)),
+        ({"steps": 0, "more": "epochs = 1\n"}, 85, (3, 3)),
+        ({"steps": 0, "more": "epochs = 10\n"}, 90, (30, 30)),
+        ({"steps": 0, "more": "epochs = 2.5\n"}, 90, (7, 7)),
+        ({"steps": 0, "more": "epochs = 1\n"}, 1, (1, 1)),
+        ({"steps": 0, "more": "epochs = 0.01\n"}, 9, (1, 1)),
+        ({"steps": 0, "micro_batch": 1, "accumulation": 1, "more": "epochs = 1\n"}, 90, (18, 18)),
+        (
+            {"steps": 0, "more": 'epochs = 1\n[hardware]\nstrategy = "ddp"\ngpus = 3\n'},
+            450,
+            (5, 5),
+        ),
+    ],
+)
+def test_a_run_is_evaluated_and_saved_five_times_unless_it_says_otherwise(
+    tiny_model, orders, built, settings, rows, wanted
+):
+    """Counted in the steps that the rows which are left will make: six rows a step, here."""
+    run = real_runs.new_run(tiny_model, orders, **{"save_every": 0, "eval_every": 0} | settings)
+
+    args = built(run, rows)["args"]
+
+    assert (args.eval_steps, args.save_steps) == wanted
+
+
+def test_data_of_which_nothing_is_learnt_is_refused(tiny_model, orders, built):
+    """Replies that are cut away are the usual reason."""
+    run = real_runs.new_run(tiny_model, orders)
+
+    with pytest.raises(UserError, match="no example has a token to learn from") as caught:
+        built(run, 0)
+
+    assert (caught.value.code, caught.value.where) == (ExitCode.BAD_DATA, str(orders))
+
+
+def test_a_run_of_gpus_that_are_gone_is_not_trained_on_the_cpu(
+    tiny_model, orders, built, monkeypatch
+):
+    """It would take for ever; with a GPU it goes on."""
+    run = real_runs.new_run(tiny_model, orders)
+    durable.write_json(run.devices, {"devices": ["GPU-1", "GPU-2"]})
+    monkeypatch.setattr(arguments, "is_on_cpu", lambda: True)
+
+    with pytest.raises(UserError, match="GPUs of this run") as caught:
+        built(run)
+
+    assert (caught.value.code, caught.value.where) == (ExitCode.GPU_LOST, str(run.path))
+    assert "GPU-1, GPU-2" in caught.value.why
+
+
+def test_a_model_whose_code_would_be_run_is_refused_before_it_is_read(orders, tmp_path, built):
+    """Not even its tokenizer."""
+    config = CONFIG | {"auto_map": {"AutoModelForCausalLM": "code.Model"}}
+    run = real_runs.new_run(small_model(tmp_path / "m", config=config), orders)
+
+    with pytest.raises(UserError):
+        built(run)
+
+    assert phases(run) == []
+
+
+def test_a_tokenizer_is_read_from_its_folder_alone(tiny_model, orders, built, monkeypatch):
+    """Nothing is fetched, and no code of the folder is run."""
+    asked = []
+    read = AutoTokenizer.from_pretrained
+
+    def seen(folder, **kw):
+        asked.append((folder, kw))
+        return read(folder, **kw)
+
+    monkeypatch.setattr(session, "AutoTokenizer", SimpleNamespace(from_pretrained=seen))
+
+    built(real_runs.new_run(tiny_model, orders))
+
+    assert asked == [(tiny_model.resolve(), {"trust_remote_code": False, "local_files_only": True})]
+
+
+def test_a_base_model_that_is_not_finite_is_not_trained(tiny_model, orders, built, tmp_path):
+    """Nor is its data tokenised."""
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    broken = shutil.copytree(tiny_model, tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    weights["model.norm.weight"][0] = float("nan")
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    run = real_runs.new_run(broken, orders)
+
+    with pytest.raises(UserError, match="not finite"):
+        built(run)
+
+    assert [phase for phase, _ in phases(run)] == ["reading", "loading", "checking"]
+
+
+def test_every_reply_is_learnt_where_the_template_marks_them(tiny_model, tmp_path, built):
+    """Else the last one of each conversation."""
+    turns = [{"role": r, "content": c} for r, c in (("user", "a"), ("assistant", "b")) * 2]
+    data = tmp_path / "talks.json"
+    data.write_text(json.dumps([{"messages": turns}] * 3))
+    run = real_runs.new_run(tiny_model, data)
+
+    assert built(run)["args"].assistant_only_loss == (
+        "{% generation %}" in AutoTokenizer.from_pretrained(tiny_model).chat_template
+    )
