@@ -90,7 +90,7 @@ def test_an_error_that_says_so_is_a_want_of_room_that_nobody_can_measure(disk, e
     ],
 )
 def test_another_error_is_a_want_of_room_only_where_the_disk_is_full(disk, error):
-    """torch's words for a full disk say nothing of it."""
+    """What torch says of a full disk does not name it."""
     disk(2 * NEEDED)
     assert shortfall_of(error, FOLDER, NEEDED) is None
 

@@ -37,7 +37,7 @@ class SmallTrainer(RunProtocol, Trainer):
         losses = cross_entropy(logits, labels, reduction="none", ignore_index=IGNORED_LABEL)
         return losses, labels != IGNORED_LABEL
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # noqa: ARG002
         losses, counted = self._losses(model, inputs)
         if num_items_in_batch is None:
             return losses.sum() / counted.sum() * self.share
