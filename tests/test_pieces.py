@@ -108,7 +108,8 @@ def test_only_what_pads_a_piece_is_cut_away():
     shapes = {key: tuple(value.shape) for key, value in first.items()}
     assert shapes == {
         **dict.fromkeys(("input_ids", "attention_mask", "labels"), (1, 3)),
-        **{"features": (1, 3), "pixels": (1, 4, 4)},
+        "features": (1, 3),
+        "pixels": (1, 4, 4),
     }
     assert second["input_ids"].shape == (1, 4)
 
