@@ -7,12 +7,15 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from runner.training import pieces  # noqa: E402
-from runner.training.batches import IGNORED_LABEL, Batches  # noqa: E402
+from runner.training.batches import Batches  # noqa: E402
 
-ROWS = [{"input_ids": [1, 2, 3], "labels": [IGNORED_LABEL, 2, 3]}, {"input_ids": [4, 5]}]
+IGNORED = -100
+"""By torch's cross-entropy."""
+
+ROWS = [{"input_ids": [1, 2, 3], "labels": [IGNORED, 2, 3]}, {"input_ids": [4, 5]}]
 BATCH = {
     "input_ids": torch.tensor([[1, 2, 3], [4, 5, 0]]),
-    "labels": torch.tensor([[IGNORED_LABEL, 2, 3], [4, 5, IGNORED_LABEL]]),
+    "labels": torch.tensor([[IGNORED, 2, 3], [4, 5, IGNORED]]),
     "attention_mask": torch.tensor([[1, 1, 1], [1, 1, 0]]),
 }
 

@@ -4,27 +4,48 @@ from __future__ import annotations
 
 import torch
 from plans import made
-from real_runs import quiet
+from real_runs import StillHeart
 from torch.nn.functional import cross_entropy
 from transformers import Trainer, TrainingArguments
 
 from advisor.recipe_sections import TrainSection
 from profiles.runs import rundir
+from profiles.runs.journal import Journal
+from runner.training.attempt import Attempt
 from runner.training.batches import IGNORED_LABEL
+from runner.training.stopping import StopFlag
 from runner.training.trainer import RunProtocol
 
 WORDS = 7
 
 
+class Heart(StillHeart):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        super().__init__()
+        self.told = []
+
+    def tick(self, number=1):
+        self.told.append((self.phase, "tick", number))
+
+    def expect(self, total):
+        self.told.append((self.phase, "expect", total))
+
+
 class Pairs(torch.nn.Module):
     """The next word by the word before it alone."""
+
+    accepts_loss_kwargs = True
+    """The Trainer counts the labels of the whole step."""
 
     def __init__(self):
         super().__init__()
         self.table = torch.nn.Embedding(WORDS, WORDS)
         self.frozen = torch.nn.Parameter(torch.ones(5), requires_grad=False)
 
-    def forward(self, input_ids):
+    def forward(self, input_ids, attention_mask):
+        assert attention_mask.shape == input_ids.shape
         return self.table(input_ids)
 
 
@@ -33,14 +54,16 @@ class SmallTrainer(RunProtocol, Trainer):
 
     def _losses(self, model, inputs):
         labels = inputs["labels"][:, 1:]
-        logits = model(inputs["input_ids"])[:, :-1].transpose(1, 2)
-        losses = cross_entropy(logits, labels, reduction="none", ignore_index=IGNORED_LABEL)
+        logits = model(**{k: v for k, v in inputs.items() if k != "labels"})[:, :-1]
+        losses = cross_entropy(
+            logits.transpose(1, 2), labels, reduction="none", ignore_index=IGNORED_LABEL
+        )
         return losses, labels != IGNORED_LABEL
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # noqa: ARG002
+    def compute_loss(self, model, inputs, _outputs=False, num_items_in_batch=None):
         losses, counted = self._losses(model, inputs)
         if num_items_in_batch is None:
-            return losses.sum() / counted.sum() * self.share
+            return losses.sum() / counted.sum().clamp(min=1) * self.share
         return losses.sum() / num_items_in_batch
 
     def row_losses(self, model, inputs):
@@ -78,6 +101,20 @@ def row(length, *, learnt=None):
 ROWS = RowList(row(length) for length in (3, 6, 4, 5, 8, 2, 4, 7))
 
 
+def new_attempt(run, number=1):
+    """An attempt that writes what a real one does."""
+    paths = (run.worker_events, run.metrics, run.evaluations)
+    events, metrics, evaluations = (Journal(path, attempt=number) for path in paths)
+    return Attempt(
+        run=run,
+        events=events,
+        metrics=metrics,
+        evaluations=evaluations,
+        progress=Heart(),
+        stop=StopFlag(),
+    )
+
+
 def small_trainer(  # noqa: PLR0913  # as many as a test may want to set
     *,
     train=ROWS,
@@ -93,7 +130,7 @@ def small_trainer(  # noqa: PLR0913  # as many as a test may want to set
     **settings,
 ):
     """Ready to train a new run; `section`: settings of the recipe's [train]."""
-    attempt = attempt or quiet(rundir.create("small"))
+    attempt = attempt or new_attempt(rundir.create("small"))
     torch.manual_seed(0)
     args = TrainingArguments(
         output_dir=str(attempt.run.path / ".trainer"),
