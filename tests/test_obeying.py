@@ -320,6 +320,18 @@ def test_a_run_that_stops_already_is_not_told_to_twice(callback, trainer, attemp
     assert len(told(attempt, StopAccepted)) == 1
 
 
+def test_a_signal_that_was_answered_does_not_give_up_the_save(callback, trainer, attempt):
+    """It asked for a checkpoint: the save waits for room, once it is there it goes on."""
+    attempt.stop.asked = True
+    ends_step(callback, 6)
+    trainer.lacking = [lacking()] * 3
+
+    assert callback.wait_for_room(at(6), lacking(), 500) is True
+
+    assert len(trainer.done) == 4
+    assert len(told(attempt, StopAccepted)) == 1
+
+
 def test_unpause_tries_to_save_again_at_once(callback, trainer, asks):
     """A person has made room."""
     trainer.lacking = [lacking()] * 99
