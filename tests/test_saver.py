@@ -45,13 +45,14 @@ def saver():
     )
 
 
-def commit(saver, step, *, started=0.0, size=10):
+def commit(saver, step, *, started=0.0, size=10, has_arguments=True):
     """Stage what the Trainer would, and commit it."""
     staging = checkpoints.stage(saver.run, step)
     folder = staging / f"checkpoint-{step}"
     (folder / "deep").mkdir(parents=True)
     (folder / "deep" / "weights").write_text("w" * size)
-    (folder / "training_args.bin").write_text("a pickle")
+    if has_arguments:
+        (folder / "training_args.bin").write_text("a pickle")
     saver.commit(staging, step, epoch=step / 8, started=started)
     return staging
 
@@ -135,6 +136,13 @@ def test_a_committed_checkpoint_is_whole_told_and_has_no_pickle_of_arguments(sav
     (event,) = real_runs.events(saver.run, "checkpoint")
     assert (event["step"], event["bytes"]) == (4, saver.needed_bytes(Mixed()))
     assert real_runs.events(saver.run, "rotated") == []
+
+
+def test_a_checkpoint_without_a_pickle_of_arguments_is_committed_too(saver):
+    """Not every version of the library leaves one."""
+    commit(saver, 4, has_arguments=False)
+
+    assert [c.step for c in checkpoints.committed(saver.run)] == [4]
 
 
 def test_the_time_of_a_checkpoint_is_counted_from_where_it_began(saver, monkeypatch):
