@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -23,6 +24,24 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("TUNEDECK_HOME", str(folder))
     monkeypatch.setenv("HOME", str(tmp_path))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def journals(monkeypatch):
+    """A process that trains closes its files by its end; a test closes them by its own."""
+    from profiles.runs.journal import Journal
+
+    opened, begin = [], Journal.__init__
+
+    def remembered(journal, *args, **kwargs):
+        begin(journal, *args, **kwargs)
+        opened.append(journal)
+
+    monkeypatch.setattr(Journal, "__init__", remembered)
+    yield
+    for journal in opened:
+        with contextlib.suppress(OSError, AttributeError):  # closed, silent, or on a broken disk
+            journal.close()
 
 
 @pytest.fixture(scope="session")

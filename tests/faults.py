@@ -340,7 +340,7 @@ FAULTS = {
     ),
     61: fault(
         "loss not finite",
-        "training::a_loss_that_is_not_finite_stops_the_run",
+        "faulty_training::a_nan_ends_the_run_at_the_step_that_made_it",
         "guard::a_loss_that_is_not_finite_ends_the_run_at_once",
         "faulty_training::weights_that_are_not_finite_are_never_committed",
         code=ExitCode.DIVERGED,

@@ -43,7 +43,9 @@ class PseudoTerminal:
 
     def read(self, seconds: float) -> bytes:
         """Take what comes within this time."""
-        if select.select([self._leader], [], [], max(0.0, seconds))[0]:
+        ready = select.poll()  # select() takes no descriptor above 1023
+        ready.register(self._leader, select.POLLIN)
+        if ready.poll(max(0.0, seconds) * 1000):
             try:
                 self.shown += os.read(self._leader, 65536)
             except OSError:  # nobody holds the other side any more
