@@ -57,6 +57,7 @@ def test_an_error_in_our_own_words_is_no_shortage():
 
 def test_a_message_counts_where_a_library_could_have_written_it():
     """A GPU's before the machine's."""
+    assert oom.shortage(torch.OutOfMemoryError("Allocation on device")) is GPU
     assert oom.shortage(KeyError(FULL)) is None
     assert oom.shortage(OSError("Cannot allocate memory")) is HOST
     assert oom.shortage(RuntimeError(f"std::bad_alloc: {FULL}")) is GPU
