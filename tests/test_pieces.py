@@ -117,6 +117,15 @@ def test_only_what_pads_a_piece_is_cut_away():
     assert second["input_ids"].shape == (1, 4)
 
 
+def test_a_batch_that_is_not_divided_keeps_its_padding():
+    """It is as it was, shapes too."""
+    batch = {"input_ids": torch.arange(8).view(2, 4), "attention_mask": torch.eye(2, 4).int()}
+
+    (only,) = pieces.pieces_of(batch, 1)
+
+    assert only["input_ids"].shape == (2, 4)
+
+
 def test_without_a_mask_of_rows_nothing_is_cut_away():
     """Nobody knows what pads."""
     rows = torch.arange(4).view(2, 2)

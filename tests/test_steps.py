@@ -85,6 +85,16 @@ def test_a_step_in_pieces_is_the_step_as_planned(monkeypatch, shortage, where, c
     assert real_runs.events(short.attempt.run, "oom")
 
 
+@pytest.mark.parametrize("rows", [4, 1])
+def test_the_loss_of_a_step_is_the_mean_over_all_of_its_labels(rows):
+    """Here of all rows there are, so what an evaluation of them finds."""
+    base = small_trainer(evaluated=ROWS).evaluate()["eval_loss"]
+
+    found = trained(more_than(rows), micro_batch=4, steps=1)
+
+    assert real_runs.losses(found.attempt.run)[1] == pytest.approx(base, abs=1e-4)
+
+
 def test_a_piece_is_weighted_by_what_it_learns_of_its_micro_batch(monkeypatch):
     """Of 6 labels 2 and 4; a micro-batch that is whole weighs 1."""
     rows = RowList([row(3), row(5)])
