@@ -10,6 +10,7 @@ BENCH = Path(__file__).parent / "bench"
 sys.path.insert(0, str(BENCH))
 
 import memory_accuracy  # noqa: E402 - a folder of scripts, no package
+import speed_rows  # noqa: E402
 from models import Skip, model_of  # noqa: E402
 from rows import case_of, measures  # noqa: E402
 
@@ -266,3 +267,27 @@ def test_an_odd_row_ends_nothing(tmp_path, capsys):
         assert 0 < line["low_gib"] <= line["peak_gib"] <= line["high_gib"]
     assert all(line["skip"] for line in found[2:])
     assert "ALL, allocated" in capsys.readouterr().out
+
+
+def test_a_row_with_a_throughput_is_a_case_of_the_speed_estimate():
+    """The framework's own kernels, the method and the rate in tokens per second."""
+    made = speed_rows.case_of(
+        row(
+            **LITGPT
+            | {
+                "framework": "lit-gpt finetune/lora.py",
+                "micro_batch_size": 1,
+                "seq_len": 1044,
+                "seq_len_kind": "padded to longest in micro-batch; Alpaca",
+                "grad_accumulation": 128,
+                "extra": ["unsloth: fused qlora"],
+                "gpu_type": "NVIDIA A100-SXM4-40GB",
+                "throughput_value": 1.62,
+                "throughput_unit": "minutes per 1k iterations",
+            }
+        )
+    )
+
+    assert made.plan.method.name == "lora"
+    assert (made.plan.framework.fused_adapters, made.plan.framework.fsdp1) == (True, True)
+    assert made.tokens_per_second == pytest.approx(1000 * made.plan.seq_len / (1.62 * 60), rel=0.01)

@@ -201,22 +201,22 @@ def _precision(row: Row, method: str) -> tuple[str, Framework]:
     return half, Framework(trained_fp32=not narrow)
 
 
-def _framework(framework: Framework, row: Row, extras: str) -> Framework:
+def _framework(base: Framework, row: Row, extras: str) -> Framework:
     """Kernels that the framework replaces, and what it casts."""
     optimizer = str(row.get("optimizer")).lower()
     triton = "fused kernels" in extras or "use_liger_kernel" in extras
-    unsloth = "unsloth" in str(row.get("framework")).lower()
     compiled = "torch.compile" in extras
-    framework = str(row.get("framework")).lower()
-    upcast = "baseline" in framework or "prepare_model_for_kbit" in str(row.get("weight_dtype"))
+    said = str(row.get("framework")).lower()
+    unsloth = "unsloth" in said
+    upcast = "baseline" in said or "prepare_model_for_kbit" in str(row.get("weight_dtype"))
     return replace(
-        framework,
+        base,
         double_quant="no double" not in str(row.get("quant_type")),
         fused_norm=triton or compiled or unsloth,
         fused_rope=triton or compiled or unsloth,
         fused_mlp="use_liger_kernel" in extras or compiled or unsloth,
         fused_adapters="fused qlora" in extras or unsloth,
-        fsdp1="FSDP1" in str(row.get("strategy")) or "lit-gpt" in framework,
+        fsdp1="FSDP1" in str(row.get("strategy")) or "lit-gpt" in said,
         replicated_adapters="replicated" in str(row.get("strategy")),
         unmasked=True,
         efficient_attention="memory-efficient" in str(row.get("attention_impl")),
