@@ -206,6 +206,7 @@ def test_a_prediction_above_the_peak_is_told():
     [
         ((0.9, 0.8, 0.7), 0, "10 % to 30 % less time"),
         ((0.8, 0.8, 0.8), 0, "20 % less time"),
+        ((2.0, 2.0, 2.0), 0, "100 % more time"),
         ((1.1, 1.0, 0.7), 0, "0 % to 30 % less time"),
         ((1.2, 1.1, 1.0), 0, "up to 20 % more time"),
         ((1.0, 1.0, 1.0), 0, "no gain in numbers"),

@@ -105,7 +105,7 @@ def gain(found: Finding) -> str:
     parts = []
     least, _, most = (1 - factor for factor in found.time_factor)
     if least == most and least != 0:
-        parts.append(f"{percent_text(least)} less time")
+        parts.append(f"{percent_text(abs(least))} {'less' if least > 0 else 'more'} time")
     elif most > 0:
         parts.append(f"{percent_text(max(0.0, least))} to {percent_text(most)} less time")
     elif least < 0:
