@@ -238,8 +238,13 @@ BROKEN = OSError(errno.EIO, os.strerror(errno.EIO))
 
 @pytest.mark.parametrize(
     ("place", "name"),
-    [(checkpoints, "stage"), (Trainer, "_save_checkpoint"), (checkpoints, "rotate")],
-    ids=["staging", "writing", "committing"],
+    [
+        (checkpoints, "stage"),
+        (Trainer, "_save_checkpoint"),
+        (checkpoints, "commit"),
+        (checkpoints, "rotate"),
+    ],
+    ids=["staging", "writing", "committing", "rotating"],
 )
 def test_a_disk_that_fills_up_while_saving_is_waited_for(trainer, waits, monkeypatch, place, name):
     """Whatever was being done; what was half-written is gone before the next try."""
