@@ -18,6 +18,7 @@ from tui.feed import Feed
 from tui.live import LiveRun
 from tui.pace import PacedApp
 from tui.pages.result import sentence
+from tui.plain import wrap
 from tui.screens import panes
 from tui.screens.ask import Ask
 from tui.screens.base import BaseScreen
@@ -175,7 +176,7 @@ class LiveScreen(BaseScreen):
             return f"no event for {duration_text(silent)}"
         if isinstance(self.app, PacedApp) and self.app.pace.is_behind:
             return "this display is behind the run: the connection is slow"
-        if worst := self.live.symptoms():
+        if not self.live.is_over and (worst := self.live.symptoms()):
             return f"{worst[0].title}: {worst[0].sentence}"
         return self.live.slowness() or notices.passed_over(self.live.num_damaged)
 
@@ -184,7 +185,8 @@ class LiveScreen(BaseScreen):
         now = self.live.status
         assert now is not None
         if now.state is State.FINISHED:
-            return [f"FINISHED: {sentence(now.result)}", "enter opens the report"]
+            told = wrap(f"FINISHED: {sentence(now.result)}", self.size.width, indent="  ", first="")
+            return [*told, "enter opens the report"]
         ended = read_json(self.run_dir.exit) or {}
         rows = [f"{now.state.upper()}: {clean(now.reason)}"]
         rows += [f"{part}: {clean(str(ended[part]))}" for part in ("why", "do") if ended.get(part)]
