@@ -16,13 +16,12 @@ from advisor.cost.moments import Term
 from advisor.framework import ON_CPU
 from advisor.recipe import Recipe
 from advisor.rules import quality
-from advisor.rules.case import Case, Finding
+from advisor.rules.case import SEVERITIES, Case, Finding
 from advisor.rules.quality.training import Training
 from profiles.facts import Model
 from profiles.run_facts import Run
 
 MIN_STEADY_STEPS = 20
-_SEVERITIES = ("critical", "warning", "info")
 _DOMINANT = 0.5
 _WORDS = {
     "data": "waiting for data",
@@ -70,7 +69,7 @@ def report(run: Run, recipe: Recipe, model: Model) -> Report:
             found.append(result)
         elif result is not None:
             missing.append(result.text)
-    found.sort(key=lambda f: (_SEVERITIES.index(f.severity), -f.best_gain))
+    found.sort(key=lambda f: (SEVERITIES.index(f.severity), -f.best_gain))
     expected = memory.allocated_bytes if run.device != "cpu" else memory.expected_bytes
     phases = _shares(run.phase_seconds)
     return Report(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import on_disk
 import pytest
+from known import RECIPE
 from textual.widgets import Input, OptionList, Static
 
 import tui
@@ -27,6 +28,7 @@ from profiles.facts import Dataset, Machine, Model, Origin, TokenStats
 from profiles.machines import machine, planned
 from profiles.models import find_model
 from profiles.runs.journal import Journal
+from profiles.runs.records.evaluation import Evaluated
 from profiles.runs.records.worker import Paused, Unpaused
 from profiles.runs.state import State
 from runner.checks import preflight
@@ -562,6 +564,27 @@ def test_the_end_is_told_with_what_can_be_done(monkeypatch: pytest.MonkeyPatch) 
     drive(script, run_id=run.id)
 
     assert [run] == resumed
+
+
+def test_a_finished_run_keeps_its_result_in_sight() -> None:
+    """Though its curves say that it could have gone on."""
+    run = canned_run(done=20)
+    events = Journal(run.worker_events, attempt=1)
+    for step, loss in ((8, 3.2), (20, 2.8)):
+        events.append(Evaluated(step=step, loss=loss, seconds=0.1, rows=9, gain=(0.1, 0.2, 0.3)))
+    run.recipe.write_text(RECIPE)
+
+    async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
+        await until(app, pilot, "RUNNING")
+        finish(run, "finished", 20)
+        await until(app, pilot, "FINISHED: better than the base model")
+        assert isinstance(app.screen, LiveScreen)
+        assert [one.id for one in app.screen.live.symptoms()] == ["Q04"]
+        await pilot.pause(1.5)
+        assert "FINISHED: better than the base model" in text(app)
+        assert "enter opens the report" in text(app)
+
+    drive(script, run_id=run.id)
 
 
 def test_silence_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:

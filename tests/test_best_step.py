@@ -168,11 +168,15 @@ def test_a_killed_run_names_and_publishes_the_same_step(tiny_model, orders, at_s
     assert same(real_runs.weights(disturbed), real_runs.weights(undisturbed))
 
 
-@pytest.mark.parametrize("number", [3, 7])
+@pytest.mark.parametrize(("number", "more"), [(3, ""), (7, ""), (7, "early_stopping = 2\n")])
 @pytest.mark.usefixtures("valley")
-def test_a_stopped_run_names_the_same_step_when_it_is_over(tiny_model, orders, at_step, number):
+def test_a_stopped_run_names_the_same_step_when_it_is_over(
+    tiny_model, orders, at_step, number, more
+):
     """Asked in the step before an evaluation, which is left out then and made up for."""
-    undisturbed, disturbed = (real_runs.new_run(tiny_model, orders, **SETTINGS) for _ in range(2))
+    undisturbed, disturbed = (
+        real_runs.new_run(tiny_model, orders, more=more, **SETTINGS) for _ in range(2)
+    )
     real_runs.attempt(undisturbed)
 
     at_step(number, stop)
@@ -183,6 +187,8 @@ def test_a_stopped_run_names_the_same_step_when_it_is_over(tiny_model, orders, a
 
     assert result(disturbed) == result(undisturbed)
     assert same(real_runs.weights(disturbed), real_runs.weights(undisturbed))
+    ends = [real_runs.events(run, "published")[0]["last_step"] for run in (disturbed, undisturbed)]
+    assert ends[0] == ends[1], "an evaluation that is made up for ends it where the other ended"
 
 
 @pytest.mark.usefixtures("valley")

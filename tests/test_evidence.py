@@ -175,6 +175,17 @@ def test_a_gpu_fault_after_the_end_changes_nothing(run):
     assert (found["state"], found["code"]) == (State.FINISHED, 0)
 
 
+def test_a_run_that_stopped_early_has_not_done_all_its_steps(run):
+    """It is finished all the same, and says where it ended."""
+    run.model.mkdir()
+    Journal(run.worker_events, attempt=1).append(End(state="finished", step=600))
+
+    found = judged(run, 0)
+
+    assert (found["state"], found["code"]) == (State.FINISHED, 0)
+    assert found["what"].startswith("stopped early at step 600 of 1000, the result is in")
+
+
 def test_a_memory_kill_of_the_control_group_ends_with_81(run):
     """With the limit, the peak, and what to do."""
     seen = Evidence(num_oom_kills=1, memory_limit_bytes=32 << 30)

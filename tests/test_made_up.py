@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, fields, replace
 
 import pytest
-from known import HOST, dataset, model
+from known import HOST, RECIPE, dataset, model
 from measured import measured
 
 from advisor import draft, findings, recipe, rules
@@ -39,16 +39,6 @@ from tui.report import lines as report_lines
 from tui.terminal import Symbols
 
 NAME = "made_up"
-RECIPE = """\
-schema = 1
-name = "a"
-[model]
-id = "m"
-[data]
-train = "d.jsonl"
-[method]
-name = "lora"
-"""
 
 
 @dataclass(frozen=True, slots=True)

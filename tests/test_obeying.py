@@ -10,11 +10,9 @@ import pytest
 pytest.importorskip("torch")
 
 import real_runs
-from stand_ins import Notes, OneOfTwo, Trainer, at
-from transformers import TrainerControl
+from stand_ins import Notes, OneOfTwo, Trainer, answers, at, ends_step, orders
 
 from profiles.runs.records.worker import Changed, StopAccepted
-from profiles.runs.rundir import read_json
 from runner.engines.ranks import Ranks
 from runner.supervision import control
 from runner.training.protocol import Asked, ProtocolCallback
@@ -44,26 +42,9 @@ def callback(trainer):
     return ProtocolCallback(trainer, on_spike="warn")
 
 
-def ends_step(callback, step=4, state=None):
-    """End a step; what the Trainer is told to do."""
-    flow = TrainerControl()
-    callback.on_step_end(None, state or at(step), flow)
-    return flow
-
-
-def wishes(flow):
-    """(stop, save) of what the Trainer is told."""
-    return flow.should_training_stop, flow.should_save
-
-
-def answers(run):
-    """What became of the requests, in the order of their names."""
-    return [(read_json(p)["verb"], read_json(p)["result"]) for p in sorted(run.answers.iterdir())]
-
-
 def test_nothing_asked_nothing_done(callback, attempt):
     """A step ends as the Trainer would end it."""
-    assert wishes(ends_step(callback)) == (False, False)
+    assert orders(ends_step(callback)) == (False, False)
     assert attempt.events.records == []
 
 
@@ -71,10 +52,10 @@ def test_a_checkpoint_is_saved_where_somebody_asks_for_one(callback, attempt, ru
     """Training goes on."""
     control.leave(run, "checkpoint", 1)
 
-    assert wishes(ends_step(callback)) == (False, True)
+    assert orders(ends_step(callback)) == (False, True)
     assert answers(run) == [("checkpoint", "obeyed")]
     assert attempt.events.records == []
-    assert wishes(ends_step(callback, 5)) == (False, False)
+    assert orders(ends_step(callback, 5)) == (False, False)
 
 
 @pytest.mark.parametrize(("verb", "saves"), [("stop", True), ("stop_now", False)])
@@ -82,7 +63,7 @@ def test_a_run_stops_where_somebody_asks(callback, attempt, run, verb, saves):
     """With a checkpoint, or at once; it is told with the step."""
     control.leave(run, verb, 1)
 
-    assert wishes(ends_step(callback, 4)) == (True, saves)
+    assert orders(ends_step(callback, 4)) == (True, saves)
     assert attempt.events.records == [StopAccepted(step=4, verb=verb)]
     assert answers(run) == [(verb, "obeyed")]
 
@@ -92,7 +73,7 @@ def test_a_second_stop_changes_nothing(callback, attempt, run):
     control.leave(run, "stop", 1)
     control.leave(run, "stop_now", 1)
 
-    assert wishes(ends_step(callback)) == (True, True)
+    assert orders(ends_step(callback)) == (True, True)
     assert [e.verb for e in attempt.events.records] == ["stop"]
 
 
@@ -101,7 +82,7 @@ def test_a_request_for_another_attempt_is_answered_and_not_obeyed(callback, atte
     control.leave(run, "stop", 7)
     control.leave(run, "checkpoint", 1)
 
-    assert wishes(ends_step(callback)) == (False, True)
+    assert orders(ends_step(callback)) == (False, True)
     assert answers(run) == [
         ("stop", "ignored: meant for another attempt"),
         ("checkpoint", "obeyed"),
@@ -122,7 +103,7 @@ def test_intervals_change_at_the_step_that_ends(callback, attempt, run, args, wa
     control.leave(run, "change", 1, args)
     state = at(4, log_every=1, eval_every=5)
 
-    assert wishes(ends_step(callback, state=state)) == (False, False)
+    assert orders(ends_step(callback, state=state)) == (False, False)
 
     assert (state.logging_steps, state.eval_steps) == wanted
     assert attempt.events.records == [Changed(step=4, **args)]
@@ -134,7 +115,7 @@ def test_a_signal_stops_the_run_once_with_a_checkpoint(callback, attempt):
 
     first, second = ends_step(callback, 4), ends_step(callback, 5)
 
-    assert (wishes(first), wishes(second)) == ((True, True), (False, False))
+    assert (orders(first), orders(second)) == ((True, True), (False, False))
     assert attempt.events.records == [StopAccepted(step=4, verb="stop")]
 
 
@@ -145,7 +126,7 @@ def test_a_signal_to_another_rank_stops_this_one(attempt, others):
 
     flow = ends_step(ProtocolCallback(trainer, on_spike="warn"))
 
-    assert wishes(flow) == (True, True)
+    assert orders(flow) == (True, True)
     assert not attempt.stop.asked
 
 
@@ -156,7 +137,7 @@ def test_other_ranks_read_no_requests_and_do_as_the_first_says(attempt, run):
 
     flow = ends_step(ProtocolCallback(trainer, on_spike="warn"))
 
-    assert wishes(flow) == (False, True)
+    assert orders(flow) == (False, True)
     assert [r.verb for r in control.pending(run)] == ["stop"]
 
 
@@ -169,5 +150,5 @@ def test_a_full_disk_does_not_keep_requests_from_being_obeyed(callback, run, mon
     control.leave(run, "checkpoint", 1)
     monkeypatch.setattr(control.durable, "write_json", full)
 
-    assert wishes(ends_step(callback)) == (False, True)
-    assert wishes(ends_step(callback)) == (False, False)
+    assert orders(ends_step(callback)) == (False, True)
+    assert orders(ends_step(callback)) == (False, False)

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("torch")
 
 import real_runs
-from stand_ins import Clock, Notes, Trainer, at
+from stand_ins import Clock, Notes, Trainer, answers, at, ends_step, orders
 from transformers import TrainerControl
 
 from profiles.runs.records.worker import (
@@ -19,7 +19,6 @@ from profiles.runs.records.worker import (
     StopAccepted,
     Unpaused,
 )
-from profiles.runs.rundir import read_json
 from runner.engines.ranks import Ranks
 from runner.supervision import control
 from runner.training.protocol import ProtocolCallback
@@ -77,23 +76,6 @@ def asks(run, clock):
     return arrange
 
 
-def ends_step(callback, step=4, state=None):
-    """End a step; what the Trainer is told to do."""
-    flow = TrainerControl()
-    callback.on_step_end(None, state or at(step), flow)
-    return flow
-
-
-def wishes(flow):
-    """(stop, save) of what the Trainer is told."""
-    return flow.should_training_stop, flow.should_save
-
-
-def answers(run):
-    """What became of the requests, in the order of their names."""
-    return [(read_json(p)["verb"], read_json(p)["result"]) for p in sorted(run.answers.iterdir())]
-
-
 def told(attempt, *kinds):
     """The events of these kinds."""
     return [e for e in attempt.events.records if isinstance(e, kinds)]
@@ -109,7 +91,7 @@ def test_a_pause_lasts_until_somebody_ends_it(callback, trainer, attempt, run, a
 
     flow = ends_step(callback, 4)
 
-    assert wishes(flow) == (False, False)
+    assert orders(flow) == (False, False)
     assert attempt.events.records == [
         Paused(step=4, reason="asked", what="asked to pause"),
         Unpaused(step=4),
@@ -127,7 +109,7 @@ def test_what_is_asked_in_a_pause_is_done_when_it_ends(callback, attempt, run, a
 
     flow = ends_step(callback, state=state)
 
-    assert wishes(flow) == (False, True)
+    assert orders(flow) == (False, True)
     assert state.logging_steps == 9
     assert len(told(attempt, Paused)) == 1
     assert {verb for verb, _ in answers(run)} == {"pause", "checkpoint", "change", "unpause"}
@@ -139,7 +121,7 @@ def test_a_stop_ends_a_pause(callback, attempt, run, asks, verb, saves):
     asks((5, verb))
     control.leave(run, "pause", 1)
 
-    assert wishes(ends_step(callback)) == (True, saves)
+    assert orders(ends_step(callback)) == (True, saves)
     assert [type(e) for e in attempt.events.records] == [Paused, Unpaused, StopAccepted]
 
 
@@ -148,7 +130,7 @@ def test_a_signal_ends_a_pause(callback, attempt, run, clock):
     control.leave(run, "pause", 1)
     clock.on_sleep = lambda now: setattr(attempt.stop, "asked", now > 3) if now < 99 else 1 / 0
 
-    assert wishes(ends_step(callback)) == (True, True)
+    assert orders(ends_step(callback)) == (True, True)
 
 
 def test_a_spike_pauses_where_the_recipe_says_so(callback, attempt, asks):
@@ -161,7 +143,7 @@ def test_a_spike_pauses_where_the_recipe_says_so(callback, attempt, asks):
 
     (guard,), (paused,) = told(attempt, Guard), told(attempt, Paused)
     assert (paused.step, paused.reason, paused.what) == (64, "asked", guard.what)
-    assert wishes(flow) == (True, True)
+    assert orders(flow) == (True, True)
 
 
 def lacking(cause=""):

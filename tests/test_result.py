@@ -7,7 +7,7 @@ import math
 from typing import Any, NamedTuple
 
 import pytest
-from known import model
+from known import RECIPE, model
 
 from advisor import findings, recipe
 from profiles.run_facts import Verdict
@@ -25,16 +25,6 @@ from tui.pages import result as words
 from tui.screens import home as home_screen
 from tui.terminal import Symbols
 
-RECIPE = """\
-schema = 1
-name = "a"
-[model]
-id = "m"
-[data]
-train = "d.jsonl"
-[method]
-name = "lora"
-"""
 NUM_STEPS = 600
 
 

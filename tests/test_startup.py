@@ -174,6 +174,7 @@ def test_intervals_are_changed_where_somebody_asks(tiny_model, orders, monkeypat
         {"eval_every": 0},
         {"eval_every": -3},
         {"eval_every": "4"},
+        {"eval_every": True},
         {"eval_every": 1 << 40},
         {"learning_rate": 1},
         [4],

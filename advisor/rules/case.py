@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal, get_args
 
 from advisor.cost.memory import MemoryEstimate
 from advisor.plan import Plan
@@ -11,7 +11,9 @@ from advisor.recipe import Recipe
 from profiles.facts import Model
 from profiles.run_facts import Run
 
-Severity = Literal["info", "warning", "critical"]
+Severity = Literal["critical", "warning", "info"]
+SEVERITIES: Final[tuple[Severity, ...]] = get_args(Severity)
+"""The worst first."""
 Confidence = Literal["exact", "bound", "modelled", "published"]
 Range = tuple[float, float, float]
 

@@ -160,7 +160,7 @@ def _parse(run: RunDir, path: Path) -> Request | None:
 
 
 def _can_change(name: str, value: object) -> bool:
-    return name in CHANGES and isinstance(value, int) and 0 < value < _MOST_STEPS
+    return name in CHANGES and type(value) is int and 0 < value < _MOST_STEPS
 
 
 def _is_private(folder: Path) -> bool:

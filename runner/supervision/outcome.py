@@ -164,7 +164,13 @@ class _Facts:
         return self._gpu_lost() or self._killed_for_memory() or self._loader_died()
 
     def _finished(self) -> dict[str, Any]:
-        what = f"all {self.now.step} steps are done, the result is in {self.run.model}"
+        step, planned = self.now.step, self.now.num_steps
+        done = (
+            f"stopped early at step {step} of {planned}"
+            if step < planned
+            else (f"all {step} steps are done")
+        )
+        what = f"{done}, the result is in {self.run.model}"
         return {"state": State.FINISHED, "code": 0, "what": what, "do": ""}
 
     def _signal(self) -> tuple[int, str]:

@@ -102,7 +102,7 @@ class Evaluation(Part):
         if name == self.eval_names[0]:
             self.selection.add(step, event.loss)
 
-    def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
+    def evaluate(self, ignore_keys: Any = None) -> dict[str, float]:  # noqa: ARG002  # the Trainer's
         """Evaluate all sets, and judge the step; a stop during training leaves it out."""
         found: dict[str, float] = {}
         try:

@@ -102,6 +102,8 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
         for earlier in self.trainer.changes:
             self.change(state, earlier, is_new=False)
         self.trainer.before_steps()
+        if self.trainer.selection.is_over:  # by an evaluation that was made up for
+            raise NoStepLeft
         with self.attempt.during("longest"):
             self.trainer.try_longest_batch()
         self.stop.wait_for_steps()

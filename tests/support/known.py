@@ -21,6 +21,16 @@ HOST = Machine(
 )
 
 
+RECIPE = """\
+schema = 1
+name = "a"
+[model]
+id = "m"
+[data]
+train = "d.jsonl"
+[method]
+name = "lora"
+"""
 SHAPES = {
     "llama-3.1-8b": (4096, 32, 32, 8, 128, 14336, 128256, False, 8_030_261_248),
     "llama-3.1-70b": (8192, 80, 64, 8, 128, 28672, 128256, False, 70_553_706_496),

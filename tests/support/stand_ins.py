@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from transformers import TrainerControl, TrainerState
 
 from profiles.runs.records.worker import Changed
+from profiles.runs.rundir import read_json
 from runner.training.selection import Selection
 
 
@@ -119,3 +120,20 @@ def at(step, *, last=10, log_every=1, eval_every=5):
     state = TrainerState(global_step=step, max_steps=last)
     state.logging_steps, state.eval_steps = log_every, eval_every
     return state
+
+
+def ends_step(callback, step=4, state=None):
+    """End a step; what the Trainer is told to do."""
+    flow = TrainerControl()
+    callback.on_step_end(None, state or at(step), flow)
+    return flow
+
+
+def orders(flow):
+    """(stop, save) of what the Trainer is told."""
+    return flow.should_training_stop, flow.should_save
+
+
+def answers(run):
+    """What became of the requests, in the order of their names."""
+    return [(read_json(p)["verb"], read_json(p)["result"]) for p in sorted(run.answers.iterdir())]

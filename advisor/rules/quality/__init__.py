@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from advisor.rules.case import Finding
+from advisor.rules.case import SEVERITIES, Finding
 from advisor.rules.quality import forgetting, gain, oscillation, overfitting, underfitting
 from advisor.rules.quality.training import Training
 
@@ -26,6 +26,3 @@ def findings(training: Training) -> tuple[Finding, ...]:
     """Of all rules, the worst first."""
     found = [one for rule in RULES if (one := rule(training)) is not None]
     return tuple(sorted(found, key=lambda one: SEVERITIES.index(one.severity)))
-
-
-SEVERITIES = ("critical", "warning", "info")

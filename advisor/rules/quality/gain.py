@@ -8,10 +8,6 @@ from advisor.rules.case import Finding
 from advisor.rules.quality.training import Training
 from profiles.run_facts import Verdict
 
-_LOWER_TO = 1e-4
-"""The documents' remedy; above it already, a third."""
-_SMALLER = 3
-
 
 def check(training: Training) -> Finding | None:
     """Fires on a clear loss, and on no clear gain."""
@@ -25,7 +21,7 @@ def check(training: Training) -> Finding | None:
             sentence=f"the evaluation loss rose from {result.base_loss:.4f} to {result.loss:.4f}: "
             "a learning rate that is too high, or data unlike what is evaluated",
             evidence=_evidence(training),
-            change={"train.learning_rate": (training.recipe.learning_rate, _lower(training))},
+            change=training.lower_rate,
             side_effects="training takes smaller steps",
         )
     if result.verdict is not Verdict.SAME or not training.curves.is_over:
@@ -39,11 +35,6 @@ def check(training: Training) -> Finding | None:
         "look at the data and its format, try another method, or continue pre-training first",
         evidence=_evidence(training),
     )
-
-
-def _lower(training: Training) -> float:
-    rate = training.recipe.learning_rate
-    return _LOWER_TO if rate > _LOWER_TO else float(f"{rate / _SMALLER:.1g}")
 
 
 def _evidence(training: Training) -> dict[str, float]:

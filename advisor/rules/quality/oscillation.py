@@ -13,7 +13,6 @@ _SWING = 0.05
 """Of the mean loss: smaller swings are no trouble. A heuristic."""
 _ABOVE_NOISE = 3.0
 """Times the spread that the batches alone would give to the windows' means. A heuristic."""
-_LOWER_TO = 1e-4
 
 
 def check(training: Training) -> Finding | None:
@@ -31,8 +30,6 @@ def check(training: Training) -> Finding | None:
     swing, level = pstdev(swings, 0.0), fmean(means)
     if level <= 0 or swing < _SWING * level or swing < _ABOVE_NOISE * noise:
         return None
-    rate = training.recipe.learning_rate
-    lower = _LOWER_TO if rate > _LOWER_TO else float(f"{rate / 3:.1g}")
     return Finding(
         id="Q05",
         title="the loss oscillates",
@@ -41,6 +38,6 @@ def check(training: Training) -> Finding | None:
         sentence=f"the training loss swings by {swing / level:.0%} of its mean from one "
         f"{size} steps to the next: the learning rate is too high, or the warm-up too short",
         evidence={"swing": swing, "noise": noise, "mean_loss": level},
-        change={"train.learning_rate": (rate, lower)},
+        change=training.lower_rate,
         side_effects="training takes smaller steps",
     )
