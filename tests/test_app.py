@@ -27,7 +27,9 @@ from profiles.errors import ExitCode, UserError
 from profiles.facts import Dataset, Machine, Model, Origin, TokenStats
 from profiles.machines import machine, planned
 from profiles.models import find_model
+from profiles.quantities import duration_text
 from profiles.runs.journal import Journal
+from profiles.runs.planned import Planned
 from profiles.runs.records.evaluation import Evaluated
 from profiles.runs.records.worker import Paused, Unpaused
 from profiles.runs.state import State
@@ -273,8 +275,15 @@ def test_the_whole_way_by_keys(size: tuple[int, int], monkeypatch: pytest.Monkey
     """Home, model, data, recommendation, launch, live."""
     started: dict[str, Any] = {}
 
-    def start(text: bytes, *, name: str, base_dir: Path, devices: tuple[str, ...]) -> RunDir:
-        started.update(text=text, name=name, base_dir=base_dir)
+    def start(
+        text: bytes,
+        *,
+        name: str,
+        base_dir: Path,
+        devices: tuple[str, ...],
+        predicted: Planned,
+    ) -> RunDir:
+        started.update(text=text, name=name, base_dir=base_dir, predicted=predicted)
         return canned_run(name=name, done=7)
 
     def check(recipe: Any, base_dir: Path) -> preflight.Ready:
@@ -285,6 +294,7 @@ def test_the_whole_way_by_keys(size: tuple[int, int], monkeypatch: pytest.Monkey
             dataset=DATA,
             rows="91 rows of alpaca data: 72 to train on",
             fit=found.fit,
+            duration=found.duration,
             devices=(),
             warnings=("look out",),
         )
@@ -327,6 +337,8 @@ def test_the_whole_way_by_keys(size: tuple[int, int], monkeypatch: pytest.Monkey
     assert "! look out" in question
     assert b'name = "full"' in started["text"]
     assert app.context.base_dir == started["base_dir"]
+    assert 0 < started["predicted"].until_first_step < started["predicted"].seconds
+    assert f"about {duration_text(started['predicted'].seconds)}" in " ".join(question.split())
     assert "RUNNING" in live
     assert "Home LiveScreen" == stack
 

@@ -11,6 +11,7 @@ from small_model import small_model
 
 from profiles import installation
 from profiles.errors import ExitCode, UserError
+from profiles.runs.planned import NOTHING_PLANNED
 from tui.commands import demo
 
 
@@ -90,11 +91,12 @@ def whole(maker, monkeypatch):
     started = {}
 
     def begin(code):
-        def start(text, *, name, base_dir, devices):
+        def start(text, *, name, base_dir, devices, predicted):
+            assert predicted is NOTHING_PLANNED
             started.update(text=text, name=name, base_dir=base_dir, devices=devices)
             return SimpleNamespace(id="the-run")
 
-        ready = SimpleNamespace(devices=("0",))
+        ready = SimpleNamespace(devices=("0",), planned=NOTHING_PLANNED)
         monkeypatch.setattr(
             demo.preflight, "check", lambda recipe, _dir: started.update(recipe=recipe) or ready
         )

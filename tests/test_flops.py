@@ -84,13 +84,13 @@ def config_of(family: str) -> Any:
     return getattr(transformers, name)(**(SIZES | changes), use_cache=False)
 
 
-def predicted(family: str, plan: Plan) -> int:
+def predicted(family: str, plan: Plan, part: str = "hardware_flops") -> int:
     config = config_of(family)
     model = from_config(config.to_dict(), name=family, where="test")
-    return flops_per_token(model, plan).hardware_flops * plan.tokens_per_micro_batch
+    return int(getattr(flops_per_token(model, plan), part)) * plan.tokens_per_micro_batch
 
 
-def counted(family: str, plan: Plan, names: tuple[str, ...] = ()) -> int:
+def counted(family: str, plan: Plan, names: tuple[str, ...] = (), *, backward: bool = True) -> int:
     """FLOPs of a forward and backward pass of the real model; `names` of its own linears."""
     torch = pytest.importorskip("torch")
     counter = pytest.importorskip("torch.utils.flop_counter").FlopCounterMode
@@ -112,7 +112,9 @@ def counted(family: str, plan: Plan, names: tuple[str, ...] = ()) -> int:
     built.train()
     ids = torch.randint(0, 70, (ROWS, ROW))
     with counter(display=False) as found:
-        built(input_ids=ids, labels=ids).loss.backward()
+        loss = built(input_ids=ids, labels=ids).loss
+        if backward:
+            loss.backward()
     return int(found.get_total_flops())
 
 
@@ -144,6 +146,7 @@ def test_chunked_loss_recomputes_the_head() -> None:
     assert tiled == Flops(
         model_flops=whole.model_flops,
         hardware_flops=whole.hardware_flops + 2 * 128256 * 4096,
+        forward_flops=whole.forward_flops,
     )
 
 
@@ -154,6 +157,16 @@ def test_full_flops_equal_the_counter(family: str, *, checkpointing: bool) -> No
     """Full fine-tuning's FLOPs are exact in every family."""
     plan = changed(SHORT_FULL, checkpointing=checkpointing)
     assert predicted(family, plan) == counted(family, plan)
+
+
+@pytest.mark.parametrize(
+    ("family", "plan"),
+    [("llama", SHORT_FULL), ("llama", SHORT_LORA), ("qwen3_moe", SHORT_FULL)],
+)
+def test_forward_flops_equal_the_counter(family: str, plan: Plan) -> None:
+    """What an evaluation needs, whatever training adds to it."""
+    found = predicted(family, changed(plan, checkpointing=True), "forward_flops")
+    assert found == counted(family, plan, backward=False)
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,17 @@ def test_what_is_recommended():
         "ram": {"need_bytes": 201, "free_bytes": 202},
         "speed": SPEED,
         "hours": 2.5,
+        "time": {
+            "start": [
+                {"phase": "importing", "seconds": 10.0},
+                {"phase": "loading", "seconds": 60.0},
+            ],
+            "until_first_step_seconds": 70.0,
+            "training_seconds": 8923.0,
+            "evaluating_seconds": 3.0,
+            "answering_seconds": 0.0,
+            "saving_seconds": 4.0,
+        },
         "price_per_hour": 2.0,
         "cost": 5.0,
         "disk_bytes": 301,
@@ -104,6 +115,7 @@ def test_what_is_recommended():
 def test_the_recipe_that_is_saved():
     """Its own plan, rate and time; the data's epochs."""
     found = of(recommendation(runnable=pick(fit=fit(plan=plan(rank=4), speed=None))), price=2.0)
+    assert found["recipe"].pop("time")["training_seconds"] == 5 * 3600 - 77
 
     assert found["recipe"] == {
         "rung": "qlora",

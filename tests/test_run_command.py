@@ -6,12 +6,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from made_up import estimate, fit, speed
+from made_up import duration, estimate, fit, speed
 from small_model import recipe_text
 
 from advisor import recipe as recipes
 from profiles.errors import ExitCode, UserError
 from profiles.facts import GIB
+from profiles.runs.planned import Planned
 from tests.canned_run import canned_run
 from tui.commands import run as command
 
@@ -19,6 +20,8 @@ READY = SimpleNamespace(
     fit=fit(memory=estimate(expected_bytes=3 * GIB), speed=speed(tokens_per_second=1234.0)),
     model=SimpleNamespace(id="the-model"),
     rows="12 400 rows of alpaca data: 9 920 to train on",
+    duration=duration(1.0),
+    planned=Planned(tokens_per_second=700.0),
     devices=("0",),
     warnings=("little room",),
 )
@@ -39,8 +42,8 @@ def started(monkeypatch, tmp_path):
         calls.append(("check", recipe.name, base_dir, share))
         return READY
 
-    def start(text, *, name, base_dir, devices):
-        calls.append(("start", text, name, base_dir, devices))
+    def start(text, *, name, base_dir, devices, predicted):
+        calls.append(("start", text, name, base_dir, devices, predicted))
         return run
 
     monkeypatch.setattr(command.inputs, "accept", accept)
@@ -67,13 +70,14 @@ def test_a_run_is_told_checked_and_started(started, capsys):
         "small: lora of the-model",
         "12 400 rows of alpaca data: 9 920 to train on",
         "predicted peak 3.0 GiB of 24.0 GiB free, about 700 tokens/s",
+        "about 1 m 10 s to the first step, about 1 h 0 m in all",
         "! little room",
         f"it goes on without this terminal; watch it with: advisor watch {tail}",
     ]
     assert calls == [
         ("accept", "small", Path("r.toml"), calls[0][3], (), False),
         ("check", "small", calls[0][3], False),
-        ("start", recipe_text().encode(), "small", calls[0][3], ("0",)),
+        ("start", recipe_text().encode(), "small", calls[0][3], ("0",), READY.planned),
         ("remember",),
     ]
 
@@ -145,7 +149,8 @@ def test_a_recipe_that_is_none_is_told(tmp_path):
 
 def test_what_the_device_does_is_left_out_where_it_is_not_known():
     """No rate, no warnings."""
-    ready = SimpleNamespace(**(vars(READY) | {"fit": fit(speed=None), "warnings": ()}))
+    unknown = {"fit": fit(speed=None), "duration": None, "warnings": ()}
+    ready = SimpleNamespace(**(vars(READY) | unknown))
     recipe = recipes.parse(recipe_text(), where="r")
 
     assert command._summary(recipe, ready)[2:] == ["predicted peak 12.0 GiB of 24.0 GiB free"]

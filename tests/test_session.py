@@ -54,7 +54,8 @@ def test_an_attempt_evaluates_trains_evaluates_and_publishes(go, run, trainer):
         "answer 1 of 96 tokens after",
     ]
     assert trainer.phase == "training"
-    told = [(e.phase, e.total) for e in events(run, Phase)]
+    first, *told = [(e.phase, e.total) for e in events(run, Phase)]
+    assert first == ("preparing", 0)
     assert told == [("evaluating", 2), ("answering", 1), ("answering", 1)]
     kinds = [type(e) for e in read_all(run.worker_events) if not isinstance(e, Phase)]
     assert kinds == [Prepared, Published, End]
@@ -125,7 +126,7 @@ def test_without_held_out_rows_nothing_is_evaluated_and_nothing_answered(go, run
     assert go(splits(held_out=0)) == ExitCode.FINISHED
 
     assert trainer.done == ["train from None", "flush", "save"]
-    assert [e.phase for e in events(run, Phase)] == []
+    assert [e.phase for e in events(run, Phase)] == ["preparing"]
 
 
 def test_a_last_step_that_was_evaluated_is_not_evaluated_again(go, trainer):

@@ -6,7 +6,7 @@ Fed with batches, asked by the panes. Knows neither files nor a screen.
 from __future__ import annotations
 
 import os
-import tomllib
+import time
 from collections import Counter, deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from profiles.errors import UserError
 from profiles.quantities import count_text, duration_text, percent_text
 from profiles.run_facts import Curves
+from profiles.runs.planned import planned
 from profiles.runs.records.metrics import PHASES
-from profiles.runs.rundir import read_json
+from profiles.runs.rundir import created, read_json
 from profiles.runs.state import State
 from tui.pages.result import short
 from tui.store import Series
@@ -48,7 +49,8 @@ class LiveRun:
         self.run = run
         end_of_id = run.id.rsplit("_", maxsplit=1)[-1]
         self.name = f"{clean(str(manifest.get('name') or 'run'), 34)} {clean(end_of_id, 10)}"
-        self.planned_tokens_per_second = _planned_rate(run)
+        self._created = created(run)
+        self._planned = planned(run)
         self.status: Status | None = None
         self.phase = ""
         self.loss, self.rate, self.memory = Series(), Series(), Series()
@@ -103,6 +105,11 @@ class LiveRun:
             self.rate.add(point.step, point.tokens / point.seconds)
         if not self._has_samples and point.peak_bytes:
             self.memory.add(point.unix_seconds, point.peak_bytes / 2**30)
+
+    @property
+    def planned_tokens_per_second(self) -> float | None:
+        """As predicted when the run was started."""
+        return self._planned.tokens_per_second
 
     @property
     def step(self) -> int:
@@ -166,9 +173,21 @@ class LiveRun:
             parts.append(f"step {count_text(self.step)}")
         if now.state in {State.RUNNING, State.CHECKPOINTING} and self.seconds_left is not None:
             parts.append(f"eta {duration_text(self.seconds_left)}")
+        if now.state is State.STARTING and (expected := self._expected()):
+            parts.append(expected)
         if now.attempt > 1:
             parts.append(f"attempt {now.attempt}")
         return parts
+
+    def _expected(self) -> str:
+        """When the first step was predicted to begin; nothing is predicted of a second start."""
+        seconds = self._planned.until_first_step
+        if seconds is None or (self.status is not None and self.status.attempt > 1):
+            return ""
+        left = self._created + seconds - time.time()
+        if left < 0:
+            return f"first step expected {duration_text(-left)} ago"
+        return f"first step in about {duration_text(left)}"
 
     def _state_word(self, now: Status) -> str:
         # The heartbeat's phase tells what a long start or end is busy with.
@@ -183,14 +202,14 @@ class LiveRun:
 
     def slowness(self) -> str:
         """That steps take more than twice the planned time, and how busy the machine is."""
-        planned, recent = self.planned_tokens_per_second, self.rate.mean_of_last(self.num_recent)
-        if not planned or recent is None or self.num_recent < _STEADY_STEPS or self.is_over:
+        rate, recent = self.planned_tokens_per_second, self.rate.mean_of_last(self.num_recent)
+        if not rate or recent is None or self.num_recent < _STEADY_STEPS or self.is_over:
             return ""
-        if recent > _SLOW * planned:
+        if recent > _SLOW * rate:
             return ""
         load, cores = os.getloadavg()[0], os.cpu_count() or 1
         return (
-            f"{percent_text(recent / planned)} of the planned speed; the load of this machine is "
+            f"{percent_text(recent / rate)} of the planned speed; the load of this machine is "
             f"{load:.1f} on {cores} cores, and `advisor probe` shows who else uses its GPUs"
         )
 
@@ -219,11 +238,3 @@ def _symptoms(run: RunDir, loss: Series, now: Status) -> tuple[Finding, ...]:
         asked = recipe.parse(run.recipe.read_text(), where=str(run.recipe))
         return quality.findings(Training(curves=curves, result=now.result, recipe=asked))
     return ()
-
-
-def _planned_rate(run: RunDir) -> float | None:
-    """Tokens per second that the recipe was recommended with."""
-    with suppress(OSError, ValueError, TypeError, AttributeError):
-        plan = tomllib.loads(run.recipe.read_text()).get("plan", {})
-        return float(plan["tokens_per_second"]) if plan.get("tokens_per_second") else None
-    return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from advisor.choice import defaults, words
+from advisor.choice.duration import usual
 from advisor.choice.fallback import obstructed_above
 from advisor.choice.fit import Fit
 from advisor.choice.options import Options
@@ -49,6 +50,7 @@ def alternatives(
         found = options.fit_like(rung, like) if preset.like_chosen else options.fit(rung)
         ways = options.unlocks(rung, on_more=preset.place != "beside")
         obstacle = options.obstacle(rung)
+        took = usual(found, options.model_of(rung), options.machine, dataset, epochs)
         reason = obstacle or words.why_not(
             rung, chosen, leaf, full_fits=not options.obstacle("full")
         )
@@ -56,7 +58,7 @@ def alternatives(
             Alternative(
                 rung=rung,
                 fit=found,
-                hours=hours(found, dataset, epochs),
+                hours=took.hours if took else None,
                 why_not="" if rung == chosen else reason,
                 unlocks=ways,
                 possible=not obstacle,
@@ -65,11 +67,3 @@ def alternatives(
             )
         )
     return tuple(rows)
-
-
-def hours(found: Fit, dataset: Dataset | None, epochs: float) -> float | None:
-    """Time for all epochs at the predicted rate of real tokens; None if it is not known."""
-    if dataset is None or dataset.tokens is None or not found.real_tokens_per_second:
-        return None
-    tokens = dataset.num_rows * epochs * min(dataset.tokens.mean, found.plan.seq_len)
-    return tokens / found.real_tokens_per_second / 3600

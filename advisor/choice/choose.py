@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from advisor.choice import defaults, hyperparameters, storage, words
-from advisor.choice.alternatives import hours
+from advisor.choice.duration import Duration, usual
 from advisor.choice.fallback import nearest_that_runs
 from advisor.choice.fit import Fit
 from advisor.choice.hyperparameters import Configured
@@ -27,12 +27,18 @@ class Choice:
     learning_rate: float
     warmup: float
     """Share of the steps."""
-    hours: float | None
+    duration: Duration | None
+    """None where the data's tokens or the device's rate are not known."""
     disk_bytes: int
     """Checkpoints kept, the final artefact, and the base model's download."""
     kept_checkpoints: int
     why: str
     """Why it is not what the tree recommends; empty if it is."""
+
+    @property
+    def hours(self) -> float | None:
+        """Of the whole run; None if that is not known."""
+        return self.duration.hours if self.duration else None
 
 
 def choose(
@@ -82,7 +88,7 @@ def _choice(
         hyperparameters=hyperparameters.starting_values(it, options.machine, dataset, epochs),
         learning_rate=plan.method.rate(model, plan.settings).value,
         warmup=hyperparameters.warmup(dataset, epochs, plan.effective_batch),
-        hours=hours(found, dataset, epochs),
+        duration=usual(found, model, options.machine, dataset, epochs),
         disk_bytes=disk.total(kept),
         kept_checkpoints=kept,
         why=why,

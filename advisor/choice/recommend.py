@@ -16,6 +16,7 @@ from advisor.choice.cautions import cautions
 from advisor.choice.checks import check
 from advisor.choice.choose import Choice, choose, runnable
 from advisor.choice.devices import framework_on
+from advisor.choice.duration import Duration
 from advisor.choice.evidence import gather
 from advisor.choice.fallback import fall_back, smallest, why_not_above
 from advisor.choice.fit import Fit
@@ -53,10 +54,16 @@ class Recommendation:
     hyperparameters: tuple[Hyperparameter, ...]
     learning_rate: float
     epochs: float
-    hours: float | None
+    duration: Duration | None
+    """Of the rung taken; None where the data's tokens or the device's rate are not known."""
     disk_bytes: int
     """Checkpoints kept, the final artefact, and the base model's download."""
     warnings: tuple[str, ...]
+
+    @property
+    def hours(self) -> float | None:
+        """Of the whole run; None if that is not known."""
+        return self.duration.hours if self.duration else None
 
     @property
     def runs(self) -> bool:
@@ -95,7 +102,7 @@ def recommend(
         hyperparameters=chosen.hyperparameters,
         learning_rate=chosen.learning_rate,
         epochs=defaults.epochs(dataset),
-        hours=chosen.hours,
+        duration=chosen.duration,
         disk_bytes=chosen.disk_bytes,
         warnings=cautions(options, dataset, chosen),
     )

@@ -33,6 +33,8 @@ class Flops:
     """What training needs: counts attention over the full square, without recomputation."""
     hardware_flops: int
     """What is executed: with recomputed layers and loss tiles."""
+    forward_flops: int
+    """What an evaluation needs: the forward pass alone."""
 
 
 class Count(NamedTuple):
@@ -77,10 +79,13 @@ def flops_per_token(model: Model, plan: Plan) -> Flops:
     totals = _totals(model, plan)
     needed = totals.needed.at(row) + totals.needed_sliding.at(short)
     extra = totals.extra.at(row) + totals.extra_sliding.at(short)
+    forward = totals.forward.at(row) + totals.forward_sliding.at(short)
     # A soft prompt lengthens every row.
     longer = 1 + plan.settings.num_virtual_tokens / row
     return Flops(
-        model_flops=round(needed * longer), hardware_flops=round((needed + extra) * longer)
+        model_flops=round(needed * longer),
+        hardware_flops=round((needed + extra) * longer),
+        forward_flops=round(forward * longer),
     )
 
 
@@ -160,6 +165,9 @@ class _Totals(NamedTuple):
     needed_sliding: Count
     extra: Count
     extra_sliding: Count
+    forward: Count
+    """The part of `needed` that is the forward pass."""
+    forward_sliding: Count
 
 
 def _totals(model: Model, plan: Plan) -> _Totals:
@@ -170,21 +178,24 @@ def _totals(model: Model, plan: Plan) -> _Totals:
 def _count(model: Model, plan: Plan) -> _Totals:
     # As one operation, attention says what each of its products costs.
     plan = replace(plan, attention="flash")
-    needed, extra = [Count(), Count()], [Count(), Count()]
+    needed, extra, forward = ([Count(), Count()] for _ in range(3))
     for group in groups(model, plan):
         found = passes(group_tape(model, plan, group))
         slides = int(group.kind.is_sliding)
         needed[slides] = needed[slides].plus(found.forward, group.num_layers)
+        forward[slides] = forward[slides].plus(found.forward, group.num_layers)
         if group.trains:
             needed[slides] = needed[slides].plus(found.backward, group.num_layers)
             repeated = group.num_layers * recomputed_share(model, plan)
             extra[slides] = extra[slides].plus(found.again, repeated)
     head = 2 * model.vocab_size * model.hidden_size
     passes_of_head = 3 if plan.method.trains_base else 2
-    needed[0] = needed[0].plus(Count(passes_of_head * head + _added(model, plan)))
+    added = _added(model, plan)
+    needed[0] = needed[0].plus(Count(passes_of_head * head + 3 * added))
+    forward[0] = forward[0].plus(Count(head + added))
     if plan.loss == "chunked":
         extra[0] = extra[0].plus(Count(head))
-    return _Totals(*needed, *extra)
+    return _Totals(*needed, *extra, *forward)
 
 
 def groups(model: Model, plan: Plan) -> list[Group]:
@@ -226,5 +237,5 @@ def recomputed_share(model: Model, plan: Plan) -> float:
 
 
 def _added(model: Model, plan: Plan) -> float:
-    """Linears that the method adds: forward, and both gradients."""
-    return 6.0 * added_params(model, plan) if plan.method.added_linears else 0.0
+    """The forward pass of linears that the method adds."""
+    return 2.0 * added_params(model, plan) if plan.method.added_linears else 0.0

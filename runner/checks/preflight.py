@@ -11,6 +11,7 @@ from typing import Any
 from advisor import recipe as recipes
 from advisor.choice import fit
 from advisor.choice.devices import emptiest, framework_on
+from advisor.choice.duration import Duration, Rows, Wanted, duration, schedule
 from advisor.choice.fit import Fit
 from advisor.choice.lengths import Lengths
 from advisor.recipe import Recipe
@@ -24,6 +25,7 @@ from profiles.machines import machine, torch_build
 from profiles.models import model, safetensors_header
 from profiles.quantities import count_text
 from profiles.runs import session_host
+from profiles.runs.planned import Planned
 from profiles.runs.rundir import RunDir, read_json
 from runner.checks import chat_templates, gpu_checks, imports, pairing, replay
 
@@ -40,9 +42,21 @@ class Ready:
     rows: str
     """How many are trained on, evaluated with and kept, in words."""
     fit: Fit
+    duration: Duration | None
+    """How long the whole run takes; None if nothing is known of the device's speed."""
     devices: tuple[str, ...]
     """GPUs to use, the emptiest first: the ones whose free memory was judged."""
     warnings: tuple[str, ...]
+
+    @property
+    def planned(self) -> Planned:
+        """What those who watch the run should expect."""
+        rates, took = self.fit.rates, self.duration
+        return Planned(
+            tokens_per_second=rates[1] if rates else None,
+            until_first_step=took.until_first_step if took else None,
+            seconds=took.seconds if took else None,
+        )
 
 
 def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
@@ -83,6 +97,7 @@ def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
         dataset=checked[0],
         rows=_rows(recipe, checked),
         fit=predicted,
+        duration=_duration(recipe, base, here, predicted, checked),
         devices=_emptiest(here, recipe.hardware.gpus),
         warnings=tuple(warnings),
     )
@@ -102,6 +117,23 @@ def _data(recipe: Recipe, base_dir: Path, base: Model) -> list[Dataset]:
     files = [str(base_dir / file) for file in recipe.data.eval_files.values()]
     held_out = [dataset.check_to_train(file, **options) for file in files]
     return [train.dataset, *(one.compared_with(train).dataset for one in held_out)]
+
+
+def _duration(
+    recipe: Recipe, base: Model, here: Machine, predicted: Fit, checked: list[Dataset]
+) -> Duration | None:
+    given, train = checked[0], recipe.train
+    if given.tokens is None or base.unmodelled:
+        return None
+    parts = parts_of(given.num_rows, recipe.data.shares)
+    evaluated = parts.evaluation + sum(held_out.num_rows for held_out in checked[1:])
+    rows = Rows(parts.train, evaluated, parts.test)
+    lengths = Lengths.of(given.tokens, recipe.data.max_length)
+    wanted = Wanted(
+        train.epochs, train.max_steps, train.eval_every, train.save_every, train.samples
+    )
+    through = schedule(predicted.plan, lengths, rows, wanted)
+    return duration(predicted, base, here, through)
 
 
 def _rows(recipe: Recipe, checked: list[Dataset]) -> str:

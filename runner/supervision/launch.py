@@ -14,14 +14,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
 
 from profiles import installation, redact
 from profiles.errors import ExitCode, UserError
-from profiles.runs import devices, durable, locks, processes, rundir, session_host, state
+from profiles.runs import (
+    devices,
+    durable,
+    locks,
+    planned,
+    processes,
+    rundir,
+    session_host,
+    state,
+)
 from profiles.runs.identity import Identity
 from profiles.runs.journal import read_all
+from profiles.runs.planned import NOTHING_PLANNED, Planned
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import State
 from runner.supervision import leftovers
@@ -34,38 +45,38 @@ _STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 _MOST_PIDS = 8
 
 
-def start(recipe_text: bytes, *, name: str, base_dir: Path, devices: tuple[str, ...]) -> RunDir:
+def start(
+    recipe_text: bytes,
+    *,
+    name: str,
+    base_dir: Path,
+    devices: tuple[str, ...],
+    predicted: Planned = NOTHING_PLANNED,
+) -> RunDir:
     """Create a run of the recipe and start it.
 
     Paths in the recipe are relative to `base_dir`; `devices` are the GPUs it may use, by UUID or
-    number, none on a CPU.
+    number, none on a CPU. What is predicted of it is kept for those who watch.
     """
     run = rundir.create(name)
+    manifest = {
+        "schema": rundir.SCHEMA,
+        "id": run.id,
+        "name": name,
+        "created": time.time(),
+        "host": os.uname().nodename,
+        "base_dir": str(base_dir),
+        "devices": devices,
+        planned.KEY: asdict(predicted),
+        "tool_version": installation.version(),
+        "python": sys.executable,
+    }
     with _first_writes(run, is_new=True):
-        _describe(run, recipe_text, name=name, base_dir=base_dir, devices=devices)
+        durable.write_atomic(run.recipe, recipe_text)
+        durable.write_json(run.manifest, manifest)
         _begin_attempt(run, 1)
     _wait_for_sign(run, 1)
     return run
-
-
-def _describe(
-    run: RunDir, recipe_text: bytes, *, name: str, base_dir: Path, devices: tuple[str, ...]
-) -> None:
-    durable.write_atomic(run.recipe, recipe_text)
-    durable.write_json(
-        run.manifest,
-        {
-            "schema": rundir.SCHEMA,
-            "id": run.id,
-            "name": name,
-            "created": time.time(),
-            "host": os.uname().nodename,
-            "base_dir": str(base_dir),
-            "devices": devices,
-            "tool_version": installation.version(),
-            "python": sys.executable,
-        },
-    )
 
 
 @contextlib.contextmanager

@@ -8,12 +8,12 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from advisor.choice.duration import NEW_TOKENS
 from profiles.runs.journal import Journal
 from profiles.runs.records.evaluation import Answer, AnswerFailed
 from runner.training.attempt import Attempt
 from runner.training.trainer import RunProtocol
 
-_NEW_TOKENS = 64
 _MAX_CHARS = 1000
 
 
@@ -66,13 +66,13 @@ def _generate(trainer: RunProtocol, prompt: Any, max_length: int) -> str:
         inputs = tokenizer.apply_chat_template(
             prompt, add_generation_prompt=True, return_tensors="pt", return_dict=True
         )
-    room = max(1, max_length - _NEW_TOKENS)
+    room = max(1, max_length - NEW_TOKENS)
     inputs = {k: v[:, -room:].to(trainer.args.device) for k, v in inputs.items()}
     network, was_training = trainer.model, trainer.model.training
     network.eval()
     with torch.no_grad():
         output = network.generate(
-            **inputs, max_new_tokens=_NEW_TOKENS, do_sample=False, use_cache=True
+            **inputs, max_new_tokens=NEW_TOKENS, do_sample=False, use_cache=True
         )
     network.train(was_training)
     return str(

@@ -19,6 +19,7 @@ from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from advisor.choice import lighter
+from advisor.choice.duration import interval
 from advisor.framework import OURS
 from advisor.recipe import Recipe
 from profiles.errors import ExitCode, UserError
@@ -40,9 +41,6 @@ from runner.training.resume import Start
 from runner.training.saving import weights_bytes
 from runner.training.stopping import NoStepLeft, StopEarly
 from runner.training.trainer import RunProtocol
-
-_PERIODS = 5
-"""Evaluations and checkpoints in a run, unless the recipe says otherwise."""
 
 
 @dataclass
@@ -102,7 +100,19 @@ class Session:
         if start.path is not None and start.weights_only:
             trainer.before_steps = partial(trainer.load_weights, start.path)
         go_on = None if start.weights_only or start.path is None else str(start.path)
-        with contextlib.suppress(NoStepLeft), self.progress.during("training"):
+        before_steps = trainer.before_steps
+        with (
+            contextlib.suppress(NoStepLeft),
+            self.progress.during("training"),
+            contextlib.ExitStack() as preparing,
+        ):
+
+            def prepared() -> None:
+                preparing.close()
+                before_steps()
+
+            preparing.enter_context(self.attempt.during("preparing"))
+            trainer.before_steps = prepared
             trainer.train(resume_from_checkpoint=go_on)
         trainer.recorder.flush()
 
@@ -182,7 +192,7 @@ class Session:
     def _space_evaluations(self, trainer: RunProtocol) -> None:
         """Once it is known how many rows are left: packing and dropped rows make fewer steps."""
         train = self.recipe.train
-        every = max(1, _planned_steps(self.recipe, len(trainer.train_dataset)) // _PERIODS)
+        every = interval(_planned_steps(self.recipe, len(trainer.train_dataset)))
         trainer.args.eval_steps = train.eval_every or every
         trainer.args.save_steps = train.save_every or every
 

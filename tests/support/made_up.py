@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from known import HOST, dataset, model
 from plans import made
 
+from advisor.choice.duration import Duration
 from profiles.facts import GIB, Origin
 
 
@@ -134,7 +135,18 @@ def answer(value, origin=Origin.DEFAULT):
     return SimpleNamespace(value=value, origin=origin)
 
 
-def pick(rung="qlora", **changes):
+def duration(hours=2.5):
+    """A run of so many hours, 70 s of them before the first step and 4 s after the last."""
+    return Duration(
+        start=(("importing", 10.0), ("loading", 60.0)),
+        training=hours * 3600 - 77,
+        evaluating=3.0,
+        answering=0.0,
+        saving=4.0,
+    )
+
+
+def pick(rung="qlora", *, hours=5.0, **changes):
     """What can be run in place of what is recommended."""
     values = {
         "rung": rung,
@@ -142,13 +154,13 @@ def pick(rung="qlora", **changes):
         "why": "no builder",
         "hyperparameters": (SimpleNamespace(name="rank", value="4", reason="small"),),
         "learning_rate": 1e-4,
-        "hours": 5.0,
+        "duration": hours and duration(hours),
         "disk_bytes": 302,
     }
     return SimpleNamespace(**(values | changes))
 
 
-def recommendation(**changes):
+def recommendation(*, hours=2.5, **changes):
     """LoRA on the host, with three rows of alternatives."""
     values = {
         "model": model(),
@@ -189,7 +201,8 @@ def recommendation(**changes):
         "hyperparameters": (SimpleNamespace(name="epochs", value="3", reason="usual"),),
         "learning_rate": 2e-4,
         "epochs": 3.0,
-        "hours": 2.5,
+        "hours": hours,
+        "duration": hours and duration(hours),
         "disk_bytes": 301,
         "warnings": ("look out",),
     }

@@ -60,7 +60,13 @@ def demo() -> int:
     durable.write_atomic(recipe_path, text)
     recipe = recipes.parse(text.decode(), where=str(recipe_path))
     ready = preflight.check(recipe, folder)
-    run = launch.start(text, name=recipe.name, base_dir=folder, devices=ready.devices)
+    run = launch.start(
+        text,
+        name=recipe.name,
+        base_dir=folder,
+        devices=ready.devices,
+        predicted=ready.planned,
+    )
     plain.show([f"run {run.id}"])
     code = follow(run)
     if code != ExitCode.FINISHED:

@@ -7,7 +7,7 @@ from pathlib import Path
 from advisor import recipe as recipes
 from advisor.recipe import Recipe
 from profiles.errors import ExitCode, UserError
-from profiles.quantities import bytes_text, count_text
+from profiles.quantities import bytes_text, count_text, duration_text
 from profiles.runs import rundir
 from profiles.runs.rundir import RunDir
 from runner.checks import preflight, replay
@@ -44,7 +44,13 @@ def run(
     if dry_run:
         plain.say("dry run: nothing was started")
         return 0
-    started = launch.start(text, name=recipe.name, base_dir=base_dir, devices=ready.devices)
+    started = launch.start(
+        text,
+        name=recipe.name,
+        base_dir=base_dir,
+        devices=ready.devices,
+        predicted=ready.planned,
+    )
     inputs.remember(recipe, base_dir)
     plain.show([started.id])
     if follow:
@@ -137,6 +143,9 @@ def _summary(recipe: Recipe, ready: preflight.Ready) -> list[str]:
         ready.rows,
         f"predicted peak {bytes_text(predicted.expected_bytes)} of {free} free{rate}",
     ]
+    if took := ready.duration:
+        first, whole = duration_text(took.until_first_step), duration_text(took.seconds)
+        lines.append(f"about {first} to the first step, about {whole} in all")
     return lines + [f"! {warning}" for warning in ready.warnings]
 
 

@@ -173,11 +173,13 @@ def _rate(fit: Fit) -> str:
 def _time(found: Recommendation) -> str:
     if found.dataset is None:
         return "not known without --data"
-    if found.hours is None:
+    took = found.duration
+    if took is None:
         return ""
     epochs = f"{found.epochs:g} epochs" if found.epochs != 1 else "1 epoch"
     rows = f"{count_text(found.dataset.num_rows)} rows"
-    return f"about {duration_text(found.hours * 3600)} for {epochs} of {rows}"
+    first = duration_text(took.until_first_step)
+    return f"about {duration_text(took.seconds)} for {epochs} of {rows}; {first} to the first step"
 
 
 def _cost(found: Recommendation, price: float | None) -> str:

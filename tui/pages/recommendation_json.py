@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from advisor.choice.answers import Answer
     from advisor.choice.compare import Row
+    from advisor.choice.duration import Duration
     from advisor.choice.fit import Fit
     from advisor.choice.recommend import Alternative, Choice, Recommendation
     from advisor.cost.memory import MemoryEstimate
@@ -45,7 +46,7 @@ def document(
         "learning_rate": found.learning_rate,
         "epochs": found.epochs,
         **_choice(found.fit, found.hyperparameters),
-        **_costs(found.hours, price, found.disk_bytes),
+        **_costs(found.duration, price, found.disk_bytes),
     }
     return {
         "schema": SCHEMA,
@@ -134,7 +135,7 @@ def _recipe(choice: Choice, epochs: float, price: float | None) -> dict[str, Any
         "learning_rate": choice.learning_rate,
         "epochs": epochs,
         **_choice(choice.fit, choice.hyperparameters),
-        **_costs(choice.hours, price, choice.disk_bytes),
+        **_costs(choice.duration, price, choice.disk_bytes),
     }
 
 
@@ -174,12 +175,25 @@ def _plan(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _costs(hours: float | None, price: float | None, disk_bytes: int) -> dict[str, Any]:
+def _costs(took: Duration | None, price: float | None, disk_bytes: int) -> dict[str, Any]:
+    hours = took.hours if took else None
     return {
         "hours": hours,
+        "time": _time(took) if took else None,
         "price_per_hour": price,
         "cost": cost(hours, price) if hours is not None and price is not None else None,
         "disk_bytes": disk_bytes,
+    }
+
+
+def _time(took: Duration) -> dict[str, Any]:
+    return {
+        "start": [{"phase": phase, "seconds": seconds} for phase, seconds in took.start],
+        "until_first_step_seconds": took.until_first_step,
+        "training_seconds": took.training,
+        "evaluating_seconds": took.evaluating,
+        "answering_seconds": took.answering,
+        "saving_seconds": took.saving,
     }
 
 

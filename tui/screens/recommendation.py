@@ -183,7 +183,7 @@ class RecommendationScreen(BaseScreen):
     def _confirm(self, found: Recommendation, recipe: Recipe, ready: Ready) -> None:
         width, choice = self.size.width, found.runnable
         assert choice is not None
-        took = f", about {duration_text(choice.hours * 3600)}" if choice.hours is not None else ""
+        took = f", about {duration_text(ready.duration.seconds)}" if ready.duration else ""
         memory = bytes_text(ready.fit.memory.expected_bytes)
         free = bytes_text(ready.fit.budget_bytes)
         question = wrap(
@@ -199,18 +199,23 @@ class RecommendationScreen(BaseScreen):
 
         def answered(answer: str | None) -> None:
             if answer:
-                self._start(recipe, ready.devices)
+                self._start(recipe, ready)
 
         self.app.push_screen(Ask(question, keys.LAUNCH), answered)
 
-    def _start(self, recipe: Recipe, devices: tuple[str, ...]) -> None:
+    def _start(self, recipe: Recipe, ready: Ready) -> None:
         base_dir = self.context.base_dir
 
         def start() -> RunDir:
             from runner.supervision import launch  # noqa: PLC0415
 
-            text = recipe.to_toml().encode()
-            return launch.start(text, name=recipe.name, base_dir=base_dir, devices=devices)
+            return launch.start(
+                recipe.to_toml().encode(),
+                name=recipe.name,
+                base_dir=base_dir,
+                devices=ready.devices,
+                predicted=ready.planned,
+            )
 
         self.say("starting")
         self.work("launch", start, self._watch)

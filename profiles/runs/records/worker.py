@@ -30,7 +30,8 @@ class Phase(Record):
     kind: ClassVar[str] = "phase"
 
     phase: str
-    """importing, reading, loading, tokenising, preparing, evaluating, answering, longest."""
+    """importing, reading, loading, checking, tokenising, preparing, evaluating, answering, longest:
+    those of a start in their order."""
     total: int
     """Rows, batches or answers; 0 if nobody knows."""
 
@@ -47,6 +48,7 @@ _PHASES = {
     "loading": "loading the model",
     "tokenising": "tokenising",
     "checking": "checking the weights",
+    "preparing": "setting up the optimizer and the devices",
     "evaluating": "evaluating the base model",
     "answering": "answering held-out prompts",
     "longest": "trying the longest batch",
