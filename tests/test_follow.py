@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import on_disk
 import pytest
+from known import RECIPE
 
 from profiles.errors import ExitCode
 from profiles.runs import durable, journal
 from profiles.runs.journal import Journal, Tail
+from profiles.runs.records.evaluation import Evaluated
 from profiles.runs.records.metrics import Loss
 from profiles.runs.records.supervisor import Unresponsive
 from profiles.runs.records.worker import Paused, Stalled
 from profiles.runs.state import State, status
 from tests.canned_run import canned_run, finish, step
 from tui import follow
+from tui.feed import Reader
+from tui.live import LiveRun
 from tui.pages import status as page
 
 
@@ -32,6 +36,25 @@ def test_a_notice_is_told_once_when_it_comes(monkeypatch):
     lines = list(follow._lines(run))
 
     assert lines.count("! no sign for 61 s") == 1
+
+
+def test_what_the_curves_say_of_the_model_is_told_once(monkeypatch):
+    """As the live screen tells it, while the run goes on."""
+    run = canned_run(done=20)
+    run.recipe.write_text(RECIPE)
+    for at, loss in ((4, 3.2), (8, 4.4), (12, 4.6), (16, 4.8)):
+        gain = (-0.3, -0.2, -0.1)
+        said(run.worker_events, Evaluated(step=at, loss=loss, seconds=0.1, rows=9, gain=gain))
+    polls = iter([lambda: None, lambda: None, lambda: finish(run, "stopped", 20)])
+    monkeypatch.setattr(follow.time, "sleep", lambda _: next(polls)())
+
+    lines = list(follow._lines(run))
+
+    symptoms = LiveRun(run)
+    symptoms.apply(Reader(run).poll())
+    expected = [f"! {one.title}: {one.sentence}" for one in symptoms.symptoms()]
+    assert expected
+    assert [lines.count(one) for one in expected] == [1] * len(expected)
 
 
 def test_what_an_event_said_is_not_repeated_as_a_notice(monkeypatch):

@@ -13,15 +13,18 @@ torch = pytest.importorskip("torch")
 
 import ranks  # noqa: E402
 import real_runs  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
 
 from profiles.errors import UserError  # noqa: E402
+from profiles.runs.rundir import RunDir  # noqa: E402
+from runner import checkpoints  # noqa: E402
 from runner.demo_text import instruction_rows  # noqa: E402
 from runner.engines import fsdp, together  # noqa: E402
 from runner.engines.ranks import Ranks  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("together")]
 NO_DROPOUT = "rank = 8\nalpha = 16"
-STEPS = 5
+STEPS, BEST = 5, 2
 CASES = list(itertools.product(("lora", "full"), ("8:1:1", "1:0:0")))
 """With an evaluation of the base before training, and without one."""
 
@@ -38,6 +41,7 @@ def new(model, data, case, strategy="", accumulation=3):
         split=split,
         steps=STEPS,
         save_every=2,
+        eval_every=2,
         micro_batch=6 // accumulation // (2 if strategy else 1),
         accumulation=accumulation,
         more="max_grad_norm = 1e3\n" + hardware,
@@ -65,7 +69,7 @@ def alone(folder, tiny_model):
 def pair(request, folder, tiny_model):
     """Each case's undisturbed and killed runs by two processes, and the steps of each rank.
 
-    The undisturbed ones come again when there is nothing left to train.
+    The undisturbed ones come again when there is nothing left to train. Step 2 evaluates best.
     """
     runs = {
         case: [new(tiny_model, folder / "rows.json", case, request.param) for _ in range(2)]
@@ -74,7 +78,8 @@ def pair(request, folder, tiny_model):
     plan = []
     for undisturbed, killed in runs.values():
         plan += [(undisturbed, None), (undisturbed, None), (killed, 3), (killed, None)]
-    return request.param, runs, ranks.together(plan, folder, shards=request.param == "fsdp")
+    shards = request.param == "fsdp"
+    return request.param, runs, ranks.together(plan, folder, shards=shards, worse=True)
 
 
 def steps_of(run, notes):
@@ -116,6 +121,19 @@ def test_a_resume_and_a_late_kill_make_each_step_once(pair, case):
     assert list(steps_of(killed, notes)) == [(1, 1), (1, 2), (1, 3), (2, 3), (2, 4), (2, 5)]
     wanted, found = real_runs.weights(undisturbed), real_runs.weights(killed)
     assert all(torch.equal(wanted[name], found[name]) for name in wanted)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case[1] == "8:1:1"], ids="-".join)
+def test_the_best_step_s_weights_are_published(pair, case):
+    """Gathered from all ranks, as its checkpoint has them; by a run that was killed later too."""
+    for run in pair[1][case]:
+        published = real_runs.events(run, "published")[0]
+        (saved,) = checkpoints.of_step(RunDir(run.path), BEST).path.glob("*model.safetensors")
+        wanted, found = load_file(saved), real_runs.weights(run)
+
+        assert (published["step"], published["last_step"], published["what"]) == (BEST, STEPS, "")
+        assert wanted.keys() == found.keys()
+        assert all(torch.equal(wanted[name], found[name]) for name in wanted)
 
 
 def test_processes_that_train_apart_are_stopped_at_the_first_step(folder, tiny_model):

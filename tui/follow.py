@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 
@@ -15,6 +16,8 @@ from profiles.runs.rundir import RunDir
 from profiles.runs.state import State, Status, status
 from tui import plain
 from tui.pages.result import sentence
+from tui.store import Series
+from tui.symptoms import Symptoms
 from tui.terminal import clean
 
 _POLL_SECONDS = 0.5
@@ -45,8 +48,8 @@ def follow(run: RunDir) -> int:
 
 
 def _lines(run: RunDir) -> Iterator[str]:
-    events, metrics = Tail(run.worker_events), Tail(run.metrics)
-    last_line, loss, num_steps, told, num_damaged = 0.0, None, 0, "", 0
+    events, losses = Tail(run.worker_events), _Losses(run)
+    num_steps, told, num_damaged = 0, "", 0
     while True:
         now = status(run)
         for event in events.stream():
@@ -56,17 +59,38 @@ def _lines(run: RunDir) -> Iterator[str]:
                 yield text
         if now.notice not in (told, notices.ENDING) and (told := now.notice):
             yield f"! {clean(told, _LIMIT)}"
-        for found in metrics.stream():  # a long past goes by, its newest loss stays
-            loss = found if isinstance(found, Loss) else loss
-        if loss and time.monotonic() - last_line > _STEP_LINE_SECONDS:
-            last_line = time.monotonic()
-            yield step_line(loss, num_steps)
-            loss = None
-        if num_damaged < (num_damaged := events.num_damaged + metrics.num_damaged):
+        yield from losses.lines(now, num_steps)
+        if num_damaged < (num_damaged := events.num_damaged + losses.tail.num_damaged):
             yield f"! {notices.passed_over(num_damaged)}"
         if now.state.is_over:
             return
         time.sleep(_POLL_SECONDS)
+
+
+class _Losses:
+    """Losses as lines: the newest now and then, and once each what they say of the model."""
+
+    def __init__(self, run: RunDir) -> None:
+        self.tail = Tail(run.metrics)
+        self._all = Series()
+        self._newest: Loss | None = None
+        self._symptoms, self._known = Symptoms(run), set[str]()
+        self._last_line = 0.0
+
+    def lines(self, now: Status, num_steps: int) -> Iterator[str]:
+        """What is new."""
+        for found in self.tail.stream():  # a long past goes by, its newest loss stays
+            if isinstance(found, Loss):
+                self._newest = found
+                self._all.add(found.step, math.nan if found.loss is None else found.loss)
+        for symptom in self._symptoms.look(self._all, now):
+            if symptom.id not in self._known:
+                self._known.add(symptom.id)
+                yield f"! {clean(f'{symptom.title}: {symptom.sentence}', _LIMIT)}"
+        if self._newest and time.monotonic() - self._last_line > _STEP_LINE_SECONDS:
+            self._last_line = time.monotonic()
+            yield step_line(self._newest, num_steps)
+            self._newest = None
 
 
 def step_line(record: Loss, num_steps: int) -> str:

@@ -8,18 +8,16 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter, deque
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from profiles.errors import UserError
 from profiles.quantities import count_text, duration_text, percent_text
-from profiles.run_facts import Curves
 from profiles.runs.planned import planned
 from profiles.runs.records.metrics import PHASES
 from profiles.runs.rundir import created, read_json
 from profiles.runs.state import State
 from tui.pages.result import short
 from tui.store import Series
+from tui.symptoms import Symptoms
 from tui.terminal import clean
 
 if TYPE_CHECKING:
@@ -62,8 +60,7 @@ class LiveRun:
         self._num_steps_of_attempt = 0
         self._has_samples = False
         self._went_on_at = 0.0
-        self._looked: object = None
-        self._symptoms: tuple[Finding, ...] = ()
+        self._symptoms = Symptoms(run)
 
     @property
     def is_over(self) -> bool:
@@ -215,26 +212,4 @@ class LiveRun:
 
     def symptoms(self) -> tuple[Finding, ...]:
         """What the curves say of the model so far, the worst first; as after the last look."""
-        now = self.status
-        if now is None or not now.result.curve:
-            return ()
-        looked = now.result, now.state.is_over
-        if self._looked != looked:
-            self._looked, self._symptoms = looked, _symptoms(self.run, self.loss, now)
-        return self._symptoms
-
-
-def _symptoms(run: RunDir, loss: Series, now: Status) -> tuple[Finding, ...]:
-    from advisor import recipe  # noqa: PLC0415  # 0.2 s that a screen without evaluations can spare
-    from advisor.rules import quality  # noqa: PLC0415
-    from advisor.rules.quality.training import Training  # noqa: PLC0415
-
-    with suppress(OSError, ValueError, UserError):  # a recipe that nobody can read has no remedies
-        curves = Curves(
-            training=tuple((round(x), y) for x, y in loss.means()),
-            num_steps=now.num_steps,
-            is_over=now.state.is_over,
-        )
-        asked = recipe.parse(run.recipe.read_text(), where=str(run.recipe))
-        return quality.findings(Training(curves=curves, result=now.result, recipe=asked))
-    return ()
+        return self._symptoms.look(self.loss, self.status)

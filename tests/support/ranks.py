@@ -18,24 +18,26 @@ import torch
 
 ROOT = Path(__file__).parents[2]
 _SHARDS, _APART, _SHORT = "TEST_SHARDS_ON_CPU", "TEST_APART", "TEST_SHORT"
+_WORSE = "TEST_WORSE"
 
 
 class KilledError(BaseException):
     """As abrupt as a signal: no handler of the run sees it."""
 
 
-def together(plan, folder, *, processes=2, shards=False, apart=False, short=False):
+def together(plan, folder, *, processes=2, shards=False, apart=False, short=False, worse=False):
     """Carry out a plan of (run, step to be killed at or None) in so many processes.
 
     `shards`: what asks for FSDP gets it, on CPUs too. `apart`: Accelerate takes the model as ready
-    and leaves it unwrapped. `short`: the second rank has memory for one row at a time. Returns for
-    each rank its notes, in order: of each step the run, the attempt, digests of the trained weights
-    and gradients, the gradient's norm, the kind of the wrapped model; and what ended an attempt.
+    and leaves it unwrapped. `short`: the second rank has memory for one row at a time. `worse`:
+    evaluations get worse with each step after the second. Returns for each rank its notes, in
+    order: of each step the run, the attempt, digests of the trained weights and gradients, the
+    gradient's norm, the kind of the wrapped model; and what ended an attempt.
     """
     path = folder / "plan.json"
     path.write_text(json.dumps([[str(run.path), kill] for run, kill in plan]))
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    wishes = {_SHARDS: shards, _APART: apart, _SHORT: short}
+    wishes = {_SHARDS: shards, _APART: apart, _SHORT: short, _WORSE: worse}
     done = subprocess.run(
         [sys.executable, *(launcher if processes > 1 else []), __file__, str(path)],
         capture_output=True,
@@ -142,6 +144,19 @@ def run_short():
     RunSft.compute_loss = limited
 
 
+def get_worse():
+    """Let evaluations get worse with the distance from step 2, whatever was learnt."""
+    from runner.tasks.sft import RunSft
+
+    losses = RunSft.row_losses
+
+    def shifted(trainer, model, inputs):
+        sums, counts = losses(trainer, model, inputs)
+        return sums * (2 + abs(trainer.state.global_step - 2)), counts
+
+    RunSft.row_losses = shifted
+
+
 def main(path):
     """Carry out the plan in this rank."""
     import real_runs
@@ -158,6 +173,8 @@ def main(path):
     watch(notes)
     if rank == 1 and os.environ.get(_SHORT):
         run_short()
+    if os.environ.get(_WORSE):
+        get_worse()
     for place, kill in json.loads(path.read_text()):
         run = RunDir(Path(place))
         if place in known:

@@ -1,0 +1,48 @@
+"""What the curves of a run say of the model while it trains, for whoever shows it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from profiles.errors import UserError
+from profiles.run_facts import Curves
+
+if TYPE_CHECKING:
+    from advisor.rules.case import Finding
+    from profiles.runs.rundir import RunDir
+    from profiles.runs.state import Status
+    from tui.store import Series
+
+
+class Symptoms:
+    """Of one run; the rules are asked again when there is another evaluation."""
+
+    def __init__(self, run: RunDir) -> None:
+        self._run = run
+        self._seen: object = None
+        self._found: tuple[Finding, ...] = ()
+
+    def look(self, loss: Series, now: Status | None) -> tuple[Finding, ...]:
+        """The worst first; `loss` is that of training."""
+        if now is None or not now.result.curve:
+            return ()
+        seen = now.result, now.state.is_over
+        if self._seen != seen:
+            self._seen, self._found = seen, self._ask(loss, now)
+        return self._found
+
+    def _ask(self, loss: Series, now: Status) -> tuple[Finding, ...]:
+        from advisor import recipe  # noqa: PLC0415  # 0.2 s that a run without evaluations can spare
+        from advisor.rules import quality  # noqa: PLC0415
+        from advisor.rules.quality.training import Training  # noqa: PLC0415
+
+        with suppress(OSError, ValueError, UserError):  # without a recipe there are no remedies
+            curves = Curves(
+                training=tuple((round(x), y) for x, y in loss.means()),
+                num_steps=now.num_steps,
+                is_over=now.state.is_over,
+            )
+            asked = recipe.parse(self._run.recipe.read_text(), where=str(self._run.recipe))
+            return quality.findings(Training(curves=curves, result=now.result, recipe=asked))
+        return ()
