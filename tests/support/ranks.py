@@ -167,14 +167,12 @@ def main(path):
     from profiles.runs import durable
     from profiles.runs.rundir import RunDir
 
-    if os.environ.get(_SHARDS):
-        shard_on_cpu()
     notes, known, rank = [], set(), int(os.environ.get("RANK", "0"))
+    wanted = {_SHARDS: shard_on_cpu, _SHORT: run_short if rank == 1 else None, _WORSE: get_worse}
+    for arrange in [arrange for name, arrange in wanted.items() if os.environ.get(name)]:
+        if arrange is not None:
+            arrange()
     watch(notes)
-    if rank == 1 and os.environ.get(_SHORT):
-        run_short()
-    if os.environ.get(_WORSE):
-        get_worse()
     for place, kill in json.loads(path.read_text()):
         run = RunDir(Path(place))
         if place in known:
