@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from doubles import wait_for
 
-from profiles.runs import identity, rundir
+from profiles.runs import identity, processes, rundir
 from runner.supervision import leftovers
 
 
@@ -149,20 +149,20 @@ def test_leftovers_are_found_by_the_mark_of_their_run_alone(home):
     """A process of another run, and one without a mark, are somebody else's."""
     run, other = rundir.create("one"), rundir.create("other")
     command = [sys.executable, "-c", "input()"]
-    marks = [{leftovers.MARK: run.id}, {leftovers.MARK: other.id}, {}, {"X": run.id}]
-    processes = [
+    marks = [{processes.MARK: run.id}, {processes.MARK: other.id}, {}, {"X": run.id}]
+    started = [
         subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | mark) for mark in marks
     ]
     try:
-        found = wait_for(lambda: leftovers.find(run), "the marked one")
-        assert [who.pid for who in found] == [processes[0].pid]
+        found = wait_for(lambda: processes.marked(run), "the marked one")
+        assert [who.pid for who in found] == [started[0].pid]
 
         done, left = leftovers.end(run)
 
-        assert ([who.pid for who in done], left) == ([processes[0].pid], [])
-        assert [p.poll() for p in processes[1:]] == [None, None, None]
+        assert ([who.pid for who in done], left) == ([started[0].pid], [])
+        assert [p.poll() for p in started[1:]] == [None, None, None]
     finally:
-        for process in processes:
+        for process in started:
             process.kill()
             process.wait()
 
@@ -172,14 +172,14 @@ def test_leftovers_of_another_user_are_not_ours(home):
     """The same mark under another uid is passed over."""
     run = rundir.create("a run")
     process = subprocess.Popen(
-        ["/bin/sleep", "60"], env={leftovers.MARK: run.id}, user=65534, cwd="/"
+        ["/bin/sleep", "60"], env={processes.MARK: run.id}, user=65534, cwd="/"
     )
     try:
-        mark = f"{leftovers.MARK}={run.id}".encode()
+        mark = f"{processes.MARK}={run.id}".encode()
         environ = Path(f"/proc/{process.pid}/environ")
         wait_for(lambda: mark in environ.read_bytes(), "the mark")
 
-        assert leftovers.find(run) == []
+        assert processes.marked(run) == []
     finally:
         process.kill()
         process.wait()

@@ -38,7 +38,7 @@ def person(monkeypatch):
 
     def answers(*given):
         left = iter(given)
-        monkeypatch.setattr(inputs, "_can_ask", lambda: True)
+        monkeypatch.setattr(inputs.asking, "can_ask", lambda: True)
         monkeypatch.setattr(inputs.plain, "say", said.append)
 
         def confirm(_question, *, default, err):
@@ -48,7 +48,7 @@ def person(monkeypatch):
                 raise click.Abort
             return answer
 
-        monkeypatch.setattr(inputs.click, "confirm", confirm)
+        monkeypatch.setattr(inputs.asking.click, "confirm", confirm)
         return said
 
     return answers
@@ -121,7 +121,7 @@ def test_asking_needs_both_ends_of_a_terminal(monkeypatch):
     for stdin, stderr in ((True, True), (True, False), (False, True)):
         monkeypatch.setattr("sys.stdin", type("Stream", (), {"isatty": lambda _s, v=stdin: v})())
         monkeypatch.setattr("sys.stderr", type("Stream", (), {"isatty": lambda _s, v=stderr: v})())
-        able.append(inputs._can_ask())
+        able.append(inputs.asking.can_ask())
 
     assert able == [True, False, False]
 

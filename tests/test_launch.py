@@ -29,7 +29,7 @@ from on_disk import read_all
 from pseudo_terminal import at_terminal
 
 from profiles.errors import ExitCode, UserError
-from profiles.runs import durable, identity, rundir
+from profiles.runs import durable, identity, processes, rundir
 from profiles.runs.state import State, status
 from runner.supervision import launch, leftovers
 from tui.commands import runs
@@ -185,21 +185,25 @@ def test_a_run_of_a_newer_version_is_view_only(home):
 def test_leftovers_are_named_and_ended_by_stop_now(start, advisor):
     """After the loss of supervisor and trainer, a blocked data loader process keeps the run."""
     run = start("1000 blocked")
-    wait_for(lambda: len(leftovers.find(run)) == 2, "the data loader process")
+    wait_for(lambda: len(processes.marked(run)) == 2, "the data loader process")
     wait_for(lambda: steps_done(run) > 1, "steps")
     kill(run, "supervisor")
     kill(run, "worker")
     lost = ended(run)
-    (left,) = wait_for(lambda: (f := leftovers.find(run)) and len(f) == 1 and f, "one left")
+    (left,) = wait_for(lambda: (f := processes.marked(run)) and len(f) == 1 and f, "one left")
 
     with pytest.raises(UserError) as refused:
         launch.resume(run)
-    stopped = advisor("stop", "--now", run.id)
+    unasked = advisor("stop", "--now", run.id)
+    stopped = advisor("stop", "--now", "--yes", run.id)
 
     assert lost.state is State.LOST
     assert refused.value.code == ExitCode.CANNOT_CREATE
     assert f"1 leftover process holds the run (pids {left.pid})" in refused.value.what
     assert f"advisor stop --now {run.id}" in refused.value.do
+    assert unasked.returncode == ExitCode.REFUSED
+    for said in (unasked, stopped):
+        assert f"pid {left.pid}: " in said.stderr
     assert stopped.returncode == 0, stopped.stderr
     assert not left.is_alive
     assert launch.resume(run) == (lost.resumable_from or 0)
@@ -213,9 +217,9 @@ def test_a_worker_without_supervisor_is_ended_by_the_command_itself(start, monke
     kill(run, "supervisor")
     wait_for(lambda: status(run).notice, "the notice")
 
-    runs.ask(run.id, "stop_now")
+    runs.stop_now(run.id, sure=True)
 
-    assert (status(run).state, leftovers.find(run)) == (State.LOST, [])
+    assert (status(run).state, processes.marked(run)) == (State.LOST, [])
 
 
 class FullDisk(durable.Disk):

@@ -116,7 +116,7 @@ def stop_now(call, monkeypatch):
         monkeypatch.setattr(command, "status", status)
         monkeypatch.setattr(command.leftovers, "end", end)
         monkeypatch.setattr(command.leftovers, "stuck", lambda names: [f"{n} hangs" for n in names])
-        code, out, err = call("stop", run.id, "--now")
+        code, out, err = call("stop", run.id, "--now", "--yes")
         assert (code, out) == (0, "")
         first, *rest = err.splitlines()
         assert first == f"{run.id} asked to stop without saving"
@@ -162,7 +162,7 @@ def test_stop_now_of_a_run_that_is_over_ends_what_it_left(
     monkeypatch.setattr(command.leftovers, "end", lambda _run: (processes, left))
     monkeypatch.setattr(command.leftovers, "stuck", lambda names: [f"{n} hangs" for n in names])
 
-    code, _, err = call("stop", run.id, "--now")
+    code, _, err = call("stop", run.id, "--now", "--yes")
 
     assert (code == 2) == is_refused
     assert ("ended leftover processes: 11" in err) == bool(done)
@@ -175,7 +175,7 @@ def test_leftovers_are_the_supervisors_business_while_it_lives(call, monkeypatch
     monkeypatch.setattr(command.processes, "supervisor_is_alive", lambda _run: True)
     monkeypatch.setattr(command.leftovers, "end", lambda _run: pytest.fail("ended by two"))
 
-    assert call("stop", run.id, "--now")[0] == 2
+    assert call("stop", run.id, "--now", "--yes")[0] == 2
 
 
 def test_saving_first_ends_nothing_that_is_left(call, monkeypatch):

@@ -372,9 +372,11 @@ def test_a_file_system_that_counts_no_blocks_is_not_full(run, sleeper, monkeypat
     assert state.status(run).notice == ""
 
 
-def test_a_descendant_that_holds_the_lock_keeps_the_run_alive(run, sleeper):
+def test_a_descendant_that_holds_the_lock_keeps_the_run_alive(run, sleeper, monkeypatch):
     """Lock free proves that nothing of the run is left; lock held, that something is."""
     working(run, sleeper.pid, start=1)
+    me = identity.of_process(sleeper.pid)
+    monkeypatch.setattr(processes, "marked", lambda _run: [me])
     with run.lock.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
@@ -462,9 +464,37 @@ def test_a_worker_that_did_not_say_when_it_started_is_not_told_from_others(run, 
     assert (told, processes.of_run(run).trainer) == (me, None)
 
 
-def test_leftovers_that_hold_the_lock_do_not_make_a_dead_run_live(run, sleeper):
+@pytest.mark.parametrize("trainer_is_known", [True, False])
+def test_a_lock_held_by_nobody_who_can_be_seen_is_no_loss(run, sleeper, *, trainer_is_known):
+    """Whoever it is may still train; it is to be looked for where the run was started."""
+    if trainer_is_known:
+        me = identity.of_process(sleeper.pid)
+        started_by(run, dead(me), dead(me))
+    else:
+        working(run, sleeper.pid, start=1)
+
+    with held(run):
+        found = state.status(run)
+
+    assert (found.state, found.reason) == (State.ELSEWHERE, notices.HELD)
+
+
+@pytest.mark.parametrize("heart", ["hb.sup", "hb.runner"])
+def test_a_beating_heart_is_no_loss_where_there_are_no_locks(run, sleeper, heart):
+    """Its processes are of another container, its host has another name."""
+    there = replace(identity.of_process(sleeper.pid), **OTHER)
+    started_by(run, there, there, supervisor=there)
+    (run.path / heart).write_text("7")
+
+    assert state.status(run).state is State.ELSEWHERE
+    os.utime(run.path / heart, (1e9, 1e9))
+    assert state.status(run).state is State.LOST
+
+
+def test_leftovers_that_hold_the_lock_do_not_make_a_dead_run_live(run, sleeper, monkeypatch):
     """A data loader process inherits the lock and trains nothing."""
     me = identity.of_process(sleeper.pid)
+    monkeypatch.setattr(processes, "marked", lambda _run: [me])
     started_by(run, dead(me), dead(me))
     with run.lock.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -472,6 +502,7 @@ def test_leftovers_that_hold_the_lock_do_not_make_a_dead_run_live(run, sleeper):
         found = state.status(run)
 
     assert found.state is State.LOST
+    assert f"1 leftover process holds the run (pids {me.pid})" in found.reason
     assert "advisor stop --now" in found.reason
 
 

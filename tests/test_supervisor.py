@@ -17,7 +17,7 @@ import pytest
 from on_disk import read_all
 
 from profiles.errors import ExitCode, UserError
-from profiles.runs import durable, rundir
+from profiles.runs import durable, processes, rundir
 from profiles.runs.journal import Journal
 from profiles.runs.records.worker import Checkpoint, End
 from profiles.runs.state import State, status
@@ -394,7 +394,7 @@ def test_a_stop_for_the_attempt_before_a_clean_process_still_holds(run, supervis
 def test_a_blocked_data_loader_process_leaves_with_its_killed_trainer(run, supervised, seconds):
     """Within five seconds, whatever it waits for: it would hold the GPU."""
     supervised(100_000, "blocked")
-    left = wait_for(lambda: (f := leftovers.find(run)) and len(f) == 2 and f, "both processes")
+    left = wait_for(lambda: (f := processes.marked(run)) and len(f) == 2 and f, "both processes")
     wait_for(lambda: steps_done(run) > 1, "steps")
     began = time.monotonic()
     (pid,) = _worker_pids(run)

@@ -83,12 +83,13 @@ def watch(run: str | None, plain: bool, as_json: bool) -> int:
 
 @cli.command()
 @RUN
-@click.option("--now", is_flag=True, help="Do not save first.")
-def stop(run: str | None, now: bool) -> int:
+@click.option("--now", is_flag=True, help="Do not save first; names what it ends, and asks.")
+@click.option("--yes", is_flag=True, help="With --now: do not ask.")
+def stop(run: str | None, now: bool, yes: bool) -> int:
     """Ask a run to save and stop at the next step."""
     from tui.commands import runs as command
 
-    return command.ask(run, "stop_now" if now else "stop")
+    return command.stop_now(run, sure=yes) if now else command.ask(run, "stop")
 
 
 @cli.command()

@@ -10,8 +10,12 @@ import os
 import platform
 import signal
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+_ROUNDING = 1
+"""Ticks by which two readers whose clocks differ by parts of one may see a start differ."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +28,8 @@ class Identity:
     pid_namespace: str
     pid: int
     start: int
-    """Start time in clock ticks since boot (field 22 of /proc/PID/stat)."""
+    """Start time in clock ticks since boot (field 22 of /proc/PID/stat), as the first time
+    namespace counts them."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -46,7 +51,8 @@ class Identity:
     @property
     def is_alive(self) -> bool:
         """Runs here and now; a zombie does not."""
-        return self.is_local and _start_of(self.pid) == self.start
+        start = _start_of(self.pid) if self.is_local else None
+        return start is not None and abs(start - self.start) <= _ROUNDING
 
 
 def of_process(pid: int) -> Identity | None:
@@ -93,6 +99,24 @@ def send_signal(who: Identity, number: int) -> bool:
     finally:
         os.close(fd)
     return True
+
+
+def working_folder(who: Identity) -> Path | None:
+    """Where a live process works; None if it is gone, or not ours to ask."""
+    try:
+        folder = Path(f"/proc/{who.pid}/cwd").readlink()
+    except OSError:
+        return None
+    return folder if who.is_alive else None
+
+
+def command_of(who: Identity) -> str:
+    """The command line of a live process, for people; "" if it is gone."""
+    try:
+        words = Path(f"/proc/{who.pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return ""
+    return b" ".join(words).decode(errors="replace").strip() if who.is_alive else ""
 
 
 def catches(who: Identity, number: int) -> bool:
@@ -151,7 +175,24 @@ def _start_of(pid: int) -> int | None:
     except OSError:
         return _start_without_proc(pid)
     state, *rest = stat[stat.rfind(b")") + 2 :].split()
-    return None if state in (b"Z", b"X") else int(rest[18])
+    return None if state in (b"Z", b"X") else int(rest[18]) - _ticks_ahead()
+
+
+@lru_cache(maxsize=1)
+def _ticks_ahead() -> int:
+    """How far this process's clock of the time since boot is ahead of the host's.
+
+    /proc shows start times to each reader by its own clock (time_namespaces(7)), so a container
+    with a clock of its own would take every process for another one.
+    """
+    try:
+        lines = Path("/proc/self/timens_offsets").read_text().splitlines()
+        words = next(line.split()[1:] for line in lines if "boottime" in line)
+        seconds, nanoseconds = map(int, words)
+    except (OSError, StopIteration, ValueError):
+        return 0
+    ticks = os.sysconf("SC_CLK_TCK")
+    return seconds * ticks + nanoseconds * ticks // 1_000_000_000
 
 
 def _start_without_proc(pid: int) -> int | None:

@@ -8,12 +8,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from profiles.quantities import count_text
+from profiles.runs.identity import Identity
 from profiles.runs.records import Record
 
 SUPERVISOR_LOST = "the supervisor was lost; the run goes on"
 ENDING = "the worker has ended; how it ended is being written down"
 DISK_FULL = "the disk of the run directory is full: records wait in memory for room"
-LEFTOVERS = "leftover processes hold it: `advisor stop --now` ends them"
+HELD = "a process that cannot be seen from here holds its lock; look where it was started"
+
+
+_MOST_PIDS = 8
+
+
+def holding(left: Sequence[Identity]) -> str:
+    """Which processes still hold a run whose training is dead."""
+    shown = ", ".join(str(who.pid) for who in left[:_MOST_PIDS])
+    more = ", ..." if len(left) > _MOST_PIDS else ""
+    are = "1 leftover process holds" if len(left) == 1 else f"{len(left)} leftover processes hold"
+    return f"{are} the run (pids {shown}{more})"
 
 
 def newest(events: Sequence[Record]) -> str:

@@ -7,6 +7,7 @@ cannot be read (EIO, ESTALE, EACCES) is an OSError, so that nobody takes it for 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,6 +45,12 @@ def read_object(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+MARK = "TUNEDECK_RUN_ID"
+"""Of the environment: the id of the run that a process belongs to, whatever group it went to."""
+_REMOVED = " (deleted)"
+"""What the kernel adds to the name of a folder that is gone."""
+
+
 @dataclass(frozen=True, slots=True)
 class Processes:
     """Who works on the current attempt, as far as it was written down."""
@@ -59,6 +66,11 @@ class Processes:
         """Those that were written down."""
         everybody = (self.supervisor, self.worker, self.trainer)
         return tuple(p for p in everybody if p is not None)
+
+    def elsewhere(self, run: RunDir) -> Path | None:
+        """The other run directory that those who live work in: this one is a copy of it."""
+        places = (works_elsewhere(who, run) for who in self.known)
+        return next((place for place in places if place is not None), None)
 
     @property
     def training(self) -> tuple[Identity, ...]:
@@ -88,4 +100,54 @@ def of_attempt(run: RunDir, attempt: int, events: Sequence[Record]) -> Processes
 def supervisor_is_alive(run: RunDir) -> bool:
     """The supervisor that was last written down lives, of whichever attempt; OSError as above."""
     who = identity.from_dict((read_object(run.processes) or {}).get("supervisor"))
-    return who is not None and who.is_alive
+    return who is not None and who.is_alive and works_elsewhere(who, run) is None
+
+
+def marked(run: RunDir) -> list[Identity]:
+    """Live processes of this user that carry the run's mark; this process is not among them.
+
+    Nor are those of a run that this one is a copy of.
+    """
+    wanted = f"{MARK}={run.id}".encode()
+    pids = [pid for pid in _own_pids() if wanted in _environment(pid)]
+    found = [identity.of_process(pid) for pid in pids if pid != os.getpid()]
+    live = [who for who in found if who is not None]
+    return [who for who in live if works_elsewhere(who, run) is None]
+
+
+def _own_pids() -> list[int]:
+    pids = []
+    for entry in os.scandir("/proc") if Path("/proc/self").exists() else ():
+        try:
+            if entry.name.isdecimal() and entry.stat().st_uid == os.getuid():
+                pids.append(int(entry.name))
+        except OSError:  # ended meanwhile
+            continue
+    return pids
+
+
+def _environment(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+def works_elsewhere(who: Identity, run: RunDir) -> Path | None:
+    """The run directory that a live process works in, if it is another one than this.
+
+    Copies of a directory name the same processes and carry the same id. A process whose folder
+    cannot be seen, or is no run directory, is taken at its word.
+    """
+    folder = identity.working_folder(who)
+    if folder is None or _is_same(folder, run.path):
+        return None
+    was_removed = folder.name.endswith(_REMOVED)
+    return folder if was_removed or (folder / run.manifest.name).is_file() else None
+
+
+def _is_same(folder: Path, other: Path) -> bool:
+    try:
+        return folder.samefile(other)
+    except OSError:
+        return False

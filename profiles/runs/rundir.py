@@ -263,6 +263,24 @@ def created(run: RunDir) -> float:
     return float(value) if isinstance(value, int | float) and abs(value) < _END_OF_TIME else 0.0
 
 
+def original(run: RunDir) -> Path | None:
+    """The directory that this one is a copy of: where the run was made, and still is.
+
+    None for the run itself, also where it was moved or is seen by another path.
+    """
+    manifest = read_json(run.manifest) or {}
+    made = manifest.get("path")
+    if not isinstance(made, str) or "\0" in made:
+        return None
+    there = RunDir(Path(made))
+    with contextlib.suppress(OSError):
+        if there.path.samefile(run.path) or not there.path.is_dir():
+            return None
+        same = (read_json(there.manifest) or {}).get("id") == manifest.get("id")
+        return there.path if same else None
+    return None
+
+
 def refuse_newer(run: RunDir) -> None:
     """UserError if the run was made by a newer version: this one may show it, not touch it."""
     manifest = read_json(run.manifest) or {}

@@ -37,7 +37,7 @@ from profiles.runs.records.worker import (
     WorkerStarted,
 )
 from profiles.runs.result import result_of
-from profiles.runs.rundir import RunDir, created
+from profiles.runs.rundir import RunDir, created, original
 
 
 class State(StrEnum):
@@ -201,9 +201,14 @@ def _status(run: RunDir) -> Status:
         since=max((e.unix_seconds for e in current[-1:] + newest), default=created(run)),
         base_loss=next((e.loss for e in losses if e.step == 0), None),
         eval_loss=losses[-1].loss if losses else None,
-        notice=found.notice,
+        notice="; ".join(filter(None, [found.notice, _copy_notice(run)])),
         result=result_of(events),
     )
+
+
+def _copy_notice(run: RunDir) -> str:
+    made = original(run)
+    return "" if made is None else f"this is a copy of the run in {made}"
 
 
 def _exit_code(ended: dict[str, Any] | None) -> int | None:
@@ -228,6 +233,8 @@ def _derive(
     if ended is not None and ended.get("attempt") == attempt:
         return _Found(_state_named(ended.get("state")), str(ended.get("what", "")), record=ended)
     who = processes.of_attempt(run, attempt, events)
+    if (there := who.elsewhere(run)) is not None:
+        return _Found(State.LOST, f"copied while it worked in {there}, where it goes on")
     supervised = who.supervisor is not None and who.supervisor.is_alive
     if any(p.is_alive for p in who.training) or (supervised and not who.training):
         lost = notices.SUPERVISOR_LOST if who.supervisor is not None and not supervised else ""
@@ -276,15 +283,20 @@ def _gone(run: RunDir, who: Processes) -> _Found:
     lost = _lost(run, "supervisor and worker disappeared")
     if not is_locked(run):
         return lost
+    holders = processes.marked(run)
+    if not holders:
+        return _Found(State.ELSEWHERE, notices.HELD)
     if who.trainer is not None:  # what holds the lock trains nothing: it died
-        return _Found(State.LOST, f"{lost.reason}; {notices.LEFTOVERS}")
+        ends = "`advisor stop --now` ends them"
+        return _Found(State.LOST, f"{lost.reason}; {notices.holding(holders)}: {ends}")
     what = "supervisor and worker are gone, a descendant still works"
     return _Found(State.RUNNING, what, notice=what)
 
 
 def _gone_from_here(run: RunDir, who: Identity) -> _Found:
     """What it ran on is another machine, another container, or an earlier life of this machine."""
-    held, is_named_alike = is_locked(run), who.host == identity.of_this_host()
+    held = is_locked(run) or _beats(run)
+    is_named_alike = who.host == identity.of_this_host()
     if who.is_of_this_boot:
         if held:
             return _Found(State.ELSEWHERE, "runs in another container of this host; look there")
@@ -295,16 +307,30 @@ def _gone_from_here(run: RunDir, who: Identity) -> _Found:
     return _lost(run, f"the host restarted at {_clock(identity.boot_time())}")
 
 
+_BEATING_SECONDS = 10.0
+"""Hearts beat every two seconds."""
+
+
+def _beats(run: RunDir) -> bool:
+    """One of the two hearts beat a moment ago; a second opinion where there are no locks."""
+    return any(abs(time.time() - at) < _BEATING_SECONDS for at in _beat_times(run))
+
+
+def _beat_times(run: RunDir) -> list[float]:
+    times = []
+    for path in (run.supervisor_heartbeat, run.worker_heartbeat):
+        with contextlib.suppress(OSError):
+            times.append(path.stat().st_mtime)
+    return times
+
+
 def _lost(run: RunDir, gone: str) -> _Found:
     return _Found(State.LOST, f"{gone}{_last_sign(run)}; the reason was not recorded")
 
 
 def _last_sign(run: RunDir) -> str:
     """Like " (last sign 14:02:10)", by the heartbeats."""
-    times = []
-    for path in (run.supervisor_heartbeat, run.worker_heartbeat):
-        with contextlib.suppress(OSError):
-            times.append(path.stat().st_mtime)
+    times = _beat_times(run)
     return f" (last sign {_clock(max(times))})" if times else ""
 
 

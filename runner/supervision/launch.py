@@ -24,25 +24,23 @@ from profiles.runs import (
     devices,
     durable,
     locks,
+    notices,
     planned,
     processes,
     rundir,
     session_host,
     state,
 )
-from profiles.runs.identity import Identity
 from profiles.runs.journal import read_all
 from profiles.runs.planned import NOTHING_PLANNED, Planned
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import State
-from runner.supervision import leftovers
 
 _SIGN_OF_LIFE_SECONDS = 15.0
 _GONE_SECONDS = 5.0
 """A supervisor that has written its last record needs some time to leave."""
 _POLL_SECONDS = 0.05
 _STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
-_MOST_PIDS = 8
 
 
 def start(
@@ -65,6 +63,7 @@ def start(
         "name": name,
         "created": time.time(),
         "host": os.uname().nodename,
+        "path": str(run.path.resolve()),
         "base_dir": str(base_dir),
         "devices": devices,
         planned.KEY: asdict(predicted),
@@ -134,7 +133,7 @@ def _wait_until_left(run: RunDir) -> None:
     """The supervisor of a run that is over leaves by itself, and its lock with it."""
     deadline = time.monotonic() + _GONE_SECONDS
     while _is_supervised(run) or locks.is_held(run.lock):
-        if time.monotonic() > deadline or (not _is_supervised(run) and leftovers.find(run)):
+        if time.monotonic() > deadline or (not _is_supervised(run) and processes.marked(run)):
             return
         time.sleep(_POLL_SECONDS)
 
@@ -148,9 +147,9 @@ def _is_supervised(run: RunDir) -> bool:
 def _refuse_leftovers(run: RunDir) -> None:
     if _is_supervised(run):
         raise _refusal(run, "its supervisor still works", "it tidies up after the last attempt")
-    if left := leftovers.find(run):
+    if left := processes.marked(run):
         raise UserError(
-            f"cannot resume: {_count(left)} the run (pids {_pids(left)})",
+            f"cannot resume: {notices.holding(left)}",
             why="they outlived the last attempt, and may still use its GPU and its files",
             do=f"end them with `advisor stop --now {run.id}`",
             where=str(run.path),
@@ -158,15 +157,6 @@ def _refuse_leftovers(run: RunDir) -> None:
         )
     if state.is_locked(run):
         raise _refusal(run, "its lock is held", "by a process that cannot be seen from here")
-
-
-def _count(left: list[Identity]) -> str:
-    return "1 leftover process holds" if len(left) == 1 else f"{len(left)} leftover processes hold"
-
-
-def _pids(left: list[Identity]) -> str:
-    more = ", ..." if len(left) > _MOST_PIDS else ""
-    return ", ".join(str(who.pid) for who in left[:_MOST_PIDS]) + more
 
 
 def _begin_attempt(run: RunDir, attempt: int) -> None:

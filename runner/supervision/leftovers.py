@@ -13,47 +13,20 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from profiles.runs import identity
+from profiles.runs import identity, processes
 from profiles.runs.identity import Identity
 from profiles.runs.rundir import RunDir
 
-MARK = "TUNEDECK_RUN_ID"
 _UNKILLABLE = "D"
 _POLL_SECONDS = 0.05
 _END_SECONDS = 5.0
 """A process without a hold in the kernel is gone in milliseconds; one in a driver may never be."""
 
 
-def find(run: RunDir) -> list[Identity]:
-    """Live processes of this user that carry the run's mark; this process is not among them."""
-    wanted = f"{MARK}={run.id}".encode()
-    marked = [pid for pid in _own_pids() if wanted in _environment(pid)]
-    found = [identity.of_process(pid) for pid in marked if pid != os.getpid()]
-    return [who for who in found if who is not None]
-
-
-def _own_pids() -> list[int]:
-    pids = []
-    for entry in os.scandir("/proc") if Path("/proc/self").exists() else ():
-        try:
-            if entry.name.isdecimal() and entry.stat().st_uid == os.getuid():
-                pids.append(int(entry.name))
-        except OSError:  # ended meanwhile
-            continue
-    return pids
-
-
-def _environment(pid: int) -> list[bytes]:
-    try:
-        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return []
-
-
 def end(run: RunDir) -> tuple[list[Identity], list[Identity]]:
     """SIGKILL what is left of a run that is over: (those that ended, those that did not)."""
-    found = find(run)
-    left = end_all(lambda: [who for who in find(run) if who.is_alive])
+    found = processes.marked(run)
+    left = end_all(lambda: [who for who in processes.marked(run) if who.is_alive])
     return [who for who in found if who not in left], left
 
 

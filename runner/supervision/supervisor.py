@@ -132,7 +132,7 @@ class Supervisor:
                 stdout=log,
                 stderr=log,
                 cwd=self.run.path,
-                env=self._environment() | {leftovers.MARK: self.run.id},
+                env=self._environment() | {processes.MARK: self.run.id},
                 start_new_session=True,
                 pass_fds=(self._lock_fd,),
             )

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-
-import click
 
 from advisor.recipe import Recipe
 from profiles import paths, redact
 from profiles.errors import ExitCode, UserError
 from tui import plain
+from tui.commands import asking
 from tui.terminal import clean
 
 
@@ -29,7 +27,7 @@ def accept(
     data = [file for key, file in named.items() if key != "model.id"]
     paths.refuse_closed(data, named["model.id"], folder)
     unanswered = paths.unanswered(data, folder)
-    if not (_can_ask() and all(map(_said_yes, unanswered))):
+    if not (asking.can_ask() and all(map(_said_yes, unanswered))):
         paths.refuse_unanswered(unanswered)
     paths.remember(unanswered)
 
@@ -55,13 +53,6 @@ def _inputs(recipe: Recipe) -> dict[str, str]:
     return recipe.data.files | {"model.id": recipe.model.id}
 
 
-def _can_ask() -> bool:
-    return sys.stdin.isatty() and sys.stderr.isatty()
-
-
 def _said_yes(file: Path) -> bool:
     plain.say(f"the recipe reads {clean(str(file), 400)}, which lies outside its own folder")
-    try:
-        return click.confirm("train on it?", default=False, err=True)
-    except click.Abort:  # ctrl-c or the end of input
-        return False
+    return asking.agrees("train on it?")

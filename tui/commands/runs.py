@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 
 from profiles.errors import ExitCode, UserError
-from profiles.runs import processes, rundir
+from profiles.runs import identity, processes, rundir
 from profiles.runs.state import State, status
 from runner.checks import preflight
 from runner.supervision import control, launch, leftovers
 from runner.supervision.escalation import FORCE_AFTER_SECONDS
 from tui import plain
+from tui.commands import asking
 from tui.context import working_runs
 from tui.follow import follow as follow_run
 from tui.follow import headline
@@ -18,6 +19,7 @@ from tui.pages import status as page
 from tui.terminal import clean, look_at_terminal
 
 _POLL_SECONDS = 0.1
+_COMMAND_CELLS = 100
 _SAID = {
     "stop": "asked to save and stop",
     "stop_now": "asked to stop without saving",
@@ -66,13 +68,42 @@ def show_status(run: rundir.RunDir) -> None:
 def ask(text: str | None, verb: str) -> int:
     """Leave a request; the run answers at its next step."""
     run = _working(text)
-    if verb == "stop_now" and status(run).state.is_over and _end_leftovers(run):
-        return 0
     control.send(run, verb)
     plain.say(f"{run.id} {_SAID[verb]}")
-    if verb == "stop_now":
-        _see_to_it(run)
     return 0
+
+
+def stop_now(text: str | None, *, sure: bool) -> int:
+    """Name what would be ended, ask unless `sure`, then end it without saving."""
+    run = _working(text)
+    rundir.refuse_newer(run)
+    is_over, named = status(run).state.is_over, processes.marked(run)
+    if not is_over or (named and not processes.supervisor_is_alive(run)):
+        for who in named:
+            plain.say(f"pid {who.pid}: {clean(identity.command_of(who), _COMMAND_CELLS)}")
+        if not (sure or _agrees(run, len(named))):
+            plain.say("nothing was ended")
+            return 0
+    if is_over and _end_leftovers(run):
+        return 0
+    control.send(run, "stop_now")
+    plain.say(f"{run.id} {_SAID['stop_now']}")
+    _see_to_it(run)
+    return 0
+
+
+def _agrees(run: rundir.RunDir, number: int) -> bool:
+    """A person at the terminal says yes; UserError where there is nobody to ask."""
+    what = "this process" if number == 1 else f"these {number} processes"
+    if asking.can_ask():
+        return asking.agrees(f"end {what} of {run.id}, without saving?")
+    raise UserError(
+        f"nobody is there to confirm that {what} may be ended",
+        why="what was not saved yet is lost then",
+        do=f"advisor stop --now --yes {run.id}",
+        where=str(run.path),
+        code=ExitCode.REFUSED,
+    )
 
 
 def change(text: str | None, changes: dict[str, int | None]) -> int:
