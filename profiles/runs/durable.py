@@ -27,6 +27,8 @@ PRIVATE_DIR = 0o700
 STAGING_PREFIX = ".tmp-"
 OLD_PREFIX = ".old-"
 DOOMED_PREFIX = ".del-"
+_BLOCK_BYTES = 512
+"""What st_blocks counts in (stat(3type))."""
 _LEFTOVER = re.compile(r"\.(?P<kind>tmp|old|del)-(?P<name>.+?)(-[0-9a-f]{6})?")
 _END_OF_TORN_LINE = b" torn\n"
 """Ends what a crash left of a line, so that it never counts as a whole one, even if it was."""
@@ -118,6 +120,30 @@ def json_bytes(value: Any) -> bytes:
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, sort_keys=False)
     # A byte of a path that is no UTF-8 is a lone surrogate, which JSON says as \udcXX
     return text.encode(errors="backslashreplace") + b"\n"
+
+
+def keep_room(path: Path, num_bytes: int) -> None:
+    """Put a file of this size aside, for something that must be said on a disk that is full."""
+    write_atomic(path, b" " * num_bytes)
+
+
+def fill_room(room: Path, final: Path, data: bytes) -> None:
+    """Give the kept file this content and its final name, which needs no new blocks.
+
+    A file system that copies on write may need some all the same. OSError if it does not fit.
+    """
+    fd = disk.open(room, os.O_WRONLY)
+    try:
+        found = os.fstat(fd)
+        if len(data) > max(found.st_size, found.st_blocks * _BLOCK_BYTES):
+            raise OSError(errno.ENOSPC, "more than the room that was kept", str(room))
+        disk.write(fd, data)
+        disk.truncate(fd, len(data))
+        disk.fsync(fd)
+    finally:
+        os.close(fd)
+    disk.rename(room, final)
+    sync_dir(final.parent)
 
 
 def make_dir(path: Path) -> None:

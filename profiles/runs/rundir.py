@@ -21,6 +21,9 @@ from profiles.runs import durable, identity, reading
 from profiles.runs.identity import Identity
 
 SCHEMA = 1
+NUM_ROOMS = 4
+ROOM_BYTES = 4096
+"""Of each kept file; more than any request."""
 _END_OF_TIME = 1e11
 """Unix time; what lies beyond it is no date."""
 _EXCLUSIVE = os.O_CREAT | os.O_EXCL
@@ -134,6 +137,11 @@ class RunDir:
         return self.path / "control" / "in"
 
     @property
+    def rooms(self) -> Path:
+        """Files kept for requests on a disk that is full (launcher; whoever sends or answers)."""
+        return self.path / "control" / "tmp"
+
+    @property
     def answers(self) -> Path:
         """What became of each request (worker)."""
         return self.path / "control" / "done"
@@ -236,6 +244,8 @@ def create(name: str) -> RunDir:
         durable.make_dir(path)
         for part in ("control", "control/in", "control/done", "control/tmp", "checkpoints"):
             durable.make_dir(path / part)
+        for number in range(NUM_ROOMS):
+            durable.keep_room(RunDir(path).rooms / f"room-{number}", ROOM_BYTES)
     except OSError as error:
         raise UserError(
             f"cannot create a run directory: {error.strerror}",

@@ -5,9 +5,13 @@ The worker appends to the file, so that a supervisor that dies takes nothing awa
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
+import sys
 from pathlib import Path
+from typing import Any
 
 from profiles.runs import durable
 from profiles.runs.rundir import RunDir
@@ -19,6 +23,29 @@ _TAIL_BYTES = 64 << 10
 _RANK_FAILED = re.compile(
     r"failed \(exitcode: -(?P<signal>\d+)\) local_rank: (?P<rank>\d+) \(pid: (?P<pid>\d+)\)"
 )
+
+
+class _Lossy(io.FileIO):
+    """An open file that takes everything: what it has no room for is lost."""
+
+    def write(self, data: Any, /) -> int:
+        with contextlib.suppress(OSError):
+            return super().write(data) or 0
+        return len(memoryview(data))
+
+
+def print_what_fits() -> None:
+    """From now on nothing that this process prints can end it, whatever the disk of its log does.
+
+    Libraries print the loss of every step; on a full disk that would be an error in the midst of
+    training, and at the end of the process another one.
+    """
+    for name in ("stdout", "stderr"):
+        lossy = io.BufferedWriter(_Lossy(getattr(sys, name).fileno(), "w", closefd=False))
+        stream = io.TextIOWrapper(
+            lossy, encoding="utf-8", errors="backslashreplace", line_buffering=True
+        )
+        setattr(sys, name, stream)
 
 
 def older_part(run: RunDir) -> Path:

@@ -8,6 +8,7 @@ user who owns the run count, in a directory that nobody else can write.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
@@ -30,6 +31,8 @@ _VERSION = 1
 _MOST_STEPS = 1 << 31
 _LIFE_SECONDS = 24 * 3600.0
 """A request that nobody could answer for a day is no longer meant."""
+_ROOM = "room-"
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 _answered: set[str] = set()
 """Requests of this process's run whose file could not be taken away: the disk does not obey."""
 
@@ -92,7 +95,7 @@ def _nobody_obeys(run: RunDir, verb: str, now: Status) -> UserError:
 def leave(
     run: RunDir, verb: str, attempt: int, args: Mapping[str, int] = MappingProxyType({})
 ) -> None:
-    """Write the request for this attempt; OSError if there is no room."""
+    """Write the request for this attempt, in kept room if need be; OSError if there is none."""
     now, name = time.time(), f"{time.time_ns():020d}-{secrets.token_hex(4)}"
     request = {
         "v": _VERSION,
@@ -105,7 +108,33 @@ def leave(
         "t": now,
         "not_after": now + _LIFE_SECONDS,
     }
-    durable.write_json(run.requests / f"{name}.json", request)
+    final, data = run.requests / f"{name}.json", durable.json_bytes(request)
+    try:
+        durable.write_atomic(final, data)
+    except OSError as error:
+        if error.errno not in _FULL or not _leave_in_room(run, final, data):
+            raise
+
+
+def _leave_in_room(run: RunDir, final: Path, data: bytes) -> bool:
+    """By one of the files that were kept for this; False if none is left or helps."""
+    for room in sorted(run.rooms.glob(f"{_ROOM}*")):
+        mine = room.with_name(f"{durable.STAGING_PREFIX}{final.name}")
+        with contextlib.suppress(OSError):
+            durable.disk.rename(room, mine)  # of two who want it one gets it
+            durable.fill_room(mine, final, data)
+            return True
+    return False
+
+
+def _keep_room(run: RunDir, request: Request) -> bool:
+    """Let the file of an answered request be room for another; False if there is enough."""
+    with contextlib.suppress(OSError):
+        rooms = len(list(run.rooms.glob(f"{_ROOM}*")))
+        if rooms < rundir.NUM_ROOMS and request.path.stat().st_size <= rundir.ROOM_BYTES:
+            durable.disk.rename(request.path, run.rooms / f"{_ROOM}{request.id}")
+            return True
+    return False
 
 
 def waiting(run: RunDir) -> list[Request]:
@@ -205,7 +234,8 @@ def answer(run: RunDir, request: Request, result: str) -> None:
         if not told.exists():  # the first answer to an id stays
             durable.write_json(told, content | {"t": time.time()})
     try:
-        durable.disk.unlink(request.path)
+        if not _keep_room(run, request):
+            durable.disk.unlink(request.path)
     except OSError:
         _answered.add(request.path.name)
 

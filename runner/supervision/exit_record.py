@@ -1,14 +1,12 @@
 """exit.json, which must be written whatever the disk does: people will look for it.
 
-Room for it is kept from the start of an attempt on, in a file that only has to be filled and
-renamed: neither needs new blocks on a disk that is full meanwhile (a file system that copies on
-write may need some all the same; then it is waited for).
+Room for it is kept from the start of an attempt on; where even that does not help, it is waited
+for.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,7 @@ class ExitRecord:
         self._final = run.exit
         self._room = run.path / ".exit-room"
         with contextlib.suppress(OSError):
-            durable.write_atomic(self._room, b" " * _ROOM_BYTES)
+            durable.keep_room(self._room, _ROOM_BYTES)
 
     def write(self, content: dict[str, Any]) -> None:
         """Publish the record; waits for room up to ten minutes, then the OSError goes up.
@@ -37,22 +35,9 @@ class ExitRecord:
         """
         data = durable.json_bytes(content)
         try:
-            self._fill(data)
+            durable.fill_room(self._room, self._final, data)
         except OSError:
             self._write_elsewhere(content)
-
-    def _fill(self, data: bytes) -> None:
-        if len(data) > _ROOM_BYTES:
-            raise OSError
-        fd = durable.disk.open(self._room, os.O_WRONLY)
-        try:
-            durable.disk.write(fd, data)
-            durable.disk.truncate(fd, len(data))
-            durable.disk.fsync(fd)
-        finally:
-            os.close(fd)
-        durable.disk.rename(self._room, self._final)
-        durable.sync_dir(self._final.parent)
 
     def _write_elsewhere(self, content: dict[str, Any]) -> None:
         self._give_up(self._room)

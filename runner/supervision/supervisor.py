@@ -268,4 +268,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    console.print_what_fits()
     sys.exit(main(sys.argv))

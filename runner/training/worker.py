@@ -25,6 +25,7 @@ from profiles.runs.records.supervisor import Restarted, SupervisorStarted
 from profiles.runs.records.worker import End, StopAccepted, WorkerStarted
 from profiles.runs.rundir import RunDir, read_json
 from profiles.runs.state import State
+from runner.supervision import console
 from runner.training.attempt import Attempt
 from runner.training.heartbeat import Heartbeat
 from runner.training.stopping import StopEarly, StopFlag
@@ -162,4 +163,5 @@ def _record(run: RunDir, error: UserError) -> None:
 
 
 if __name__ == "__main__":
+    console.print_what_fits()
     sys.exit(main(sys.argv))
