@@ -96,6 +96,9 @@ def test_the_share_that_is_read_is_told_on_the_way(tmp_path):
         ("a.tar", b"a.jsonl\0\0", "tar -xf {0}"),
         ("a.jsonl", b"\x1f\x8b\x08", "gunzip -c {0} > {1}/a.unpacked.jsonl"),
         ("a.zip", b"PK\x03\x04", "unzip {0}"),
+        ("a.jsonl", b"\xfd7zXZ", "unxz -c {0} > {1}/a.unpacked.jsonl"),
+        ("a.jsonl", b"BZh9", "bunzip2 -c {0} > {1}/a.unpacked.jsonl"),
+        ("a.jsonl", b"7z\xbc\xaf", "7z x {0}"),
         ("a.jsonl.zst", b"\x28\xb5\x2f\xfd", "unzstd -c {0} > {1}/a.jsonl"),
     ],
 )

@@ -185,6 +185,15 @@ def test_much_data_gets_the_upper_end_of_the_ranks(count, rank):
     assert "heuristic" in next(s.reason for s in found.hyperparameters if s.name == "rank")
 
 
+@pytest.mark.parametrize(
+    ("count", "epochs"), [(9_999, 3.0), (10_000, 2.0), (99_999, 2.0), (100_000, 1.0)]
+)
+def test_the_fewer_rows_the_more_often_they_are_seen(count, epochs):
+    """Once is enough for very many."""
+    found = recommend.recommend(model(), on("RTX 4090"), dataset(rows=count), Answers())
+    assert found.epochs == epochs
+
+
 def test_the_rank_is_lowered_until_it_fits():
     """Much data asks for rank 64; on a nearly full card a smaller one is taken."""
     box = on("T4")

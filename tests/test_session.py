@@ -64,6 +64,15 @@ def test_an_attempt_evaluates_trains_evaluates_and_publishes(go, run, trainer):
     assert (end.state, end.step) == (State.FINISHED, 10)
 
 
+def test_no_pickle_of_the_trainer_is_published(go, run):
+    """It would be code for whoever loads the result."""
+    go()
+    assert sorted(p.name for p in run.model.iterdir()) == [
+        "MANIFEST.json",
+        "adapter_model.safetensors",
+    ]
+
+
 def test_evaluations_on_the_way_are_followed_by_answers(go, trainer):
     """The session says what comes after one."""
 

@@ -51,9 +51,7 @@ class Tally:
     types: dict[str, dict[type, list[int]]] = field(default_factory=dict)
     """Key, type: how many rows, and the line of the first."""
 
-    def settle_format(
-        self, first: list[tuple[int, Row]], path: str, *, is_table: bool = False
-    ) -> None:
+    def settle_format(self, first: list[tuple[int, Row]], path: str, *, is_table: bool) -> None:
         """Find the format from the first rows, unless one was asked for."""
         rows = [row for _, row in first]
         if self.format is None:
