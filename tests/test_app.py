@@ -282,7 +282,9 @@ def test_the_whole_way_by_keys(size: tuple[int, int], monkeypatch: pytest.Monkey
         base_dir: Path,
         devices: tuple[str, ...],
         predicted: Planned,
+        surroundings: dict[str, str],
     ) -> RunDir:
+        assert "processors" in surroundings
         started.update(text=text, name=name, base_dir=base_dir, predicted=predicted)
         return canned_run(name=name, done=7)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -131,12 +132,15 @@ def test_a_run_is_on_the_cpu_where_no_accelerator_is(monkeypatch, has_cuda, has_
 
 
 @pytest.fixture
-def inputs(tmp_path):
-    """A recipe, and the folder with its data and its model."""
+def inputs(tmp_path, home):
+    """A recipe, a run of it, and the folder with its data and its model."""
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
     (tmp_path / "rows.json").write_text("[]")
-    return recipes.parse(HEAD + "seed = 7\n", where="test"), tmp_path
+    run = rundir.create("locked")
+    manifest = {"base_dir": str(tmp_path), "surroundings": {"processors": "2"}}
+    run.manifest.write_text(json.dumps(manifest))
+    return recipes.parse(HEAD + "seed = 7\n", where="test"), run, tmp_path
 
 
 def test_the_lock_says_what_the_recipe_resolved_to(inputs, monkeypatch):
@@ -144,7 +148,7 @@ def test_the_lock_says_what_the_recipe_resolved_to(inputs, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H200")
 
-    found = recipe_lock.resolve(*inputs)
+    found = recipe_lock.resolve(*inputs[:2])
 
     assert set(found["sha256"]) == {"data.train", "model/config.json"}
     assert set(found["packages"]) == {
@@ -155,27 +159,46 @@ def test_the_lock_says_what_the_recipe_resolved_to(inputs, monkeypatch):
     )
     assert (found["schema"], found["seed"], found["gpu"]) == (1, 7, "H200")
     assert found["num_threads"] == torch.get_num_threads()
+    assert found["surroundings"] == {"processors": "2"}
+    assert found["recipe"]["train.seed"] == "7"
+    assert set(found["stamps"]) == set(found["sha256"])
 
 
 def test_without_a_gpu_the_lock_names_none(inputs, monkeypatch):
     """A key without a value, so that a replay on one differs."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
-    assert recipe_lock.resolve(*inputs)["gpu"] is None
+    assert recipe_lock.resolve(*inputs[:2])["gpu"] is None
 
 
 def test_the_first_attempts_lock_is_kept_and_later_ones_say_what_is_new(inputs):
     """By the names of the lock; the file stays as it was."""
-    run = rundir.create("locked")
-    recipe, folder = inputs
-    first = recipe_lock.resolve(recipe, folder)
+    recipe, run, folder = inputs
+    first = recipe_lock.resolve(recipe, run)
     assert recipe_lock.keep(run, first) == ()
     assert recipe_lock.keep(run, first) == ()
 
     (folder / "rows.json").write_text("[1]")
 
-    assert recipe_lock.keep(run, recipe_lock.resolve(recipe, folder)) == ("data.train",)
+    (told,) = recipe_lock.keep(run, recipe_lock.resolve(recipe, run))
+    before = first["sha256"]["data.train"][:16]
+    assert told.startswith(f"data.train was {before}, is ")
     assert read_json(run.recipe_lock) == first
+
+
+def test_what_was_written_to_since_is_found_by_its_stamp(inputs):
+    """Data and model; a file that is gone too, one that came later not."""
+    recipe, run, folder = inputs
+    seen = recipe_lock.resolve(recipe, run)["stamps"]
+    assert recipe_lock.touched(recipe, run, seen) == {}
+
+    (folder / "rows.json").write_text("[1]")
+    (folder / "model" / "config.json").unlink()
+    (folder / "model" / "new.json").write_text("{}")
+    found = recipe_lock.touched(recipe, run, seen)
+
+    assert set(found) == {"data.train", "model/config.json"}
+    assert recipe_lock.touched(recipe, run, seen | found) == {}
 
 
 def refusal(model, folder):

@@ -91,12 +91,12 @@ def whole(maker, monkeypatch):
     started = {}
 
     def begin(code):
-        def start(text, *, name, base_dir, devices, predicted):
-            assert predicted is NOTHING_PLANNED
+        def start(text, *, name, base_dir, devices, predicted, surroundings):
+            assert (predicted, surroundings) == (NOTHING_PLANNED, {})
             started.update(text=text, name=name, base_dir=base_dir, devices=devices)
             return SimpleNamespace(id="the-run")
 
-        ready = SimpleNamespace(devices=("0",), planned=NOTHING_PLANNED)
+        ready = SimpleNamespace(devices=("0",), planned=NOTHING_PLANNED, surroundings={})
         monkeypatch.setattr(
             demo.preflight, "check", lambda recipe, _dir: started.update(recipe=recipe) or ready
         )

@@ -112,6 +112,7 @@ def test_loading_reads_the_weights_and_wakes_the_gpu():
     size = storage.weight_bytes(MODEL)
     assert found["loading"] == pytest.approx(0.4 + 4.0 + size / 1e9)
     assert found["checking"] == pytest.approx(size / 4e9)
+    assert found["hashing"] == pytest.approx(size / 1.3e9)
     on_cpu = took(machine=replace(HOST, gpus=()), precision="fp32")[0]
     assert dict(on_cpu.start)["loading"] == pytest.approx(0.4 + size / 1e9)
 
@@ -165,6 +166,7 @@ def test_the_parts_of_the_start_are_phases_that_a_run_tells():
         "loading",
         "checking",
         "tokenising",
+        "hashing",
         "preparing",
         "evaluating",
         "answering",

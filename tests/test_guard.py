@@ -174,7 +174,7 @@ def test_a_stall_is_ten_medians_and_at_least_five_minutes():
     assert stall_limit("training", 60.0) == 600
     assert stall_limit("paused", 2.0) == math.inf
     half_an_hour = ("importing", "reading", "loading", "checking", "answering", "longest")
-    for phase in (*half_an_hour, "evaluating", "checkpoint"):
+    for phase in (*half_an_hour, "hashing", "preparing", "evaluating", "checkpoint"):
         assert stall_limit(phase, 2.0) == 1800
     for phase in ("tokenising", "finishing"):
         assert stall_limit(phase, 2.0) == 3600

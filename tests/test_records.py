@@ -41,6 +41,7 @@ ON_DISK = {
     "Evaluated": "evaluated step loss seconds data rows gain",
     "Exit": "exit state code what",
     "Guard": "guard step fault what",
+    "InputsTouched": "inputs_touched step names",
     "LongestTried": "longest_tried rows longest seconds",
     "Loss": "loss step loss grad_norm learning_rate epoch",
     "OutOfMemory": "oom step during pieces micro_batch accumulation error what",

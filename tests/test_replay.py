@@ -110,7 +110,7 @@ def locked(tmp_path, bare_inputs):
     run.recipe.write_text(text)
     recipe = recipes.parse(text, where="r")
     lock = LOCK | {"packages": {"click": "0.1", "no-such-package": "1.0"}}
-    now = replay.found(recipe, bare_inputs, lock)
+    now = replay.found(recipe, bare_inputs, lock, {})
     run.recipe_lock.write_text(json.dumps(lock | {"sha256": now["sha256"]}))
     inputs.remember(recipe, bare_inputs)  # as every start does
     return run

@@ -22,6 +22,7 @@ READY = SimpleNamespace(
     rows="12 400 rows of alpaca data: 9 920 to train on",
     duration=duration(1.0),
     planned=Planned(tokens_per_second=700.0),
+    surroundings={"processors": "2"},
     devices=("0",),
     warnings=("little room",),
 )
@@ -42,8 +43,8 @@ def started(monkeypatch, tmp_path):
         calls.append(("check", recipe.name, base_dir, share))
         return READY
 
-    def start(text, *, name, base_dir, devices, predicted):
-        calls.append(("start", text, name, base_dir, devices, predicted))
+    def start(text, *, name, base_dir, devices, predicted, surroundings):
+        calls.append(("start", text, name, base_dir, devices, predicted, surroundings))
         return run
 
     monkeypatch.setattr(command.inputs, "accept", accept)
@@ -74,10 +75,11 @@ def test_a_run_is_told_checked_and_started(started, capsys):
         "! little room",
         f"it goes on without this terminal; watch it with: advisor watch {tail}",
     ]
+    told = READY.planned, READY.surroundings
     assert calls == [
         ("accept", "small", Path("r.toml"), calls[0][3], (), False),
         ("check", "small", calls[0][3], False),
-        ("start", recipe_text().encode(), "small", calls[0][3], ("0",), READY.planned),
+        ("start", recipe_text().encode(), "small", calls[0][3], ("0",), *told),
         ("remember",),
     ]
 
@@ -197,7 +199,8 @@ def test_changes_can_be_allowed_and_none_is_said(started, locked, capsys):
 
     locked()
     started.begin(dry_run=True)
-    assert "data, model and packages are those of the lock" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "data, model, recipe, packages and machine are as the lock has them" in said
 
 
 def test_the_end_of_an_id_is_enough_unless_two_runs_share_it():

@@ -9,14 +9,14 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import real_runs  # noqa: E402
-from played_session import OneRank, PlayedTrainer, attempt, events, splits  # noqa: E402
+from played_session import LOCK, OneRank, PlayedTrainer, attempt, events, splits  # noqa: E402
 from stand_ins import Clock  # noqa: E402
 
 from profiles.errors import ExitCode  # noqa: E402
 from profiles.runs import durable  # noqa: E402
 from profiles.runs.journal import read_all  # noqa: E402
 from profiles.runs.records.evaluation import Published  # noqa: E402
-from profiles.runs.records.worker import Drift, End, Phase, Prepared  # noqa: E402
+from profiles.runs.records.worker import Drift, End, InputsTouched, Phase, Prepared  # noqa: E402
 from profiles.runs.rundir import read_json  # noqa: E402
 from profiles.runs.state import State  # noqa: E402
 from runner import checkpoints  # noqa: E402
@@ -54,14 +54,24 @@ def test_an_attempt_evaluates_trains_evaluates_and_publishes(go, run, trainer):
         "answer 1 of 96 tokens after",
     ]
     assert trainer.phase == "training"
-    first, *told = [(e.phase, e.total) for e in events(run, Phase)]
-    assert first == ("preparing", 0)
+    first, second, *told = [(e.phase, e.total) for e in events(run, Phase)]
+    assert (first, second) == (("hashing", 0), ("preparing", 0))
     assert told == [("evaluating", 2), ("answering", 1), ("answering", 1)]
     kinds = [type(e) for e in read_all(run.worker_events) if not isinstance(e, Phase)]
     assert kinds == [Prepared, Published, End]
     (published,), (end,) = events(run, Published), events(run, End)
     assert (published.step, published.last_step, published.what) == (10, 10, "")
     assert (end.state, end.step) == (State.FINISHED, 10)
+
+
+def test_inputs_that_are_written_to_while_it_works_are_told_once(go, run, trainer):
+    """At the next checkpoint, or at the end; with their names."""
+    trainer.during_training = lambda: (trainer.after_saving(), trainer.after_saving())
+    go(lock=LOCK | {"stamps": {"data.train": [0], "model/gone.safetensors": None}})
+
+    (told,) = events(run, InputsTouched)
+    assert (told.step, told.names) == (0, ("data.train",))
+    assert told.warning.startswith("data.train changed while the run works")
 
 
 def test_no_pickle_of_the_trainer_is_published(go, run):
@@ -135,7 +145,7 @@ def test_without_held_out_rows_nothing_is_evaluated_and_nothing_answered(go, run
     assert go(splits(held_out=0)) == ExitCode.FINISHED
 
     assert trainer.done == ["train from None", "flush", "save"]
-    assert [e.phase for e in events(run, Phase)] == ["preparing"]
+    assert [e.phase for e in events(run, Phase)] == ["hashing", "preparing"]
 
 
 def test_a_last_step_that_was_evaluated_is_not_evaluated_again(go, trainer):
@@ -200,13 +210,13 @@ def test_a_run_without_gain_is_finished_before_its_last_step(go, run, trainer):
 
 def test_what_changed_since_the_first_attempt_is_told(go, run):
     """The first fifty names; the first attempt alone writes the lock."""
-    lock = {"packages": {f"p{n}": "1" for n in range(70)}}
+    lock = LOCK | {"packages": {f"p{n}": "1" for n in range(70)}}
     go(lock=lock)
     go(lock=lock)
     assert read_json(run.recipe_lock) == lock
     assert events(run, Drift) == []
 
-    go(lock={"packages": dict.fromkeys(lock["packages"], "2")})
+    go(lock=LOCK | {"packages": dict.fromkeys(lock["packages"], "2")})
 
     (drift,) = events(run, Drift)
     assert len(drift.changed) == 50

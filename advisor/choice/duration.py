@@ -42,6 +42,8 @@ _WRITE_BYTES_PER_SECOND: Final = 5e8
 """Of checkpoints, forced to the disk. Assumed."""
 _LOOK_BYTES_PER_SECOND: Final = 4e9
 """Of weights that are looked through for what is not finite."""
+_HASH_BYTES_PER_SECOND: Final = 1.3e9
+"""By SHA-256, of files that were read a moment ago."""
 _BUILD_SECONDS: Final = 0.4
 """Of the network and the adapters, and"""
 _OPTIMIZER_SECONDS: Final = 0.3
@@ -202,6 +204,7 @@ def _preparation(model: Model, plan: Plan, through: Schedule) -> tuple[tuple[str
         ("loading", loading + weights / _READ_BYTES_PER_SECOND),
         ("checking", weights / _LOOK_BYTES_PER_SECOND),
         ("tokenising", rows * (_ROW_SECONDS + through.mean_tokens * _TOKEN_SECONDS)),
+        ("hashing", weights / _HASH_BYTES_PER_SECOND),
         ("preparing", _OPTIMIZER_SECONDS),
     )
 

@@ -21,6 +21,8 @@ from profiles.runs import durable, identity, reading
 from profiles.runs.identity import Identity
 
 SCHEMA = 1
+SURROUNDINGS = "surroundings"
+"""Of the manifest: what around the run changes the bits of its result, name by name."""
 NUM_ROOMS = 4
 ROOM_BYTES = 4096
 """Of each kept file; more than any request."""

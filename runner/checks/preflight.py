@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +28,9 @@ from profiles.models import model, safetensors_header
 from profiles.quantities import count_text
 from profiles.runs import session_host
 from profiles.runs.planned import Planned
-from profiles.runs.rundir import RunDir, read_json
+from profiles.runs.rundir import RunDir
 from runner.checks import chat_templates, gpu_checks, imports, pairing, replay
+from runner.checks.surroundings import surroundings
 
 _NEEDED = ("torch", "transformers", "peft", "trl", "accelerate", "datasets")
 
@@ -47,6 +50,11 @@ class Ready:
     devices: tuple[str, ...]
     """GPUs to use, the emptiest first: the ones whose free memory was judged."""
     warnings: tuple[str, ...]
+
+    @property
+    def surroundings(self) -> dict[str, str]:
+        """What around it changes the bits of its result."""
+        return surroundings(self.machine, self.devices, os.environ)
 
     @property
     def planned(self) -> Planned:
@@ -151,6 +159,12 @@ def _rows(recipe: Recipe, checked: list[Dataset]) -> str:
     return f"{count_text(given.num_rows)} rows of {given.format} data: {', '.join(told)}"
 
 
+def surroundings_of(recipe: Recipe) -> dict[str, str]:
+    """What around a run of the recipe, started here and now, changes the bits of its result."""
+    here = machine.probe(installation.home())
+    return surroundings(here, _emptiest(here, recipe.hardware.gpus), os.environ)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resumable:
     """What was found; the run may go on."""
@@ -163,32 +177,34 @@ class Resumable:
 def check_resume(run: RunDir, *, share: bool = False, allow_changed: bool = False) -> Resumable:
     """Devices, data and memory of a run that is to go on.
 
-    UserError if its data is not what it began with (the position in it would mean other rows), or
-    if there is no longer room for it.
+    UserError if its data, its model or its recipe is not what it began with (the position in the
+    data would mean other rows, the weights would belong to another model), or if there is no longer
+    room for it.
     """
     recipe = recipes.parse(run.recipe.read_text(), where=str(run.recipe))
     base_dir = run.base_dir()
     here = machine.probe(installation.home())
     gpu_checks.check(here, recipe.hardware.gpus, recipe.train.precision, torch_build.installed())
     pairing.check_engine(recipe, here)
-    changed = _changed_data(run, recipe, base_dir)
-    if changed and not allow_changed:
-        replay.refuse(changed, (), run.recipe)
+    devices = _emptiest(here, recipe.hardware.gpus)
+    changed = _changes(run, recipe, surroundings(here, devices, os.environ))
+    if not allow_changed:
+        replay.refuse_resume(changed, run.recipe)
     base = model.from_folder(base_dir / recipe.model.id)
     predicted = fit.judge(base, here, recipe.to_plan(framework_on(here)))
     if not (share or base.unmodelled):
         gpu_checks.check_room(here, predicted)
-    warnings = [f"{change.name} is not what the run began with" for change in changed]
+    warnings = [f"not as the run began: {change.words}" for change in changed]
     return Resumable(
-        devices=_emptiest(here, recipe.hardware.gpus),
+        devices=devices,
         warnings=(*warnings, *session_host.warnings(run.path)),
     )
 
 
-def _changed_data(run: RunDir, recipe: Recipe, base_dir: Path) -> tuple[replay.Change, ...]:
-    before = (read_json(run.recipe_lock) or {}).get("sha256", {})
-    now = replay.data_hashes(recipe, base_dir)
-    gone = [key for key, value in now.items() if value is None]
+def _changes(run: RunDir, recipe: Recipe, around: Mapping[str, str]) -> tuple[replay.Change, ...]:
+    """What is not as the first attempt had it; nothing if that one came to no lock."""
+    base_dir, lock = run.base_dir(), replay.lock_beside(run.recipe)
+    gone = [key for key, name in recipe.data.files.items() if not (base_dir / name).is_file()]
     if gone:
         raise UserError(
             f"the data of the run cannot be read: {', '.join(gone)}",
@@ -197,8 +213,7 @@ def _changed_data(run: RunDir, recipe: Recipe, base_dir: Path) -> tuple[replay.C
             where=str(run.recipe),
             code=ExitCode.NO_INPUT,
         )
-    known = {key: before[key] for key in now if key in before}
-    return replay.changes({"sha256": known}, {"sha256": {key: now[key] for key in known}})
+    return replay.changes(lock, replay.found(recipe, base_dir, lock, around)) if lock else ()
 
 
 def _ignored(base: Model) -> list[str]:

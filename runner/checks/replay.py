@@ -1,4 +1,4 @@
-"""Whether a replay meets what its recipe's lock was written for: same data, model, packages.
+"""Whether a run meets what its recipe's lock was written for: all that its result depends on.
 
 The lock is `recipe.lock.json` beside the recipe, as every run directory has one. Nothing here
 imports torch: the comparison runs before a run is started.
@@ -7,8 +7,10 @@ imports torch: the comparison runs before a run is started.
 from __future__ import annotations
 
 import importlib.metadata
+import json
+import os
 import platform
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,10 @@ from runner import checkpoints
 LOCK_NAME = "recipe.lock.json"
 _MODEL_FILES = (".safetensors", ".json", ".jinja")
 _GONE = "not there"
+_SHOWN = 16
+"""Characters of a value that tell two hashes apart."""
+_TABLES = {"sha256": "", "recipe": "recipe: ", "surroundings": "", "packages": ""}
+"""Of the lock, with what the names of their rows begin with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +39,16 @@ class Change:
     now: str
 
     @property
+    def words(self) -> str:
+        """Like "train.seed was 0, is 7"."""
+        return f"{self.name} was {self.then[:_SHOWN]}, is {self.now[:_SHOWN]}"
+
+    @property
+    def is_of_recipe(self) -> bool:
+        """A key of the recipe says something else."""
+        return self.name.startswith(_TABLES["recipe"])
+
+    @property
     def input_key(self) -> str:
         """Key of the recipe that names it, for data and model; empty for what computes."""
         if self.name.startswith("model/"):
@@ -41,8 +57,18 @@ class Change:
 
 
 def lock_beside(recipe_path: Path) -> dict[str, Any] | None:
-    """The lock of a recipe, None if it has none."""
-    return read_json(recipe_path.with_name(LOCK_NAME))
+    """The lock of a recipe, None if it has none; UserError if there is one that tells nothing."""
+    path = recipe_path.with_name(LOCK_NAME)
+    lock = read_json(path)
+    if lock is None and os.path.lexists(path):
+        raise UserError(
+            "the recipe's lock cannot be read",
+            why="it is damaged, so nobody knows what the recipe was run with",
+            do=f"put the file back, or copy {recipe_path.name} elsewhere and run the copy",
+            where=str(path),
+            code=ExitCode.BAD_DATA,
+        )
+    return lock
 
 
 def base_dir_of(recipe_path: Path) -> Path:
@@ -57,27 +83,52 @@ def base_dir_of(recipe_path: Path) -> Path:
     return run.base_dir()
 
 
-def found(recipe: Recipe, base_dir: Path, lock: dict[str, Any]) -> dict[str, Any]:
-    """What there is now, in the lock's own form; reads every file of data and model once."""
+def found(
+    recipe: Recipe, base_dir: Path, lock: dict[str, Any], around: Mapping[str, str]
+) -> dict[str, Any]:
+    """What there is now, in the lock's own form.
+
+    Files of data and model are read, those alone that are not as the lock saw them.
+    """
+    files = input_files(recipe, base_dir)
+    seen = {name: stamp(path) for name, path in files.items()}
     return {
-        "sha256": data_hashes(recipe, base_dir) | _model(base_dir / recipe.model.id),
+        "sha256": {name: _hash(path, name, seen[name], lock) for name, path in files.items()},
+        "stamps": seen,
+        "recipe": keys(recipe),
         "packages": {name: _version(name) for name in _dict(lock, "packages")},
         "python": platform.python_version(),
+        "surroundings": dict(around),
+    }
+
+
+def keys(recipe: Recipe) -> dict[str, str]:
+    """What the recipe says, key by key; without its name and its prediction."""
+    content = recipe.model_dump(by_alias=True, mode="json", exclude={"name", "plan"})
+    return {
+        f"{table}.{key}" if key else table: json.dumps(value)
+        for table, part in content.items()
+        for key, value in (part.items() if isinstance(part, dict) else [("", part)])
     }
 
 
 def changes(lock: dict[str, Any], now: dict[str, Any]) -> tuple[Change, ...]:
-    """What differs, inputs first; a file that only one of both knows differs too."""
-    then_files, files = _dict(lock, "sha256"), _dict(now, "sha256")
-    then_packages, packages = _dict(lock, "packages"), _dict(now, "packages")
-    pairs = [(n, then_files.get(n), files.get(n)) for n in sorted(then_files | files)]
-    pairs += [(n, then_packages[n], packages.get(n)) for n in sorted(then_packages)]
-    pairs += [("python", lock.get("python"), now.get("python"))]
-    return tuple(
-        Change(name=name, then=str(then or _GONE), now=str(today or _GONE))
-        for name, then, today in pairs
-        if then != today
-    )
+    """What differs, inputs first; a file that only one of both knows differs too.
+
+    Tables that the lock of an older version does not have are not compared.
+    """
+    found: list[Change] = []
+    for table, prefix in _TABLES.items():
+        then, today = _dict(lock, table), _dict(now, table)
+        names = sorted(then) if table == "packages" else sorted(then | today)
+        pairs = [(name, then.get(name), today.get(name)) for name in names if then]
+        found += [_change(prefix + name, *values) for name, *values in pairs]
+    found.append(_change("python", lock.get("python"), now.get("python")))
+    return tuple(change for change in found if change.then != change.now)
+
+
+def _change(name: str, then: Any, now: Any) -> Change:
+    return Change(name=name, then=str(then or _GONE), now=str(now or _GONE))
 
 
 def refuse(changed: Iterable[Change], meant: Collection[str], where: Path) -> None:
@@ -95,17 +146,43 @@ def refuse(changed: Iterable[Change], meant: Collection[str], where: Path) -> No
     )
 
 
-def data_hashes(recipe: Recipe, base_dir: Path) -> dict[str, str | None]:
-    """sha256 of the recipe's data files, by their keys; None: unreadable."""
-    return {key: _hash(base_dir / name) for key, name in recipe.data.files.items()}
+def refuse_resume(changed: Iterable[Change], where: Path) -> None:
+    """UserError if data or model (65) or the recipe (78) are not what the run began with."""
+    found = [change for change in changed if change.input_key or change.is_of_recipe]
+    if not found:
+        return
+    inputs = [change for change in found if change.input_key]
+    raise UserError(
+        f"not as the run began: {', '.join(change.name for change in found[:5])}",
+        why="; ".join(change.words for change in found[:5]),
+        do="put it back, or go on all the same with --allow-changed",
+        where=str(where),
+        code=ExitCode.BAD_DATA if inputs else ExitCode.BAD_RECIPE,
+    )
 
 
-def _model(folder: Path) -> dict[str, str | None]:
-    files = [path for path in sorted(folder.glob("*")) if path.suffix in _MODEL_FILES]
-    return {f"model/{path.name}": _hash(path) for path in files}
+def input_files(recipe: Recipe, base_dir: Path) -> dict[str, Path]:
+    """The files that the result depends on, by the names of the lock: data, model, tokenizer."""
+    data = {key: base_dir / name for key, name in recipe.data.files.items()}
+    folder = base_dir / recipe.model.id
+    model = [path for path in sorted(folder.glob("*")) if path.suffix in _MODEL_FILES]
+    return data | {f"model/{path.name}": path for path in model}
 
 
-def _hash(path: Path) -> str | None:
+def stamp(path: Path) -> list[int] | None:
+    """What changes when a file's content does: which file it is, its size, its times."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def _hash(path: Path, name: str, now: list[int] | None, lock: dict[str, Any]) -> str | None:
+    """sha256; the lock's where the file is as it was then, None where it cannot be read."""
+    known = _dict(lock, "sha256").get(name)
+    if isinstance(known, str) and now is not None and _dict(lock, "stamps").get(name) == now:
+        return known
     try:
         return checkpoints.hash_file(path)
     except OSError:

@@ -13,9 +13,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO
 
 from profiles import installation, redact
@@ -50,11 +51,13 @@ def start(
     base_dir: Path,
     devices: tuple[str, ...],
     predicted: Planned = NOTHING_PLANNED,
+    surroundings: Mapping[str, str] = MappingProxyType({}),
 ) -> RunDir:
     """Create a run of the recipe and start it.
 
     Paths in the recipe are relative to `base_dir`; `devices` are the GPUs it may use, by UUID or
-    number, none on a CPU. What is predicted of it is kept for those who watch.
+    number, none on a CPU. What is predicted of it is kept for those who watch, and what is around
+    it for those who run it again.
     """
     run = rundir.create(name)
     manifest = {
@@ -67,6 +70,7 @@ def start(
         "base_dir": str(base_dir),
         "devices": devices,
         planned.KEY: asdict(predicted),
+        rundir.SURROUNDINGS: dict(surroundings),
         "tool_version": installation.version(),
         "python": sys.executable,
     }

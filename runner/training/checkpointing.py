@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ class Checkpointing(Part):
 
     staging: Path | None
     """Where the checkpoint is written that is being saved."""
+    after_saving: Callable[[], None]
+    """What the run does then, if anything."""
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """No model card: it would name local paths, and nothing is published."""
@@ -57,6 +60,7 @@ class Checkpointing(Part):
                 if not self.protocol.wait_for_room(self.state, lacking, needed):
                     events.append(SaveFailed(step=step, what=str(lacking)))
                     break
+        self.after_saving()
         self.recorder.begin()
 
     def _write_checkpoint(self, model: Any, trial: Any, needed: int) -> Shortfall | None:

@@ -116,6 +116,8 @@ _PHASE_LIMITS = {
     "answering": 1800.0,
     "longest": 1800.0,
     "tokenising": 3600.0,
+    "hashing": 1800.0,
+    "preparing": 1800.0,
     "evaluating": 1800.0,
     "checkpoint": 1800.0,
     "finishing": 3600.0,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from advisor.recipe import Recipe
-from profiles.runs import durable
+from profiles.runs import durable, rundir
 from profiles.runs.rundir import RunDir, read_json
 from runner.checks import replay
 
@@ -16,15 +15,25 @@ _SCHEMA = 1
 _PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "bitsandbytes")
 
 
-def resolve(recipe: Recipe, base_dir: Path) -> dict[str, Any]:
-    """The content of recipe.lock.json; reads every file of data and model once."""
+def resolve(recipe: Recipe, run: RunDir) -> dict[str, Any]:
+    """The content of recipe.lock.json; reads the files of data and model that changed since."""
+    before = read_json(run.recipe_lock) or {}
+    around = (read_json(run.manifest) or {}).get(rundir.SURROUNDINGS)
+    lock = before | {"packages": dict.fromkeys(_PACKAGES)}
     return {
         "schema": _SCHEMA,
-        **replay.found(recipe, base_dir, {"packages": dict.fromkeys(_PACKAGES)}),
+        **replay.found(recipe, run.base_dir(), lock, around if isinstance(around, dict) else {}),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "num_threads": torch.get_num_threads(),
         "seed": recipe.train.seed,
     }
+
+
+def touched(recipe: Recipe, run: RunDir, seen: dict[str, Any]) -> dict[str, Any]:
+    """Stamps, by their names, of the files of data and model that are not as `seen`."""
+    files = replay.input_files(recipe, run.base_dir())
+    now = {name: replay.stamp(files[name]) if name in files else None for name in seen}
+    return {name: stamp for name, stamp in now.items() if stamp != seen[name]}
 
 
 def keep(run: RunDir, content: dict[str, Any]) -> tuple[str, ...]:
@@ -33,4 +42,4 @@ def keep(run: RunDir, content: dict[str, Any]) -> tuple[str, ...]:
     if before is None:
         durable.write_json(run.recipe_lock, content)
         return ()
-    return tuple(change.name for change in replay.changes(before, content))
+    return tuple(change.words for change in replay.changes(before, content))

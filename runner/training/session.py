@@ -27,7 +27,7 @@ from profiles.models import model
 from profiles.runs import devices, durable
 from profiles.runs.journal import read_all
 from profiles.runs.records.evaluation import Published
-from profiles.runs.records.worker import Changed, Drift, End, Prepared, Resumed
+from profiles.runs.records.worker import Changed, Drift, End, InputsTouched, Prepared, Resumed
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import State
 from runner import checkpoints, methods
@@ -55,6 +55,8 @@ class Session:
         self.run, self.events = self.attempt.run, self.attempt.events
         self.progress = self.attempt.progress
         self.plan = self.recipe.to_plan(OURS)
+        self._stamps: dict[str, Any] = {}
+        """Of the files of data and model, as the lock saw them; the first rank's."""
         self.is_main = int(os.environ.get("RANK", "0")) == 0
 
     def run_to_end(self) -> int:
@@ -81,6 +83,7 @@ class Session:
         earlier = list(read_all(self.run.worker_events))
         trainer.selection.recall(earlier, trainer.eval_names[0], start.step)
         trainer.changes += [e for e in earlier if isinstance(e, Changed) and e.step <= start.step]
+        trainer.after_saving = partial(self._look_at_inputs, trainer)
         trainer.after_evaluation = partial(self._examples, trainer, splits, "during")
         if start.path is None:
             trainer.before_steps = partial(self._base_evaluation, trainer, splits)
@@ -221,6 +224,7 @@ class Session:
             published = self._take_best(trainer)
             self._publish(trainer, published.step)
         self.events.append(published)
+        self._look_at_inputs(trainer)
         self._examples(trainer, splits, "after")
         self.events.append(End(state=State.FINISHED, step=step))
         return int(ExitCode.FINISHED)
@@ -273,9 +277,18 @@ class Session:
         """What the recipe resolved to; what changed since the first attempt is told."""
         if not self.is_main:
             return
-        drifted = recipe_lock.keep(self.run, recipe_lock.resolve(self.recipe, self.base_dir))
-        if drifted:
+        with self.attempt.during("hashing"):
+            lock = recipe_lock.resolve(self.recipe, self.run)
+        self._stamps = lock["stamps"]
+        if drifted := recipe_lock.keep(self.run, lock):
             self.events.append(Drift(changed=tuple(drifted[:50])))
+
+    def _look_at_inputs(self, trainer: RunProtocol) -> None:
+        """Somebody may write over the model or the data while the run works with what it read."""
+        if touched := recipe_lock.touched(self.recipe, self.run, self._stamps):
+            self._stamps = self._stamps | touched
+            names, step = tuple(sorted(touched)), trainer.state.global_step
+            self.events.append(InputsTouched(step=step, names=names))
 
 
 def _compute_capability(device: torch.device) -> str | None:

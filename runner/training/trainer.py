@@ -69,7 +69,7 @@ class RunProtocol(LongestFirst, Evaluation, Checkpointing):
             accumulation=self.args.gradient_accumulation_steps,
             lighter=lighter,
         )
-        self.before_steps = self.after_evaluation = nothing_more
+        self.before_steps = self.after_evaluation = self.after_saving = nothing_more
         self.base_rows = {}
         self.changes: list[Changed] = []
         self.begun, self.staging, self.is_trial, self.share = [], None, False, 1.0

@@ -106,7 +106,7 @@ def splits(*, train=4, held_out=2, test=None):
     )
 
 
-LOCK = {"packages": {"torch": "1"}}
+LOCK = {"packages": {"torch": "1"}, "stamps": {}}
 
 
 def attempt(run, trainer, rows=None, *, is_main=True, lock=LOCK):

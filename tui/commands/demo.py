@@ -66,6 +66,7 @@ def demo() -> int:
         base_dir=folder,
         devices=ready.devices,
         predicted=ready.planned,
+        surroundings=ready.surroundings,
     )
     plain.show([f"run {run.id}"])
     code = follow(run)

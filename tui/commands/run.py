@@ -50,6 +50,7 @@ def run(
         base_dir=base_dir,
         devices=ready.devices,
         predicted=ready.planned,
+        surroundings=ready.surroundings,
     )
     inputs.remember(recipe, base_dir)
     plain.show([started.id])
@@ -101,10 +102,12 @@ def _compare(recipe: Recipe, path: Path, set_keys: tuple[str, ...], *, allow_cha
     if lock is None:
         return
     plain.say(f"comparing with {replay.LOCK_NAME}")
-    changed = replay.changes(lock, replay.found(recipe, replay.base_dir_of(path), lock))
+    around = preflight.surroundings_of(recipe) if rundir.SURROUNDINGS in lock else {}
+    now = replay.found(recipe, replay.base_dir_of(path), lock, around)
+    changed = replay.changes(lock, now)
     rows = [(change.name, change.then[:_SHOWN], change.now[:_SHOWN]) for change in changed]
     if not rows:
-        plain.say("data, model and packages are those of the lock")
+        plain.say("data, model, recipe, packages and machine are as the lock has them")
         return
     for line in plain.table(rows, header=("changed", "then", "now"), indent="  "):
         plain.say(line)

@@ -215,6 +215,7 @@ class RecommendationScreen(BaseScreen):
                 base_dir=base_dir,
                 devices=ready.devices,
                 predicted=ready.planned,
+                surroundings=ready.surroundings,
             )
 
         self.say("starting")

@@ -30,8 +30,8 @@ class Phase(Record):
     kind: ClassVar[str] = "phase"
 
     phase: str
-    """importing, reading, loading, checking, tokenising, preparing, evaluating, answering, longest:
-    those of a start in their order."""
+    """importing, reading, loading, checking, tokenising, hashing, preparing, evaluating, answering,
+    longest: those of a start in their order."""
     total: int
     """Rows, batches or answers; 0 if nobody knows."""
 
@@ -48,6 +48,7 @@ _PHASES = {
     "loading": "loading the model",
     "tokenising": "tokenising",
     "checking": "checking the weights",
+    "hashing": "hashing the files of data and model",
     "preparing": "setting up the optimizer and the devices",
     "evaluating": "evaluating the base model",
     "answering": "answering held-out prompts",
@@ -115,16 +116,35 @@ class Resumed(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift(Record):
-    """Data, model or packages are not what the first attempt had."""
+    """Something that the result depends on is not what the first attempt had."""
 
     kind: ClassVar[str] = "drift"
 
     changed: tuple[str, ...]
+    """Like "train.seed was 0, is 7"."""
 
     @property
     def warning(self) -> str:
         """The first names."""
         return "changed since the run began: " + ", ".join(self.changed[:_MOST_NAMES])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputsTouched(LastingWarning):
+    """Files of the data or the model were written while the run works with what it read."""
+
+    kind: ClassVar[str] = "inputs_touched"
+
+    step: int
+    names: tuple[str, ...]
+
+    @property
+    def what(self) -> str:
+        """Which, and what it means."""
+        return (
+            f"{', '.join(self.names[:_MOST_NAMES])} changed while the run works: its weights go "
+            "with the files as they were"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
