@@ -114,6 +114,16 @@ def parse(text: str, *, where: str) -> Recipe:
     return validate(content, where=where, text=text)
 
 
+def is_recipe(text: str) -> bool:
+    """Whether a text was written as a recipe, sound or not: it has all that each must have."""
+    try:
+        content = tomllib.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    fields = Recipe.model_fields.items()
+    return {field.alias or name for name, field in fields if field.is_required()} <= set(content)
+
+
 def validate(content: dict[str, Any], *, where: str, text: str = "") -> Recipe:
     """A recipe from its parsed content; `text` gives the line numbers."""
     version = content.get("schema")

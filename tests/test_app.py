@@ -398,7 +398,8 @@ def test_our_own_mistake_in_a_check_keeps_what_was_typed(monkeypatch: pytest.Mon
 
 
 def test_the_recipe_is_saved_where_asked(tmp_path: Path) -> None:
-    """A place that cannot be written is an error in place."""
+    """A place that cannot be written is an error in place, and so is a file of another kind."""
+    (tmp_path / "report.md").write_text("# Bottleneck report\n")
 
     async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
         app.context.model, app.context.data = MODEL, DATA
@@ -410,12 +411,41 @@ def test_the_recipe_is_saved_where_asked(tmp_path: Path) -> None:
         app.screen.query_one(Input).value = "no/such/folder.toml"
         await press(app, pilot, "enter")
         assert "error: cannot write folder.toml" in text(app)
+        await press(app, pilot, "s")
+        app.screen.query_one(Input).value = "report.md"
+        await press(app, pilot, "enter")
+        assert "error: report.md exists already" in text(app)
+        assert isinstance(app.screen, RecommendationScreen)
         await press(app, pilot, "s", "escape")
         assert isinstance(app.screen, RecommendationScreen)
 
     drive(script)
 
     assert "schema = 1" in (tmp_path / "recipe.toml").read_text()
+    assert (tmp_path / "report.md").read_text() == "# Bottleneck report\n"
+
+
+def test_a_recipe_that_is_there_is_replaced_only_after_a_question(tmp_path: Path) -> None:
+    """Escape keeps it."""
+    recipe = tmp_path / "recipe.toml"
+
+    async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
+        app.context.model, app.context.data = MODEL, DATA
+        await app.push_screen(RecommendationScreen(app.context))
+        await settle(app, pilot)
+        await press(app, pilot, "s", "enter")
+        edited = "# edited by hand\n" + recipe.read_text()
+        recipe.write_text(edited)
+        await press(app, pilot, "s", "enter")
+        assert "recipe.toml exists already. Replace it?" in text(app)
+        await press(app, pilot, "escape")
+        assert "nothing was written" in text(app)
+        assert recipe.read_text() == edited
+        await press(app, pilot, "s", "enter", "enter")
+        assert "replaced recipe.toml; start it with: advisor run recipe.toml" in text(app)
+        assert "edited" not in recipe.read_text()
+
+    drive(script)
 
 
 HUB_MODEL = replace(MODEL, id="org/tiny", path=None)

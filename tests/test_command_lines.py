@@ -50,7 +50,14 @@ RUN = {
     "allow_outside": False,
 }
 RESUME = {"text": None, "follow": False, "share": False, "allow_changed": False}
-PROFILE = {"text": None, "as_json": False, "markdown": None, "apply": (), "out": None}
+PROFILE = {
+    "text": None,
+    "as_json": False,
+    "markdown": None,
+    "apply": (),
+    "out": None,
+    "force": False,
+}
 
 
 def request(**changes):
@@ -104,13 +111,14 @@ def checked(files=("a",), held_out=None, *, as_json=False, **changes):
         (
             "profile x --json --md r.md",
             "profile",
-            PROFILE | {"text": "x", "as_json": True, "markdown": Path("r.md")},
+            PROFILE | {"text": "x", "as_json": True, "markdown": "r.md"},
         ),
         (
             "profile --apply B01 --apply B02 --out r.toml",
             "profile",
-            PROFILE | {"apply": ("B01", "B02"), "out": Path("r.toml")},
+            PROFILE | {"apply": ("B01", "B02"), "out": "r.toml"},
         ),
+        ("profile --md - --force", "profile", PROFILE | {"markdown": "-", "force": True}),
         ("logs -n 1", "logs", {"text": None, "num_lines": 1}),
         ("data check a --max-length 1", "check", checked(max_length=1)),
         ("demo", "demo", {}),
@@ -130,7 +138,12 @@ def checked(files=("a",), held_out=None, *, as_json=False, **changes):
         (
             "recommend --model m --data d --gpu T4 --price 2 --save r.toml",
             "recommend",
-            {"request": request(data="d", gpu="T4", prices=(2.0,), save=Path("r.toml"))},
+            {"request": request(data="d", gpu="T4", prices=(2.0,), save="r.toml")},
+        ),
+        (
+            "recommend --model m --save - --force",
+            "recommend",
+            {"request": request(save="-", force=True)},
         ),
         (
             "recommend --model m --explain --rehearse --json",

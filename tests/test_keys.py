@@ -74,6 +74,7 @@ KEYS = {
     "STOP": {"enter": "stop", "x": "stop_now", "escape": ""},
     "LAUNCH": {"enter": "launch", "escape": ""},
     "WRITE": {"enter": "", "escape": ""},
+    "REPLACE": {"enter": "replace", "escape": ""},
 }
 """Screen -> key -> the method behind it, in the order of the footer."""
 
@@ -99,6 +100,7 @@ FOOTERS = {
     "STOP": "enter save and stop  x stop now, save nothing  esc go on",
     "LAUNCH": "enter start  esc do not",
     "WRITE": "enter save  esc do not",
+    "REPLACE": "enter replace  esc do not",
 }
 
 

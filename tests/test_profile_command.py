@@ -6,34 +6,26 @@ The run is that of `fixtures/v1`, moved beside a model that is read and never lo
 from __future__ import annotations
 
 import json
-import shutil
 import tomllib
-from pathlib import Path
 
 import pytest
-from small_model import small_model
+from finished_run import finished_run
 
-from profiles.runs.rundir import RunDir
 from tests.canned_run import canned_run
+from tui import plain
 from tui.main import run as advisor_here
-
-RUN = next((Path(__file__).parent / "fixtures" / "v1").iterdir())
 
 
 @pytest.fixture
 def base(tmp_path):
-    """The directory that the run was started in, with its model."""
-    small_model(tmp_path / "base" / "model")
+    """The directory that the run was started in."""
     return tmp_path / "base"
 
 
 @pytest.fixture
 def finished(home, base):
     """The run under this test's home, started from `base`."""
-    run = RunDir(Path(shutil.copytree(RUN, home / "runs" / RUN.name)))
-    manifest = json.loads(run.manifest.read_text()) | {"base_dir": str(base)}
-    run.manifest.write_text(json.dumps(manifest))
-    return run
+    return finished_run(home, base)
 
 
 @pytest.fixture
@@ -81,6 +73,20 @@ def test_the_report_is_written_as_markdown_where_asked(finished, call, tmp_path)
     assert (tmp_path / "r.md").read_text().startswith("# Bottleneck report\n")
 
 
+def test_the_report_is_written_even_if_nobody_reads_the_page(finished, call, tmp_path, monkeypatch):
+    """As in `advisor profile --md r.md | head -1`: the file comes first, and is told."""
+
+    def left(*_arguments, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(plain, "show", left)
+
+    code, out, err = call(finished.id, "--md", tmp_path / "r.md")
+
+    assert (code, out, err) == (130, "", f"wrote {tmp_path / 'r.md'}\n")
+    assert (tmp_path / "r.md").is_file()
+
+
 def test_a_finding_becomes_a_recipe_that_can_lie_anywhere(finished, call, base, tmp_path):
     """Inputs are named in full; the report makes way for it; the old recipe stays as it was."""
     before = finished.recipe.read_text()
@@ -115,6 +121,7 @@ def test_data_to_evaluate_on_is_named_in_full_too(finished, call, base, tmp_path
     ("arguments", "words"),
     [
         (("--apply", "B14"), "--apply needs a place for the new recipe"),
+        (("--out", "r2.toml"), "--out needs a finding to apply"),
         (("--apply", "B99", "--out", "r2.toml"), "no finding B99 with a change"),
         (("--apply", "B14", "--apply", "B27", "--out", "r2.toml"), "no finding B27 with a change"),
     ],
@@ -127,7 +134,7 @@ def test_what_cannot_be_applied_is_refused(finished, call, arguments, words, mon
 
     assert (code, out) == (2, "")
     assert f"error: {words}" in err
-    assert "why:   the report has B14" in err or "--apply needs" in words
+    assert "why:   the report has B14" in err or " needs " in words
     assert not (tmp_path / "r2.toml").exists()
 
 

@@ -125,6 +125,12 @@ def test_a_saved_recipe_is_told_to_be_impossible_without_a_formula(asked, capsys
     assert "rehearsing every method that may fit of LiquidAI/LFM2-1.2B" in said.err
     assert not (tmp_path / "r.toml").exists()
 
+    assert run(["recommend", "--model", UNMODELLED_MODEL, *arguments, *save[:-1], "-"]) == 0
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "LiquidAI/LFM2-1.2B" in said.err
+    assert "no recipe was written" in said.err
+
 
 def test_impossible_rows_are_refused_for_such_a_model_too(asked, capsys):
     """Before anything is rehearsed."""

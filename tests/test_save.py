@@ -19,6 +19,7 @@ from profiles.errors import ExitCode, UserError
 from profiles.machines import planned
 from tui import output
 from tui.commands import save
+from tui.output import Kind, Target
 
 
 def found(tmp_path, **changes):
@@ -26,6 +27,11 @@ def found(tmp_path, **changes):
     base = model("qwen2.5-0.5b", **({"path": str(tmp_path / "model")} | changes))
     data = replace(dataset(), path=str(tmp_path / "data" / "rows.json"))
     return recommend(base, planned.plan_machine("RTX 4090", host=HOST), data, Answers())
+
+
+def at(path):
+    """A place for a recipe, found free."""
+    return output.target(str(path), Kind.RECIPE, force=False)
 
 
 @pytest.fixture
@@ -38,9 +44,9 @@ def place(tmp_path, monkeypatch):
 
 def test_a_recipe_names_what_lies_below_it_by_relative_paths(place):
     """They can move together; what lies elsewhere is named in full."""
-    save.write(found(place), place / "r.toml")
+    save.write(found(place), at(place / "r.toml"))
     (place / "sub").mkdir()
-    save.write(found(place), Path("sub") / "r.toml")
+    save.write(found(place), at("sub/r.toml"))
 
     beside = parse((place / "r.toml").read_text(), where="r")
     below = parse((place / "sub" / "r.toml").read_text(), where="r")
@@ -53,7 +59,7 @@ def test_a_recipe_names_what_lies_below_it_by_relative_paths(place):
 
 def test_a_model_that_is_not_here_keeps_its_name(place):
     """It is downloaded to where the recipe looks for it."""
-    save.write(found(place, id="org/name", path=None), place / "r.toml")
+    save.write(found(place, id="org/name", path=None), at(place / "r.toml"))
 
     assert parse((place / "r.toml").read_text(), where="r").model.id == "org/name"
 
@@ -67,7 +73,7 @@ def test_what_was_recommended_is_not_asked_about_again(tmp_path, place):
     named = [tmp_path / "data" / "rows.json", tmp_path / "model"]
     assert paths.unanswered(named, other) == [path.resolve() for path in named]
 
-    save.write(found(tmp_path), other / "r.toml")
+    save.write(found(tmp_path), at(other / "r.toml"))
 
     assert paths.unanswered(named, other) == []
 
@@ -115,7 +121,22 @@ def test_what_is_said_of_a_saved_recipe(base, runnable, expected):
     """How to start it, and what comes first; what it holds where that is not what was shown."""
     answer = recommendation(model=base, runnable=runnable)
 
-    assert save.told(answer, Path("a b/r.toml")) == expected
+    place = Target(kind=Kind.RECIPE, path=Path("a b/r.toml"))
+
+    assert save.told(answer, place) == expected
+
+
+def test_a_recipe_on_standard_output_gets_a_name_later():
+    """Nobody knows it yet; the download lies beside it."""
+    place = Target(kind=Kind.RECIPE, path=None)
+
+    assert save.told(recommendation(model=HERE, runnable=SAME), place) == [
+        "wrote the recipe to standard output; start it with: advisor run R.toml"
+    ]
+    assert save.told(recommendation(model=AWAY, runnable=SAME), place)[2:] == [
+        "  hf download org/name --local-dir org/name",
+        "then start it with: advisor run R.toml",
+    ]
 
 
 def test_a_model_of_the_hub_must_be_downloaded_before_a_run(tmp_path):
@@ -144,7 +165,7 @@ def test_a_file_that_was_asked_for_belongs_to_the_person(tmp_path, mask, mode):
     """Their own umask decides who may read it, and stays as it was."""
     before = os.umask(mask)
     try:
-        output.write(tmp_path / "r.md", "text é")
+        at(tmp_path / "r.md").write("text é")
         kept = os.umask(mask)
     finally:
         os.umask(before)
@@ -152,17 +173,3 @@ def test_a_file_that_was_asked_for_belongs_to_the_person(tmp_path, mask, mode):
     assert (tmp_path / "r.md").read_text(encoding="utf-8") == "text é"
     assert stat.S_IMODE((tmp_path / "r.md").stat().st_mode) == mode
     assert kept == mask
-
-
-def test_a_place_that_cannot_be_written_is_told(tmp_path):
-    """With its name; what was there stays."""
-    (tmp_path / "file").write_text("kept")
-
-    with pytest.raises(UserError, match=r"cannot write r\.md: ") as caught:
-        output.write(tmp_path / "file" / "r.md", "text")
-
-    assert (caught.value.code, caught.value.where) == (
-        ExitCode.CANNOT_CREATE,
-        str(tmp_path / "file" / "r.md"),
-    )
-    assert (tmp_path / "file").read_text() == "kept"

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from tui.cli_checks import JSON, SET, data, methods, model, recipe
+from tui.cli_checks import FORCE, JSON, SET, data, methods, model, recipe
 from tui.cli_recommend import recommend
 
 RUN = click.argument("run", required=False)
@@ -146,9 +146,10 @@ def logs(run: str | None, num_lines: int) -> int:
 @cli.command()
 @RUN
 @JSON
-@click.option("--md", "markdown", type=click.Path(path_type=Path), help="Write Markdown here.")
+@click.option("--md", "markdown", type=click.Path(), help="Write Markdown here; - is stdout.")
 @click.option("--apply", multiple=True, help="Finding whose change to apply: B02.")
-@click.option("--out", type=click.Path(path_type=Path), help="Where the changed recipe goes.")
+@click.option("--out", type=click.Path(), help="Where the changed recipe goes; - is stdout.")
+@FORCE
 def profile(run: str | None, **options: Any) -> int:
     """Report where memory and time went and which change would gain how much."""
     from tui.commands import profile as command

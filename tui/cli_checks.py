@@ -8,6 +8,9 @@ from typing import Any
 import click
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+FORCE = click.option(
+    "--force", is_flag=True, help="Replace a file that is there, by one of the same kind."
+)
 SET = click.option("--set", "changes", multiple=True, help="Change a key: train.epochs=1.")
 
 

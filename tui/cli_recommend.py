@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from tui.cli_checks import JSON
+from tui.cli_checks import FORCE, JSON
 
 _LEVELS = click.Choice(["low", "medium", "high"])
 
@@ -38,7 +37,8 @@ def _show_keys(context: click.Context, _parameter: click.Parameter, wanted: bool
 )
 @click.option("--seq", "--seq-len", "seq_len", type=int, help="Longest row in tokens.")
 @click.option("--batch", "effective_batch", type=int, help="Rows a step.")
-@click.option("--save", type=click.Path(path_type=Path), help="Write the recipe here.")
+@click.option("--save", type=click.Path(), help="Write the recipe here; - is stdout.")
+@FORCE
 @click.option("--explain", is_flag=True, help="Show every term of the estimate.")
 @click.option("--rehearse", is_flag=True, help="Check memory on the model's own code, without GPU.")
 @JSON
@@ -59,7 +59,8 @@ def recommend(
     *,
     compare: bool,
     prices: tuple[float, ...],
-    save: Path | None,
+    save: str | None,
+    force: bool,
     explain: bool,
     rehearse: bool,
     as_json: bool,
@@ -79,6 +80,7 @@ def recommend(
         asked=Asked(**answers),
         prices=prices,
         save=save,
+        force=force,
         explain=explain,
         rehearse=rehearse,
         as_json=as_json,

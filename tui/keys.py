@@ -117,6 +117,7 @@ STOP = (
     _action("escape", "", "go on", ""),
 )
 LAUNCH = (_action("enter", "launch", "start", ""), _action("escape", "", "do not", ""))
+REPLACE = (_action("enter", "replace", "replace", ""), _action("escape", "", "do not", ""))
 WRITE = (_action("enter", "", "save", ""), _action("escape", "", "do not", ""))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 import os
@@ -107,11 +108,26 @@ def say(text: str = "") -> None:
     print(harmless_lines(text), file=sys.stderr)
 
 
-def show(lines: Iterable[str]) -> None:
-    """Data, on stdout; what this encoding cannot say is replaced."""
+def show(lines: Iterable[str], *, aside: bool = False) -> None:
+    """Data, on stdout; what this encoding cannot say is replaced.
+
+    `aside`: on stderr, where stdout has been asked for something else.
+    """
+    if aside:
+        say("\n".join(lines))
+        return
     encoding = sys.stdout.encoding or "utf-8"
     text = harmless_lines("\n".join(lines))
     _print(text.encode(encoding, errors="replace").decode(encoding))
+
+
+def put(text: str) -> None:
+    """The text of a file, on stdout: as the file would be, and harmless where it is a terminal."""
+    if sys.stdout.isatty() or not isinstance(sys.stdout, io.TextIOWrapper):
+        show(text.splitlines())
+        return
+    sys.stdout.reconfigure(encoding="utf-8")
+    _print(text.removesuffix("\n"))
 
 
 def show_json(value: Any) -> None:

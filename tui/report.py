@@ -13,6 +13,7 @@ from tui.plain_bars import stacked
 from tui.terminal import Symbols, clean
 
 _SAMPLE_WIDTH = 400
+_TITLE = "# Bottleneck report"
 
 
 def lines(report: Report, width: int, symbols: Symbols) -> list[str]:
@@ -141,4 +142,9 @@ def _samples(run: Run, width: int) -> list[str]:
 def markdown(report: Report) -> str:
     """The report as Markdown; what comes from data is fenced, so it cannot be markup."""
     body = "\n".join(lines(report, 100, Symbols.BLOCK)).replace("```", "'''")
-    return f"# Bottleneck report\n\n```text\n{body}\n```\n"
+    return f"{_TITLE}\n\n```text\n{body}\n```\n"
+
+
+def is_markdown(text: str) -> bool:
+    """Whether a text is such a report, with what its reader may have added below the title."""
+    return text.startswith(_TITLE)

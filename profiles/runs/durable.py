@@ -37,9 +37,9 @@ _END_OF_TORN_LINE = b" torn\n"
 class Disk:
     """The system calls that change a disk, one method each."""
 
-    def open(self, path: Path, flags: int) -> int:
-        """Open for writing, never through a symbolic link."""
-        return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE_FILE)
+    def open(self, path: Path, flags: int, mode: int = PRIVATE_FILE) -> int:
+        """Open for writing, never through a symbolic link; `mode` of a new file, less the umask."""
+        return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
 
     def write(self, fd: int, data: bytes) -> None:
         """Write all of `data`; a short write is continued."""
@@ -71,6 +71,10 @@ class Disk:
         """Replace `target` atomically."""
         source.replace(target)
 
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file one more name; fails if something has it."""
+        target.hardlink_to(source)
+
     def mkdir(self, path: Path) -> None:
         """Create one directory; fails if it exists."""
         path.mkdir(mode=PRIVATE_DIR)
@@ -94,20 +98,27 @@ def sync_dir(path: Path) -> None:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Put `data` at `path` so that a reader sees the old content or the new, never a part."""
+    with staged(path, data) as staging:
+        disk.rename(staging, path)
+    sync_dir(path.parent)
+
+
+@contextlib.contextmanager
+def staged(path: Path, data: bytes, *, mode: int = PRIVATE_FILE) -> Iterator[Path]:
+    """A whole, synced file of another name beside `path`; it goes if what is done with it fails."""
     staging = beside(path, STAGING_PREFIX)
-    fd = disk.open(staging, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    fd = disk.open(staging, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         try:
             disk.write(fd, data)
             disk.fsync(fd)
         finally:
             os.close(fd)
-        disk.rename(staging, path)
+        yield staging
     except OSError:
         with contextlib.suppress(OSError):
             disk.unlink(staging)
         raise
-    sync_dir(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -15,7 +15,7 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from profiles.runs.durable import Disk
+from profiles.runs.durable import PRIVATE_FILE, Disk
 
 _INNER = len(("runs", "a run", "checkpoints", "step"))
 
@@ -84,9 +84,9 @@ class FaultyDisk(Disk):
         if fd is not None and self.fault.number != errno.EROFS:
             super().write(fd, data[: len(data) // 2])
 
-    def open(self, path, flags):
+    def open(self, path, flags, mode=PRIVATE_FILE):
         self._step()
-        return super().open(path, flags)
+        return super().open(path, flags, mode)
 
     def write(self, fd, data):
         self._step(fd, data)
@@ -130,6 +130,10 @@ class FaultyDisk(Disk):
     def rename(self, source, target):
         self._step()
         super().rename(source, target)
+
+    def link(self, source, target):
+        self._step()
+        super().link(source, target)
 
     def mkdir(self, path):
         self._step()

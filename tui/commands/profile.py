@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
-from pathlib import Path
 
 from advisor import findings, recipe
 from advisor.findings import Report
@@ -14,8 +14,9 @@ from profiles.runs import notices, rundir
 from profiles.runs import run as runs
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import status
-from tui import output, plain
+from tui import plain
 from tui import report as page
+from tui.output import Kind, targets
 from tui.terminal import look_at_terminal
 
 JSON_SCHEMA = 1
@@ -25,26 +26,35 @@ def profile(
     text: str | None,
     *,
     as_json: bool,
-    markdown: Path | None,
+    markdown: str | None,
     apply: tuple[str, ...],
-    out: Path | None,
+    out: str | None,
+    force: bool = False,
 ) -> int:
     """Print the report; write it, or a changed recipe, where asked."""
+    _check(apply, out)
     run = rundir.find(text)
-    target = _out(out) if apply else None
+    wanted = (("--md", markdown, Kind.REPORT), ("--out", out, Kind.RECIPE))
+    report_to, recipe_to = targets(*wanted, force=force, as_json=as_json)
     report = load(run)
     changed = _applied(run, report, apply) if apply else None
-    if as_json:
-        plain.show_json({"schema": JSON_SCHEMA, "report": report})
-    elif changed is None:
-        ended = page.ending(status(run))
-        plain.show([ended, *page.lines(report, plain.page_width(), look_at_terminal().symbols)])
-    if markdown is not None:
-        output.write(markdown, page.markdown(report))
-        plain.say(f"wrote {markdown}")
-    if changed is not None and target is not None:
-        output.write(target, changed.to_toml())
-        plain.say(f"wrote {target}; start it with: advisor run {target}")
+    told = []
+    if report_to is not None:
+        report_to.write(page.markdown(report))
+        told.append(report_to.wrote)
+    if changed is not None and recipe_to is not None:
+        recipe_to.write(changed.to_toml())
+        start = shlex.quote(str(recipe_to.path or "R2.toml"))
+        told.append(f"{recipe_to.wrote}; start it with: advisor run {start}")
+    try:
+        if as_json:
+            plain.show_json({"schema": JSON_SCHEMA, "report": report})
+        elif changed is None and (report_to is None or report_to.path is not None):
+            ended = page.ending(status(run))
+            plain.show([ended, *page.lines(report, plain.page_width(), look_at_terminal().symbols)])
+    finally:  # its reader may leave early, as in `| head`
+        for line in told:
+            plain.say(line)
     return 0
 
 
@@ -71,8 +81,9 @@ def recipe_of(run: RunDir) -> Recipe:
     return recipe.parse(run.recipe.read_text(), where=str(run.recipe))
 
 
-def _out(out: Path | None) -> Path:
-    if out is None:
+def _check(apply: tuple[str, ...], out: str | None) -> None:
+    """One of these options without the other is refused."""
+    if apply and out is None:
         raise UserError(
             "--apply needs a place for the new recipe",
             why="the recipe of a run is never changed",
@@ -80,7 +91,14 @@ def _out(out: Path | None) -> Path:
             where="--apply",
             code=ExitCode.USAGE,
         )
-    return out
+    if out is not None and not apply:
+        raise UserError(
+            "--out needs a finding to apply",
+            why="the new recipe is the run's with the change of a finding",
+            do="add --apply with the id of a finding, or write the report with --md",
+            where="--out",
+            code=ExitCode.USAGE,
+        )
 
 
 def _applied(run: RunDir, report: Report, ids: tuple[str, ...]) -> Recipe:

@@ -22,37 +22,55 @@ from tui.terminal import look_at_terminal
 
 if TYPE_CHECKING:
     from runner.rehearsal.results import Rehearsed
+    from tui.output import Target
 
 
 def recommend(request: Request) -> int:
     """Print the recommendation; exit code 71 if nothing fits."""
     _check(request)
+    place = _place(request)
+    aside = place is not None and place.path is None
     base = find_model.resolve(request.model)
     target = target_machine(request.gpu)
     if request.rehearse and base.unmodelled:
         from tui.commands import rehearse  # noqa: PLC0415
 
-        return rehearse.unmodelled(base, target, request)
+        return rehearse.unmodelled(base, target, request, aside=aside)
     found = find(base, request.data, target, request.asked)
     rehearsed = _rehearsed(found, request)
-    told = _save(found, request.save) if request.save is not None else []
     try:
-        _show(found, rehearsed, request)
+        told = _save(found, place) if place is not None else []
+    except UserError:
+        if not request.as_json:  # that is one document, and the error's
+            _show(found, rehearsed, request, aside=aside)
+        raise
+    try:
+        _show(found, rehearsed, request, aside=aside)
     finally:  # the page's reader may leave early, as in `| head`
         for line in told:
             plain.say(line)
-    cannot = found.rung is None or (request.save is not None and found.runnable is None)
+    cannot = found.rung is None or (place is not None and found.runnable is None)
     return int(ExitCode.DRIVER) if cannot else 0
 
 
-def _save(found: Recommendation, path: Path) -> list[str]:
+def _place(request: Request) -> Target | None:
+    """Where the recipe goes, refused before anything is worked out in vain."""
+    if request.save is None:
+        return None
+    from tui import output  # noqa: PLC0415  # only when a recipe is wanted
+
+    wanted = ("--save", request.save, output.Kind.RECIPE)
+    return output.targets(wanted, force=request.force, as_json=request.as_json)[0]
+
+
+def _save(found: Recommendation, place: Target) -> list[str]:
     """Write the recipe of what runs, if anything does; returns what to say of it."""
     if found.runnable is None:
         return [f"no recipe was written: {found.detour or 'this version runs nothing that fits'}"]
     from tui.commands import save  # noqa: PLC0415  # pydantic, only when a recipe is wanted
 
-    save.write(found, path)
-    return save.told(found, path)
+    save.write(found, place)
+    return save.told(found, place)
 
 
 def _rehearsed(found: Recommendation, request: Request) -> Rehearsed | None:
@@ -64,7 +82,9 @@ def _rehearsed(found: Recommendation, request: Request) -> Rehearsed | None:
     return rehearse.of(found)
 
 
-def _show(found: Recommendation, rehearsed: Rehearsed | None, request: Request) -> None:
+def _show(
+    found: Recommendation, rehearsed: Rehearsed | None, request: Request, *, aside: bool
+) -> None:
     price = request.prices[0] if request.prices else None
     if request.as_json:
         from tui.pages import recommendation_json  # noqa: PLC0415
@@ -72,7 +92,8 @@ def _show(found: Recommendation, rehearsed: Rehearsed | None, request: Request) 
         plain.show_json(recommendation_json.document(found, rehearsed, price=price))
         return
     shown = page.Shown(explained=request.explain, rehearsed=rehearsed, price=price)
-    plain.show(page.lines(found, plain.page_width(), look_at_terminal().symbols, shown))
+    lines = page.lines(found, plain.page_width(), look_at_terminal().symbols, shown)
+    plain.show(lines, aside=aside)
 
 
 def _check(request: Request) -> None:

@@ -20,7 +20,7 @@ def of(found: Recommendation) -> Rehearsed:
     return client.rehearse(found.model, plan, found.machine)
 
 
-def unmodelled(base: Model, target: Machine, request: Request) -> int:
+def unmodelled(base: Model, target: Machine, request: Request, *, aside: bool) -> int:
     """Rehearse what the runner has, where no formula holds; exit code 71 if nothing fits."""
     plans = client.least_plans(base, target, request.asked.answers())
     _say(base, "every method that may fit")
@@ -30,7 +30,8 @@ def unmodelled(base: Model, target: Machine, request: Request) -> int:
 
         plain.show_json(recommendation_json.unmodelled(base, target, tried))
     else:
-        plain.show(page.unmodelled(base, tried, machine_text(target), plain.page_width()))
+        lines = page.unmodelled(base, tried, machine_text(target), plain.page_width())
+        plain.show(lines, aside=aside)
     if request.save is not None:
         plain.say("no recipe was written: a batch and a learning rate need the formula")
     return 0 if any(one.fits for one in tried) else int(ExitCode.DRIVER)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from advisor.choice.answers import Answer, Answers, Complexity
@@ -47,7 +46,8 @@ class Request(NamedTuple):
     gpu: str | None
     asked: Asked
     prices: tuple[float, ...] = ()
-    save: Path | None = None
+    save: str | None = None
+    force: bool = False
     explain: bool = False
     rehearse: bool = False
     as_json: bool = False

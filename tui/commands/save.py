@@ -13,12 +13,15 @@ from profiles import installation, paths
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Model
 from profiles.models import catalog
-from tui import output
+from tui.output import Target
 from tui.pages.recommendation import in_short
 
+_LATER = Path("R.toml")
+"""A recipe that went to standard output, by the name that it may get."""
 
-def draft(found: Recommendation, folder: Path) -> Recipe:
-    """The recipe, with paths relative to where it will lie.
+
+def draft(found: Recommendation, folder: Path | None) -> Recipe:
+    """The recipe, with paths relative to where it will lie; in full where nobody knows (None).
 
     A model that is not on this disk keeps its id, which is where `told` has it downloaded to.
     """
@@ -32,21 +35,22 @@ def draft(found: Recommendation, folder: Path) -> Recipe:
     )
 
 
-def write(found: Recommendation, path: Path) -> None:
+def write(found: Recommendation, place: Target) -> None:
     """Save the recipe of what can be run."""
-    output.write(path, draft(found, path.resolve().parent).to_toml())
+    place.write(draft(found, place.folder).to_toml())
     if found.dataset is not None:  # named by hand: its owner is not asked about it again
         paths.remember([found.dataset.path, *([found.model.path] if found.model.path else [])])
 
 
-def told(found: Recommendation, path: Path) -> list[str]:
+def told(found: Recommendation, place: Target) -> list[str]:
     """What was written, and how to start it."""
+    path, wrote = place.path or _LATER, place.wrote
     choice, start = found.runnable, f"start it with: advisor run {shlex.quote(str(path))}"
     what = f": {in_short(choice.rung, choice.fit)}" if choice is not None and choice.why else ""
     if found.model.path:
-        return [f"wrote {path}{what}", start] if what else [f"wrote {path}; {start}"]
+        return [f"{wrote}{what}", start] if what else [f"{wrote}; {start}"]
     return [
-        f"wrote {path}{what}",
+        f"{wrote}{what}",
         "before it can run, its model must be downloaded:",
         f"  {download(found.model.id, path.parent)}",
         f"then {start}",
@@ -82,7 +86,9 @@ def download_first(base: Model, folder: Path) -> None:
         raise not_downloaded(base.id, folder)
 
 
-def _relative(target: str, folder: Path) -> str:
+def _relative(target: str, folder: Path | None) -> str:
     """Relative where the recipe and its input can move together, else absolute."""
     path = Path(target).resolve()
+    if folder is None:
+        return str(path)
     return os.path.relpath(path, folder) if path.is_relative_to(folder) else str(path)

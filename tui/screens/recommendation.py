@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from advisor.choice import recommend as advice
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from profiles.runs.rundir import RunDir
     from runner.checks.preflight import Ready
     from tui.context import AppContext
+    from tui.output import Target
 
 _NEXT_COMPLEXITY: dict[Complexity, Complexity] = {
     "low": "medium",
@@ -145,19 +145,38 @@ class RecommendationScreen(BaseScreen):
         if (found := self._runnable()) is None:
             return
 
-        def write(path: Path) -> list[str]:
-            from tui.commands import save  # noqa: PLC0415  # pydantic
+        def place(answer: str) -> Target:
+            from tui import output  # noqa: PLC0415
 
-            save.write(found, path)
-            return save.told(found, path)
+            return output.target(answer, output.Kind.RECIPE, force=True)
 
         def answered(answer: str | None) -> None:
             if answer:
-                path = Path(answer).expanduser()
-                self.work("save", lambda: write(path), self._say_all)
+                self.work("save", lambda: place(answer), lambda at: self._write_to(found, at))
 
-        question = ["Save the recipe as (a file of that name is replaced):"]
-        self.app.push_screen(AskText(question, "recipe.toml"), answered)
+        self.app.push_screen(AskText(["Save the recipe as:"], "recipe.toml"), answered)
+
+    def _write_to(self, found: Recommendation, place: Target) -> None:
+        """Write the recipe, over another one only after a question."""
+
+        def write() -> list[str]:
+            from tui.commands import save  # noqa: PLC0415  # pydantic
+
+            save.write(found, place)
+            return save.told(found, place)
+
+        def answered(answer: str | None) -> None:
+            if answer:
+                self.work("save", write, self._say_all)
+            else:
+                self.say("nothing was written")
+
+        if place.replaces:
+            name = clean(str(place.path), 400)
+            question = wrap(f"{name} exists already. Replace it?", self.size.width)
+            self.app.push_screen(Ask(question, keys.REPLACE), answered)
+        else:
+            answered("write")
 
     def _say_all(self, lines: list[str]) -> None:
         width = self.size.width
