@@ -34,6 +34,7 @@ from profiles.runs.records.evaluation import Evaluated
 from profiles.runs.records.worker import Paused, Unpaused
 from profiles.runs.state import State
 from runner.checks import preflight
+from runner.resume import Start
 from runner.supervision import control, launch
 from tests.canned_run import add_sample, add_steps, canned_run, finish, gpu
 from tui import keys
@@ -590,20 +591,24 @@ def test_the_end_is_told_with_what_can_be_done(monkeypatch: pytest.MonkeyPatch) 
     """How it ended, why, and r to go on."""
     run = canned_run(done=20)
     resumed: list[RunDir] = []
-    ready = preflight.Resumable(devices=(), warnings=())
+    start = Start(what="going on from step 4")
+    ready = preflight.Resumable(start=start, devices=(), warnings=("other GPU",))
     monkeypatch.setattr(preflight, "check_resume", lambda _run: ready)
-    monkeypatch.setattr(launch, "resume", lambda run, _devices: resumed.append(run) or 4)
+    monkeypatch.setattr(launch, "resume", lambda run, _devices: resumed.append(run))
 
     async def script(app: TunedeckApp, pilot: Pilot[int]) -> None:
         await until(app, pilot, "RUNNING")
+        assert "r resume" not in text(app)
         await press(app, pilot, "r")
         assert "the run is not over" in text(app)
         finish(run, "failed", 20)
         await until(app, pilot, "FAILED: it failed")
         assert "why: because of a test" in text(app)
         assert "enter report" in text(app)
+        assert "r resume" in text(app)
         await press(app, pilot, "r")
-        assert "goes on from step 4" in text(app)
+        assert "going on from step 4" in text(app)
+        assert "! other GPU" in text(app)
 
     drive(script, run_id=run.id)
 
@@ -627,6 +632,9 @@ def test_a_finished_run_keeps_its_result_in_sight() -> None:
         await pilot.pause(1.5)
         assert "FINISHED: better than the base model" in text(app)
         assert "enter opens the report" in text(app)
+        assert "r resume" not in text(app)
+        await press(app, pilot, "r")
+        assert "nothing left to do" in text(app)
 
     drive(script, run_id=run.id)
 

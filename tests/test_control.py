@@ -14,6 +14,8 @@ from on_disk import read_all
 
 from profiles.errors import ExitCode, UserError
 from profiles.runs import durable, identity, rundir
+from profiles.runs.journal import Journal
+from profiles.runs.records.evaluation import Published
 from profiles.runs.state import State
 from runner.supervision import control
 
@@ -192,7 +194,7 @@ def test_a_second_stop_beside_the_first_is_answered(run):
 class Stubborn(durable.Disk):
     """Takes nothing and gives nothing away."""
 
-    def open(self, path, _flags):
+    def open(self, path, *_):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     def unlink(self, path, **_):
@@ -208,6 +210,45 @@ def test_a_disk_that_does_not_obey_makes_no_request_be_obeyed_twice(run, monkeyp
     control.answer(run, request, "obeyed")
 
     assert control.pending(run) == []
+
+
+@pytest.mark.parametrize("verb", ["stop", "pause", "checkpoint"])
+@pytest.mark.parametrize("seen_by", ["heartbeat", "event"])
+def test_who_asks_after_the_last_step_is_told_at_once_that_it_is_too_late(run, verb, seen_by):
+    """With what can be done; giving it up is possible."""
+    if seen_by == "heartbeat":
+        run.worker_heartbeat.write_text("7 20 finishing 0 0\n")
+    else:
+        Journal(run.worker_events, attempt=1).append(Published(step=20, last_step=20))
+
+    with pytest.raises(UserError, match=f"too late to {verb}") as found:
+        control.send(run, verb)
+
+    assert found.value.code == ExitCode.USAGE
+    control.send(run, "stop_now")
+    assert [request.verb for request in control.waiting(run)] == ["stop_now"]
+
+
+def test_a_result_of_an_earlier_attempt_keeps_nobody_from_asking(run):
+    """It was damaged, or taken away."""
+    Journal(run.worker_events, attempt=1).append(Published(step=20, last_step=20))
+    durable.write_atomic(run.attempt_file, b"2\n")
+    me = identity.of_process(os.getpid()).as_dict()
+    durable.write_json(run.processes, {"attempt": 2, "supervisor": me, "worker": me})
+
+    control.send(run, "stop")
+
+    assert [request.attempt for request in control.waiting(run)] == [2]
+
+
+def test_what_a_run_that_is_over_left_unanswered_is_answered(run):
+    """Requests for this attempt and those before it; none for the next."""
+    for attempt in (1, 2, 3):
+        control.leave(run, "pause", attempt)
+    control.close(run, 2)
+
+    assert [request.attempt for request in control.waiting(run)] == [3]
+    assert {json.loads(p.read_text())["result"] for p in run.answers.iterdir()} == {control.OVER}
 
 
 def test_a_full_disk_is_told_to_who_asks(run, monkeypatch):

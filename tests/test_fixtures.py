@@ -16,9 +16,9 @@ import on_disk
 import pytest
 
 from profiles.errors import UserError
-from profiles.runs import rundir
+from profiles.runs import heartbeats, rundir
 from profiles.runs.journal import Tail
-from profiles.runs.state import State, heartbeat, status
+from profiles.runs.state import State, status
 from runner import checkpoints
 from tui.commands import profile
 from tui.feed import Reader
@@ -143,7 +143,7 @@ def test_a_file_cut_at_any_length_is_survived(run, name):
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
         assert status(run).state in State, length
-        assert heartbeat(run).counter >= 0, length
+        assert heartbeats.of_worker(run).counter >= 0, length
         assert checkpoints.best(run) is None, length
 
 

@@ -23,13 +23,14 @@ def run(home):
     """A run that nobody works on."""
     found = rundir.create("a run")
     durable.write_json(found.manifest, {"created": 1.0})
+    rundir.keep_rooms(found)
     return found
 
 
 class Full(durable.Disk):
     """Gives no new blocks: no file is made, and none that was never written grows."""
 
-    def open(self, path, flags):
+    def open(self, path, flags, *_mode):
         if flags & os.O_CREAT:
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         return super().open(path, flags)
@@ -94,7 +95,7 @@ def test_another_fault_than_a_full_disk_uses_no_room(run, monkeypatch):
     """A disk that is broken is told."""
 
     class Broken(durable.Disk):
-        def open(self, path, _flags):
+        def open(self, path, *_):
             raise OSError(errno.EIO, "Input/output error", str(path))
 
     monkeypatch.setattr(durable, "disk", Broken())

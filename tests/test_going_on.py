@@ -18,7 +18,7 @@ from profiles.runs.journal import Journal
 from profiles.runs.records.evaluation import Evaluated
 from profiles.runs.records.worker import Changed, OutOfMemory, Resumed
 from runner import checkpoints
-from runner.training.resume import Start
+from runner.resume import Start
 
 
 @pytest.fixture

@@ -280,6 +280,27 @@ def test_what_else_is_asked_waits_for_training(heart, beats, run, verb, attempt)
     assert len(control.waiting(run)) == 1
 
 
+@pytest.mark.parametrize("verb", ["stop", "pause", "checkpoint", "unpause", "change"])
+def test_what_is_asked_after_the_last_step_comes_too_late_and_is_told_so(heart, beats, run, verb):
+    """Nobody else looks at requests then."""
+    heart._stop_flag.is_late = True
+    control.leave(run, verb, 1)
+    beats(1)
+
+    (answer,) = run.answers.iterdir()
+    assert read_json(answer)["result"] == control.TOO_LATE
+    assert heart._stop_flag.times == 0
+
+
+def test_a_stop_without_saving_after_the_last_step_is_left_to_be_forced(heart, beats, run):
+    """The supervisor ends what does not answer."""
+    heart._stop_flag.is_late = True
+    control.leave(run, "stop_now", 1)
+    beats(1)
+
+    assert [request.verb for request in control.waiting(run)] == ["stop_now"]
+
+
 def test_once_training_has_begun_a_stop_is_left_to_the_steps(heart, beats, run):
     """The training thread answers it at the end of one."""
     heart._stop_flag.wait_for_steps()

@@ -116,7 +116,7 @@ def test_the_check_before_a_run_predicts_what_its_recipe_asks_for(checked, order
     assert twice.duration.saving > 2 * usual.duration.saving
     assert dict(twice.duration.start)["answering"] == pytest.approx(start["answering"] / 3)
     assert other["evaluating"] == pytest.approx(10 * start["evaluating"], rel=0.05)
-    assert usual.planned == Planned(
+    assert usual.for_launch["predicted"] == Planned(
         tokens_per_second=usual.fit.rates[1],
         until_first_step=usual.duration.until_first_step,
         seconds=usual.duration.seconds,

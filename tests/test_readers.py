@@ -18,10 +18,10 @@ from record_examples import classes, example
 from profiles.runs import run as runs
 from profiles.runs import rundir
 from profiles.runs.records.evaluation import Evaluated
+from profiles.runs.records.inputs import Drift
 from profiles.runs.records.metrics import Loss, Step
 from profiles.runs.records.supervisor import Restarted, Unresponsive
 from profiles.runs.records.worker import (
-    Drift,
     Guard,
     OutOfMemory,
     Paused,

@@ -13,9 +13,8 @@ from advisor import recipe as recipes
 from profiles.errors import ExitCode, UserError
 from profiles.runs import durable, rundir
 from profiles.runs.records.worker import OutOfMemory, Resumed
-from runner import checkpoints
-from runner.training import resume
-from runner.training.resume import Start
+from runner import checkpoints, resume
+from runner.resume import Start
 
 RECIPE = """schema = 1
 name = "r"

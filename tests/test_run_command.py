@@ -21,9 +21,11 @@ READY = SimpleNamespace(
     model=SimpleNamespace(id="the-model"),
     rows="12 400 rows of alpaca data: 9 920 to train on",
     duration=duration(1.0),
-    planned=Planned(tokens_per_second=700.0),
-    surroundings={"processors": "2"},
-    devices=("0",),
+    for_launch={
+        "devices": ("0",),
+        "predicted": Planned(tokens_per_second=700.0),
+        "surroundings": {"processors": "2"},
+    },
     warnings=("little room",),
 )
 
@@ -75,11 +77,11 @@ def test_a_run_is_told_checked_and_started(started, capsys):
         "! little room",
         f"it goes on without this terminal; watch it with: advisor watch {tail}",
     ]
-    told = READY.planned, READY.surroundings
+    told = READY.for_launch.values()
     assert calls == [
         ("accept", "small", Path("r.toml"), calls[0][3], (), False),
         ("check", "small", calls[0][3], False),
-        ("start", recipe_text().encode(), "small", calls[0][3], ("0",), *told),
+        ("start", recipe_text().encode(), "small", calls[0][3], *told),
         ("remember",),
     ]
 

@@ -7,11 +7,15 @@ from types import SimpleNamespace
 
 import pytest
 
+from profiles.errors import ExitCode
+from runner.resume import Start
 from runner.supervision import control
 from runner.supervision.escalation import FORCE_AFTER_SECONDS
 from tests.canned_run import canned_run, finish
 from tui.commands import runs as command
 from tui.main import run as advisor_here
+
+START = Start(what="going on from step 4")
 
 
 @pytest.fixture
@@ -220,7 +224,7 @@ def pause(run):
 def test_a_run_that_is_over_begins_its_next_attempt(call, monkeypatch):
     """On the devices that the check chose, from the step that it can go on from."""
     run, asked = canned_run(end="failed"), []
-    ready = SimpleNamespace(devices=("0",), warnings=("little room",))
+    ready = SimpleNamespace(start=START, devices=("0",), warnings=("little room",))
 
     def check(one, *, share, allow_changed):
         asked.append((one.id, share, allow_changed))
@@ -228,7 +232,7 @@ def test_a_run_that_is_over_begins_its_next_attempt(call, monkeypatch):
 
     monkeypatch.setattr(command.preflight, "check_resume", check)
     monkeypatch.setattr(
-        command.launch, "resume", lambda one, devices: asked.append((one.id, devices)) or 4
+        command.launch, "resume", lambda one, devices: asked.append((one.id, devices))
     )
     monkeypatch.setattr(command, "follow_run", lambda one: asked.append(one.id) or 9)
 
@@ -237,18 +241,18 @@ def test_a_run_that_is_over_begins_its_next_attempt(call, monkeypatch):
     assert (code, out) == (9, f"{run.id}\n")
     assert err.splitlines()[0] == "! little room"
     assert err.splitlines()[1].startswith("was failed")
-    assert err.splitlines()[1].endswith("; goes on from step 4")
+    assert err.splitlines()[1].endswith("; going on from step 4")
     assert asked == [(run.id, True, True), (run.id, ("0",)), run.id]
 
 
 def test_what_was_not_allowed_is_not(monkeypatch):
     """Neither sharing a GPU nor data that changed."""
     run, asked = canned_run(end="failed"), []
-    ready = SimpleNamespace(devices=(), warnings=())
+    ready = SimpleNamespace(start=START, devices=(), warnings=())
     monkeypatch.setattr(
         command.preflight, "check_resume", lambda _run, **allowed: asked.append(allowed) or ready
     )
-    monkeypatch.setattr(command.launch, "resume", lambda *_: 4)
+    monkeypatch.setattr(command.launch, "resume", lambda *_: None)
     monkeypatch.setattr(command, "follow_run", lambda _run: pytest.fail("followed"))
 
     assert command.resume(run.id, follow=False) == 0
@@ -256,17 +260,19 @@ def test_what_was_not_allowed_is_not(monkeypatch):
     assert asked == [{"share": False, "allow_changed": False}]
 
 
-@pytest.mark.parametrize("state", ["finished", None])
-def test_only_a_run_that_ended_early_is_checked_again(call, monkeypatch, state):
-    """What cannot be resumed is refused by the launch itself."""
+@pytest.mark.parametrize(
+    ("state", "why"), [("finished", "the run is finished"), (None, "the run is running")]
+)
+def test_only_a_run_that_ended_early_is_checked_and_begun_again(call, monkeypatch, state, why):
+    """Before anything is read for it."""
     run = canned_run(end=state)
     monkeypatch.setattr(command.preflight, "check_resume", lambda *_, **__: pytest.fail("checked"))
-    monkeypatch.setattr(command.launch, "resume", lambda _run, devices: devices or 4)
+    monkeypatch.setattr(command.launch, "resume", lambda *_: pytest.fail("begun"))
 
     code, out, err = call("resume", run.id)
 
-    assert (code, out) == (0, f"{run.id}\n")
-    assert err.endswith("; goes on from step 4\n")
+    assert (code, out) == (ExitCode.CANNOT_CREATE, "")
+    assert f"error: cannot resume: {why}" in err
 
 
 def test_the_log_is_shown_from_its_end_and_made_harmless(call):

@@ -16,7 +16,8 @@ from profiles.errors import ExitCode  # noqa: E402
 from profiles.runs import durable  # noqa: E402
 from profiles.runs.journal import read_all  # noqa: E402
 from profiles.runs.records.evaluation import Published  # noqa: E402
-from profiles.runs.records.worker import Drift, End, InputsTouched, Phase, Prepared  # noqa: E402
+from profiles.runs.records.inputs import Drift, InputsTouched  # noqa: E402
+from profiles.runs.records.worker import End, Phase, Prepared  # noqa: E402
 from profiles.runs.rundir import read_json  # noqa: E402
 from profiles.runs.state import State  # noqa: E402
 from runner import checkpoints  # noqa: E402

@@ -390,6 +390,24 @@ def test_a_stop_for_the_attempt_before_a_clean_process_still_holds(run, supervis
     wait_for(lambda: [r.attempt for r in control.waiting(run)] == [2], "the stop to be readdressed")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "verb", "result"),
+    [((3, "stone"), "pause", control.OVER), ((100_000, "stone"), "stop_now", "obeyed by force")],
+)
+def test_no_request_is_left_unanswered_by_a_run_that_is_over(
+    run, supervised, monkeypatch, arguments, verb, result
+):
+    """Whatever came too late, or was forced, has its answer."""
+    monkeypatch.setattr(escalation, "FORCE_AFTER_SECONDS", 0.3)
+    supervised(*arguments)
+    control.leave(run, verb, 1)
+    exit_record(run)
+
+    wait_for(lambda: not control.waiting(run), "the answer")
+    (answer,) = run.answers.iterdir()
+    assert rundir.read_json(answer)["result"] == result
+
+
 @pytest.mark.parametrize("seconds", [5])
 def test_a_blocked_data_loader_process_leaves_with_its_killed_trainer(run, supervised, seconds):
     """Within five seconds, whatever it waits for: it would hold the GPU."""
@@ -409,7 +427,7 @@ def test_a_blocked_data_loader_process_leaves_with_its_killed_trainer(run, super
 class NoNewFiles(durable.Disk):
     """A disk that is full: what is there can be rewritten, nothing grows or is made."""
 
-    def open(self, path, flags):
+    def open(self, path, flags, *_mode):
         """Fail for a file that is not there yet."""
         if flags & os.O_CREAT and not path.exists():
             raise OSError(errno.ENOSPC, "No space left on device", str(path))

@@ -108,7 +108,7 @@ def test_a_killed_worker_resumes_to_the_same_losses(advisor, recipe):
 
     assert (killed.state, killed.exit_code) == (State.KILLED, 137)
     assert f"resumable from step {killed.resumable_from}" in killed.reason
-    assert f"goes on from step {killed.resumable_from}" in resumed.stderr
+    assert f"going on from step {killed.resumable_from}" in resumed.stderr
     assert losses(finished(resumed)) == undisturbed
 
 

@@ -12,13 +12,13 @@ import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from profiles.runs import parts
+from profiles.runs import heartbeats, parts
 from profiles.runs.journal import Tail
 from profiles.runs.records import Record
 from profiles.runs.records.metrics import Loss, Step
 from profiles.runs.records.sampler import Usage
 from profiles.runs.records.worker import Unpaused
-from profiles.runs.state import Status, heartbeat, status
+from profiles.runs.state import Status, status
 from tui.follow import describe
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class Reader:
         now = status(self._run)
         return Batch(
             status=now,
-            phase=heartbeat(self._run).words,
+            phase=heartbeats.of_worker(self._run).words,
             steps=tuple(r for r in metrics if isinstance(r, Step)),
             losses=tuple(_point(r) for r in metrics if isinstance(r, Loss)),
             memory=tuple((r.unix_seconds, float(r.rss_bytes)) for r in samples),

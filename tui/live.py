@@ -67,6 +67,11 @@ class LiveRun:
         """No process works on it any more."""
         return self.status is not None and self.status.state.is_over
 
+    @property
+    def is_finished(self) -> bool:
+        """All that was to be done is done."""
+        return self.status is not None and self.status.state is State.FINISHED
+
     def apply(self, batch: Batch) -> None:
         """Take in what is new."""
         self.status, self.phase = batch.status, batch.phase

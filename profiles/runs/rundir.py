@@ -246,8 +246,6 @@ def create(name: str) -> RunDir:
         durable.make_dir(path)
         for part in ("control", "control/in", "control/done", "control/tmp", "checkpoints"):
             durable.make_dir(path / part)
-        for number in range(NUM_ROOMS):
-            durable.keep_room(RunDir(path).rooms / f"room-{number}", ROOM_BYTES)
     except OSError as error:
         raise UserError(
             f"cannot create a run directory: {error.strerror}",
@@ -257,6 +255,13 @@ def create(name: str) -> RunDir:
             code=ExitCode.CANNOT_CREATE,
         ) from error
     return RunDir(path)
+
+
+def keep_rooms(run: RunDir) -> None:
+    """Room for requests on a disk that is full later, where there is none; OSError without any."""
+    if not any(run.rooms.iterdir()):
+        for number in range(NUM_ROOMS):
+            durable.keep_room(run.rooms / f"room-{number}", ROOM_BYTES)
 
 
 def all_runs() -> list[RunDir]:

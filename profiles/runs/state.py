@@ -7,17 +7,16 @@ neither alive nor dead on the word of a file that did not open.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import re
 import time
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 from profiles.run_facts import NOT_EVALUATED, Result
-from profiles.runs import identity, locks, notices, processes, reading
+from profiles.runs import heartbeats, identity, locks, notices, processes
 from profiles.runs.identity import Identity
 from profiles.runs.journal import last_record
 from profiles.runs.processes import Processes, read_object, read_records
@@ -124,34 +123,6 @@ def is_locked(run: RunDir) -> bool:
     return locks.is_held(run.lock) or locks.is_held(run.worker_lock)
 
 
-class Beat(NamedTuple):
-    """What the worker's heartbeat says; zeros if there is none."""
-
-    counter: int = 0
-    step: int = 0
-    phase: str = ""
-    """What is being done: loading, tokenising, evaluating, training..."""
-    done: int = 0
-    """Of the phase: rows, batches or answers."""
-    total: int = 0
-    """How many there will be; 0 if nobody knows."""
-
-    @property
-    def words(self) -> str:
-        """Like "tokenising 300/999"."""
-        return f"{self.phase} {self.done}/{self.total}" if self.total else self.phase
-
-
-def heartbeat(run: RunDir) -> Beat:
-    """The newest beat; versions before this one wrote no counts."""
-    try:
-        counter, step, phase, *counts = reading.content(run.worker_heartbeat).decode().split()
-        done, total = (int(counts[0]), int(counts[1])) if counts else (0, 0)
-        return Beat(int(counter), int(step), phase, done, total)
-    except (OSError, ValueError, IndexError):
-        return Beat()
-
-
 def status(run: RunDir) -> Status:
     """Derive the state of a run from its files and the processes of this host; never raises."""
     try:
@@ -162,7 +133,7 @@ def status(run: RunDir) -> Status:
         return Status(
             state=State.UNKNOWN,
             attempt=run.attempt(),
-            step=heartbeat(run).step,
+            step=heartbeats.of_worker(run).step,
             num_steps=0,
             resumable_from=newest_checkpoint(run),
             reason="",
@@ -187,7 +158,7 @@ def _status(run: RunDir) -> Status:
     metric = last_record(run.metrics)
     newest = [metric] if metric is not None and metric.attempt == attempt else []
     start = (newest_checkpoint(run) or 0) if attempt > 1 else 0
-    beat = heartbeat(run).step if current else 0
+    beat = heartbeats.of_worker(run).step if current else 0
     return Status(
         state=found.state,
         attempt=attempt,
@@ -240,7 +211,9 @@ def _derive(
         lost = notices.SUPERVISOR_LOST if who.supervisor is not None and not supervised else ""
         full = _disk_notice(run)
         told = "; ".join(filter(None, [full or notices.newest(events), lost]))
-        paused = full and heartbeat(run).phase == "paused"  # the event that says so waits for room
+        paused = (
+            full and heartbeats.of_worker(run).phase == "paused"
+        )  # the event that says so waits for room
         state = State.PAUSED if paused else _live_state(events)
         return _Found(state, notice=told)
     if supervised:
@@ -295,7 +268,7 @@ def _gone(run: RunDir, who: Processes) -> _Found:
 
 def _gone_from_here(run: RunDir, who: Identity) -> _Found:
     """What it ran on is another machine, another container, or an earlier life of this machine."""
-    held = is_locked(run) or _beats(run)
+    held = is_locked(run) or heartbeats.is_beating(run)
     is_named_alike = who.host == identity.of_this_host()
     if who.is_of_this_boot:
         if held:
@@ -307,30 +280,13 @@ def _gone_from_here(run: RunDir, who: Identity) -> _Found:
     return _lost(run, f"the host restarted at {_clock(identity.boot_time())}")
 
 
-_BEATING_SECONDS = 10.0
-"""Hearts beat every two seconds."""
-
-
-def _beats(run: RunDir) -> bool:
-    """One of the two hearts beat a moment ago; a second opinion where there are no locks."""
-    return any(abs(time.time() - at) < _BEATING_SECONDS for at in _beat_times(run))
-
-
-def _beat_times(run: RunDir) -> list[float]:
-    times = []
-    for path in (run.supervisor_heartbeat, run.worker_heartbeat):
-        with contextlib.suppress(OSError):
-            times.append(path.stat().st_mtime)
-    return times
-
-
 def _lost(run: RunDir, gone: str) -> _Found:
     return _Found(State.LOST, f"{gone}{_last_sign(run)}; the reason was not recorded")
 
 
 def _last_sign(run: RunDir) -> str:
     """Like " (last sign 14:02:10)", by the heartbeats."""
-    times = _beat_times(run)
+    times = heartbeats.times(run)
     return f" (last sign {_clock(max(times))})" if times else ""
 
 

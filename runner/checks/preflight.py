@@ -29,8 +29,10 @@ from profiles.quantities import count_text
 from profiles.runs import session_host
 from profiles.runs.planned import Planned
 from profiles.runs.rundir import RunDir
+from runner import resume
 from runner.checks import chat_templates, gpu_checks, imports, pairing, replay
 from runner.checks.surroundings import surroundings
+from runner.resume import Start
 
 _NEEDED = ("torch", "transformers", "peft", "trl", "accelerate", "datasets")
 
@@ -52,19 +54,19 @@ class Ready:
     warnings: tuple[str, ...]
 
     @property
-    def surroundings(self) -> dict[str, str]:
-        """What around it changes the bits of its result."""
-        return surroundings(self.machine, self.devices, os.environ)
-
-    @property
-    def planned(self) -> Planned:
-        """What those who watch the run should expect."""
+    def for_launch(self) -> dict[str, Any]:
+        """What `launch.start` takes of it: the devices, and what is kept with the run."""
         rates, took = self.fit.rates, self.duration
-        return Planned(
+        predicted = Planned(
             tokens_per_second=rates[1] if rates else None,
             until_first_step=took.until_first_step if took else None,
             seconds=took.seconds if took else None,
         )
+        return {
+            "devices": self.devices,
+            "predicted": predicted,
+            "surroundings": surroundings(self.machine, self.devices, os.environ),
+        }
 
 
 def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
@@ -169,6 +171,8 @@ def surroundings_of(recipe: Recipe) -> dict[str, str]:
 class Resumable:
     """What was found; the run may go on."""
 
+    start: Start
+    """Where it goes on: from the newest checkpoint that verifies."""
     devices: tuple[str, ...]
     """GPUs to use, the emptiest of today."""
     warnings: tuple[str, ...]
@@ -194,8 +198,10 @@ def check_resume(run: RunDir, *, share: bool = False, allow_changed: bool = Fals
     predicted = fit.judge(base, here, recipe.to_plan(framework_on(here)))
     if not (share or base.unmodelled):
         gpu_checks.check_room(here, predicted)
+    start = resume.choose(run, resume.facts(recipe, recipe.hardware.gpus))
     warnings = [f"not as the run began: {change.words}" for change in changed]
     return Resumable(
+        start=start,
         devices=devices,
         warnings=(*warnings, *session_host.warnings(run.path)),
     )

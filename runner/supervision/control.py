@@ -19,7 +19,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 from profiles.errors import ExitCode, UserError
-from profiles.runs import durable, rundir
+from profiles.runs import durable, heartbeats, rundir
+from profiles.runs.journal import read_all
+from profiles.runs.records.evaluation import Published
 from profiles.runs.rundir import RunDir, read_json
 from profiles.runs.state import State, Status, status
 
@@ -27,6 +29,8 @@ VERBS = ("stop", "stop_now", "pause", "unpause", "checkpoint", "change")
 CHANGES = ("log_every", "eval_every")
 """What `change` can set, in steps."""
 STOPS = ("stop", "stop_now")
+TOO_LATE = "too late: all steps are made, the run is finishing"
+OVER = "too late: the run is over"
 _VERSION = 1
 _MOST_STEPS = 1 << 31
 _LIFE_SECONDS = 24 * 3600.0
@@ -57,6 +61,14 @@ def send(run: RunDir, verb: str, args: Mapping[str, int] = MappingProxyType({}))
     now = status(run)
     if now.state.is_over or now.state in (State.ELSEWHERE, State.UNKNOWN):
         raise _nobody_obeys(run, verb, now)
+    if verb != "stop_now" and _is_finishing(run, now.attempt):
+        raise UserError(
+            f"too late to {verb}: all steps are made",
+            why="the result is being written, and held-out prompts are answered with it",
+            do="wait for the end (`advisor watch`), or give it up with `advisor stop --now`",
+            where=str(run.path),
+            code=ExitCode.USAGE,
+        )
     if not _is_private(run.requests):
         raise UserError(
             "the request would not be read: its directory is not private",
@@ -75,6 +87,14 @@ def send(run: RunDir, verb: str, args: Mapping[str, int] = MappingProxyType({}))
             where=str(run.requests),
             code=ExitCode.IO_ERROR,
         ) from error
+
+
+def _is_finishing(run: RunDir, attempt: int) -> bool:
+    """All steps are made, and what is left is to publish and to answer."""
+    if heartbeats.of_worker(run).phase == "finishing":
+        return True
+    published = (e for e in read_all(run.worker_events) if isinstance(e, Published))
+    return any(e.attempt == attempt for e in published)
 
 
 def _nobody_obeys(run: RunDir, verb: str, now: Status) -> UserError:
@@ -238,6 +258,13 @@ def answer(run: RunDir, request: Request, result: str) -> None:
             durable.disk.unlink(request.path)
     except OSError:
         _answered.add(request.path.name)
+
+
+def close(run: RunDir, attempt: int, result: str = OVER) -> None:
+    """Answer what this attempt, which is over, and those before it left unanswered."""
+    for request in waiting(run):
+        if request.attempt <= attempt:
+            answer(run, request, result)
 
 
 def readdress(run: RunDir, attempts: range, attempt: int) -> None:

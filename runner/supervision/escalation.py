@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from profiles.runs import identity, processes
+from profiles.runs import heartbeats, identity, processes
 from profiles.runs.identity import Identity
 from profiles.runs.journal import Journal, read_all
 from profiles.runs.records.supervisor import (
@@ -23,7 +23,6 @@ from profiles.runs.records.supervisor import (
 )
 from profiles.runs.records.worker import Checkpoint
 from profiles.runs.rundir import RunDir
-from profiles.runs.state import heartbeat
 from runner.supervision import control
 
 STOP_GRACE_SECONDS = 120.0
@@ -98,7 +97,7 @@ class Pulse:
 
     def look(self) -> None:
         """Tell when it stops and when it goes on; ask once for the stacks of a silent worker."""
-        counter = heartbeat(self._run).counter
+        counter = heartbeats.of_worker(self._run).counter
         now = time.monotonic()
         if counter != self._counter:
             self._counter, self._moved = counter, now

@@ -35,7 +35,7 @@ from profiles.runs import (
 from profiles.runs.journal import read_all
 from profiles.runs.planned import NOTHING_PLANNED, Planned
 from profiles.runs.rundir import RunDir
-from profiles.runs.state import State
+from profiles.runs.state import State, Status
 
 _SIGN_OF_LIFE_SECONDS = 15.0
 _GONE_SECONDS = 5.0
@@ -77,6 +77,7 @@ def start(
     with _first_writes(run, is_new=True):
         durable.write_atomic(run.recipe, recipe_text)
         durable.write_json(run.manifest, manifest)
+        rundir.keep_rooms(run)
         _begin_attempt(run, 1)
     _wait_for_sign(run, 1)
     return run
@@ -101,17 +102,13 @@ def _first_writes(run: RunDir, *, is_new: bool = False) -> Iterator[None]:
         ) from error
 
 
-def resume(run: RunDir, chosen: Sequence[str] | None = None) -> int:
-    """Start the next attempt of a run that is over; returns the step it goes on from.
+def resume(run: RunDir, chosen: Sequence[str] | None = None) -> None:
+    """Start the next attempt of a run that is over.
 
     `chosen`: the GPUs to use from here on, by UUID or number; None keeps those it had.
     """
-    rundir.refuse_newer(run)
     now = state.status(run)
-    if now.state is State.FINISHED:
-        raise _refusal(run, "the run is finished", "there is nothing left to do")
-    if not now.state.is_over:
-        raise _refusal(run, f"the run is {now.state}", now.reason or now.notice or "it still works")
+    refuse_resume(run, now)
     _wait_until_left(run)
     _refuse_leftovers(run)
     attempt = now.attempt + 1
@@ -120,7 +117,15 @@ def resume(run: RunDir, chosen: Sequence[str] | None = None) -> int:
             devices.choose(run, chosen)
         _begin_attempt(run, attempt)
     _wait_for_sign(run, attempt)
-    return now.resumable_from or 0
+
+
+def refuse_resume(run: RunDir, now: Status) -> None:
+    """UserError unless the run, whose status this is, is over and has something left to do."""
+    rundir.refuse_newer(run)
+    if now.state is State.FINISHED:
+        raise _refusal(run, "the run is finished", "there is nothing left to do")
+    if not now.state.is_over:
+        raise _refusal(run, f"the run is {now.state}", now.reason or now.notice or "it still works")
 
 
 def _refusal(run: RunDir, what: str, why: str) -> UserError:

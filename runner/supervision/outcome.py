@@ -136,7 +136,8 @@ class _Facts:
         if self.ended.forced:
             return _stopped(f"stopped by force at step {self.now.step}: it did not answer for 10 s")
         if said == State.STOPPED or self.ended.return_code == ExitCode.STOPPED:
-            return _stopped(f"stopped on request at step {self.now.step}, {self._saved()}")
+            stopped = f"stopped on request at step {self.now.step}, {self._saved()}"
+            return self._rank_killed() or _stopped(stopped)
         if known := self._never_began() or self._system_fault():
             return known
         killed = self._killed()
@@ -189,6 +190,11 @@ class _Facts:
         """What a rank wrote is of the kind that the sudden death of another one brings about."""
         error = self.error or {}
         return error.get("code") == ExitCode.INTERNAL and number in _SUDDEN
+
+    def _rank_killed(self) -> dict[str, Any] | None:
+        """Torchrun asks the other ranks to stop when one has died: nobody else did."""
+        found = console.killed_rank(self.text)
+        return self._killed() if found is not None and found[0] in _SUDDEN else None
 
     def _killed(self) -> dict[str, Any] | None:
         number, who = self._signal()

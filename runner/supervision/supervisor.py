@@ -80,6 +80,8 @@ class Supervisor:
             content = outcome.unexplained(self.run, ended)
         self._write_record(content, ended)
         self.events.append(Exit(**{k: content[k] for k in ("state", "code", "what")}))
+        result = "obeyed by force" if ended.forced else control.OVER
+        self._carefully(lambda: control.close(self.run, self.attempt, result))
 
     def _write_record(self, content: dict[str, Any], ended: Ended) -> None:
         try:

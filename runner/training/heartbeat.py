@@ -74,7 +74,9 @@ class Heartbeat(threading.Thread):
             with contextlib.suppress(OSError):
                 durable.overwrite(self._run.worker_heartbeat, line.encode())
             self._look_for_stall()
-            if self._stop_flag.may_interrupt and not self._stop_flag.asked:
+            if self._stop_flag.is_late:
+                self._answer_late()
+            elif self._stop_flag.may_interrupt and not self._stop_flag.asked:
                 self._look_for_stop()
             time.sleep(_BEAT_SECONDS)
 
@@ -94,6 +96,12 @@ class Heartbeat(threading.Thread):
         )
         with contextlib.suppress(OSError), self._run.stacks.open("a") as stacks:
             faulthandler.dump_traceback(file=stacks, all_threads=True)
+
+    def _answer_late(self) -> None:
+        """No step looks at requests any more; "stop now" is the supervisor's to force."""
+        for request in control.pending(self._run):
+            if request.verb != "stop_now":
+                control.answer(self._run, request, control.TOO_LATE)
 
     def _look_for_stop(self) -> None:
         attempt = self._run.attempt()

@@ -27,17 +27,18 @@ from profiles.models import model
 from profiles.runs import devices, durable
 from profiles.runs.journal import read_all
 from profiles.runs.records.evaluation import Published
-from profiles.runs.records.worker import Changed, Drift, End, InputsTouched, Prepared, Resumed
+from profiles.runs.records.inputs import Drift, InputsTouched
+from profiles.runs.records.worker import Changed, End, Prepared, Resumed
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import State
-from runner import checkpoints, methods
+from runner import checkpoints, methods, resume
 from runner.engines import engine_of
+from runner.resume import Start
 from runner.tasks import task_of
-from runner.training import arguments, data, examples, finite, recipe_lock, resume
+from runner.training import arguments, data, examples, finite, recipe_lock
 from runner.training.attempt import Attempt
 from runner.training.counting import counted
 from runner.training.division import DURING
-from runner.training.resume import Start
 from runner.training.saving import weights_bytes
 from runner.training.stopping import NoStepLeft, StopEarly
 from runner.training.trainer import RunProtocol
@@ -217,6 +218,7 @@ class Session:
             trainer.evaluate()
 
     def _finish(self, trainer: RunProtocol, splits: data.Splits) -> int:
+        self.attempt.stop.is_late = True
         step = trainer.state.global_step
         if splits.eval and step not in trainer.selection.losses:
             trainer.evaluate()

@@ -30,6 +30,8 @@ class StopFlag:
 
     def __init__(self) -> None:
         self.asked = False
+        self.is_late = False
+        """All steps are made: a stop has nothing left to spare."""
         self._may_interrupt = True
 
     def install(self) -> None:

@@ -16,11 +16,12 @@ from itertools import pairwise
 from pathlib import Path
 
 from advisor import recipe as recipes
+from profiles.runs import heartbeats
 from profiles.runs.journal import read_all
 from profiles.runs.records.evaluation import Published
 from profiles.runs.records.worker import Phase, TrainBegun, WorkerStarted
 from profiles.runs.rundir import RunDir
-from profiles.runs.state import State, heartbeat, status
+from profiles.runs.state import State, status
 from runner.checks import preflight
 from runner.supervision import launch
 
@@ -33,7 +34,7 @@ def told(run: RunDir, began: float) -> Counter[str]:
     last = began
     while status(run).state is State.STARTING:
         now = time.monotonic()
-        seconds[heartbeat(run).phase] += now - last
+        seconds[heartbeats.of_worker(run).phase] += now - last
         last = now
         time.sleep(_LOOK_SECONDS)
     return seconds
@@ -67,8 +68,7 @@ def main() -> int:
             text,
             name=recipe.name,
             base_dir=base_dir,
-            devices=ready.devices,
-            predicted=ready.planned,
+            **ready.for_launch,
         )
         seen = told(run, began)
         while not status(run).state.is_over:

@@ -64,9 +64,7 @@ def demo() -> int:
         text,
         name=recipe.name,
         base_dir=folder,
-        devices=ready.devices,
-        predicted=ready.planned,
-        surroundings=ready.surroundings,
+        **ready.for_launch,
     )
     plain.show([f"run {run.id}"])
     code = follow(run)

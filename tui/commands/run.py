@@ -48,9 +48,7 @@ def run(
         text,
         name=recipe.name,
         base_dir=base_dir,
-        devices=ready.devices,
-        predicted=ready.planned,
-        surroundings=ready.surroundings,
+        **ready.for_launch,
     )
     inputs.remember(recipe, base_dir)
     plain.show([started.id])

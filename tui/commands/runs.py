@@ -157,14 +157,12 @@ def resume(
         control.send(run, "unpause")
         plain.say(f"{run.id} {_SAID['unpause']}")
     else:
-        chosen = None
-        if now.state.is_over and now.state is not State.FINISHED:
-            ready = preflight.check_resume(run, share=share, allow_changed=allow_changed)
-            chosen = ready.devices
-            for warning in ready.warnings:
-                plain.say(f"! {warning}")
-        step = launch.resume(run, chosen)
-        plain.say(f"was {headline(now)}; goes on from step {step}")
+        launch.refuse_resume(run, now)
+        ready = preflight.check_resume(run, share=share, allow_changed=allow_changed)
+        for warning in ready.warnings:
+            plain.say(f"! {warning}")
+        launch.resume(run, ready.devices)
+        plain.say(f"was {headline(now)}; {ready.start.what}")
         plain.show([run.id])
     return follow_run(run) if follow else 0
 

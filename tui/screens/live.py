@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from profiles.runs.rundir import RunDir
     from profiles.runs.state import Status
+    from runner.checks.preflight import Resumable
     from tui.context import AppContext
 
 _PANES = ("loss", "rate", "memory", "time")
@@ -105,9 +106,12 @@ class LiveScreen(BaseScreen):
 
     def footer_actions(self) -> tuple[keys.Action, ...]:
         """Other keys matter when the run is over."""
-        actions = keys.LIVE_OVER if self.live.is_over else self.ACTIONS
+        is_over, done = self.live.is_over, self.live.is_finished
+        actions = keys.LIVE_OVER if is_over else self.ACTIONS
+        hidden = {"r"} if done or not is_over else set()
         one_pane = self.has_class("-narrow") or self.has_class("-low")
-        return actions if one_pane else tuple(a for a in actions if a.key != "tab")
+        hidden |= set() if one_pane else {"tab"}
+        return tuple(action for action in actions if action.key not in hidden)
 
     def tick(self) -> None:
         """Take what the feed has, draw."""
@@ -231,16 +235,24 @@ class LiveScreen(BaseScreen):
         if not self.live.is_over:
             self.say("the run is not over; p lets a paused run go on")
             return
+        if self.live.is_finished:
+            self.say("the run is finished: there is nothing left to do")
+            return
 
-        def resume() -> int:
+        def resume() -> Resumable:
             from runner.checks import preflight  # noqa: PLC0415  # only when it is asked for
             from runner.supervision import launch  # noqa: PLC0415
 
             ready = preflight.check_resume(self.run_dir)
-            return launch.resume(self.run_dir, ready.devices)
+            launch.resume(self.run_dir, ready.devices)
+            return ready
 
         self.say("starting the next attempt")
-        self.work("request", resume, lambda step: self.say(f"goes on from step {step}"))
+
+        def tell(ready: Resumable) -> None:
+            self.say(ready.start.what, *(f"! {warning}" for warning in ready.warnings))
+
+        self.work("request", resume, tell)
 
     def action_report(self) -> None:
         """Where memory and time went."""

@@ -232,9 +232,7 @@ class RecommendationScreen(BaseScreen):
                 recipe.to_toml().encode(),
                 name=recipe.name,
                 base_dir=base_dir,
-                devices=ready.devices,
-                predicted=ready.planned,
-                surroundings=ready.surroundings,
+                **ready.for_launch,
             )
 
         self.say("starting")

@@ -3,13 +3,14 @@
 Importing any of these modules makes all kinds known: a reader does not know what it will find.
 """
 
-from profiles.runs.records import evaluation, metrics, sampler, supervisor, worker
+from profiles.runs.records import evaluation, inputs, metrics, sampler, supervisor, worker
 from profiles.runs.records.record import Dropped, Record, parse
 
 __all__ = [
     "Dropped",
     "Record",
     "evaluation",
+    "inputs",
     "metrics",
     "parse",
     "sampler",

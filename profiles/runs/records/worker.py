@@ -115,39 +115,6 @@ class Resumed(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Drift(Record):
-    """Something that the result depends on is not what the first attempt had."""
-
-    kind: ClassVar[str] = "drift"
-
-    changed: tuple[str, ...]
-    """Like "train.seed was 0, is 7"."""
-
-    @property
-    def warning(self) -> str:
-        """The first names."""
-        return "changed since the run began: " + ", ".join(self.changed[:_MOST_NAMES])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InputsTouched(LastingWarning):
-    """Files of the data or the model were written while the run works with what it read."""
-
-    kind: ClassVar[str] = "inputs_touched"
-
-    step: int
-    names: tuple[str, ...]
-
-    @property
-    def what(self) -> str:
-        """Which, and what it means."""
-        return (
-            f"{', '.join(self.names[:_MOST_NAMES])} changed while the run works: its weights go "
-            "with the files as they were"
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LongestTried(Record):
     """The longest batch went through forward and backward before the first step."""
 
