@@ -12,12 +12,15 @@ from collections.abc import Mapping
 from typing import Final
 
 MASK: Final = "[removed]"
+KEPT_NAMES: Final = "TUNEDECK_KEEP_ENV"
+"""The variable that names others, with commas between them, which are kept all the same."""
 _LEAST_VALUE_CHARS: Final = 8
 """Shorter values would also mask ordinary words."""
 
 _SECRET_NAME: Final = re.compile(
-    r".*(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS|(API|ACCESS|PRIVATE)_?KEY(_ID)?)"
-    r"|AWS_.*|.*_SECRET_.*",
+    r".*(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|(API|ACCESS|PRIVATE)_?KEY(_ID)?)"
+    r"|(.*_)?(PAT|PASS|PASSFILE|AUTH|COOKIE|DSN|NETRC)|.*_KEY|.*_SECRET_.*"
+    r"|AWS_.*|KUBECONFIG|PGPASSFILE|SSH_AUTH_SOCK|.*_AUTH_CONFIG|.*(TOKEN|CREDENTIALS)_(FILE|PATH)",
     re.IGNORECASE,
 )
 _SECRET_TEXT: Final = re.compile(
@@ -29,6 +32,11 @@ _SECRET_TEXT: Final = re.compile(
         | (?:or-v1-)?[0-9a-f]{32,} )
     | \b(?:gh[pousr]_|github_pat_)[A-Za-z0-9_]{16,}
     | \bglpat-[A-Za-z0-9_\-]{16,}
+    | \bxox[abeprs]-(?=[A-Za-z\-]*\d)[A-Za-z0-9\-]{16,}     # Slack
+    | \bAIza(?=[A-Za-z_\-]*\d)[A-Za-z0-9_\-]{35}\b         # Google
+    | \b(?:npm_|dop_v1_|pypi-AgEI)(?=[A-Za-z_\-]*\d)[A-Za-z0-9_\-]{20,}
+    | \beyJ[A-Za-z0-9_\-]{10,}\.eyJ[A-Za-z0-9_\-]{10,}\.[A-Za-z0-9_\-]{10,}  # JSON Web Token
+    | -----BEGIN[ A-Z]{0,20}\ PRIVATE\ KEY-----
     | \b(?:AKIA|ASIA)(?=[A-Z]{0,15}\d)[A-Z0-9]{16}\b       # Amazon
     | (?<=\b[Bb]earer\s)(?=[A-Za-z._~+/=\-]*\d)[A-Za-z0-9._~+/=\-]{20,}
     """,
@@ -57,12 +65,15 @@ def holds_secret(text: str) -> bool:
 def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment less the variables that hold secrets, by their names or their values.
 
-    Variables that hold paths are kept whatever their values look like.
+    Variables that hold paths are kept whatever their values look like, and those whose names stand,
+    with commas between them, in TUNEDECK_KEEP_ENV.
     """
+    asked = {name.strip() for name in environment.get(KEPT_NAMES, "").split(",")}
+    kept = _NEVER_DROPPED | asked
     return {
         name: value
         for name, value in environment.items()
-        if name in _NEVER_DROPPED or not (is_secret_name(name) or holds_secret(value))
+        if name in kept or not (is_secret_name(name) or holds_secret(value))
     }
 
 

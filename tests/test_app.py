@@ -26,7 +26,7 @@ from profiles.data import dataset
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Dataset, Machine, Model, Origin, TokenStats
 from profiles.machines import machine, planned
-from profiles.models import find_model
+from profiles.models import find_model, written
 from profiles.quantities import duration_text
 from profiles.runs.journal import Journal
 from profiles.runs.planned import Planned
@@ -282,10 +282,11 @@ def test_the_whole_way_by_keys(size: tuple[int, int], monkeypatch: pytest.Monkey
         name: str,
         base_dir: Path,
         devices: tuple[str, ...],
-        predicted: Planned,
-        surroundings: dict[str, str],
+        kept: dict[str, Any],
     ) -> RunDir:
-        assert "processors" in surroundings
+        assert "processors" in kept["surroundings"]
+        assert MODEL == written.from_dict(kept["model"])
+        predicted = Planned(**kept["planned"])
         started.update(text=text, name=name, base_dir=base_dir, predicted=predicted)
         return canned_run(name=name, done=7)
 

@@ -12,7 +12,7 @@ import pytest
 from doubles import end_everything, kill, start, steps_done, wait_for, who
 
 from profiles.errors import ExitCode, UserError
-from profiles.runs import identity, processes, rundir
+from profiles.runs import copies, identity, processes, rundir
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import State, status
 from runner.supervision import control, launch, leftovers
@@ -120,7 +120,7 @@ def test_a_manifest_that_names_no_other_run_makes_no_copy(home, made):
     """Of another path, a moved run and what an older version wrote."""
     run = rundir.create("one")
     rundir.durable.write_json(run.manifest, {"id": run.id, "path": made})
-    assert rundir.original(run) is None
+    assert copies.original(run) is None
 
 
 def test_another_run_at_the_old_place_makes_no_copy(home):
@@ -128,7 +128,7 @@ def test_another_run_at_the_old_place_makes_no_copy(home):
     run, other = rundir.create("one"), rundir.create("other")
     for one in (run, other):
         rundir.durable.write_json(one.manifest, {"id": one.id, "path": str(other.path)})
-    assert rundir.original(run) is None
+    assert copies.original(run) is None
 
 
 LOOK = """

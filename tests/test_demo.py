@@ -11,7 +11,6 @@ from small_model import small_model
 
 from profiles import installation
 from profiles.errors import ExitCode, UserError
-from profiles.runs.planned import NOTHING_PLANNED
 from tui.commands import demo
 
 
@@ -91,12 +90,12 @@ def whole(maker, monkeypatch):
     started = {}
 
     def begin(code):
-        def start(text, *, name, base_dir, devices, predicted, surroundings):
-            assert (predicted, surroundings) == (NOTHING_PLANNED, {})
+        def start(text, *, name, base_dir, devices, kept):
+            assert kept == {"a": "b"}
             started.update(text=text, name=name, base_dir=base_dir, devices=devices)
             return SimpleNamespace(id="the-run")
 
-        facts = {"devices": ("0",), "predicted": NOTHING_PLANNED, "surroundings": {}}
+        facts = {"devices": ("0",), "kept": {"a": "b"}}
         ready = SimpleNamespace(for_launch=facts)
         monkeypatch.setattr(
             demo.preflight, "check", lambda recipe, _dir: started.update(recipe=recipe) or ready

@@ -69,7 +69,7 @@ def test_a_batch_is_divided_until_every_row_is_alone(division, rows, most):
         divide(made, rows=rows)
 
     assert made.pieces == {"train": most, "eval": 1}
-    assert caught.value.code is ExitCode.GPU_OOM
+    assert caught.value.code is ExitCode.HOST_OOM
     assert caught.value.as_dict()["clean_restart"] is False
     assert "one row at a time is too much" in caught.value.do
     assert "train.checkpointing = true; method.rank = 4" in caught.value.do

@@ -186,6 +186,29 @@ def test_a_run_that_stopped_early_has_not_done_all_its_steps(run):
     assert found["what"].startswith("stopped early at step 600 of 1000, the result is in")
 
 
+def test_little_memory_is_not_called_none(run):
+    """A container of 300 MiB is not one of 0 GB."""
+    seen = Evidence(num_oom_kills=1, memory_limit_bytes=300 << 20)
+
+    found = judged(run, -9, evidence=seen, rusage={"max_rss_bytes": 290 << 20})
+
+    assert "(cgroup limit 300.0 MiB)" in found["what"]
+    assert "peak was 290.0 MiB" in found["why"]
+
+
+def test_a_signal_to_stop_before_anything_could_answer_it_is_a_stop(home):
+    """While Python starts; later the same death is a kill."""
+    early = rundir.create("early")
+    durable.write_json(early.manifest, {"created": 1.0})
+    found = judged(early, -15)
+    Journal(early.worker_events, attempt=1).append(TrainBegun(step=0, num_steps=10))
+    later = judged(early, -15)
+
+    assert (found["state"], found["code"]) == (State.STOPPED, 75)
+    assert "nothing was saved" in found["what"]
+    assert (later["state"], later["signal"]) == (State.KILLED, "SIGTERM")
+
+
 def test_a_memory_kill_of_the_control_group_ends_with_81(run):
     """With the limit, the peak, and what to do."""
     seen = Evidence(num_oom_kills=1, memory_limit_bytes=32 << 30)
@@ -194,9 +217,10 @@ def test_a_memory_kill_of_the_control_group_ends_with_81(run):
 
     assert (found["state"], found["code"], found["signal"]) == (State.KILLED, 81, "SIGKILL")
     assert found["what"] == (
-        "killed by the kernel for memory (cgroup limit 32 GB) at step 431; resumable from step 400"
+        "killed by the kernel for memory (cgroup limit 32.0 GiB) at step 431; "
+        "resumable from step 400"
     )
-    assert "peak was 31.0 GB" in found["why"]
+    assert "peak was 31.0 GiB" in found["why"]
     assert "train.workers" in found["do"]
 
 

@@ -106,6 +106,17 @@ def test_a_starter_that_ignores_its_children_costs_no_record(start):
     assert exit_record(run)["state"] == "finished"
 
 
+def test_the_console_log_is_private_whatever_the_umask(start):
+    """It may show what the data says."""
+    before = os.umask(0)
+    try:
+        run = start(3)
+    finally:
+        os.umask(before)
+
+    assert run.console.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_relative_home_starts_a_run(start, tmp_path, monkeypatch):
     """Supervisor and worker work in another directory than the starter."""
     monkeypatch.chdir(tmp_path)

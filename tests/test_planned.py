@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -20,6 +20,7 @@ from tui.feed import Reader
 from tui.live import LiveRun
 
 WHOLE = Planned(tokens_per_second=700.0, until_first_step=60.0, seconds=3600.0)
+KEPT = {"planned": asdict(WHOLE)}
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +42,7 @@ def started(monkeypatch, **options):
 
 def test_the_prediction_is_kept_with_the_run(monkeypatch):
     """And nothing where nobody knew anything."""
-    assert planned(started(monkeypatch, predicted=WHOLE)) == WHOLE
+    assert planned(started(monkeypatch, kept=KEPT)) == WHOLE
     assert planned(started(monkeypatch)) == NOTHING_PLANNED
 
 
@@ -81,7 +82,7 @@ def test_values_that_are_no_amount_are_left_out(bad):
 )
 def test_a_start_says_when_its_first_step_was_predicted(monkeypatch, ago, expected):
     """Or how long that is past."""
-    run = started(monkeypatch, predicted=WHOLE)
+    run = started(monkeypatch, kept=KEPT)
     live = watched(run, monkeypatch, ago)
     assert live.headline(80).endswith(expected)
 
@@ -116,7 +117,7 @@ def test_the_check_before_a_run_predicts_what_its_recipe_asks_for(checked, order
     assert twice.duration.saving > 2 * usual.duration.saving
     assert dict(twice.duration.start)["answering"] == pytest.approx(start["answering"] / 3)
     assert other["evaluating"] == pytest.approx(10 * start["evaluating"], rel=0.05)
-    assert usual.for_launch["predicted"] == Planned(
+    assert Planned(**usual.for_launch["kept"]["planned"]) == Planned(
         tokens_per_second=usual.fit.rates[1],
         until_first_step=usual.duration.until_first_step,
         seconds=usual.duration.seconds,
@@ -137,7 +138,7 @@ def watched(run, monkeypatch, ago):
 
 def test_only_a_first_start_is_predicted(monkeypatch):
     """The next one need not evaluate the base model."""
-    run = started(monkeypatch, predicted=WHOLE)
+    run = started(monkeypatch, kept=KEPT)
     assert run.claim(1)
     assert run.claim(2)
     Journal(run.supervisor_events, attempt=2).append(SupervisorStarted(pid=1))
@@ -147,7 +148,7 @@ def test_only_a_first_start_is_predicted(monkeypatch):
 
 def test_the_planned_speed_is_the_one_at_the_start(monkeypatch):
     """Not that of a recipe made for another machine."""
-    run = started(monkeypatch, predicted=WHOLE)
+    run = started(monkeypatch, kept=KEPT)
     run.recipe.write_text("[plan]\ntokens_per_second = 12.5\n")
     Journal(run.worker_events, attempt=1).append(TrainBegun(step=0, num_steps=10, seconds=1.0))
 

@@ -6,11 +6,13 @@ The run is that of `fixtures/v1`, moved beside a model that is read and never lo
 from __future__ import annotations
 
 import json
+import shutil
 import tomllib
 
 import pytest
 from finished_run import finished_run
 
+from profiles.models import model, written
 from tests.canned_run import canned_run
 from tui import plain
 from tui.main import run as advisor_here
@@ -52,6 +54,26 @@ def test_the_report_begins_with_how_the_run_ended(finished, call):
     assert "run       2026-11-22_0450_tiny_rwdxs" in rows
     assert "memory, process: peak 539.2 MiB; parts predicted at the loss backward" in rows
     assert any(row.startswith("  B14 critical: 6 evaluations took 0.4 s") for row in rows)
+
+
+def test_what_was_measured_needs_no_base_model(finished, base, call):
+    """Its facts are kept with the run since its start; a folder that is gone changes no word."""
+    with_folder = call(finished.id)
+    facts = written.to_dict(model.from_folder(base / "model"))
+    manifest = json.loads(finished.manifest.read_text()) | {"model": json.loads(json.dumps(facts))}
+    finished.manifest.write_text(json.dumps(manifest))
+    shutil.rmtree(base / "model")
+
+    assert call(finished.id) == with_folder
+
+
+@pytest.mark.parametrize("kept", [None, 7, {}, {"id": "x"}])
+def test_kept_facts_that_are_none_leave_the_folder_to_tell(finished, call, kept):
+    """Of an older version, or damaged."""
+    manifest = json.loads(finished.manifest.read_text()) | {"model": kept}
+    finished.manifest.write_text(json.dumps(manifest))
+
+    assert call(finished.id)[0] == 0
 
 
 def test_scripts_get_json_and_nothing_else(finished, call):

@@ -12,7 +12,6 @@ from small_model import recipe_text
 from advisor import recipe as recipes
 from profiles.errors import ExitCode, UserError
 from profiles.facts import GIB
-from profiles.runs.planned import Planned
 from tests.canned_run import canned_run
 from tui.commands import run as command
 
@@ -23,8 +22,7 @@ READY = SimpleNamespace(
     duration=duration(1.0),
     for_launch={
         "devices": ("0",),
-        "predicted": Planned(tokens_per_second=700.0),
-        "surroundings": {"processors": "2"},
+        "kept": {"planned": {"tokens_per_second": 700.0}},
     },
     warnings=("little room",),
 )
@@ -45,8 +43,8 @@ def started(monkeypatch, tmp_path):
         calls.append(("check", recipe.name, base_dir, share))
         return READY
 
-    def start(text, *, name, base_dir, devices, predicted, surroundings):
-        calls.append(("start", text, name, base_dir, devices, predicted, surroundings))
+    def start(text, *, name, base_dir, devices, kept):
+        calls.append(("start", text, name, base_dir, devices, kept))
         return run
 
     monkeypatch.setattr(command.inputs, "accept", accept)

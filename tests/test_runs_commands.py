@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -34,6 +35,37 @@ def test_without_runs_the_place_is_named(call, home):
     """Nothing is printed as data."""
     assert call("runs") == (0, "", f"no runs yet in {home / 'runs'}\n")
     assert call("runs", "--json") == (0, "[]\n", "")
+
+
+def test_a_home_that_cannot_be_read_is_an_error_and_not_an_empty_one(call, home, monkeypatch):
+    """Permissions, a stale mount."""
+    canned_run()
+    real = os.scandir
+
+    def refuse(path="."):
+        if str(path) == str(home / "runs"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    for command_line in (["runs"], ["watch"], ["stop"]):
+        code, out, err = call(*command_line)
+        assert (code, out) == (ExitCode.IO_ERROR, "")
+        assert "the runs cannot be listed: Permission denied" in err
+
+
+@pytest.mark.parametrize(("number", "words"), [(1, "1 run of another user is"), (2, "2 runs of")])
+def test_of_a_shared_home_each_sees_their_own_and_is_told(call, monkeypatch, number, words):
+    """What is there beside them."""
+    mine, *theirs = (canned_run() for _ in range(number + 1))
+    hidden = {str(run.path) for run in theirs}
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda p, mode: str(p) not in hidden and real(p, mode))
+
+    _, out, err = call("runs", "--json")
+
+    assert [one["id"] for one in json.loads(out)] == [mine.id]
+    assert err.startswith(words)
 
 
 def test_every_run_is_listed_newest_first(call):

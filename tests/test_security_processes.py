@@ -131,6 +131,44 @@ def test_no_secret_reaches_the_worker_s_environment():
     assert needed.items() <= found.items()
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("GITLAB_PAT", "PAT", "KUBECONFIG", "HF_TOKEN", "HF_TOKEN_PATH", "NETRC", "SENTRY_DSN"),
+        *("DOCKER_AUTH_CONFIG", "GOOGLE_APPLICATION_CREDENTIALS", "SSH_AUTH_SOCK", "X_COOKIE"),
+        *("STRIPE_KEY", "REGISTRY_AUTH", "SMTP_PASS", "PGPASSFILE"),
+    ],
+)
+def test_names_of_secrets_are_known(name):
+    """Whatever their values look like; one that is asked for is passed on."""
+    assert redact.without_secrets({name: "plain"}) == {}
+    asked = {name: "plain", redact.KEPT_NAMES: f"OTHER, {name}"}
+    assert redact.without_secrets(asked) == asked
+
+
+@pytest.mark.parametrize("name", ["COMPAT", "PATTERN", "KEYBOARD", "COMPASS", "DSNAME"])
+def test_names_that_only_look_alike_are_passed_on(name):
+    """Training may need them."""
+    assert redact.without_secrets({name: "plain"}) == {name: "plain"}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "xoxb-123456789012-abcdefABCDEF",
+        "AIza" + "SyA1234567890abcdefghijklmnopqrstuv",
+        "npm_1234567890abcdefghijklmnop",
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.SflKxwRJSMeKKF2QT4fw",
+        "-----BEGIN OPENSSH PRIVATE KEY-----",
+        "hf_abcdefghijklmnopqrstuvwxyzABCDEF12",
+    ],
+)
+def test_values_that_are_secrets_by_their_shape_are_known(value):
+    """Under any name, and in any text."""
+    assert redact.without_secrets({"ODD": f"x {value} y"}) == {}
+    assert redact.MASK in redact.redact(f"x {value} y")
+
+
 def test_variables_that_hold_paths_are_kept_whatever_they_look_like():
     """A folder may be called like a token, and no process starts without its paths."""
     odd = "sk-Env-py311-cuda12-2024x:/bin"

@@ -114,10 +114,29 @@ def test_a_gpu_whose_context_is_broken_is_not(gpu, monkeypatch, name):
     assert oom.is_sane(torch.device("cuda")) is False
 
 
+def test_on_a_cpu_it_is_the_machine_s_memory():
+    """Exit code 81, and no word of a GPU."""
+    error = oom.OutOfMemoryError(
+        "why", on_cpu=True, do="do", where="where", pieces=2, clean_restart=False
+    )
+
+    assert (error.what, error.code) == ("the machine ran out of memory", ExitCode.HOST_OOM)
+
+
+def test_memory_that_the_cpus_allocator_could_not_get_is_the_hosts():
+    """As torch really says it."""
+    with pytest.raises(RuntimeError) as failed:
+        torch.empty(1 << 60, dtype=torch.uint8)
+
+    assert oom.shortage(failed.value) is oom.Shortage.HOST
+
+
 @pytest.mark.parametrize("restart", [True, False])
 def test_an_end_for_want_of_memory_tells_the_next_process_what_to_do_better(restart):
     """Beside what people are told."""
-    error = oom.OutOfMemoryError("why", do="do", where="where", pieces=4, clean_restart=restart)
+    error = oom.OutOfMemoryError(
+        "why", on_cpu=False, do="do", where="where", pieces=4, clean_restart=restart
+    )
 
     told = error.as_dict()
 

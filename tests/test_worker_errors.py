@@ -41,6 +41,25 @@ def told(code=ExitCode.BAD_DATA):
     return UserError("that", why="because", do="this", where="here", code=code)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EFBIG, "File too large", "/x/model.safetensors"),
+        RuntimeError("Error while serializing: I/O error: File too large (os error 27)"),
+    ],
+)
+def test_a_limit_on_the_size_of_files_has_its_own_words(train, run, error):
+    """Making room would not help."""
+    assert train(played.raising(error)) == ExitCode.IO_ERROR
+
+    code, what, why, _ = failure(run)
+    assert (code, what) == (
+        ExitCode.IO_ERROR,
+        "a file may not grow as large as a checkpoint is",
+    )
+    assert "ulimit -f" in why
+
+
 @pytest.mark.parametrize("name", ["check", "check_floors"])
 def test_an_installation_that_is_not_sound_trains_nothing(train, run, monkeypatch, name):
     """Refused before the data is read, with the check's own code."""

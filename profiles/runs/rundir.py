@@ -23,9 +23,8 @@ from profiles.runs.identity import Identity
 SCHEMA = 1
 SURROUNDINGS = "surroundings"
 """Of the manifest: what around the run changes the bits of its result, name by name."""
-NUM_ROOMS = 4
-ROOM_BYTES = 4096
-"""Of each kept file; more than any request."""
+NUM_ROOMS, ROOM_BYTES = 4, 4096
+"""Of the kept files, and of each; no request is longer."""
 _END_OF_TIME = 1e11
 """Unix time; what lies beyond it is no date."""
 _EXCLUSIVE = os.O_CREAT | os.O_EXCL
@@ -265,37 +264,40 @@ def keep_rooms(run: RunDir) -> None:
 
 
 def all_runs() -> list[RunDir]:
-    """Every run under the root, newest first."""
+    """Every run under the root that this user may look into, newest first.
+
+    UserError (IO_ERROR) if the root is there and cannot be read.
+    """
+    mine = (run for run in _found() if os.access(run.path, os.R_OK | os.X_OK))
+    return sorted(mine, key=created, reverse=True)
+
+
+def num_of_others() -> int:
+    """Runs that this user may not look into."""
+    return sum(not os.access(run.path, os.R_OK | os.X_OK) for run in _found())
+
+
+def _found() -> list[RunDir]:
+    root = run_root()
     try:
-        names = [e.name for e in os.scandir(run_root()) if e.is_dir(follow_symlinks=False)]
-    except OSError:
+        names = [e.name for e in os.scandir(root) if e.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
         return []
-    known = [n for n in names if _ID_PATTERN.fullmatch(n)]
-    return sorted((RunDir(run_root() / n) for n in known), key=created, reverse=True)
+    except OSError as error:
+        raise UserError(
+            f"the runs cannot be listed: {error.strerror}",
+            why="the directory of all runs is there, and cannot be read",
+            do="make it readable for this user, or set TUNEDECK_HOME to a place that is",
+            where=str(root),
+            code=ExitCode.IO_ERROR,
+        ) from error
+    return [RunDir(root / name) for name in names if _ID_PATTERN.fullmatch(name)]
 
 
 def created(run: RunDir) -> float:
     """Unix time of the run's creation; 0 if its manifest is damaged."""
     value = (read_json(run.manifest) or {}).get("created")
     return float(value) if isinstance(value, int | float) and abs(value) < _END_OF_TIME else 0.0
-
-
-def original(run: RunDir) -> Path | None:
-    """The directory that this one is a copy of: where the run was made, and still is.
-
-    None for the run itself, also where it was moved or is seen by another path.
-    """
-    manifest = read_json(run.manifest) or {}
-    made = manifest.get("path")
-    if not isinstance(made, str) or "\0" in made:
-        return None
-    there = RunDir(Path(made))
-    with contextlib.suppress(OSError):
-        if there.path.samefile(run.path) or not there.path.is_dir():
-            return None
-        same = (read_json(there.manifest) or {}).get("id") == manifest.get("id")
-        return there.path if same else None
-    return None
 
 
 def refuse_newer(run: RunDir) -> None:

@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Any
 
 from profiles.run_facts import NOT_EVALUATED, Result
-from profiles.runs import heartbeats, identity, locks, notices, processes
+from profiles.runs import copies, heartbeats, identity, locks, notices, processes
 from profiles.runs.identity import Identity
 from profiles.runs.journal import last_record
 from profiles.runs.processes import Processes, read_object, read_records
@@ -36,7 +36,7 @@ from profiles.runs.records.worker import (
     WorkerStarted,
 )
 from profiles.runs.result import result_of
-from profiles.runs.rundir import RunDir, created, original
+from profiles.runs.rundir import RunDir, created
 
 
 class State(StrEnum):
@@ -178,7 +178,7 @@ def _status(run: RunDir) -> Status:
 
 
 def _copy_notice(run: RunDir) -> str:
-    made = original(run)
+    made = copies.original(run)
     return "" if made is None else f"this is a copy of the run in {made}"
 
 

@@ -13,6 +13,10 @@ _TIMEOUT_SECONDS = 60.0
 """bitsandbytes brings torch, which takes half a minute from a cold network disk."""
 
 
+SLOW = "importing it takes longer than"
+"""How the fault begins that a busy machine or a slow disk makes: it may go all the same."""
+
+
 def fault(package: str, *, timeout_seconds: float = _TIMEOUT_SECONDS) -> str:
     """Why `package` cannot be imported, in one line; empty if it can."""
     try:
@@ -26,7 +30,7 @@ def fault(package: str, *, timeout_seconds: float = _TIMEOUT_SECONDS) -> str:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"importing it takes longer than {timeout_seconds:g} s"
+        return f"{SLOW} {timeout_seconds:g} s"
     if done.returncode < 0:
         return f"importing it ends the process with {signal.Signals(-done.returncode).name}"
     lines = done.stderr.decode(errors="replace").strip().splitlines()

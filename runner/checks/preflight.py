@@ -6,7 +6,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,13 @@ from profiles.data.parts import parts_of
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Dataset, Machine, Model
 from profiles.machines import machine, torch_build
-from profiles.models import model, safetensors_header
+from profiles.models import model, safetensors_header, written
 from profiles.quantities import count_text
-from profiles.runs import session_host
+from profiles.runs import planned, rundir, session_host
 from profiles.runs.planned import Planned
 from profiles.runs.rundir import RunDir
 from runner import resume
-from runner.checks import chat_templates, gpu_checks, imports, pairing, replay
+from runner.checks import chat_templates, gpu_checks, imports, neighbours, pairing, replay
 from runner.checks.surroundings import surroundings
 from runner.resume import Start
 
@@ -55,18 +55,16 @@ class Ready:
 
     @property
     def for_launch(self) -> dict[str, Any]:
-        """What `launch.start` takes of it: the devices, and what is kept with the run."""
+        """What `launch.start` takes of it: devices, and what is kept with the run."""
         rates, took = self.fit.rates, self.duration
         predicted = Planned(
             tokens_per_second=rates[1] if rates else None,
             until_first_step=took.until_first_step if took else None,
             seconds=took.seconds if took else None,
         )
-        return {
-            "devices": self.devices,
-            "predicted": predicted,
-            "surroundings": surroundings(self.machine, self.devices, os.environ),
-        }
+        around = surroundings(self.machine, self.devices, os.environ)
+        kept = {planned.KEY: asdict(predicted), rundir.SURROUNDINGS: around}
+        return {"devices": self.devices, "kept": kept | {written.KEY: written.to_dict(self.model)}}
 
 
 def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
@@ -92,6 +90,8 @@ def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
         gpu_checks.check_room(here, predicted)
     warnings = [w for data in checked for w in data.warnings]
     warnings += [*_ignored(base), *session_host.warnings(installation.home())]
+    devices = _emptiest(here, recipe.hardware.gpus)
+    warnings += neighbours.warnings(devices)
     if not here.gpus:
         warnings.append("there is no GPU: this trains on the CPU, which takes long")
     if base.unmodelled:
@@ -108,7 +108,7 @@ def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
         rows=_rows(recipe, checked),
         fit=predicted,
         duration=_duration(recipe, base, here, predicted, checked),
-        devices=_emptiest(here, recipe.hardware.gpus),
+        devices=devices,
         warnings=tuple(warnings),
     )
 
@@ -203,7 +203,7 @@ def check_resume(run: RunDir, *, share: bool = False, allow_changed: bool = Fals
     return Resumable(
         start=start,
         devices=devices,
-        warnings=(*warnings, *session_host.warnings(run.path)),
+        warnings=(*warnings, *neighbours.warnings(devices), *session_host.warnings(run.path)),
     )
 
 
@@ -260,7 +260,8 @@ def _packages(recipe: Recipe) -> None:
 def _usable(recipe: Recipe, here: Machine) -> None:
     """Of use on a GPU, where a worker would find it out after minutes of loading."""
     for name in _needs(recipe) if here.gpus else ():
-        if fault := imports.fault(name):
+        fault = imports.fault(name)
+        if fault and not fault.startswith(imports.SLOW):
             raise UserError(
                 f"{name} is installed but cannot be used",
                 why=fault,

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from profiles.runs import durable
 from profiles.runs.rundir import RunDir
@@ -23,6 +23,12 @@ _TAIL_BYTES = 64 << 10
 _RANK_FAILED = re.compile(
     r"failed \(exitcode: -(?P<signal>\d+)\) local_rank: (?P<rank>\d+) \(pid: (?P<pid>\d+)\)"
 )
+
+
+def open_log(path: Path) -> BinaryIO:
+    """Open a log to append to, private whatever the umask: it may say what the data does."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    return os.fdopen(os.open(path, flags, durable.PRIVATE_FILE), "ab")
 
 
 class _Lossy(io.FileIO):

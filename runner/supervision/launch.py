@@ -14,10 +14,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from profiles import installation, redact
 from profiles.errors import ExitCode, UserError
@@ -26,16 +25,15 @@ from profiles.runs import (
     durable,
     locks,
     notices,
-    planned,
     processes,
     rundir,
     session_host,
     state,
 )
 from profiles.runs.journal import read_all
-from profiles.runs.planned import NOTHING_PLANNED, Planned
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import State, Status
+from runner.supervision.console import open_log
 
 _SIGN_OF_LIFE_SECONDS = 15.0
 _GONE_SECONDS = 5.0
@@ -50,14 +48,12 @@ def start(
     name: str,
     base_dir: Path,
     devices: tuple[str, ...],
-    predicted: Planned = NOTHING_PLANNED,
-    surroundings: Mapping[str, str] = MappingProxyType({}),
+    kept: Mapping[str, Any] = MappingProxyType({}),
 ) -> RunDir:
     """Create a run of the recipe and start it.
 
     Paths in the recipe are relative to `base_dir`; `devices` are the GPUs it may use, by UUID or
-    number, none on a CPU. What is predicted of it is kept for those who watch, and what is around
-    it for those who run it again.
+    number, none on a CPU; `kept`: what else of the start later readers need, for the manifest.
     """
     run = rundir.create(name)
     manifest = {
@@ -69,8 +65,7 @@ def start(
         "path": str(run.path.resolve()),
         "base_dir": str(base_dir),
         "devices": devices,
-        planned.KEY: asdict(predicted),
-        rundir.SURROUNDINGS: dict(surroundings),
+        **kept,
         "tool_version": installation.version(),
         "python": sys.executable,
     }
@@ -179,7 +174,7 @@ def _begin_attempt(run: RunDir, attempt: int) -> None:
         str(attempt),
     ]
     scope = session_host.scope_command(f"tunedeck-{run.id}-{attempt}")
-    with run.console.open("ab") as console:
+    with open_log(run.console) as console:
         if not run.claim(attempt):
             raise _refusal(run, "somebody else resumes it", f"attempt {attempt} is taken")
         with contextlib.suppress(OSError):  # for people who look; the claim alone counts

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from profiles.errors import ExitCode
+from profiles.quantities import bytes_text
 from profiles.runs.journal import read_all
 from profiles.runs.records.worker import End, WorkerStarted
 from profiles.runs.rundir import RunDir, read_json
@@ -33,6 +34,7 @@ _GPU_GONE = re.compile(r"GPU is lost|fallen off the bus|uncorrectable ECC error"
 _SUDDEN = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL)
 """Signals that no process sends itself in answer to an error, as NCCL's watchdog does SIGABRT."""
 _FEWER_WORKERS = "set train.workers lower (0 uses no extra process) or give the run more memory"
+_OUT_OF_MEMORY = (ExitCode.GPU_OOM, ExitCode.HOST_OOM)
 _AFTER_HARDWARE = "ask the administrator; `advisor resume` goes on from there on another GPU"
 
 
@@ -92,7 +94,7 @@ def wants_clean_restart(run: RunDir, attempt: int, return_code: int) -> bool:
     """
     error = read_json(run.error) or {}
     asked = error.get("attempt") == attempt and error.get("clean_restart") is True
-    return asked and return_code > 0 and error.get("code") == ExitCode.GPU_OOM
+    return asked and return_code > 0 and error.get("code") in _OUT_OF_MEMORY
 
 
 class _Facts:
@@ -156,6 +158,9 @@ class _Facts:
         return f"resumable from step {step}" if step else "nothing was saved"
 
     def _never_began(self) -> dict[str, Any] | None:
+        if self.ended.return_code == -signal.SIGTERM and not self.now.num_steps:
+            # so early that nothing answered the signal yet
+            return _stopped("stopped by SIGTERM before training began; nothing was saved")
         if not self.ended.failure:
             return None
         what = f"the worker could not be started: {self.ended.failure}"
@@ -257,10 +262,10 @@ class _Facts:
         if not seen.num_oom_kills and not self._is_named(loader):
             return None
         limit = seen.memory_limit_bytes
-        place = f" (cgroup limit {limit / 2**30:.0f} GB)" if limit else ""
+        place = f" (cgroup limit {bytes_text(limit)})" if limit else ""
         who = f"data loader process {loader['pids']}: " if loader else ""
         peak = self.ended.rusage.get("max_rss_bytes", 0)
-        used = f"; the worker's peak was {peak / 2**30:.1f} GB" if peak else ""
+        used = f"; the worker's peak was {bytes_text(peak)}" if peak else ""
         return {
             "state": State.KILLED,
             "code": int(ExitCode.HOST_OOM),

@@ -127,7 +127,7 @@ class Supervisor:
         )
 
     def _start_worker(self) -> subprocess.Popen[bytes]:
-        with self.run.console.open("ab") as log:
+        with console.open_log(self.run.console) as log:
             return subprocess.Popen(  # noqa: S603  # argv list of our own, no shell
                 worker_command.worker_argv(self.run.path),
                 stdin=subprocess.DEVNULL,
@@ -144,7 +144,7 @@ class Supervisor:
 
     def _start_sampler(self, worker_pid: int) -> None:
         """It ends with the worker; whatever keeps it is reaped with the other children."""
-        with self.run.console.open("ab") as log:
+        with console.open_log(self.run.console) as log:
             self._sampler = subprocess.Popen(  # noqa: S603  # argv list of our own, no shell
                 [*_SAMPLER, str(self.run.path), str(worker_pid)],
                 stdin=subprocess.DEVNULL,

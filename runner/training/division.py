@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 
+from profiles.quantities import bytes_text
 from profiles.runs.records.worker import OutOfMemory
 from runner.training import oom
 from runner.training.attempt import Attempt
@@ -73,9 +74,10 @@ class Division:
     ) -> oom.OutOfMemoryError:
         peak = ""
         if self.device.type == "cuda":
-            peak = f"; the peak was {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
+            peak = f"; the peak was {bytes_text(torch.cuda.max_memory_allocated())}"
         return oom.OutOfMemoryError(
             reason + peak,
+            on_cpu=self.device.type == "cpu",
             do="a clean process goes on from the last checkpoint with a smaller micro-batch"
             if can_restart
             else "one row at a time is too much; cheapest first: " + "; ".join(self.lighter),

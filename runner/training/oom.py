@@ -77,12 +77,14 @@ def is_sane(device: torch.device) -> bool:
 
 
 class OutOfMemoryError(UserError):
-    """The GPU's memory is too small for what the recipe asks."""
+    """The device's memory is too small for what the recipe asks."""
 
-    def __init__(self, why: str, *, do: str, where: str, pieces: int, clean_restart: bool) -> None:
-        super().__init__(
-            "the GPU ran out of memory", why=why, do=do, where=where, code=ExitCode.GPU_OOM
-        )
+    def __init__(  # the parts of an error, and of a restart
+        self, why: str, *, on_cpu: bool, do: str, where: str, pieces: int, clean_restart: bool
+    ) -> None:
+        what = "the machine ran out of memory" if on_cpu else "the GPU ran out of memory"
+        code = ExitCode.HOST_OOM if on_cpu else ExitCode.GPU_OOM
+        super().__init__(what, why=why, do=do, where=where, code=code)
         self.pieces = pieces
         self.clean_restart = clean_restart
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +58,15 @@ def _number_told(error: BaseException) -> int | None:
     """Safetensors tells the system's error in its text: "... (os error 28)"."""
     told = re.search(r"\(os error (\d+)\)", str(error))
     return int(told[1]) if told else None
+
+
+def is_file_limit(error: BaseException) -> bool:
+    """A file may not grow larger here, whatever room there is: by ulimit, or by the file system."""
+    number = error.errno if isinstance(error, OSError) else _number_told(error)
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    is_limited = limit != resource.RLIM_INFINITY
+    # what torch.save says when a write was cut short
+    return number == errno.EFBIG or (is_limited and "inline_container" in str(error))
 
 
 def shortfall_of(error: BaseException, folder: Path, needed_bytes: int) -> Shortfall | None:

@@ -26,6 +26,7 @@ from profiles.runs.records.worker import End, StopAccepted, WorkerStarted
 from profiles.runs.rundir import RunDir, read_json
 from profiles.runs.state import State
 from runner.supervision import console
+from runner.training import room
 from runner.training.attempt import Attempt
 from runner.training.heartbeat import Heartbeat
 from runner.training.stopping import StopEarly, StopFlag
@@ -113,6 +114,8 @@ def _explain(run: RunDir, error: Exception) -> UserError:
             return _gpu_memory(run, error)
         if lacking is oom.Shortage.HOST:
             return _host_memory(run, error)
+    if room.is_file_limit(error):
+        return _file_limit(error)
     if isinstance(error, OSError):
         return UserError(
             f"reading or writing failed: {error.strerror or error}",
@@ -127,6 +130,17 @@ def _explain(run: RunDir, error: Exception) -> UserError:
         do="the console log has the traceback; please report it with the recipe",
         where=str(run.console),
         code=ExitCode.INTERNAL,
+    )
+
+
+def _file_limit(error: Exception) -> UserError:
+    return UserError(
+        "a file may not grow as large as a checkpoint is",
+        why=f"{str(error)[:200]}: the user's limit (ulimit -f), or that of the file system",
+        do="start it where `ulimit -f` says unlimited, on a file system that takes large files; "
+        "`advisor resume` goes on",
+        where=str(getattr(error, "filename", None) or "the run directory"),
+        code=ExitCode.IO_ERROR,
     )
 
 

@@ -68,6 +68,10 @@ def _imports() -> list[tuple[str, str, str]]:
     """The package that breaks most often, tried in a child; it brings torch with it."""
     installed = importlib.util.find_spec("bitsandbytes") is not None
     fault = imports.fault("bitsandbytes") if installed else ""
+    if fault.startswith(imports.SLOW):
+        load, cores = os.getloadavg()[0], os.cpu_count() or 1
+        busy = f"{fault}; the load is {load:.1f} on {cores} cores, so nothing is said of it"
+        return [("slow", "bitsandbytes", busy)]
     advice = "pip install --force-reinstall 'bitsandbytes>=0.49'"
     return [("BAD", "bitsandbytes", f"cannot be used: {fault}; {advice}")] if fault else []
 

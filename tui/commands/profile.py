@@ -9,7 +9,8 @@ from advisor import findings, recipe
 from advisor.findings import Report
 from advisor.recipe import Recipe
 from profiles.errors import ExitCode, UserError
-from profiles.models import model
+from profiles.facts import Model
+from profiles.models import model, written
 from profiles.runs import notices, rundir
 from profiles.runs import run as runs
 from profiles.runs.rundir import RunDir
@@ -71,9 +72,15 @@ def load(run: RunDir) -> Report:
             code=ExitCode.NO_INPUT,
         )
     made = recipe_of(run)
-    base = model.from_folder(run.base_dir() / made.model.id)
+    base = _model_of(run, made)
     found = findings.report(facts, made, base)
     return replace(found, not_measured=(*found.not_measured, lacking)) if lacking else found
+
+
+def _model_of(run: RunDir, made: Recipe) -> Model:
+    """As it was when the run was started: its folder may be gone, or hold another one."""
+    kept = written.from_dict((rundir.read_json(run.manifest) or {}).get(written.KEY))
+    return kept or model.from_folder(run.base_dir() / made.model.id)
 
 
 def recipe_of(run: RunDir) -> Recipe:

@@ -38,6 +38,9 @@ def runs(*, as_json: bool) -> int:
         plain.show(page.runs(found))
     else:
         plain.say(f"no runs yet in {rundir.run_root()}")
+    if others := rundir.num_of_others():
+        are = "1 run of another user is" if others == 1 else f"{others} runs of other users are"
+        plain.say(f"{are} not shown: this user may not look into them")
     return 0
 
 

@@ -1,0 +1,26 @@
+"""Whether a run directory is a copy of another one."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from profiles.runs.rundir import RunDir, read_json
+
+
+def original(run: RunDir) -> Path | None:
+    """The directory that this one is a copy of: where the run was made, and still is.
+
+    None for the run itself, also where it was moved or is seen by another path.
+    """
+    manifest = read_json(run.manifest) or {}
+    made = manifest.get("path")
+    if not isinstance(made, str) or "\0" in made:
+        return None
+    there = RunDir(Path(made))
+    with contextlib.suppress(OSError):
+        if there.path.samefile(run.path) or not there.path.is_dir():
+            return None
+        same = (read_json(there.manifest) or {}).get("id") == manifest.get("id")
+        return there.path if same else None
+    return None
