@@ -205,14 +205,14 @@ def test_out_of_memory_in_evaluation_divides_the_evaluation_only(tiny_model, ord
 
 
 def test_one_row_that_does_not_fit_ends_with_the_cheapest_changes(tiny_model, orders, memory_for):
-    """Code 80, no clean process: it would end the same way."""
+    """Code 81 on a CPU, no clean process: it would end the same way."""
     run = real_runs.new_run(tiny_model, orders, **SETTINGS)
     memory_for(0)
 
     with pytest.raises(oom.OutOfMemoryError) as caught:
         real_runs.attempt(run)
 
-    assert caught.value.code is ExitCode.GPU_OOM
+    assert caught.value.code is ExitCode.HOST_OOM
     assert not caught.value.clean_restart
     assert "train.checkpointing = true" in caught.value.do
 
