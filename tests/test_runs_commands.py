@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from runner.checks import preflight
 from runner.supervision import control
 from runner.supervision.escalation import FORCE_AFTER_SECONDS
 from tests.canned_run import canned_run, finish
@@ -226,7 +227,7 @@ def test_a_run_that_is_over_begins_its_next_attempt(call, monkeypatch):
         asked.append((one.id, share, allow_changed))
         return ready
 
-    monkeypatch.setattr(command.preflight, "check_resume", check)
+    monkeypatch.setattr(preflight, "check_resume", check)
     monkeypatch.setattr(
         command.launch, "resume", lambda one, devices: asked.append((one.id, devices)) or 4
     )
@@ -246,7 +247,7 @@ def test_what_was_not_allowed_is_not(monkeypatch):
     run, asked = canned_run(end="failed"), []
     ready = SimpleNamespace(devices=(), warnings=())
     monkeypatch.setattr(
-        command.preflight, "check_resume", lambda _run, **allowed: asked.append(allowed) or ready
+        preflight, "check_resume", lambda _run, **allowed: asked.append(allowed) or ready
     )
     monkeypatch.setattr(command.launch, "resume", lambda *_: 4)
     monkeypatch.setattr(command, "follow_run", lambda _run: pytest.fail("followed"))
@@ -260,7 +261,7 @@ def test_what_was_not_allowed_is_not(monkeypatch):
 def test_only_a_run_that_ended_early_is_checked_again(call, monkeypatch, state):
     """What cannot be resumed is refused by the launch itself."""
     run = canned_run(end=state)
-    monkeypatch.setattr(command.preflight, "check_resume", lambda *_, **__: pytest.fail("checked"))
+    monkeypatch.setattr(preflight, "check_resume", lambda *_, **__: pytest.fail("checked"))
     monkeypatch.setattr(command.launch, "resume", lambda _run, devices: devices or 4)
 
     code, out, err = call("resume", run.id)

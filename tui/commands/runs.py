@@ -7,7 +7,6 @@ import time
 from profiles.errors import ExitCode, UserError
 from profiles.runs import processes, rundir
 from profiles.runs.state import State, status
-from runner.checks import preflight
 from runner.supervision import control, launch, leftovers
 from runner.supervision.escalation import FORCE_AFTER_SECONDS
 from tui import plain
@@ -128,6 +127,8 @@ def resume(
     else:
         chosen = None
         if now.state.is_over and now.state is not State.FINISHED:
+            from runner.checks import preflight  # noqa: PLC0415  # 0.2 s that watching can spare
+
             ready = preflight.check_resume(run, share=share, allow_changed=allow_changed)
             chosen = ready.devices
             for warning in ready.warnings:
