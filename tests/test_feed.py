@@ -14,9 +14,10 @@ from profiles.runs.records.metrics import Loss
 from profiles.runs.records.worker import Unpaused
 from profiles.runs.state import State
 from tests.canned_run import GIB, add_sample, add_steps, canned_run, gpu, step
-from tui import feed
-from tui.feed import Feed, Reader, Source
+from tui import source as source_of
+from tui.feed import Feed, Reader
 from tui.live import LiveRun
+from tui.source import Source
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,9 +108,9 @@ def test_a_long_file_is_sampled_and_its_end_is_whole(
 ) -> None:
     """History may have holes; what is near the end and what comes later may not."""
     for name, value in (("_WHOLE_BYTES", 50_000), ("_END_BYTES", 20_000)):
-        monkeypatch.setattr(feed, name, value)
-    monkeypatch.setattr(feed, "_NUM_EXCERPTS", 8)
-    monkeypatch.setattr(feed, "_EXCERPT_BYTES", 2_000)
+        monkeypatch.setattr(source_of, name, value)
+    monkeypatch.setattr(source_of, "_NUM_EXCERPTS", 8)
+    monkeypatch.setattr(source_of, "_EXCERPT_BYTES", 2_000)
     path = home / "m.jsonl"
     journal = Journal(path, attempt=1)
     for number in range(1000):
@@ -126,11 +127,34 @@ def test_a_long_file_is_sampled_and_its_end_is_whole(
     assert ([1000], 0) == (later, source.num_damaged)
 
 
+def test_much_that_is_new_is_sampled_like_the_past(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that was stopped for a day is up to date with one look."""
+    for name, value in (("_WHOLE_BYTES", 50_000), ("_END_BYTES", 20_000), ("_NUM_EXCERPTS", 8)):
+        monkeypatch.setattr(source_of, name, value)
+    monkeypatch.setattr(source_of, "_EXCERPT_BYTES", 2_000)
+    path = home / "m.jsonl"
+    journal = Journal(path, attempt=1)
+    source = Source(path)
+    for number in range(1000):
+        if number == 100:
+            source.poll()
+        journal.append(Loss(step=number, loss=1.0), sync=False)
+    found = [record.step for record in source.poll()]
+
+    assert sorted(set(found)) == found
+    assert 100 <= found[0] < 110
+    assert found[-100:] == list(range(900, 1000))
+    assert len(found) < 400
+    assert ([], 0) == (source.poll(), source.num_damaged)
+
+
 def test_damage_in_a_long_past_is_counted_too(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it is sampled, and where all of it is read."""
     for name, value in (("_WHOLE_BYTES", 5_000), ("_END_BYTES", 1_000), ("_NUM_EXCERPTS", 3)):
-        monkeypatch.setattr(feed, name, value)
-    monkeypatch.setattr(feed, "_EXCERPT_BYTES", 1_000)
+        monkeypatch.setattr(source_of, name, value)
+    monkeypatch.setattr(source_of, "_EXCERPT_BYTES", 1_000)
     path = home / "m.jsonl"
     for number in range(100):
         on_disk.write(path, "loss", step=number)

@@ -7,7 +7,7 @@ import pytest
 from known import RECIPE
 
 from profiles.errors import ExitCode
-from profiles.runs import durable, journal
+from profiles.runs import durable
 from profiles.runs.journal import Journal, Tail
 from profiles.runs.records.evaluation import Evaluated
 from profiles.runs.records.metrics import Loss
@@ -15,7 +15,7 @@ from profiles.runs.records.supervisor import Unresponsive
 from profiles.runs.records.worker import Paused, Stalled
 from profiles.runs.state import State, status
 from tests.canned_run import canned_run, finish, step
-from tui import follow
+from tui import follow, source
 from tui.feed import Reader
 from tui.live import LiveRun
 from tui.pages import status as page
@@ -68,25 +68,26 @@ def test_what_an_event_said_is_not_repeated_as_a_notice(monkeypatch):
     assert lines == ["paused at step 20: 1.2 GB free, needs 3.4 GB"]
 
 
-def test_a_long_past_is_read_in_pieces(monkeypatch):
-    """Of its losses the newest one is kept, so the memory does not grow with the run."""
+def test_of_a_long_past_hardly_anything_is_read_before_the_first_line(monkeypatch):
+    """And of its losses the newest one is told, so neither time nor memory grows with the run."""
     run = canned_run()
     metrics = Journal(run.metrics, attempt=1)
     for number in range(21, 3000):
         metrics.append(step(number, phases=dict.fromkeys("abcdefghij", 0.5)), sync=False)
         metrics.append(Loss(step=number, loss=1.0), sync=False)
     metrics.close()
-    sizes, real = [], Tail.poll
-    monkeypatch.setattr(journal, "_CHUNK_BYTES", 1 << 16)
+    for name, value in (("_WHOLE_BYTES", 1 << 16), ("_END_BYTES", 1 << 13), ("_NUM_EXCERPTS", 8)):
+        monkeypatch.setattr(source, name, value)
+    found, real = [], Tail.parsed
     monkeypatch.setattr(
-        Tail, "poll", lambda t, *a: (found := real(t, *a), sizes.append(len(found)))[0]
+        Tail, "parsed", lambda t, ls: (r for r in real(t, ls) if not found.append(r))
     )
     monkeypatch.setattr(follow.time, "sleep", lambda _: finish(run, "stopped", 20))
 
     lines = [line for line in follow._lines(run) if line.startswith("step ") and "  loss" in line]
 
     assert lines == ["step 2999/40  loss 1.0000"]
-    assert max(sizes) < 500
+    assert len(found) < 300
 
 
 def test_damaged_records_are_told_once_and_again_when_there_are_more(monkeypatch):

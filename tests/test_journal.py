@@ -21,11 +21,12 @@ from record_examples import example
 from profiles.runs import durable, journal, parts
 from profiles.runs.durable import Disk
 from profiles.runs.journal import Journal, Tail
+from profiles.runs.lines import MAX_LINE_BYTES, decode, encode
 from profiles.runs.records.evaluation import Answer, AnswerFailed
 from profiles.runs.records.metrics import Loss, Step
 from profiles.runs.records.worker import Guard, Rotated, Unpaused
-from tui import feed
-from tui.feed import Source
+from tui import source as source_of
+from tui.source import Source
 
 SOME = Unpaused(step=1)
 
@@ -114,7 +115,7 @@ def test_a_record_of_any_size_is_written_within_the_limit(tmp_path, record):
     (found,) = on_disk.read_all(tmp_path / "j")
 
     assert (found["kind"], found["cut"]) == (record.kind, True)
-    assert (tmp_path / "j").stat().st_size < journal.MAX_LINE_BYTES + 100
+    assert (tmp_path / "j").stat().st_size < MAX_LINE_BYTES + 100
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +186,7 @@ def test_a_line_without_an_end_does_not_hide_what_follows(tmp_path):
 
 def test_records_of_a_later_version_are_counted_apart(tmp_path):
     """They are not damage: somebody newer wrote them."""
-    line = journal.encode({"v": 2, "seq": 1, "t": 1.0, "kind": "step"})
+    line = encode({"v": 2, "seq": 1, "t": 1.0, "kind": "step"})
     (tmp_path / "j").write_bytes(line + b"\n")
     tail = Tail(tmp_path / "j")
 
@@ -196,7 +197,7 @@ def test_a_sound_line_without_what_readers_rely_on_is_passed_over(tmp_path):
     """Sequence number, time and kind are read without asking."""
     sound = {"v": 1, "seq": 1, "t": 1, "m": 1, "a": 1, "kind": "unpaused", "step": 1}
     lines = [sound | {"seq": "x"}, {k: v for k, v in sound.items() if k != "t"}, {"v": "x"}]
-    (tmp_path / "j").write_bytes(b"".join(journal.encode(line) + b"\n" for line in lines))
+    (tmp_path / "j").write_bytes(b"".join(encode(line) + b"\n" for line in lines))
     tail = Tail(tmp_path / "j")
 
     assert (tail.poll(), tail.num_damaged) == ([], 3)
@@ -434,8 +435,8 @@ def test_the_sequence_is_found_behind_much_damage(tmp_path):
 def test_the_screen_samples_a_past_in_parts_and_reads_its_whole_end(tmp_path, monkeypatch):
     """As of one file: an even sample, then everything, each once."""
     for name, value in (("_WHOLE_BYTES", 50_000), ("_END_BYTES", 20_000), ("_NUM_EXCERPTS", 8)):
-        monkeypatch.setattr(feed, name, value)
-    monkeypatch.setattr(feed, "_EXCERPT_BYTES", 2000)
+        monkeypatch.setattr(source_of, name, value)
+    monkeypatch.setattr(source_of, "_EXCERPT_BYTES", 2000)
     path = tmp_path / "metrics.jsonl"
     file, source = in_parts(path, 1000, max_bytes=9000), Source(path)
     first = [record.step for record in source.poll()]
@@ -469,7 +470,7 @@ def test_errors_at_random_moments_cost_no_record(tmp_path, monkeypatch):
 @given(st.binary(max_size=200))
 def test_garbage_is_no_record(garbage):
     """Arbitrary bytes are refused without an exception."""
-    assert journal.decode(garbage) is None
+    assert decode(garbage) is None
 
 
 @given(
@@ -482,7 +483,7 @@ def test_garbage_is_no_record(garbage):
 )
 def test_encoding_round_trips(record):
     """Any flat record comes back as it was."""
-    back = journal.decode(journal.encode(record))
+    back = decode(encode(record))
 
     assert back is not None
     assert {k: v for k, v in back.items() if k != "crc"} == {

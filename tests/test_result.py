@@ -10,7 +10,9 @@ import pytest
 from known import RECIPE, model
 
 from advisor import findings, recipe
-from profiles.run_facts import Verdict
+from advisor.rules import quality
+from advisor.rules.quality.training import Training
+from profiles.run_facts import NOT_EVALUATED, Curves, Verdict
 from profiles.runs import run as runs
 from profiles.runs import rundir
 from profiles.runs.journal import Journal
@@ -248,6 +250,20 @@ def test_a_symptom_comes_with_the_documents_remedy(case, changes):
     recipe.validate(
         findings.patched(recipe.parse(RECIPE, where="r"), [found.quality[0]]), where="r"
     )
+
+
+@pytest.mark.parametrize("log_every", [1, 10])
+def test_oscillation_is_told_in_steps_however_few_of_them_are_logged(log_every):
+    """A long run's losses are means of several steps, too."""
+    asked = recipe.parse(RECIPE, where="r")
+    curve = tuple(
+        (n, swinging(n / log_every)) for n in range(log_every, 640 * log_every, log_every)
+    )
+    (found,) = quality.findings(
+        Training(curves=Curves(training=curve), result=NOT_EVALUATED, recipe=asked)
+    )
+
+    assert f"from one {36 * log_every} steps to the next" in found.sentence
 
 
 def test_a_run_that_has_just_begun_is_not_evaluated():

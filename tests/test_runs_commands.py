@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from profiles.errors import ExitCode
+from runner.checks import preflight
 from runner.resume import Start
 from runner.supervision import control
 from runner.supervision.escalation import FORCE_AFTER_SECONDS
@@ -262,7 +263,7 @@ def test_a_run_that_is_over_begins_its_next_attempt(call, monkeypatch):
         asked.append((one.id, share, allow_changed))
         return ready
 
-    monkeypatch.setattr(command.preflight, "check_resume", check)
+    monkeypatch.setattr(preflight, "check_resume", check)
     monkeypatch.setattr(
         command.launch, "resume", lambda one, devices: asked.append((one.id, devices))
     )
@@ -282,7 +283,7 @@ def test_what_was_not_allowed_is_not(monkeypatch):
     run, asked = canned_run(end="failed"), []
     ready = SimpleNamespace(start=START, devices=(), warnings=())
     monkeypatch.setattr(
-        command.preflight, "check_resume", lambda _run, **allowed: asked.append(allowed) or ready
+        preflight, "check_resume", lambda _run, **allowed: asked.append(allowed) or ready
     )
     monkeypatch.setattr(command.launch, "resume", lambda *_: None)
     monkeypatch.setattr(command, "follow_run", lambda _run: pytest.fail("followed"))
@@ -298,7 +299,7 @@ def test_what_was_not_allowed_is_not(monkeypatch):
 def test_only_a_run_that_ended_early_is_checked_and_begun_again(call, monkeypatch, state, why):
     """Before anything is read for it."""
     run = canned_run(end=state)
-    monkeypatch.setattr(command.preflight, "check_resume", lambda *_, **__: pytest.fail("checked"))
+    monkeypatch.setattr(preflight, "check_resume", lambda *_, **__: pytest.fail("checked"))
     monkeypatch.setattr(command.launch, "resume", lambda *_: pytest.fail("begun"))
 
     code, out, err = call("resume", run.id)

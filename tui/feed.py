@@ -1,8 +1,7 @@
 """Reads a run directory on a thread and hands over one coalesced Batch per tick.
 
-Decides how much is read at once: a file of at most 16 MiB whole, a longer one as an even sample of
-its past and its whole end, so that a run of a million steps is on the screen within a second. What
-the screen does not take stays in the files. Knows no screen, and no widget is touched from here.
+What the screen does not take stays in the files. Knows no screen, and no widget is touched from
+here.
 """
 
 from __future__ import annotations
@@ -12,25 +11,19 @@ import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from profiles.runs import heartbeats, parts
-from profiles.runs.journal import Tail
+from profiles.runs import heartbeats
 from profiles.runs.records import Record
 from profiles.runs.records.metrics import Loss, Step
 from profiles.runs.records.sampler import Usage
 from profiles.runs.records.worker import Unpaused
 from profiles.runs.state import Status, status
 from tui.follow import describe
+from tui.source import Source
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from profiles.runs.rundir import RunDir
 
 POLL_SECONDS = 1.0
-_WHOLE_BYTES = 16 << 20
-_END_BYTES = 512 << 10
-_NUM_EXCERPTS = 256
-_EXCERPT_BYTES = 8 << 10
 _MOST_POINTS = 100_000
 """Untaken points after which reading waits for the screen."""
 _MOST_EVENTS = 200
@@ -82,42 +75,6 @@ class Batch:
             went_on_at=max(self.went_on_at, later.went_on_at),
             newest=max(self.newest, later.newest),
         )
-
-
-class Source:
-    """One file of records."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._tail = Tail(path)
-        self._begun = False
-
-    @property
-    def num_damaged(self) -> int:
-        """Lines that were passed over."""
-        return self._tail.num_damaged
-
-    def poll(self) -> list[Record]:
-        """Read what is new; at first, the past."""
-        if self._begun:
-            return self._tail.poll(_WHOLE_BYTES)
-        size = parts.size(self._path)
-        self._begun = size > 0
-        if size <= _WHOLE_BYTES:
-            return self._tail.poll(_WHOLE_BYTES)
-        return self._excerpts(size - _END_BYTES) + self._tail.poll()
-
-    def _excerpts(self, end: int) -> list[Record]:
-        """Lines at even distances up to about `end`, where the tail then begins."""
-        records: list[Record] = []
-        # One byte is no line: the tail learns which file it follows, and stays at its start.
-        self._tail.poll(1)
-        for number in range(_NUM_EXCERPTS):
-            offset = number * (end - _EXCERPT_BYTES) // (_NUM_EXCERPTS - 1)
-            lines = parts.read(self._path, offset, _EXCERPT_BYTES).split(b"\n")[1:-1]
-            records += self._tail.parsed(lines)
-        self._tail.offset = end + parts.read(self._path, end, _END_BYTES).find(b"\n") + 1
-        return records
 
 
 class Reader:

@@ -16,6 +16,7 @@ from profiles.runs.rundir import RunDir
 from profiles.runs.state import State, Status, status
 from tui import plain
 from tui.pages.result import sentence
+from tui.source import Source
 from tui.store import Series
 from tui.symptoms import Symptoms
 from tui.terminal import clean
@@ -60,7 +61,7 @@ def _lines(run: RunDir) -> Iterator[str]:
         if now.notice not in (told, notices.ENDING) and (told := now.notice):
             yield f"! {clean(told, _LIMIT)}"
         yield from losses.lines(now, num_steps)
-        if num_damaged < (num_damaged := events.num_damaged + losses.tail.num_damaged):
+        if num_damaged < (num_damaged := events.num_damaged + losses.source.num_damaged):
             yield f"! {notices.passed_over(num_damaged)}"
         if now.state.is_over:
             return
@@ -71,7 +72,7 @@ class _Losses:
     """Losses as lines: the newest now and then, and once each what they say of the model."""
 
     def __init__(self, run: RunDir) -> None:
-        self.tail = Tail(run.metrics)
+        self.source = Source(run.metrics)
         self._all = Series()
         self._newest: Loss | None = None
         self._symptoms, self._known = Symptoms(run), set[str]()
@@ -79,7 +80,7 @@ class _Losses:
 
     def lines(self, now: Status, num_steps: int) -> Iterator[str]:
         """What is new."""
-        for found in self.tail.stream():  # a long past goes by, its newest loss stays
+        for found in self.source.poll():
             if isinstance(found, Loss):
                 self._newest = found
                 self._all.add(found.step, math.nan if found.loss is None else found.loss)

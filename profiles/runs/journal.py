@@ -1,108 +1,36 @@
-"""Records of a run: JSON lines with a sequence number and a checksum.
+"""Records of a run: JSON lines (`lines.py`) in files that only grow.
 
 One writer a file, many readers. A reader never raises on content: a line that is damaged, or that
 does not fit its kind of record, is skipped and counted; a line without its newline is not there
-yet. Line format (reference: run protocol §3.6):
-`{"v":1,"seq":7,"t":unix,"m":monotonic,"a":attempt,"kind":"step",...,"crc":"9f3a11c0"}`.
+yet.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import threading
 import time
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from profiles.runs import parts, reading, records
 from profiles.runs.durable import Appender
+from profiles.runs.lines import MAX_LINE_BYTES, VERSION, Content, decode, encode
 from profiles.runs.records import Dropped, Record
 
-VERSION = 1
-MAX_LINE_BYTES = 16 * 1024
 MAX_PART_BYTES = 64 << 20
 MAX_WAITING = 10_000
 """Records that wait in memory while the disk refuses them: some megabytes."""
-_CRC_MARK = b',"crc":"'
-_CRC_LENGTH = len(b',"crc":"00000000"}')
-_MAX_TEXT_BYTES = 4000
-_HEAD = ("v", "seq", "t", "m", "a", "kind")
 _CHUNK_BYTES = 1 << 20
 _EVERYTHING = 1 << 62
 _WINDOW_BYTES = 64 << 10
 _MOST_SEQ = 1 << 62
 
-Content = dict[str, Any]
-"""What a line says, whatever that is."""
 Found = TypeVar("Found")
-
-
-def encode(content: Content) -> bytes:
-    """One line without its newline; numbers that JSON cannot say become null and are named.
-
-    Of a record that is too long, long texts are cut; if that is not enough, its head is kept alone.
-    """
-    finite, nonfinite = _without_nonfinite(content)
-    if nonfinite:
-        finite["nonfinite"] = nonfinite
-    body = _dump(finite)
-    if len(body) > MAX_LINE_BYTES:
-        body = _dump({k: _cut(v) for k, v in finite.items()} | {"cut": True})
-    if len(body) > MAX_LINE_BYTES:
-        body = _dump({k: finite[k] for k in _HEAD if k in finite} | {"cut": True})
-    crc = zlib.crc32(body[:-1])
-    return body[:-1] + _CRC_MARK + f'{crc:08x}"}}'.encode()
-
-
-def decode(line: bytes) -> Content | None:
-    """What a line says, or None if it is damaged."""
-    body, tail = line[:-_CRC_LENGTH], line[-_CRC_LENGTH:]
-    if not tail.startswith(_CRC_MARK):
-        return None
-    if b"%08x" % zlib.crc32(body) != tail[len(_CRC_MARK) : -2]:
-        return None
-    try:
-        content = _decode_json(line.decode())
-    except (ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
-_decode_json = json.JSONDecoder().decode
-"""For text alone, which it is known to be: json.loads would guess the encoding of each line."""
-
-
-def _cut(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    return value.encode(errors="replace")[:_MAX_TEXT_BYTES].decode(errors="ignore")
-
-
-def _dump(content: Content) -> bytes:
-    text = json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode("utf-8", errors="replace")
-
-
-def _without_nonfinite(content: Content, prefix: str = "") -> tuple[Content, list[str]]:
-    clean: Content = {}
-    names: list[str] = []
-    for key, value in content.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            clean[key] = None
-            names.append(prefix + key)
-        elif isinstance(value, dict):
-            clean[key], inner = _without_nonfinite(value, f"{prefix}{key}.")
-            names += inner
-        else:
-            clean[key] = value
-    return clean, names
 
 
 class Journal:
@@ -240,7 +168,25 @@ class Tail:
 
     def poll(self, max_bytes: int | None = None) -> list[Record]:
         """The complete records added since the last poll (at most about `max_bytes` of them)."""
-        found: list[Record] = []
+        return list(self.parsed(self._lines(max_bytes)))
+
+    def stream(self) -> Iterator[Record]:
+        """Everything added since the last poll, in constant memory."""
+        for lines in self.chunks():
+            yield from self.parsed(lines)
+
+    def chunks(self) -> Iterator[list[bytes]]:
+        """The same as lines, some thousands at a time; `parsed` is to be given what is not known.
+
+        Who knows a line must have compared its checksum.
+        """
+        before = -1
+        while self.offset != before:
+            before = self.offset
+            yield self._lines(_CHUNK_BYTES)
+
+    def _lines(self, max_bytes: int | None) -> list[bytes]:
+        found: list[bytes] = []
         left = _EVERYTHING if max_bytes is None else max_bytes
         with suppress(OSError):  # what cannot be read now may be readable later
             known = parts.sizes(self.path)
@@ -256,28 +202,22 @@ class Tail:
                     found += self._take(data, is_over=is_over)
         return found
 
-    def stream(self) -> Iterator[Record]:
-        """Everything added since the last poll, in constant memory."""
-        before = -1
-        while self.offset != before:
-            before = self.offset
-            yield from self.poll(_CHUNK_BYTES)
-
     def _begin_anew_if_replaced(self, known: list[tuple[Path, int]]) -> None:
         inode = known[0][0].stat().st_ino if known else self._inode
         if inode != self._inode or sum(size for _, size in known) < self.offset:
             self._inode, self.offset = inode, 0
 
-    def _take(self, data: bytes, *, is_over: bool) -> Iterator[Record]:
-        """The records of what was read; a line that is not complete is left for the next poll."""
+    def _take(self, data: bytes, *, is_over: bool) -> list[bytes]:
+        """The lines of what was read; one that is not complete is left for the next poll."""
         end = data.rfind(b"\n") + 1
-        yield from self.parsed(data[:end].split(b"\n"))
+        lines = data[:end].split(b"\n")
         if is_over:
             self.num_damaged += end < len(data)  # its writer has gone on to the next part
             end = len(data)
         elif end == 0 and len(data) > 2 * MAX_LINE_BYTES:
             end = len(data)  # no line of ours: the rest of it counts as damaged when it ends
         self.offset += end
+        return lines
 
     def parsed(self, lines: Iterable[bytes]) -> Iterator[Record]:
         """The records of whole lines; the others are counted."""

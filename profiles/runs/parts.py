@@ -48,10 +48,10 @@ def sizes(path: Path) -> list[tuple[Path, int]]:
     return found
 
 
-def read(path: Path, offset: int, num_bytes: int) -> bytes:
-    """What lies at `offset` in all parts together; OSError if it cannot be read."""
+def read(known: list[tuple[Path, int]], offset: int, num_bytes: int) -> bytes:
+    """What lies at `offset` in all parts together, given their `sizes`; OSError if unreadable."""
     data = b""
-    for part, length in sizes(path):
+    for part, length in known:
         if offset < length and num_bytes > len(data):
             with reading.open_regular(part) as file:
                 file.seek(offset)

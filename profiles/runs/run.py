@@ -6,19 +6,24 @@ evaluation and saving are timed apart from the steps by the worker.
 
 from __future__ import annotations
 
+import math
+from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from statistics import median
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress
+from statistics import fmean, median
 from typing import Any, TypeVar
 
 import psutil
 
 from profiles.machines import gputable
 from profiles.run_facts import Curves, Run, Sample
+from profiles.runs import columns
+from profiles.runs.columns import NONE, Losses, Steps
 from profiles.runs.journal import Tail
 from profiles.runs.records import Record
 from profiles.runs.records.evaluation import Answer, Evaluated
-from profiles.runs.records.metrics import PHASES, Loss, Step
+from profiles.runs.records.metrics import PHASES
 from profiles.runs.records.sampler import Usage
 from profiles.runs.records.worker import Checkpoint, End, Paused, Prepared, TrainBegun, Unpaused
 from profiles.runs.result import result_of
@@ -26,6 +31,8 @@ from profiles.runs.rundir import RunDir, read_json
 
 _WARMUP_STEPS = 5
 _WARMUP_SHARE = 0.05
+_MOST_POINTS = 10_000
+"""Of a curve: more than any screen or rule can use."""
 
 Kind = TypeVar("Kind", bound=Record)
 
@@ -33,33 +40,24 @@ Kind = TypeVar("Kind", bound=Record)
 def from_run_dir(run: RunDir) -> tuple[Run | None, int]:
     """Facts of a run (None if not one step was recorded), and how many lines were passed over."""
     metrics, worker, sampler = (Tail(p) for p in (run.metrics, run.worker_events, run.samples))
-    steps: dict[int, Step] = {}
-    losses: dict[int, Loss] = {}
-    for record in metrics.stream():
-        # after a resume a step can be there twice: the later attempt is what counts
-        if isinstance(record, Step):
-            steps[record.step] = record
-        elif isinstance(record, Loss):
-            losses[record.step] = record
+    steps, losses = columns.read(metrics)
     events = list(worker.stream())
     devices = _devices(r for r in sampler.stream() if isinstance(r, Usage))
     num_damaged = metrics.num_damaged + worker.num_damaged + sampler.num_damaged
-    if not steps:
+    if not len(steps):
         return None, num_damaged
-    done = [steps[n] for n in sorted(steps)]
-    logged = [losses[n].loss for n in sorted(losses)]
     found = Run(
         id=run.id,
         device=_last(e.device for e in _of(Prepared, events)) or "cpu",
         compute_capability=_capability(run, events),
-        num_steps=done[-1].step,
-        **_rates(done, events),
+        num_steps=steps["step"][-1],
+        **_rates(steps, events),
         **_stalls(events),
-        longest=max(s.longest for s in done),
-        **_memory(done, devices),
+        longest=max(steps["longest"]),
+        **_memory(steps, devices),
         **_eval_losses(events),
-        first_loss=logged[0] if logged else None,
-        last_loss=_last(logged),
+        first_loss=_finite(losses["loss"][:1]),
+        last_loss=_finite(losses["loss"][-1:]),
         result=result_of(events),
         curves=_curves(losses, events),
         samples=_answers(events),
@@ -88,37 +86,34 @@ def _last(values: Iterable[Value]) -> Value | None:
     return ([None, *values])[-1]
 
 
-def _steady(steps: list[Step]) -> list[Step]:
-    skip = max(_WARMUP_STEPS, int(len(steps) * _WARMUP_SHARE))
-    return steps[skip:] or steps[-1:]
+def _finite(values: Sequence[float]) -> float | None:
+    """The only value, if there is one and it is a number."""
+    return next((value for value in values if not math.isnan(value)), None)
 
 
-def _rates(done: list[Step], events: list[Record]) -> dict[str, Any]:
+def _num_warmup(num_steps: int) -> int:
+    skip = max(_WARMUP_STEPS, int(num_steps * _WARMUP_SHARE))
+    return skip if skip < num_steps else num_steps - 1
+
+
+def _rates(done: Steps, events: list[Record]) -> dict[str, Any]:
     """Time and tokens, of the steady steps and of the whole training."""
-    steady, wall = _steady(done), _wall_seconds(events, done)
-    seconds = sum(s.seconds for s in steady)
-    tokens = sum(s.tokens for s in done)
+    warmup, wall = _num_warmup(len(done)), _wall_seconds(events, done)
+    steady_seconds = done["seconds"][warmup:]
+    num_steady, seconds = len(steady_seconds), sum(steady_seconds)
+    tokens = sum(done["tokens"])
     return {
-        "num_steady_steps": len(steady),
-        "step_seconds": median(s.seconds for s in steady),
-        "phase_seconds": _phases(steady),
-        "longest_data_share": _tail(s.phases.get("data", 0.0) for s in steady),
+        "num_steady_steps": num_steady,
+        "step_seconds": median(steady_seconds),
+        "phase_seconds": {name: sum(done[name][warmup:]) / num_steady for name in PHASES},
+        "longest_data_share": _tail(done["data_wait"][warmup:]),
         "wall_seconds": wall,
         "tokens": tokens,
-        "padded_tokens": sum(s.padded_tokens for s in done),
-        "label_tokens": sum(s.label_tokens for s in done),
-        "tokens_per_second": sum(s.tokens for s in steady) / seconds if seconds else 0.0,
+        "padded_tokens": sum(done["padded_tokens"]),
+        "label_tokens": sum(done["label_tokens"]),
+        "tokens_per_second": sum(done["tokens"][warmup:]) / seconds if seconds else 0.0,
         "wall_tokens_per_second": tokens / wall if wall else 0.0,
     }
-
-
-def _phases(steady: list[Step]) -> dict[str, float]:
-    """Mean seconds a step."""
-    totals: defaultdict[str, float] = defaultdict(float)
-    for step in steady:
-        for name, seconds in step.phase_seconds.items():
-            totals[name] += seconds
-    return {name: totals[name] / len(steady) for name in PHASES}
 
 
 def _tail(waits: Iterable[float]) -> float:
@@ -127,13 +122,15 @@ def _tail(waits: Iterable[float]) -> float:
     return ordered[int(len(ordered) * 0.99)] / middle if middle else 1.0
 
 
-def _wall_seconds(events: list[Record], steps: list[Step]) -> float:
+def _wall_seconds(events: list[Record], steps: Steps) -> float:
     """Training time of all attempts without pauses, each by its own monotonic clock."""
+    ends: defaultdict[int, list[float]] = defaultdict(list)
+    for attempt, at in zip(steps["attempt"], steps["monotonic_seconds"], strict=True):
+        ends[attempt].append(at)
     total = 0.0
-    for attempt in {s.attempt for s in steps}:
+    for attempt, ended in ends.items():
         mine = [e for e in events if e.attempt == attempt]
         began = [e.monotonic_seconds for e in _of(TrainBegun, mine)]
-        ended = [s.monotonic_seconds for s in steps if s.attempt == attempt]
         ended += [e.monotonic_seconds for e in (*_of(Evaluated, mine), *_of(Checkpoint, mine))]
         total += max(ended) - min(began or ended) - _paused_seconds(mine)
     return total
@@ -172,13 +169,22 @@ def _eval_losses(events: list[Record]) -> dict[str, Any]:
     }
 
 
-def _curves(losses: dict[int, Loss], events: list[Record]) -> Curves:
+def _curves(losses: Losses, events: list[Record]) -> Curves:
     newest = max((e.attempt for e in events), default=0)
     return Curves(
-        training=tuple((n, loss) for n in sorted(losses) if (loss := losses[n].loss) is not None),
+        training=tuple(_points(losses)),
         num_steps=max((e.num_steps for e in _of(TrainBegun, events)), default=0),
         is_over=any(e.attempt == newest for e in _of(End, events)),
     )
+
+
+def _points(losses: Losses) -> Iterator[tuple[int, float]]:
+    """Of more than a curve holds, the first step and the mean of as many neighbours each."""
+    finite = [not math.isnan(loss) for loss in losses["loss"]]
+    at, values = (array(c.typecode, compress(c, finite)) for c in (losses["step"], losses["loss"]))
+    size = -(-len(at) // _MOST_POINTS) or 1
+    for first in range(0, len(at), size):
+        yield at[first], fmean(values[first : first + size])
 
 
 def _devices(samples: Iterable[Usage]) -> dict[str, Any]:
@@ -198,17 +204,22 @@ def _devices(samples: Iterable[Usage]) -> dict[str, Any]:
     }
 
 
-def _memory(steps: Sequence[Step], devices: dict[str, Any]) -> dict[str, Any]:
-    newest = steps[-1]
-    on_gpu = newest.allocated_peak_bytes is not None
+def _memory(steps: Steps, devices: dict[str, Any]) -> dict[str, Any]:
+    on_gpu = steps["allocated_peak_bytes"][-1] != NONE
     host_bytes = 0 if on_gpu else psutil.virtual_memory().total
-    peaks = [(s.allocated_peak_bytes or 0) if on_gpu else s.rss_peak_bytes for s in steps]
+    peaks = steps["allocated_peak_bytes" if on_gpu else "rss_peak_bytes"]
     return devices | {
-        "peak_bytes": max(peaks),
-        "reserved_peak_bytes": max(s.reserved_peak_bytes or 0 for s in steps) if on_gpu else None,
+        "peak_bytes": _peak(peaks),
+        "reserved_peak_bytes": _peak(steps["reserved_peak_bytes"]) if on_gpu else None,
         "capacity_bytes": devices["capacity_bytes"] or host_bytes,
-        "num_alloc_retries": newest.num_alloc_retries or 0,
+        "num_alloc_retries": _peak(steps["num_alloc_retries"][-1:]),
     }
+
+
+def _peak(numbers: Sequence[int]) -> int:
+    """The largest; what was not written counts as zero."""
+    most = max(numbers)
+    return max(most, 0) if NONE in numbers else most
 
 
 def _answers(events: list[Record]) -> tuple[Sample, ...]:

@@ -59,7 +59,8 @@ def recipe(method: str, num_processes: int) -> bytes:
     hardware = '[hardware]\nstrategy = "ddp"\ngpus = 2\n' if num_processes == 2 else ""
     return (
         f'schema = 1\nname = "{method} {num_processes}"\n[model]\nid = "model"\n'
-        f'[data]\ntrain = "rows.json"\nmax_length = 96\nsplit = "1:1:0"\n[method]\nname = "{method}"\n{adapter}'
+        f'[data]\ntrain = "rows.json"\nmax_length = 96\nsplit = "1:1:0"\n'
+        f'[method]\nname = "{method}"\n{adapter}'
         f"[train]\nlearning_rate = 1e-3\nmax_steps = {_STEPS}\nsave_every = {_EVERY}\n"
         f'eval_every = {_EVERY}\nmicro_batch = 2\naccumulation = 2\nprecision = "fp32"\n'
         f"samples = 0\n{hardware}"

@@ -6,7 +6,8 @@ import json
 import zlib
 
 from profiles.runs import parts
-from profiles.runs.journal import Tail, decode, encode, last_seq
+from profiles.runs.journal import Tail, last_seq
+from profiles.runs.lines import decode, encode
 
 
 def read_all(path):

@@ -7,7 +7,6 @@ import time
 from profiles.errors import ExitCode, UserError
 from profiles.runs import identity, processes, rundir
 from profiles.runs.state import State, status
-from runner.checks import preflight
 from runner.supervision import control, launch, leftovers
 from runner.supervision.escalation import FORCE_AFTER_SECONDS
 from tui import plain
@@ -160,6 +159,8 @@ def resume(
         control.send(run, "unpause")
         plain.say(f"{run.id} {_SAID['unpause']}")
     else:
+        from runner.checks import preflight  # noqa: PLC0415  # 0.2 s that watching can spare
+
         launch.refuse_resume(run, now)
         ready = preflight.check_resume(run, share=share, allow_changed=allow_changed)
         for warning in ready.warnings:

@@ -17,11 +17,13 @@ _ABOVE_NOISE = 3.0
 
 def check(training: Training) -> Finding | None:
     """Fires if means of consecutive steps swing by far more than their batches explain."""
-    losses = [loss for _, loss in training.curves.training]
-    losses = losses[len(losses) // 10 :]  # the warm-up has its own course
+    curve = training.curves.training
+    curve = curve[len(curve) // 10 :]  # the warm-up has its own course
+    losses = [loss for _, loss in curve]
     size = len(losses) // _WINDOWS
     if size < _FEWEST_IN_A_WINDOW:
         return None
+    num_steps = curve[size][0] - curve[0][0]
     windows = [losses[first * size : (first + 1) * size] for first in range(_WINDOWS)]
     means = [fmean(window) for window in windows]
     # Against the line between both neighbours, a steady fall is no swing.
@@ -36,7 +38,7 @@ def check(training: Training) -> Finding | None:
         severity="warning",
         confidence="exact",
         sentence=f"the training loss swings by {swing / level:.0%} of its mean from one "
-        f"{size} steps to the next: the learning rate is too high, or the warm-up too short",
+        f"{num_steps} steps to the next: the learning rate is too high, or the warm-up too short",
         evidence={"swing": swing, "noise": noise, "mean_loss": level},
         change=training.lower_rate,
         side_effects="training takes smaller steps",
