@@ -13,6 +13,7 @@ from profiles.facts import GIB, Column, Gpu, GpuProcess, Latent, Origin
 from tui.pages import data as data_page
 from tui.pages import facts_json
 from tui.pages import machine as machine_page
+from tui.pages import methods as methods_page
 from tui.pages import model as model_page
 from tui.pages.recommendation import machine_text
 
@@ -388,3 +389,24 @@ def test_the_facts_for_scripts_are_those_of_the_page():
     }
     unread = facts_json.data(replace(DATA, tokens=None))
     assert (unread["mean_tokens"], unread["max_tokens"], unread["origin"]) == (None, None, None)
+
+
+def test_everything_that_can_be_chosen_by_name_stands_under_its_key():
+    """Two blanks in, with what runs by now; keys of a method wrap under themselves."""
+    rows = methods_page.lines(70)
+    blocks = [block.split("\n") for block in "\n".join(rows).split("\n\n")]
+    heads = [block[0] for block in blocks]
+
+    assert heads == [
+        *("method.name", "train.optimizer", "hardware.strategy", "task", "data.format"),
+        "not yet: this version estimates it and cannot start it",
+    ]
+    assert all(row[:2] == "  " for block in blocks for row in block[1:])
+    assert max(map(len, rows)) <= 70
+    assert "  sft       supervised fine-tuning  runs" in rows
+    assert "  classify  classification          not yet" in rows
+    assert "  alpaca             sft" in rows
+    assert "  preference         not yet" in rows
+    assert [row.split() for row in rows if row.startswith("  lora ")] == [
+        ["lora", "LoRA", "runs", "rank,", "alpha,", "dropout,"]
+    ]

@@ -46,6 +46,18 @@ def test_moments_stand_side_by_side():
         """)
 
 
+def test_every_moment_has_two_lines_of_its_own_in_the_order_of_a_step():
+    """Seven columns stand side by side in 80, whatever order they come in."""
+    found = [moment(name, "", GIB, weights=GIB) for name in sorted(memory.MOMENTS)]
+    rows = explain._moments(estimate(moments=tuple(found)))
+
+    assert [rows[0], rows[1], rows[-1]] == lines_of("""
+          GiB      forward     loss      loss   last  first  embed-  opti-
+                      ends  forward  backward  layer  layer    ding  mizer
+                                                                      peak
+        """)
+
+
 @pytest.mark.parametrize(
     ("allocated", "unit", "number"), [(4 * GIB, "GiB", "2.00"), (4 * GIB - 1, "MiB", "2048")]
 )
@@ -259,6 +271,53 @@ def test_quantized_weights_are_told_in_three_parts():
 def test_when_and_where_the_peak_comes(name, place, expected):
     """The moment in words, and the operation unless the words name it already."""
     assert memory.when_and_where(moment(name, place, 1)) == expected
+
+
+PLACES = {
+    "activation": "the activation function",
+    "attention": "attention",
+    "cast": "a cast",
+    "down": "the experts' down_proj",
+    "down_proj": "down_proj",
+    "gate_up": "the experts' gate_up_proj",
+    "gather": "the experts' copies of tokens",
+    "layer_norm": "the norm",
+    "mul": "the product of gate and up",
+    "o_proj.lora_B": "the adapter of o_proj",
+    "pow": "the norm's squares",
+    "router": "the router",
+    "scale": "the adapter's scaling",
+    "scores": "attention scores",
+    "softmax": "the softmax",
+    "weigh": "the sum over experts",
+}
+MOMENTS = {
+    "forward": "as the forward pass ends",
+    "loss_forward": "while the loss is computed",
+    "loss_backward": "in the loss's backward pass",
+    "first_layer_backward": "in the last layer, where the backward pass begins",
+    "last_layer_backward": "in the first layer, where the backward pass ends",
+    "embedding_backward": "while the embedding's gradient is made",
+    "optimizer_step": "in the optimizer's step",
+}
+COMPONENTS = {
+    "optimizer": "optimizer states",
+    "paged_states": "paged states",
+    "context": "GPU context",
+    "communication": "gathered, NCCL",
+}
+
+
+def test_places_moments_and_components_have_words():
+    """Two places need none, for the moment names them."""
+    for name, words in PLACES.items():
+        told = memory.when_and_where(moment("forward", name, 1))
+        assert told == f"as the forward pass ends ({words})"
+    for name, words in MOMENTS.items():
+        for place in ("loss", "embedding"):
+            assert memory.when_and_where(moment(name, place, 1)) == words
+    for name, words in COMPONENTS.items():
+        assert memory.component(name) == words
 
 
 def test_components_are_called_as_people_call_them():

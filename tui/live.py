@@ -72,7 +72,7 @@ class LiveRun:
         self.status, self.phase = batch.status, batch.phase
         self.sample = batch.sample or self.sample
         self.num_damaged = batch.num_damaged
-        self._newest = max(self._newest, batch.newest)
+        self._newest = max(self._newest, batch.status.since)
         self._went_on_at = max(self._went_on_at, batch.went_on_at)
         self.events.extend(batch.events)
         for step, loss in batch.losses:

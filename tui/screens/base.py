@@ -174,10 +174,8 @@ class BaseScreen(Screen[None]):
         """Cancel what is being done, or go one layer back."""
         if self.cancel():
             self.say("cancelled; nothing was changed")
-        elif len(self.app.screen_stack) > 1:
-            self.app.pop_screen()
         else:
-            self.say("this is the first screen; q leaves")
+            self.app.pop_screen()
 
     def action_leave(self) -> None:
         """Leave, and say that training goes on."""

@@ -82,7 +82,7 @@ def tail(path: Path) -> list[str]:
 
 def folded(line: str, width: int) -> list[str]:
     """Cut into rows: a log is read for its details."""
-    return [line[start : start + width] for start in range(0, len(line), max(1, width))]
+    return [line[start : start + width] for start in range(0, len(line), width)]
 
 
 SCREEN = ConsoleScreen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -46,7 +47,7 @@ class Home(BaseScreen):
         super().__init__(context)
         self._machine: Machine | None = None
         self._rows: dict[str, str] = {}
-        self._looked_at = -_LOOK_SECONDS
+        self._looked_at = -math.inf
 
     def content(self) -> Iterable[Widget]:
         """Mount the machine above the runs."""
@@ -71,7 +72,7 @@ class Home(BaseScreen):
 
     def on_screen_resume(self) -> None:
         """Look at once when this screen comes back."""
-        self._looked_at = -_LOOK_SECONDS
+        self._looked_at = -math.inf
 
     def _show_machine(self, found: Machine) -> None:
         self._machine = found
@@ -128,10 +129,6 @@ class Home(BaseScreen):
             self.say("still looking at the machine")
             return
         self.context.open("pager", "this machine", lambda width: machine_page.lines(found, width))
-
-    def action_back(self) -> None:
-        """There is nothing behind the first screen."""
-        self.say("this is the first screen; q leaves")
 
 
 def look_at_runs() -> Found:
