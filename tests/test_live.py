@@ -8,6 +8,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from known import RECIPE
 
 from profiles.run_facts import Result, Verdict
 from profiles.runs.records.sampler import Usage
@@ -266,3 +267,22 @@ def test_gpus_are_told_in_two_rows_where_there_is_room(live):
     assert panes.gpu_rows(live, 40, 3, Symbols.ASCII) == meters
     assert panes.gpu_rows(live, 40, 2, Symbols.ASCII) == [meters[0], "2 more GPUs"]
     assert panes.gpu_rows(live, 9, 6, Symbols.ASCII)[1] == below[0][:9]
+
+
+def test_what_the_curves_say_is_of_losses_around_a_step(live):
+    """A twentieth of the planned steps to each side; without a recipe there is nothing to say."""
+    curve = ((0, 3.8), (4, 3.2), (8, 3.4), (12, 3.6), (16, 4.0))
+    ends = {"best_step": 4, "best_loss": 3.2, "last_step": 16, "last_loss": 4.0}
+    result = Result(verdict=Verdict.BETTER, base_loss=3.8, step=4, loss=3.2, curve=curve, **ends)
+    losses = tuple((number, 4 - number / 10) for number in range(1, 17))
+    told = batch(status=replace(NOW, result=result, num_steps=100), losses=losses)
+    live.apply(told)
+    assert live.symptoms() == ()
+
+    live.run.recipe.write_text(RECIPE)
+    again = LiveRun(live.run)
+    again.apply(told)
+
+    (found,) = again.symptoms()
+    assert found.id == "Q03"
+    assert found.sentence.endswith("while the training loss fell from 3.5000 to 2.6500")

@@ -12,23 +12,26 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from driven_app import DATA, HERE, MODEL, drive, install, press, settle, until
+from driven_app import DATA, HERE, MODEL, ImmediateFeed, drive, install, press, settle, until
 from small_model import small_model
 from textual.widgets import Input, OptionList
 
 from profiles.errors import ExitCode, UserError
 from profiles.machines import machine
 from profiles.run_facts import Result, Verdict
+from profiles.runs import rundir
 from profiles.runs.journal import Journal
 from profiles.runs.records.worker import Paused
 from profiles.runs.rundir import RunDir
-from profiles.runs.state import State, Status
+from profiles.runs.state import State, Status, status
 from runner.checks import preflight
 from runner.supervision import control, launch
 from tests.canned_run import add_steps, canned_run, finish
 from tui import seen
 from tui.commands import profile, save
+from tui.context import working_runs
 from tui.screens import home as home_screen
+from tui.screens import live as live_screen
 from tui.screens.ask import Ask, AskText
 from tui.screens.console import ConsoleScreen, folded, tail
 from tui.screens.home import Home
@@ -58,6 +61,12 @@ def words(app):
 def shown(app):
     """The page."""
     return app.screen.query_one(Page)
+
+
+@pytest.fixture
+def _unanimated(monkeypatch):
+    """What is animated does not move: a slow link would get every frame between."""
+    monkeypatch.setattr(Page, "animate", lambda *_, **__: None)
 
 
 async def refreshed(app):
@@ -125,7 +134,27 @@ def test_the_terms_of_the_estimate_come_and_go_by_a_key():
     drive(script)
 
 
-def test_without_a_machine_or_with_too_small_a_one_there_is_nothing_to_start(monkeypatch):
+def test_another_answer_before_the_machine_is_known_counts_once_it_is(monkeypatch):
+    """Nothing can be saved or started until then."""
+    go_on = threading.Event()
+    monkeypatch.setattr(machine, "probe", lambda _path: go_on.wait(10) and HERE)
+
+    async def script(app, pilot):
+        app.context.model, app.context.data = MODEL, DATA
+        await app.push_screen(RecommendationScreen(app.context))
+        assert app.screen.query_one("#title", Rows).text == "new run, 3 of 3: what to do"
+        await pilot.press(*"2se")
+        assert shown(app).text == "looking at the machine"
+        assert words(app) == "there is no recommendation yet"
+        go_on.set()
+        await settle(app, pilot)
+        assert "2 critical yes" in app.screen.query_one("#answers", Rows).text
+        assert "the estimate, term by term" in shown(app).text
+
+    drive(script)
+
+
+def test_on_too_small_a_machine_there_is_nothing_to_start(monkeypatch):
     """Neither saved nor launched, and the reason is told."""
     ram = 10 * 2**20
     monkeypatch.setattr(
@@ -185,7 +214,8 @@ def test_a_place_to_save_may_be_written_with_a_tilde(tmp_path, monkeypatch):
         await opened(app, pilot, RecommendationScreen(app.context))
         for answer in ("", "  ~/r.toml "):
             await press(app, pilot, "s")
-            assert app.screen.query_one(Input).value == "recipe.toml"
+            await press(app, pilot, "x")
+            assert app.screen.query_one(Input).value == "recipe.tomlx"
             assert app.screen.query_one("#choices", Rows).text == "enter save   esc do not"
             app.screen.query_one(Input).value = answer
             await press(app, pilot, "enter")
@@ -197,6 +227,7 @@ def test_a_place_to_save_may_be_written_with_a_tilde(tmp_path, monkeypatch):
 # --- a form ---
 
 
+@pytest.mark.usefixtures("_unanimated")
 def test_a_form_is_scrolled_cleared_and_explained_by_keys(monkeypatch):
     """The input keeps every letter, so the keys are others than on the screens to read."""
     places = []
@@ -360,6 +391,38 @@ def test_the_footer_of_a_run_follows_its_state_and_the_room():
     assert over == ("? help  enter report  r resume  l log  y copy id  esc back  tab pane  q leave")
 
 
+PANES = ["loss", "rate", "memory", "time"]
+
+
+@pytest.mark.parametrize(
+    ("size", "places"),
+    [
+        ((80, 24), [(0, 0), (1, 0), (0, 1), (1, 1)]),
+        ((79, 24), [(0, 0), None, None, None]),
+        ((80, 23), [(0, 0), None, None, None]),
+    ],
+)
+def test_the_panes_stand_two_by_two_where_there_is_room(size, places):
+    """Each where hands and eyes have learnt it; elsewhere one at a time fills the room."""
+    run = canned_run(done=20)
+    found = []
+
+    async def script(app, pilot):
+        await until(app, pilot, "RUNNING")
+        whole = app.screen.query_one("#panes").region
+        for name in PANES:
+            here = app.screen.query_one(f"#{name}").region
+            if not here.area:
+                found.append(None)
+                continue
+            found.append((int(here.x > whole.x), int(here.y > whole.y)))
+            assert 1.8 < whole.width / here.width < 2.2 or here.width == whole.width
+        assert app.screen.query_one("#footer").region.bottom == size[1]
+
+    drive(script, size=size, run_id=run.id)
+    assert found == places
+
+
 @pytest.mark.parametrize(("height", "num_rows"), [(35, 1), (36, 6)])
 def test_events_have_as_many_rows_as_there_is_room_for(height, num_rows):
     """The newest last, each with its time; rows without one stay blank, so that nothing moves."""
@@ -389,6 +452,47 @@ def test_what_happened_while_nobody_looked_is_told_at_the_next_look():
 
     drive(script, run_id=run.id)
     assert seen.last_look(run.id).step == 7
+
+
+def test_the_look_is_kept_while_the_screen_is_open(monkeypatch):
+    """A killed app loses half a minute of it at most; the first frame does not wait for a beat."""
+    run = canned_run(done=7)
+    monkeypatch.setattr(live_screen, "_LOOK_KEPT_SECONDS", 0.01)
+    late = [None, None]
+    take = ImmediateFeed.take
+    monkeypatch.setattr(ImmediateFeed, "take", lambda feed: late.pop() if late else take(feed))
+
+    async def script(app, pilot):
+        deadline = time.monotonic() + 10
+        while seen.last_look(run.id) is None and time.monotonic() < deadline:
+            await pilot.pause(0.01)
+        assert "step 7 of 40" in app.screen.query_one("#header", Rows).text
+        feed = app.screen.feed
+        assert not feed.closed
+        await press(app, pilot, "escape")
+        assert feed.closed
+
+    drive(script, run_id=run.id)
+    assert seen.last_look(run.id).step == 7
+
+
+def test_of_a_run_that_is_over_the_absence_counts_to_its_end(monkeypatch):
+    """Its end comes first; a long one goes on further in."""
+    run = canned_run(done=20, end="finished")
+    end = status(run).since
+    seen.remember(run.id, seen.Look(end - 7200, 3))
+    monkeypatch.setattr(live_screen.time, "time", lambda: end + 9999)
+
+    async def script(app, pilot):
+        await until(app, pilot, "FINISHED: better")
+        assert words(app).split("\n") == [
+            "FINISHED: better than the base model: evaluation loss 3.8300",
+            "  -> 3.6100 at step 4",
+            "enter opens the report",
+            "kept running while you were away (2 h 0 m, steps 3 -> 20)",
+        ]
+
+    drive(script, size=(60, 24), run_id=run.id)
 
 
 def test_a_run_that_cannot_be_read_says_so(monkeypatch):
@@ -459,6 +563,7 @@ def test_a_report_that_is_being_read_is_left_at_once(finished, monkeypatch):
     drive(script)
 
 
+@pytest.mark.usefixtures("_unanimated")
 def test_the_end_of_a_log_stays_in_sight_while_it_grows():
     """Unless a person has scrolled back to read."""
     run = canned_run(done=2)
@@ -483,8 +588,8 @@ def test_the_end_of_a_log_stays_in_sight_while_it_grows():
         assert end > 20
         grow("more")
         assert await look(app) == (end + 9, end + 9, "more 8")
-        await press(app, pilot, "pageup")
-        before = shown(app).scroll_offset.y
+        shown(app).scroll_to(y=9, animate=False, immediate=True)
+        before = 9
         grow("unseen")
         assert await look(app) == (before, end + 18, "unseen 8")
 
@@ -524,7 +629,8 @@ def test_home_says_what_it_has_not_got_yet(monkeypatch):
         await pilot.press("w")
         await pilot.pause()
         assert words(app) == "there is no run to watch; n makes one"
-        assert [str(option.prompt) for option in runs.options] == ["no runs yet; n makes one"]
+        (row,) = runs.options
+        assert (row.prompt, row.disabled) == ("no runs yet; n makes one", True)
         go_on.set()
         await settle(app, pilot)
         assert "a processor" in shown(app).text
@@ -536,7 +642,8 @@ def test_home_says_what_it_has_not_got_yet(monkeypatch):
 
 def test_home_keeps_the_chosen_run_while_others_come_and_go_on(monkeypatch):
     """Watch opens its curves even when it is over; a row is written anew where it changed."""
-    old, older = (canned_run(name=name, done=3, end="stopped") for name in ("old", "older"))
+    for name in ("old", "older"):
+        canned_run(name=name, done=3, end="stopped")
 
     async def script(app, pilot):
         async def look():
@@ -544,13 +651,12 @@ def test_home_keeps_the_chosen_run_while_others_come_and_go_on(monkeypatch):
             app.screen.tick()
             await settle(app, pilot)
             runs = app.screen.query_one(OptionList)
-            return [str(option.prompt) for option in runs.options], runs.highlighted_option.id
+            return [str(option.prompt) for option in runs.options], app.screen._chosen()
 
         rows, _ = await look()
         assert len(rows) == 2
-        home = app.screen
-        home.query_one(OptionList).highlighted = 1
-        chosen = home._chosen()
+        app.screen.query_one(OptionList).highlighted = 1
+        chosen = app.screen._chosen()
         newest = canned_run(name="newest", done=4)
         rows, still = await look()
         assert (len(rows), still) == (3, chosen)
@@ -569,9 +675,31 @@ def test_home_keeps_the_chosen_run_while_others_come_and_go_on(monkeypatch):
         await settle(app, pilot)
         app.screen.tick()
         assert app.screen.busy == set()
+        shutil.rmtree(newest.path.parent)
+        rows, _ = await look()
+        assert rows == ["no runs yet; n makes one"]
 
     drive(script)
-    assert old.id != older.id
+
+
+def test_home_looks_at_the_newest_runs_every_three_seconds(monkeypatch):
+    """Two hundred of them; those that still work are sought among twenty."""
+    now, begun = [100.0], []
+    monkeypatch.setattr(home_screen, "monotonic", lambda: now[0])
+    monkeypatch.setattr(Home, "work", lambda _home, name, *_: begun.append((name, now[0])))
+    run = canned_run(done=1)
+    monkeypatch.setattr(rundir, "all_runs", lambda: [run] * 300)
+
+    async def script(app, pilot):
+        begun.clear()
+        for seconds in (0.0, 2.9, 3.0, 5.9, 6.0):
+            now[0] = 100.0 + seconds
+            app.screen.tick()
+
+    drive(script)
+    assert begun == [("runs", 100.0), ("runs", 103.0), ("runs", 106.0)]
+    assert len(home_screen.look_at_runs()) == 200
+    assert len(working_runs()) == 20
 
 
 @pytest.mark.parametrize(
@@ -673,7 +801,7 @@ def test_what_is_told_has_six_rows_and_a_question_eight():
 
 
 def test_only_the_newest_piece_of_work_of_a_name_is_wanted():
-    """An older one that ends later is not taken, nor one that was cancelled."""
+    """An older one that ends later is not taken, nor one that was cancelled; none keeps the app."""
     events = [threading.Event() for _ in range(3)]
     taken = []
 
@@ -690,6 +818,7 @@ def test_only_the_newest_piece_of_work_of_a_name_is_wanted():
         assert screen.busy == set()
         screen.work("w", lambda: events[2].wait(10) and 2, taken.append)
         assert screen.busy == {"w"}
+        assert {one.daemon for one in threading.enumerate() if one.name == "work w"} == {True}
         assert screen.cancel()
         assert not screen.cancel()
         events[2].set()

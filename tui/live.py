@@ -45,7 +45,7 @@ class LiveRun:
     def __init__(self, run: RunDir) -> None:
         manifest = read_json(run.manifest) or {}
         self.run = run
-        end_of_id = run.id.rsplit("_", maxsplit=1)[-1]
+        end_of_id = run.id.rpartition("_")[2]
         self.name = f"{clean(str(manifest.get('name') or 'run'), 34)} {clean(end_of_id, 10)}"
         self._created = created(run)
         self._planned = planned(run)

@@ -92,6 +92,7 @@ class ImmediateFeed:
     """Reads when it is asked, so that no test waits for a thread."""
 
     fault = ""
+    closed = False
 
     def __init__(self, run: RunDir) -> None:
         self._reader = Reader(run)
@@ -100,7 +101,8 @@ class ImmediateFeed:
         """Do nothing."""
 
     def close(self) -> None:
-        """Do nothing."""
+        """Note it."""
+        self.closed = True
 
     def take(self) -> Batch:
         """Read what is new."""

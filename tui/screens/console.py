@@ -32,12 +32,12 @@ class ConsoleScreen(BaseScreen):
     def __init__(self, context: AppContext, run: RunDir) -> None:
         super().__init__(context)
         self._run_dir = run
-        self._size_read = -1
+        self._size_read: int | None = None
 
     def content(self) -> Iterable[Widget]:
         """Title and page."""
         yield Rows("title")
-        yield Page("page")
+        yield Page()
 
     def on_mount(self) -> None:
         """Read, and show the end."""
@@ -51,7 +51,7 @@ class ConsoleScreen(BaseScreen):
         if size == self._size_read:
             return
         page = self.query_one(Page)
-        follows = self._size_read < 0 or page.scroll_offset.y >= page.max_scroll_y
+        follows = self._size_read is None or page.scroll_offset.y >= page.max_scroll_y
         self._size_read = size
         lines = tail(self._run_dir.console)
         page.show(lambda width: [part for line in lines for part in folded(line, width)])
@@ -75,7 +75,7 @@ def tail(path: Path) -> list[str]:
             text = file.read().decode(errors="replace")
     except OSError as error:
         return [f"cannot read the log: {error.strerror}"]
-    lines = [line.rstrip("\r").rsplit("\r", maxsplit=1)[-1] for line in text.split("\n")]
+    lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
     shown = [clean(line, _LINE_CELLS) for line in lines[-_MOST_LINES:]]
     return [line for line in shown if line] or ["the log is empty"]
 
