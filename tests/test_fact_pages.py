@@ -391,6 +391,35 @@ def test_the_facts_for_scripts_are_those_of_the_page():
     assert (unread["mean_tokens"], unread["max_tokens"], unread["origin"]) == (None, None, None)
 
 
+def test_what_to_look_at_goes_on_under_itself():
+    """Of data, of a machine, and of what can be chosen by name."""
+    long = "this is more than a row of forty cells can hold"
+    folded = ["! this is more than a row of forty cells", "  can hold"]
+
+    assert data_page.lines(replace(DATA, warnings=(long,)), 40)[-2:] == folded
+    assert machine_page.lines(replace(HOST, notes=(long,)), 40)[-2:] == folded
+    rows = methods_page.lines(40)
+    at = rows.index("  paged_adamw       paged AdamW        not")
+    assert rows[at + 1].strip() == "yet"
+
+
+def test_what_can_be_chosen_by_name_for_scripts():
+    """Lists by their plural; which tasks learn from which data."""
+    found = methods_page.document()
+
+    assert found["schema"] == 1
+    assert {name: set(one[0]) for name, one in found.items() if isinstance(one, list) and one} == {
+        "methods": {"name", "title", "runs", "learning_rate", "keys"},
+        "presets": {"name", "title", "method", "runs"},
+        "optimizers": {"name", "title", "runs"},
+        "strategies": {"name", "title", "runs"},
+        "tasks": {"name", "title", "runs"},
+        "data_formats": {"name", "tasks"},
+    }
+    assert (found["metrics"], found["exports"]) == ([], [])
+    assert {"name": "alpaca", "tasks": ["sft"]} in found["data_formats"]
+
+
 def test_everything_that_can_be_chosen_by_name_stands_under_its_key():
     """Two blanks in, with what runs by now; keys of a method wrap under themselves."""
     rows = methods_page.lines(70)

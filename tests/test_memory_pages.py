@@ -16,7 +16,6 @@ from advisor.tape import Size
 from profiles.facts import GIB
 from profiles.quantities import bytes_text, count_text
 from tui.pages import explain, json_keys, memory
-from tui.pages import rehearsal as rehearsal_page
 
 MIB = 1 << 20
 
@@ -344,34 +343,11 @@ def test_every_operation_of_a_layer_has_words():
             assert all("recomputed" not in words for words in told)
 
 
-def rehearsed(**changes):
-    """A rehearsal of LoRA; the formula knows two of its moments."""
-    values = {
-        "plan": plan(),
-        "formula": SimpleNamespace(allocated_bytes=10 * GIB),
-        "formula_moments": {"forward": 4 * GIB, "layer_backward": 8 * GIB},
-        "moments": {
-            "forward": 5 * GIB,
-            "loss_backward": 6 * GIB,
-            "layer_backward": 8 * GIB - 1,
-            "optimizer_step": 7 * GIB,
-        },
-        "peak_bytes": 9 * GIB,
-        "divided": False,
-        "seconds": 7.5,
-        "winner": "optimizer_step",
-        "on_device": lambda _memory: (9 * GIB, 24 * GIB),
-    }
-    return SimpleNamespace(**(values | changes))
-
-
-def verdict(found, judged):
-    """The last sentence, on one line."""
-    return rehearsal_page.lines(found, judged, 300)[-1].strip()
+DOCUMENTS = (json_keys.RECOMMENDATION, json_keys.COMPARISON, json_keys.UNMODELLED)
 
 
 def test_the_keys_of_the_json_are_grouped_by_object():
-    """A heading for each object, its keys below it, all three documents."""
+    """A heading for each object, its keys below it with words or none, all three documents."""
     rows = json_keys.lines(100)
 
     assert rows[0] == "advisor recommend --json"
@@ -386,5 +362,26 @@ def test_the_keys_of_the_json_are_grouped_by_object():
         (index,) = [i for i, row in enumerate(rows) if row.startswith(start)]
         assert rows[index - 1] == ""
     told = " ".join(rows)
-    for keys in (json_keys.RECOMMENDATION, json_keys.COMPARISON, json_keys.UNMODELLED):
+    meanings = {meaning for keys in DOCUMENTS for meaning in keys.values() if meaning}
+    assert {meaning for meaning in meanings if len(meaning) < len("as text")} == set()
+    for keys in DOCUMENTS:
         assert [key for key in keys if key.rpartition(".")[2] not in told] == []
+
+
+def test_the_heads_of_the_estimate_go_on_further_in():
+    """Where the terminal is narrow."""
+    base = model("qwen2.5-0.5b")
+    made = plan_made(method="lora", seq_len=512, rank=8, targets="all")
+    fit = SimpleNamespace(memory=cost.estimate(base, made), plan=made)
+
+    rows = explain.lines(base, fit, 40, on_gpu=True)
+
+    assert rows[:4] == [
+        "",
+        "the estimate, term by term (level 1: formula)",
+        "  From the model's dimensions, operation",
+        "  by operation; nothing was run.",
+    ]
+    (at,) = (number for number, row in enumerate(rows) if row.startswith("the peak, "))
+    assert rows[at + 1].startswith("  ")
+    assert rows[at + 1].split()[-1] == "tokens"

@@ -164,7 +164,9 @@ def test_the_whole_report():
 def test_what_is_long_goes_on_further_in():
     """Each paragraph under its own beginning."""
     found = replace(FINDING, change={"train.packing_of_rows": ("never", "always")})
-    sample = Sample(prompt="how much is it now?", wanted="four", before=None, after="")
+    sample = Sample(
+        prompt="how much is it now?", wanted="four of them and no more", before=None, after=""
+    )
     run = replace(RUN, samples=(sample,))
 
     rows = shown(a_report(run, findings=(found,)), 28)
@@ -190,7 +192,8 @@ def test_what_is_long_goes_on_further_in():
 
         answers to held-out prompts
         asked:  how much is it now?
-        wanted: four
+        wanted: four of them and no
+                more
         after:  (nothing)
         """)
 

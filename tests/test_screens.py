@@ -182,15 +182,23 @@ def test_a_launch_asks_and_starts_nothing_unless_told(monkeypatch):
         rows="91 rows",
         warnings=tuple(f"look {n}" for n in range(5)),
     )
-    checked = []
-    monkeypatch.setattr(preflight, "check", lambda _recipe, where: checked.append(where) or ready)
+    checked, go_on = [], threading.Event()
+
+    def check(_recipe, where):
+        checked.append(where)
+        go_on.wait(10)
+        return ready
+
+    monkeypatch.setattr(preflight, "check", check)
     monkeypatch.setattr(launch, "start", lambda *_, **__: pytest.fail("started"))
 
     async def script(app, pilot):
         app.context.model, app.context.data = MODEL, DATA
         await opened(app, pilot, RecommendationScreen(app.context))
-        await press(app, pilot, "l")
-        assert isinstance(app.screen, Ask)
+        await pilot.press("l", "l")
+        assert words(app) == "checking packages, model, data and memory; esc cancels"
+        go_on.set()
+        await settle(app, pilot)
         question = " ".join(app.screen.query_one("#question", Rows).text.split())
         assert "1.0 GiB of 2.0 GiB free? It goes on without this terminal. 91 rows" in question
         assert question.endswith("! look 0 ! look 1 ! look 2")
