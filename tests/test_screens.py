@@ -463,11 +463,17 @@ def test_what_happened_while_nobody_looked_is_told_at_the_next_look():
 
 
 def test_the_look_is_kept_while_the_screen_is_open(monkeypatch):
-    """A killed app loses half a minute of it at most; the first frame does not wait for a beat."""
+    """On a thread that keeps nobody from leaving; the first frame does not wait for a beat."""
     run = canned_run(done=7)
     monkeypatch.setattr(live_screen, "_LOOK_KEPT_SECONDS", 0.01)
-    late = [None, None]
-    take = ImmediateFeed.take
+    late, threads = [None, None], []
+    take, remember = ImmediateFeed.take, seen.remember
+
+    def noted(*look):
+        threads.append(threading.current_thread())
+        remember(*look)
+
+    monkeypatch.setattr(seen, "remember", noted)
     monkeypatch.setattr(ImmediateFeed, "take", lambda feed: late.pop() if late else take(feed))
 
     async def script(app, pilot):
@@ -477,6 +483,7 @@ def test_the_look_is_kept_while_the_screen_is_open(monkeypatch):
         assert "step 7 of 40" in app.screen.query_one("#header", Rows).text
         feed = app.screen.feed
         assert not feed.closed
+        assert (threads[0].name, threads[0].daemon) == ("look", True)
         await press(app, pilot, "escape")
         assert feed.closed
 
