@@ -13,6 +13,7 @@ from advisor.cost import memory as cost
 from advisor.cost import sharding, weights
 from advisor.graph.network import network
 from advisor.tape import Size
+from profiles.data import formats
 from profiles.facts import GIB
 from profiles.quantities import bytes_text, count_text
 from tui.pages import explain, json_keys, memory
@@ -358,6 +359,8 @@ def test_the_keys_of_the_json_are_grouped_by_object():
         "tokens_per_second",
         "over all devices, rows as long as the longest",
     ]
+    *most, last = formats.names()
+    assert json_keys.RECOMMENDATION["data.format"] == f"{', '.join(most)} or {last}"
     for start in ("advisor recommend --compare", "advisor recommend --rehearse", "an error: "):
         (index,) = [i for i, row in enumerate(rows) if row.startswith(start)]
         assert rows[index - 1] == ""
