@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
 from profiles.errors import ExitCode
 from tests.canned_run import canned_run
-from tui import hangup
+from tui import crash, hangup
 from tui.app import TunedeckApp
 from tui.screens.home import Home
 from tui.screens.live import LiveScreen
@@ -105,6 +106,23 @@ def test_a_screen_that_breaks_ends_the_app_with_its_own_code(monkeypatch):
     app._exception = None
     app._fatal_error()
     assert "RuntimeError: unknown" in told[1].plain
+
+
+def test_the_traceback_is_kept_in_a_home_that_is_not_there_yet(monkeypatch, tmp_path):
+    """And in one that is; a home that cannot be made is told."""
+    home = tmp_path / "far" / "away"
+    monkeypatch.setenv("TUNEDECK_HOME", str(home))
+    for _ in range(2):
+        told = crash.told(ValueError("broken"))
+        assert "ValueError: broken" in Path(told.where).read_text()
+        assert Path(told.where).parent == home
+    assert home.stat().st_mode & 0o777 == 0o700
+
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TUNEDECK_HOME", str(tmp_path / "file"))
+    told = crash.told(ValueError("broken"))
+    assert told.where == f"{tmp_path / 'file'} (the traceback could not be saved: File exists)"
+    assert told.code is ExitCode.INTERNAL
 
 
 @pytest.fixture

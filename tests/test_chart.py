@@ -340,6 +340,18 @@ def test_words_for_nothing_and_for_nothing_finite() -> None:
     )
 
 
+def test_a_chart_without_a_series_is_an_empty_frame() -> None:
+    """Before anything is shown."""
+    rows = Chart("loss", symbols=Symbols.ASCII).build_rows(20, 4)
+
+    assert [
+        "+ loss ------------+",
+        "|   no data yet    |",
+        "|                  |",
+        "+------------------+",
+    ] == rows
+
+
 def test_control_characters_of_a_title_never_reach_the_screen() -> None:
     """A metric's name comes from a file."""
     chart = Chart("lo\x1b[2Jss\x07")

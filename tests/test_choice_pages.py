@@ -454,3 +454,5 @@ def test_a_comparison_that_just_fits_keeps_the_method_in_its_row():
 
     assert comparison.lines(found, rows, width)[-len(table) :] == table
     assert "method" not in comparison.lines(found, rows, width - 1)[-3]
+    longer = [row(), row(method="Q" * 30)]
+    assert "method" not in comparison.lines(found * 2, longer, width)[2]

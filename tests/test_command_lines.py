@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
+import click
 import pytest
 
 from profiles.errors import ExitCode, UserError
 from tui import main
+from tui.cli import cli
 from tui.commands import checks, comparison, data_check, demo, doctor, probe, profile, runs, start
 from tui.commands import recommend as recommend_command
 from tui.commands import run as run_command
@@ -17,8 +19,16 @@ from tui.commands.recommend import Asked, Request
 
 COMMANDS = (
     *((start, "start"), (probe, "probe"), (run_command, "run"), (runs, "runs"), (runs, "watch")),
-    *((runs, "ask"), (runs, "resume"), (runs, "logs"), (profile, "profile"), (demo, "demo")),
-    *((doctor, "doctor"), (data_check, "check"), (checks, "model"), (checks, "recipe")),
+    *(
+        (runs, "ask"),
+        (runs, "stop_now"),
+        (runs, "change"),
+        (runs, "resume"),
+        (runs, "logs"),
+        (profile, "profile"),
+    ),
+    *((demo, "demo"), (doctor, "doctor"), (data_check, "check"), (checks, "methods")),
+    *((checks, "model"), (checks, "recipe")),
     *((recommend_command, "recommend"), (comparison, "compare")),
 )
 
@@ -71,124 +81,143 @@ def checked(files=("a",), held_out=None, *, as_json=False, **changes):
     return {"files": files, "held_out": held_out, "asked": asked, "as_json": as_json}
 
 
-@pytest.mark.parametrize(
-    ("line", "name", "arguments"),
-    [
-        ("", "start", {"version": False}),
-        ("--version", "start", {"version": True}),
-        ("probe", "probe", {"as_json": False}),
-        ("probe --json", "probe", {"as_json": True}),
-        ("run r.toml", "run", RUN),
-        (
-            "run r.toml --set a=1 --set b=2 --follow",
-            "run",
-            RUN | {"changes": ("a=1", "b=2"), "follow": True},
-        ),
-        ("run r.toml --dry-run --share", "run", RUN | {"dry_run": True, "share": True}),
-        (
-            "run r.toml --allow-changed --allow-outside",
-            "run",
-            RUN | {"allow_changed": True, "allow_outside": True},
-        ),
-        ("runs", "runs", {"as_json": False}),
-        ("runs --json", "runs", {"as_json": True}),
-        ("watch", "watch", {"text": None, "plain": False, "as_json": False}),
-        ("watch x --plain", "watch", {"text": "x", "plain": True, "as_json": False}),
-        ("watch --json", "watch", {"text": None, "plain": False, "as_json": True}),
-        ("stop x", "ask", {"text": "x", "verb": "stop"}),
-        ("stop x --now", "ask", {"text": "x", "verb": "stop_now"}),
-        ("pause", "ask", {"text": None, "verb": "pause"}),
-        ("checkpoint x", "ask", {"text": "x", "verb": "checkpoint"}),
-        ("resume", "resume", RESUME),
-        (
-            "resume x --follow --share --allow-changed",
-            "resume",
-            {"text": "x", "follow": True, "share": True, "allow_changed": True},
-        ),
-        ("logs", "logs", {"text": None, "num_lines": 40}),
-        ("logs x -n 3", "logs", {"text": "x", "num_lines": 3}),
-        ("profile", "profile", PROFILE),
-        (
-            "profile x --json --md r.md",
-            "profile",
-            PROFILE | {"text": "x", "as_json": True, "markdown": "r.md"},
-        ),
-        (
-            "profile --apply B01 --apply B02 --out r.toml",
-            "profile",
-            PROFILE | {"apply": ("B01", "B02"), "out": "r.toml"},
-        ),
-        ("profile --md - --force", "profile", PROFILE | {"markdown": "-", "force": True}),
-        ("logs -n 1", "logs", {"text": None, "num_lines": 1}),
-        ("data check a --max-length 1", "check", checked(max_length=1)),
-        ("demo", "demo", {}),
-        ("doctor", "doctor", {}),
-        ("data check a", "check", checked()),
-        ("data check a b --eval c --json", "check", checked(("a", "b"), "c", as_json=True)),
-        (
-            "data check a --format text --model m --max-length 9 --on-bad skip",
-            "check",
-            checked(data_format="text", model="m", max_length=9, on_bad="skip"),
-        ),
-        ("model show m", "model", {"text": "m", "as_json": False}),
-        ("model show m --json", "model", {"text": "m", "as_json": True}),
-        ("recipe check r.toml", "recipe", {"file": Path("r.toml"), "changes": ()}),
-        ("recipe check r.toml --set a=1", "recipe", {"file": Path("r.toml"), "changes": ("a=1",)}),
-        ("recommend --model m", "recommend", {"request": request()}),
-        (
-            "recommend --model m --data d --gpu T4 --price 2 --save r.toml",
-            "recommend",
-            {"request": request(data="d", gpu="T4", prices=(2.0,), save="r.toml")},
-        ),
-        (
-            "recommend --model m --save - --force",
-            "recommend",
-            {"request": request(save="-", force=True)},
-        ),
-        (
-            "recommend --model m --explain --rehearse --json",
-            "recommend",
-            {"request": request(explain=True, rehearse=True, as_json=True)},
-        ),
-        (
-            "recommend --model m --task classify --complexity low --critical --no-value --quality",
-            "recommend",
-            {
-                "request": request(
-                    asked=Asked(
-                        task="classify", complexity="low", critical=True, value=False, quality=True
-                    )
+LINES = [
+    ("", "start", {"version": False}),
+    ("--version", "start", {"version": True}),
+    ("probe", "probe", {"as_json": False}),
+    ("probe --json", "probe", {"as_json": True}),
+    ("run r.toml", "run", RUN),
+    (
+        "run r.toml --set a=1 --set b=2 --follow",
+        "run",
+        RUN | {"changes": ("a=1", "b=2"), "follow": True},
+    ),
+    ("run r.toml --dry-run --share", "run", RUN | {"dry_run": True, "share": True}),
+    (
+        "run r.toml --allow-changed --allow-outside",
+        "run",
+        RUN | {"allow_changed": True, "allow_outside": True},
+    ),
+    ("runs", "runs", {"as_json": False}),
+    ("runs --json", "runs", {"as_json": True}),
+    ("watch", "watch", {"text": None, "plain": False, "as_json": False}),
+    ("watch x --plain", "watch", {"text": "x", "plain": True, "as_json": False}),
+    ("watch --json", "watch", {"text": None, "plain": False, "as_json": True}),
+    ("stop x", "ask", {"text": "x", "verb": "stop"}),
+    ("stop x --now", "stop_now", {"text": "x", "sure": False}),
+    ("stop --now --yes", "stop_now", {"text": None, "sure": True}),
+    ("pause", "ask", {"text": None, "verb": "pause"}),
+    ("checkpoint x", "ask", {"text": "x", "verb": "checkpoint"}),
+    ("resume", "resume", RESUME),
+    (
+        "resume x --follow --share --allow-changed",
+        "resume",
+        {"text": "x", "follow": True, "share": True, "allow_changed": True},
+    ),
+    ("logs", "logs", {"text": None, "num_lines": 40}),
+    ("logs x -n 3", "logs", {"text": "x", "num_lines": 3}),
+    ("profile", "profile", PROFILE),
+    (
+        "profile x --json --md r.md",
+        "profile",
+        PROFILE | {"text": "x", "as_json": True, "markdown": "r.md"},
+    ),
+    (
+        "profile --apply B01 --apply B02 --out r.toml",
+        "profile",
+        PROFILE | {"apply": ("B01", "B02"), "out": "r.toml"},
+    ),
+    ("profile --md - --force", "profile", PROFILE | {"markdown": "-", "force": True}),
+    ("logs -n 1", "logs", {"text": None, "num_lines": 1}),
+    ("data check a --max-length 1", "check", checked(max_length=1)),
+    ("demo", "demo", {}),
+    ("doctor", "doctor", {}),
+    ("data check a", "check", checked()),
+    ("data check a b --eval c --json", "check", checked(("a", "b"), "c", as_json=True)),
+    (
+        "data check a --format text --model m --max-length 9 --on-bad skip",
+        "check",
+        checked(data_format="text", model="m", max_length=9, on_bad="skip"),
+    ),
+    ("model show m", "model", {"text": "m", "as_json": False}),
+    ("model show m --json", "model", {"text": "m", "as_json": True}),
+    ("recipe check r.toml", "recipe", {"file": Path("r.toml"), "changes": ()}),
+    ("recipe check r.toml --set a=1", "recipe", {"file": Path("r.toml"), "changes": ("a=1",)}),
+    ("recommend --model m", "recommend", {"request": request()}),
+    (
+        "recommend --model m --data d --gpu T4 --price 2 --save r.toml",
+        "recommend",
+        {"request": request(data="d", gpu="T4", prices=(2.0,), save="r.toml")},
+    ),
+    (
+        "recommend --model m --save - --force",
+        "recommend",
+        {"request": request(save="-", force=True)},
+    ),
+    (
+        "recommend --model m --explain --rehearse --json",
+        "recommend",
+        {"request": request(explain=True, rehearse=True, as_json=True)},
+    ),
+    (
+        "recommend --model m --task classify --complexity low --critical --no-value --quality",
+        "recommend",
+        {
+            "request": request(
+                asked=Asked(
+                    task="classify", complexity="low", critical=True, value=False, quality=True
                 )
-            },
-        ),
-        (
-            "recommend --model m --not-critical --value --no-quality --seq 512 --batch 8",
-            "recommend",
-            {
-                "request": request(
-                    asked=Asked(
-                        critical=False, value=True, quality=False, seq_len=512, effective_batch=8
-                    )
+            )
+        },
+    ),
+    (
+        "recommend --model m --not-critical --value --no-quality --seq 512 --batch 8",
+        "recommend",
+        {
+            "request": request(
+                asked=Asked(
+                    critical=False, value=True, quality=False, seq_len=512, effective_batch=8
                 )
-            },
-        ),
-        (
-            "recommend --model m --seq-len 64",
-            "recommend",
-            {"request": request(asked=Asked(seq_len=64))},
-        ),
-        (
-            "recommend --model m --compare T4 L4 --price 1 --price 2",
-            "compare",
-            {"request": request(prices=(1.0, 2.0)), "machines": ("T4", "L4"), "compare": True},
-        ),
-        (
-            "recommend --model m T4",
-            "compare",
-            {"request": request(), "machines": ("T4",), "compare": False},
-        ),
-    ],
-)
+            )
+        },
+    ),
+    (
+        "recommend --model m --seq-len 64",
+        "recommend",
+        {"request": request(asked=Asked(seq_len=64))},
+    ),
+    (
+        "recommend --model m --compare T4 L4 --price 1 --price 2",
+        "compare",
+        {"request": request(prices=(1.0, 2.0)), "machines": ("T4", "L4"), "compare": True},
+    ),
+    (
+        "recommend --model m T4",
+        "compare",
+        {"request": request(), "machines": ("T4",), "compare": False},
+    ),
+    (
+        "change --log-every 5",
+        "change",
+        {"text": None, "changes": {"log_every": 5, "eval_every": None}},
+    ),
+    (
+        "change x --eval-every 1",
+        "change",
+        {"text": "x", "changes": {"log_every": None, "eval_every": 1}},
+    ),
+    (
+        "change --eval-every 1000000000",
+        "change",
+        {"text": None, "changes": {"log_every": None, "eval_every": 10**9}},
+    ),
+    ("methods", "methods", {"as_json": False}),
+    ("methods --json", "methods", {"as_json": True}),
+]
+"""Line, the command that it calls, and with what."""
+
+
+@pytest.mark.parametrize(("line", "name", "arguments"), LINES)
 def test_a_command_line_calls_one_command(called, line, name, arguments):
     """Its code is the command's."""
     assert main.run(line.split()) == 7
@@ -196,10 +225,35 @@ def test_a_command_line_calls_one_command(called, line, name, arguments):
     assert called == [(name, arguments)]
 
 
+def every_option(group=cli, names=()):
+    """Commands with each of their options, as they are typed."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from every_option(command, (*names, name))
+            continue
+        flags = [flag for one in command.params for flag in (*one.opts, *one.secondary_opts)]
+        yield from ((*names, name, flag) for flag in flags if flag.startswith("-"))
+
+
+def test_every_option_of_every_command_is_among_these_lines():
+    """A new one is held to what it does."""
+    typed = [line.split() for line, _, _ in LINES]
+    missing = [
+        " ".join(words)
+        for words in every_option()
+        if not any(line[: len(words) - 1] == [*words[:-1]] and words[-1] in line for line in typed)
+    ]
+
+    assert missing == ["recommend --json-keys"]  # it prints, and calls none
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
         ("logs -n 0", "not in the range"),
+        ("change --eval-every 0", "not in the range"),
+        ("change --log-every 1000000001", "not in the range"),
+        ("change --log-every x", "is not a valid integer"),
         ("data check", "Missing argument 'FILE...'"),
         ("data check a --max-length 0", "not in the range"),
         ("data check a --on-bad never", "is not one of 'error', 'skip'"),

@@ -13,6 +13,7 @@ from profiles.facts import GIB, Column, Gpu, GpuProcess, Latent, Origin
 from tui.pages import data as data_page
 from tui.pages import facts_json
 from tui.pages import machine as machine_page
+from tui.pages import methods as methods_page
 from tui.pages import model as model_page
 from tui.pages.recommendation import machine_text
 
@@ -388,3 +389,53 @@ def test_the_facts_for_scripts_are_those_of_the_page():
     }
     unread = facts_json.data(replace(DATA, tokens=None))
     assert (unread["mean_tokens"], unread["max_tokens"], unread["origin"]) == (None, None, None)
+
+
+def test_what_to_look_at_goes_on_under_itself():
+    """Of data, of a machine, and of what can be chosen by name."""
+    long = "this is more than a row of forty cells can hold"
+    folded = ["! this is more than a row of forty cells", "  can hold"]
+
+    assert data_page.lines(replace(DATA, warnings=(long,)), 40)[-2:] == folded
+    assert machine_page.lines(replace(HOST, notes=(long,)), 40)[-2:] == folded
+    rows = methods_page.lines(40)
+    at = rows.index("  paged_adamw       paged AdamW        not")
+    assert rows[at + 1].strip() == "yet"
+
+
+def test_what_can_be_chosen_by_name_for_scripts():
+    """Lists by their plural; which tasks learn from which data."""
+    found = methods_page.document()
+
+    assert found["schema"] == 1
+    assert {name: set(one[0]) for name, one in found.items() if isinstance(one, list) and one} == {
+        "methods": {"name", "title", "runs", "learning_rate", "keys"},
+        "presets": {"name", "title", "method", "runs"},
+        "optimizers": {"name", "title", "runs"},
+        "strategies": {"name", "title", "runs"},
+        "tasks": {"name", "title", "runs"},
+        "data_formats": {"name", "tasks"},
+    }
+    assert (found["metrics"], found["exports"]) == ([], [])
+    assert {"name": "alpaca", "tasks": ["sft"]} in found["data_formats"]
+
+
+def test_everything_that_can_be_chosen_by_name_stands_under_its_key():
+    """Two blanks in, with what runs by now; keys of a method wrap under themselves."""
+    rows = methods_page.lines(70)
+    blocks = [block.split("\n") for block in "\n".join(rows).split("\n\n")]
+    heads = [block[0] for block in blocks]
+
+    assert heads == [
+        *("method.name", "train.optimizer", "hardware.strategy", "task", "data.format"),
+        "not yet: this version estimates it and cannot start it",
+    ]
+    assert all(row[:2] == "  " for block in blocks for row in block[1:])
+    assert max(map(len, rows)) <= 70
+    assert "  sft       supervised fine-tuning  runs" in rows
+    assert "  classify  classification          not yet" in rows
+    assert "  alpaca             sft" in rows
+    assert "  preference         not yet" in rows
+    assert [row.split() for row in rows if row.startswith("  lora ")] == [
+        ["lora", "LoRA", "runs", "rank,", "alpha,", "dropout,"]
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import on_disk
@@ -11,11 +12,13 @@ import pytest
 
 from profiles.runs.journal import Journal
 from profiles.runs.records.metrics import Loss
+from profiles.runs.records.sampler import Usage
 from profiles.runs.records.worker import Unpaused
 from profiles.runs.state import State
 from tests.canned_run import GIB, add_sample, add_steps, canned_run, gpu, step
+from tui import feed
 from tui import source as source_of
-from tui.feed import Feed, Reader
+from tui.feed import Batch, Event, Feed, Reader
 from tui.live import LiveRun
 from tui.source import Source
 
@@ -261,3 +264,76 @@ def test_memory_of_the_samples_replaces_the_peaks_of_the_steps() -> None:
 
     assert (1.0, 0.5) == (before, live.memory.last)
     assert 1 == live.memory.num_buckets
+
+
+class Played:
+    """A reader that plays what it is given, and notes what the feed says meanwhile."""
+
+    def __init__(self, thread: Feed, *polls: Batch | Exception) -> None:
+        self.thread, self.left = thread, list(polls)
+        self.faults: list[str] = []
+
+    def poll(self) -> Batch:
+        """The next one; the feed is closed with the last."""
+        self.faults.append(self.thread.fault)
+        found = self.left.pop(0)
+        if not self.left:
+            self.thread.close()
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+def test_a_feed_tells_why_it_could_not_read_until_it_can() -> None:
+    """It goes on trying."""
+    run = canned_run(done=2)
+    thread = Feed(run, poll_seconds=0.0)
+    found = Reader(run).poll()
+    played = Played(thread, found, OSError("gone"), ValueError("odd"), found, found)
+    thread._reader = played  # type: ignore[assignment]
+    thread.run()
+
+    assert ["", "", "OSError: gone", "ValueError: odd", ""] == played.faults
+    assert "" == thread.fault
+    taken = thread.take()
+    assert taken is not None
+    assert 6 == len(taken.steps)
+    assert thread.take() is None
+
+
+@pytest.mark.parametrize(("most", "num_steps"), [(3, 2), (4, 4)])
+def test_reading_waits_while_the_screen_takes_nothing(
+    monkeypatch: pytest.MonkeyPatch, most: int, num_steps: int
+) -> None:
+    """Steps, losses and samples are points; what is not read stays in the files."""
+    run = canned_run(done=2)
+    thread = Feed(run)
+    thread._poll()
+    add_steps(run, 3, 4)
+    monkeypatch.setattr(feed, "_MOST_POINTS", most)
+    thread._poll()
+    taken = thread.take()
+
+    assert taken is not None
+    assert num_steps == len(taken.steps)
+
+
+def test_of_two_batches_the_later_one_says_how_it_is_now() -> None:
+    """A sample and the end of a pause stay known; of the events the newest two hundred."""
+    run = canned_run(done=1)
+    base = Reader(run).poll()
+    sample = Usage(num_processes=1, rss_bytes=1, cpu_seconds=1.0, host_free_bytes=1, gpus=())
+    events = tuple(Event(float(n), str(n)) for n in range(150))
+    first = replace(base, phase="loading", sample=sample, went_on_at=5.0, events=events)
+    later = replace(base, phase="training", went_on_at=3.0, events=events, num_damaged=2)
+    both = first.then(later)
+
+    assert ("training", sample, 5.0, 2) == (
+        both.phase,
+        both.sample,
+        both.went_on_at,
+        both.num_damaged,
+    )
+    assert (200, "100", "149") == (len(both.events), both.events[0].text, both.events[-1].text)
+    assert 3.0 == later.then(replace(later, went_on_at=0.0)).went_on_at
+    assert first == replace(first, events=()).then(replace(first, steps=(), losses=(), memory=()))

@@ -129,3 +129,38 @@ def test_an_end_that_nobody_recorded_still_has_a_code(state, code, capsys):
 
     assert follow.follow(run) == code
     assert status(run).state is State(state)
+
+
+def test_a_run_that_is_followed_is_told_from_its_past_to_its_end(capsys):
+    """Events, the newest loss, how it ended and whether the model got better; its code is kept."""
+    run = canned_run(end="failed")
+    durable.write_json(
+        run.exit, {"attempt": 1, "state": "failed", "what": "why\x1b[2J", "code": 70}
+    )
+
+    assert follow.follow(run) == 70
+
+    rows = capsys.readouterr().err.splitlines()
+    assert rows[-3:] == [
+        "step 20/40  loss 3.5000",
+        "failed: why",
+        "better than the base model: evaluation loss 3.8300 -> 3.6100 at step 4",
+    ]
+    assert rows[:2] == ["base model: evaluation loss 3.8300 (0.4 s)", "training begins, 40 steps"]
+
+
+def test_a_run_without_evaluations_is_followed_too(monkeypatch, capsys):
+    """An interrupt leaves it, and says how to come back."""
+    run = canned_run(done=2)
+    run.worker_events.unlink()
+
+    def leave(_seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(follow.time, "sleep", leave)
+
+    assert follow.follow(run) == 0
+
+    assert capsys.readouterr().err == (
+        f"step 2/0  loss 3.9500\n\nleft; the run goes on: advisor watch {run.id}\n"
+    )

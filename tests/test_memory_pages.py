@@ -13,10 +13,10 @@ from advisor.cost import memory as cost
 from advisor.cost import sharding, weights
 from advisor.graph.network import network
 from advisor.tape import Size
+from profiles.data import formats
 from profiles.facts import GIB
 from profiles.quantities import bytes_text, count_text
 from tui.pages import explain, json_keys, memory
-from tui.pages import rehearsal as rehearsal_page
 
 MIB = 1 << 20
 
@@ -43,6 +43,18 @@ def test_moments_stand_side_by_side():
           optimizer states        -   4.00
           sum                  2.50  11.00
                                       peak
+        """)
+
+
+def test_every_moment_has_two_lines_of_its_own_in_the_order_of_a_step():
+    """Seven columns stand side by side in 80, whatever order they come in."""
+    found = [moment(name, "", GIB, weights=GIB) for name in sorted(memory.MOMENTS)]
+    rows = explain._moments(estimate(moments=tuple(found)))
+
+    assert [rows[0], rows[1], rows[-1]] == lines_of("""
+          GiB      forward     loss      loss   last  first  embed-  opti-
+                      ends  forward  backward  layer  layer    ding  mizer
+                                                                      peak
         """)
 
 
@@ -261,6 +273,53 @@ def test_when_and_where_the_peak_comes(name, place, expected):
     assert memory.when_and_where(moment(name, place, 1)) == expected
 
 
+PLACES = {
+    "activation": "the activation function",
+    "attention": "attention",
+    "cast": "a cast",
+    "down": "the experts' down_proj",
+    "down_proj": "down_proj",
+    "gate_up": "the experts' gate_up_proj",
+    "gather": "the experts' copies of tokens",
+    "layer_norm": "the norm",
+    "mul": "the product of gate and up",
+    "o_proj.lora_B": "the adapter of o_proj",
+    "pow": "the norm's squares",
+    "router": "the router",
+    "scale": "the adapter's scaling",
+    "scores": "attention scores",
+    "softmax": "the softmax",
+    "weigh": "the sum over experts",
+}
+MOMENTS = {
+    "forward": "as the forward pass ends",
+    "loss_forward": "while the loss is computed",
+    "loss_backward": "in the loss's backward pass",
+    "first_layer_backward": "in the last layer, where the backward pass begins",
+    "last_layer_backward": "in the first layer, where the backward pass ends",
+    "embedding_backward": "while the embedding's gradient is made",
+    "optimizer_step": "in the optimizer's step",
+}
+COMPONENTS = {
+    "optimizer": "optimizer states",
+    "paged_states": "paged states",
+    "context": "GPU context",
+    "communication": "gathered, NCCL",
+}
+
+
+def test_places_moments_and_components_have_words():
+    """Two places need none, for the moment names them."""
+    for name, words in PLACES.items():
+        told = memory.when_and_where(moment("forward", name, 1))
+        assert told == f"as the forward pass ends ({words})"
+    for name, words in MOMENTS.items():
+        for place in ("loss", "embedding"):
+            assert memory.when_and_where(moment(name, place, 1)) == words
+    for name, words in COMPONENTS.items():
+        assert memory.component(name) == words
+
+
 def test_components_are_called_as_people_call_them():
     """On a GPU, unless it is said that there is none."""
     assert memory.component("context") == "GPU context"
@@ -285,34 +344,11 @@ def test_every_operation_of_a_layer_has_words():
             assert all("recomputed" not in words for words in told)
 
 
-def rehearsed(**changes):
-    """A rehearsal of LoRA; the formula knows two of its moments."""
-    values = {
-        "plan": plan(),
-        "formula": SimpleNamespace(allocated_bytes=10 * GIB),
-        "formula_moments": {"forward": 4 * GIB, "layer_backward": 8 * GIB},
-        "moments": {
-            "forward": 5 * GIB,
-            "loss_backward": 6 * GIB,
-            "layer_backward": 8 * GIB - 1,
-            "optimizer_step": 7 * GIB,
-        },
-        "peak_bytes": 9 * GIB,
-        "divided": False,
-        "seconds": 7.5,
-        "winner": "optimizer_step",
-        "on_device": lambda _memory: (9 * GIB, 24 * GIB),
-    }
-    return SimpleNamespace(**(values | changes))
-
-
-def verdict(found, judged):
-    """The last sentence, on one line."""
-    return rehearsal_page.lines(found, judged, 300)[-1].strip()
+DOCUMENTS = (json_keys.RECOMMENDATION, json_keys.COMPARISON, json_keys.UNMODELLED)
 
 
 def test_the_keys_of_the_json_are_grouped_by_object():
-    """A heading for each object, its keys below it, all three documents."""
+    """A heading for each object, its keys below it with words or none, all three documents."""
     rows = json_keys.lines(100)
 
     assert rows[0] == "advisor recommend --json"
@@ -323,9 +359,32 @@ def test_the_keys_of_the_json_are_grouped_by_object():
         "tokens_per_second",
         "over all devices, rows as long as the longest",
     ]
+    *most, last = formats.names()
+    assert json_keys.RECOMMENDATION["data.format"] == f"{', '.join(most)} or {last}"
     for start in ("advisor recommend --compare", "advisor recommend --rehearse", "an error: "):
         (index,) = [i for i, row in enumerate(rows) if row.startswith(start)]
         assert rows[index - 1] == ""
     told = " ".join(rows)
-    for keys in (json_keys.RECOMMENDATION, json_keys.COMPARISON, json_keys.UNMODELLED):
+    meanings = {meaning for keys in DOCUMENTS for meaning in keys.values() if meaning}
+    assert {meaning for meaning in meanings if len(meaning) < len("as text")} == set()
+    for keys in DOCUMENTS:
         assert [key for key in keys if key.rpartition(".")[2] not in told] == []
+
+
+def test_the_heads_of_the_estimate_go_on_further_in():
+    """Where the terminal is narrow."""
+    base = model("qwen2.5-0.5b")
+    made = plan_made(method="lora", seq_len=512, rank=8, targets="all")
+    fit = SimpleNamespace(memory=cost.estimate(base, made), plan=made)
+
+    rows = explain.lines(base, fit, 40, on_gpu=True)
+
+    assert rows[:4] == [
+        "",
+        "the estimate, term by term (level 1: formula)",
+        "  From the model's dimensions, operation",
+        "  by operation; nothing was run.",
+    ]
+    (at,) = (number for number, row in enumerate(rows) if row.startswith("the peak, "))
+    assert rows[at + 1].startswith("  ")
+    assert rows[at + 1].split()[-1] == "tokens"

@@ -136,6 +136,18 @@ def test_an_error_has_four_parts():
     ]
 
 
+def test_a_long_part_of_an_error_goes_on_under_itself():
+    """Seven cells in, as all parts are."""
+    error = UserError(
+        "one two three four", why="a b c d e f g h i", do="d", where="p", code=ExitCode.USAGE
+    )
+
+    assert plain.error_lines(error, 20) == [
+        *("error: one two three", "       four", "", "why:   a b c d e f g", "       h i"),
+        *("do:    d", "where: p"),
+    ]
+
+
 def test_the_parts_of_an_error_are_cut_where_they_are_endless():
     """A page of text is no message."""
     error = UserError("w " * 500, why="y " * 900, do="d", where="p", code=ExitCode.USAGE)

@@ -168,6 +168,6 @@ def test_every_reader_passes_over_a_damaged_record_of_each_kind(home):
     damaged = [c for c in kinds if c != "responsive"]
     assert runs.from_run_dir(run) == (facts, 3 * len(damaged))
     assert status(run) == status_before
-    assert replace(Reader(run).poll(), num_damaged=0, newest=before.newest) == before
+    assert replace(Reader(run).poll(), num_damaged=0) == before
     told = f"! {2 * len(damaged)} damaged records passed over"
     assert sorted(follow._lines(run)) == sorted([*described, told])

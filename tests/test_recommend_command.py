@@ -344,3 +344,17 @@ def test_the_page_is_as_wide_as_reads_well(monkeypatch, columns, width):
     monkeypatch.setenv("COLUMNS", columns)
 
     assert plain.page_width() == width
+
+
+@pytest.mark.parametrize(
+    ("options", "explained", "priced"),
+    [((), False, False), (("--explain",), True, False), (("--price", "2"), False, True)],
+)
+def test_what_the_page_has_is_asked_for_by_options(call, orders, options, explained, priced):
+    """Every term of the estimate, what a machine costs; nothing of it unless it is wanted."""
+    code, out, _ = call("recommend", "--model", LLAMA, "--gpu", "L40S", "--data", orders, *options)
+
+    lines = out.splitlines()
+    assert code == 0
+    assert any(line.startswith("the estimate, term by term") for line in lines) == explained
+    assert any(line.startswith("cost ") for line in lines) == priced

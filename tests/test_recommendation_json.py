@@ -6,10 +6,11 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from known import HOST
+from known import HOST, model
 from made_up import alternative, estimate, fit, pick, plan, recommendation, unlock
 
 from profiles.facts import GIB
+from runner.rehearsal.results import DeviceUse
 from tui.pages import facts_json
 from tui.pages import recommendation_json as page
 from tui.plain import jsonable
@@ -232,20 +233,82 @@ def test_a_cost_needs_a_price_and_a_time(price, hours):
     assert (best["cost"] is None) == (price is None or hours is None)
 
 
-def rehearsed(**changes):
-    """A rehearsal of the plan, a little above the formula."""
-    values = {
-        "plan": plan(),
-        "formula": SimpleNamespace(allocated_bytes=1000),
-        "formula_moments": {"forward": 400},
-        "moments": {"forward": 410, "optimizer_step": 900},
-        "peak_bytes": 1250,
-        "divided": False,
+def rehearsed(use):
+    """A rehearsal of the plan, a quarter above the formula."""
+    return SimpleNamespace(
+        plan=plan(),
+        formula=SimpleNamespace(allocated_bytes=1000),
+        difference=0.25,
+        formula_moments={"forward": 400},
+        moments={"forward": 410, "optimizer_step": 900},
+        peak_bytes=1250,
+        seconds=7.5,
+        on_device=lambda _fit: use,
+    )
+
+
+USE = DeviceUse(low_bytes=1, expected_bytes=2, high_bytes=3, free_bytes=3)
+
+
+@pytest.mark.parametrize(
+    ("use", "of_the_device"),
+    [
+        (USE, {"low_bytes": 1, "high_bytes": 3, "fits": True}),
+        (replace(USE, free_bytes=2), {"low_bytes": 1, "high_bytes": 3, "fits": False}),
+        (None, {"low_bytes": None, "high_bytes": None, "fits": None}),
+    ],
+)
+def test_a_rehearsal_beside_the_formula(use, of_the_device):
+    """Of the device only where both are of the same plan."""
+    assert of(recommendation(), rehearsed(use))["rehearsal"] == {
+        "level": 2,
+        "method": "lora",
+        "allocated_bytes": 1250,
+        "formula_bytes": 1000,
+        "difference": 0.25,
+        "moments": [
+            {"moment": "forward", "bytes": 410, "formula_bytes": 400},
+            {"moment": "optimizer_step", "bytes": 900, "formula_bytes": None},
+        ],
         "seconds": 7.5,
-        "winner": "optimizer_step",
-        "on_device": lambda _memory: (1100, 24 * GIB),
+        **of_the_device,
     }
-    return SimpleNamespace(**(values | changes))
+
+
+def test_a_model_without_a_formula_has_its_rehearsals():
+    """What was not rehearsed has a reason in place of bytes."""
+    seen = SimpleNamespace(peak_bytes=1250)
+    values = {"plan": plan(), "rehearsed": seen, "device": USE, "free_bytes": 3, "fits": True}
+    none = {"rehearsed": None, "device": None, "fits": False, "why": "too large"}
+    tried = [
+        SimpleNamespace(**values, why=""),
+        SimpleNamespace(**(values | none | {"plan": plan(method="full")})),
+    ]
+    base = model(unmodelled="it is odd")
+
+    found = jsonable(page.unmodelled(base, HOST, tried))
+
+    first = {
+        "method": "lora",
+        "rank": 8,
+        "seq_len": 2048,
+        "fits": True,
+        "why_not_rehearsed": None,
+        "allocated_bytes": 1250,
+        "low_bytes": 1,
+        "expected_bytes": 2,
+        "high_bytes": 3,
+        "free_bytes": 3,
+    }
+    unknown = ("allocated_bytes", "low_bytes", "expected_bytes", "high_bytes")
+    second = first | dict.fromkeys(unknown) | {"method": "full", "rank": 0, "fits": False}
+    assert found == {
+        "schema": 2,
+        "model": jsonable(facts_json.model(base)),
+        "machine": jsonable(facts_json.machine(HOST)),
+        "unmodelled": "it is odd",
+        "rehearsals": [first, second | {"why_not_rehearsed": "too large"}],
+    }
 
 
 def test_machines_beside_each_other():

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from known import HOST, dataset, model
 from plans import changed
-from rehearsed import GIB, answer_at_once
+from rehearsed import ANSWER, GIB, answer_at_once
 
 from advisor.choice.answers import Answer, Answers
 from advisor.choice.recommend import recommend
@@ -109,6 +109,22 @@ def test_a_model_without_a_formula_is_rehearsed_instead(asked, capsys):
     keys = {f"rehearsals[].{key}" for key in found["rehearsals"][0]} | {"unmodelled"}
     assert keys == set(UNMODELLED)
     assert [one["fits"] for one in found["rehearsals"]] == [True, True, True]
+
+
+def test_one_method_that_fits_is_enough(monkeypatch, capsys):
+    """The exit code says so, though others do not."""
+
+    def answer(asked):
+        small = asked["plan"]["method"] == "qlora"
+        return ANSWER | {"peak_bytes": 9 * GIB} if small else ANSWER
+
+    monkeypatch.setattr(client, "_ask", answer)
+    arguments = ["--gpu", "T4", "--rehearse", "--json"]
+
+    assert run(["recommend", "--model", UNMODELLED_MODEL, *arguments]) == 0
+
+    found = json.loads(capsys.readouterr().out)["rehearsals"]
+    assert [one["fits"] for one in found] == [False, False, True]
 
 
 def test_a_saved_recipe_is_told_to_be_impossible_without_a_formula(asked, capsys, tmp_path):

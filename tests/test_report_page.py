@@ -161,6 +161,43 @@ def test_the_whole_report():
         """)
 
 
+def test_what_is_long_goes_on_further_in():
+    """Each paragraph under its own beginning."""
+    found = replace(FINDING, change={"train.packing_of_rows": ("never", "always")})
+    sample = Sample(
+        prompt="how much is it now?", wanted="four of them and no more", before=None, after=""
+    )
+    run = replace(RUN, samples=(sample,))
+
+    rows = shown(a_report(run, findings=(found,)), 28)
+
+    at = rows.index("")
+    assert rows[at - 2 : at] == ["time: the backward pass took", "  60 % of a step"]
+    assert rows[rows.index("findings") :] == lines_of("""
+        findings
+          B07 warning: 20 % of the
+              tokens were padding.
+              change
+                train.packing_of_rows:
+                never -> always
+              predicted: 10 % to 30
+                % less time, 1.0 GiB
+                less memory (exact)
+              side effects: rows
+                share a batch
+
+        not measured
+          links: no sample of the
+            driver
+
+        answers to held-out prompts
+        asked:  how much is it now?
+        wanted: four of them and no
+                more
+        after:  (nothing)
+        """)
+
+
 def test_what_a_run_did_not_measure_is_not_told():
     """No loss, no throttling, no sample, no finding: no empty headings."""
     run = replace(RUN, eval_loss=None, throttle_shares={}, samples=(), padded_tokens=0, tokens=0)

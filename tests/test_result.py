@@ -12,7 +12,7 @@ from known import RECIPE, model
 from advisor import findings, recipe
 from advisor.rules import quality
 from advisor.rules.quality.training import Training
-from profiles.run_facts import NOT_EVALUATED, Curves, Verdict
+from profiles.run_facts import NOT_EVALUATED, Curves, Result, Verdict
 from profiles.runs import run as runs
 from profiles.runs import rundir
 from profiles.runs.journal import Journal
@@ -126,7 +126,7 @@ CASES = {
         ((600, math.nan),), Verdict.NOT_FINITE, "not finite", ("is not finite",)),
     "not finite in the end": Case(
         ((300, 2.5, CLEAR), (600, math.nan)), Verdict.BETTER, "better 3.00 -> 2.50",
-        ("the last, 600, had not finite",), published=300),
+        ("the last, 600, was not finite",), published=300),
     "diverged": Case(
         ((300, 2.5, CLEAR),), Verdict.BETTER, "better 3.00 -> 2.50", ("at step 300",),
         end="failed"),
@@ -271,3 +271,33 @@ def test_a_run_that_has_just_begun_is_not_evaluated():
     run = rundir.create("fresh")
 
     assert status(run).result.verdict is Verdict.NOT_EVALUATED
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ({"best_step": 4, "last_step": 4}, ""),
+        ({"last_step": 9}, ""),
+        ({"best_step": 4, "last_step": 9}, "the best so far; step 9: 3.0000"),
+        ({"best_step": 4, "last_step": 9, "published_step": 4}, "step 4, the best; the last, 9,"),
+        ({"best_step": 4, "last_step": 9, "published_step": 9}, "step 9, the last; the best, 4,"),
+        ({"best_step": 9, "last_step": 9, "published_step": 9}, "step 9, the best and the last"),
+        ({"best_step": 4, "last_step": 9, "published_step": 6}, "published: step 6"),
+        ({"best_step": 4, "last_step": 4, "published_step": 6}, "published: step 6"),
+        ({"best_step": 4, "last_step": 9, "last_loss": None}, "best so far; step 9: not finite"),
+        (
+            {"best_step": 4, "last_step": 9, "published_step": 4, "last_loss": None},
+            "the best; the last, 9, was not finite",
+        ),
+    ],
+)
+def test_whose_weights_a_result_is_about(steps, expected):
+    """Those that were published, and what the others had."""
+    losses = {"best_loss": 2.0, "last_loss": 3.0}
+    found = Result(verdict=Verdict.BETTER, step=4, loss=2.0, **(losses | steps))
+
+    rest = words.sentence(found).partition("at step 4")[2]
+
+    assert (rest == "") == (expected == "")
+    assert rest.endswith(expected) or expected in rest
+    assert rest == "" or rest.startswith("; ")

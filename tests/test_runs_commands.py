@@ -15,7 +15,9 @@ from runner.supervision import control
 from runner.supervision.escalation import FORCE_AFTER_SECONDS
 from tests.canned_run import canned_run, finish
 from tui.commands import runs as command
+from tui.commands import start
 from tui.main import run as advisor_here
+from tui.terminal import decide
 
 START = Start(what="going on from step 4")
 
@@ -331,3 +333,58 @@ def test_a_run_without_a_log_has_nothing_to_show(call):
     run.console.unlink(missing_ok=True)
 
     assert call("logs", run.id)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "environ", "is_screen"),
+    [((), {"TERM": "xterm"}, True), (("--plain",), {"TERM": "xterm"}, False), ((), {}, False)],
+)
+def test_a_run_is_watched_on_a_screen_where_there_is_one(
+    call, monkeypatch, options, environ, *, is_screen
+):
+    """Lines are for those who ask for them, and for pipes and logs."""
+    run, watched = canned_run(), []
+    terminal = decide(environ, is_tty=True, encoding="utf-8")
+    monkeypatch.setattr(command, "look_at_terminal", lambda: terminal)
+    monkeypatch.setattr(command, "follow_run", lambda one: watched.append(one) or 9)
+    monkeypatch.setattr(start, "open_app", lambda name: watched.append(name) or 8)
+
+    code, _, _ = call("watch", run.id, *options)
+
+    assert (code, watched) == ((8, [run.id]) if is_screen else (9, [run]))
+
+
+def test_without_a_name_it_is_the_newest_run_that_works(call):
+    """One that is over comes only if none does."""
+    over = canned_run(name="over", end="failed")
+    assert json.loads(call("watch", "--json")[1])["id"] == over.id
+    works = canned_run(name="works")
+    finish(canned_run(name="newest"), "failed", 20)
+
+    assert json.loads(call("watch", "--json")[1])["id"] == works.id
+
+
+@pytest.mark.parametrize(
+    ("options", "told", "asked"),
+    [
+        (("--log-every", 5), "log every 5 steps", {"log_every": 5}),
+        (
+            ("--eval-every", 7, "--log-every", 1),
+            "log every 1 steps, eval every 7 steps",
+            {"log_every": 1, "eval_every": 7},
+        ),
+    ],
+)
+def test_a_run_is_asked_for_other_intervals(call, options, told, asked):
+    """Those that are named; none is a mistake."""
+    run = canned_run()
+
+    code, out, err = call("change", run.id, *options)
+
+    assert (code, out) == (0, "")
+    assert sorted(err.removeprefix(f"{run.id} asked to ").split(", ")) == sorted(
+        [*told.split(", "), "from its next step on\n"]
+    )
+    (request,) = control.waiting(run)
+    assert (request.verb, request.args) == ("change", asked)
+    assert call("change", run.id)[0] == 2

@@ -53,8 +53,6 @@ class Batch:
     events: tuple[Event, ...] = ()
     went_on_at: float = 0.0
     """Unix time of the newest end of a pause; 0 if there is none."""
-    newest: float = 0.0
-    """Unix time of the newest record of training itself."""
     num_damaged: int = 0
     """Lines of all files that were passed over, so far."""
 
@@ -73,7 +71,6 @@ class Batch:
             sample=later.sample or self.sample,
             events=(self.events + later.events)[-_MOST_EVENTS:],
             went_on_at=max(self.went_on_at, later.went_on_at),
-            newest=max(self.newest, later.newest),
         )
 
 
@@ -91,9 +88,8 @@ class Reader:
         metrics, events = self._metrics.poll(), self._events.poll()
         samples = [r for r in self._samples.poll() if isinstance(r, Usage)]
         went_on = [e.unix_seconds for e in events if isinstance(e, Unpaused)]
-        now = status(self._run)
         return Batch(
-            status=now,
+            status=status(self._run),
             phase=heartbeats.of_worker(self._run).words,
             steps=tuple(r for r in metrics if isinstance(r, Step)),
             losses=tuple(_point(r) for r in metrics if isinstance(r, Loss)),
@@ -101,7 +97,6 @@ class Reader:
             sample=samples[-1] if samples else None,
             events=tuple(event for r in events if (event := _told(r)) is not None)[-_MOST_EVENTS:],
             went_on_at=max(went_on, default=0.0),
-            newest=max([now.since, *(r.unix_seconds for r in metrics[-1:] + events[-1:])]),
             num_damaged=sum(s.num_damaged for s in (self._metrics, self._samples, self._events)),
         )
 

@@ -37,7 +37,7 @@ class Action:
         return _SHOWN.get(self.key, self.key)
 
 
-def _action(key: str, name: str, label: str, text: str) -> Action:
+def _action(key: str, name: str, label: str, text: str = "") -> Action:
     return Action(key=key, name=name, label=label, help=text)
 
 
@@ -112,13 +112,13 @@ PAGER = (
     _action("pagedown", "", "scroll", "read on; also arrows, pgup, home, end"),
 )
 STOP = (
-    _action("enter", "stop", "save and stop", ""),
-    _action("x", "stop_now", "stop now, save nothing", ""),
-    _action("escape", "", "go on", ""),
+    _action("enter", "stop", "save and stop"),
+    _action("x", "stop_now", "stop now, save nothing"),
+    _action("escape", "", "go on"),
 )
-LAUNCH = (_action("enter", "launch", "start", ""), _action("escape", "", "do not", ""))
-REPLACE = (_action("enter", "replace", "replace", ""), _action("escape", "", "do not", ""))
-WRITE = (_action("enter", "", "save", ""), _action("escape", "", "do not", ""))
+LAUNCH = (_action("enter", "launch", "start"), _action("escape", "", "do not"))
+REPLACE = (_action("enter", "replace", "replace"), _action("escape", "", "do not"))
+WRITE = (_action("enter", "", "save"), _action("escape", "", "do not"))
 
 
 def footer(actions: Iterable[Action], width: int) -> str:

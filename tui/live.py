@@ -45,7 +45,7 @@ class LiveRun:
     def __init__(self, run: RunDir) -> None:
         manifest = read_json(run.manifest) or {}
         self.run = run
-        end_of_id = run.id.rsplit("_", maxsplit=1)[-1]
+        end_of_id = run.id.rpartition("_")[2]
         self.name = f"{clean(str(manifest.get('name') or 'run'), 34)} {clean(end_of_id, 10)}"
         self._created = created(run)
         self._planned = planned(run)
@@ -77,7 +77,7 @@ class LiveRun:
         self.status, self.phase = batch.status, batch.phase
         self.sample = batch.sample or self.sample
         self.num_damaged = batch.num_damaged
-        self._newest = max(self._newest, batch.newest)
+        self._newest = max(self._newest, batch.status.since)
         self._went_on_at = max(self._went_on_at, batch.went_on_at)
         self.events.extend(batch.events)
         for step, loss in batch.losses:

@@ -94,7 +94,6 @@ class PacedApp(App[int]):
         """Draw no more data."""
         if self._beats is not None:
             self._beats.stop()
-        self._beats = None
         self._draw_data = None
 
     def beat(self) -> bool:

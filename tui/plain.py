@@ -132,10 +132,10 @@ def put(text: str) -> None:
 
 def show_json(value: Any) -> None:
     """Facts as JSON, on stdout; escaped where the encoding or a terminal cannot take them."""
-    text = json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(jsonable(value), indent=2, ensure_ascii=False)
     is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     if not is_utf8 or harmless_lines(text) != text:
-        text = json.dumps(jsonable(value), indent=2, allow_nan=False).replace("\x7f", "\\u007f")
+        text = json.dumps(jsonable(value), indent=2).replace("\x7f", "\\u007f")
     _print(text)
 
 

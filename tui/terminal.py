@@ -14,7 +14,7 @@ import re
 import sys
 import unicodedata
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 
-class Colours(StrEnum):
+class Colours(Enum):
     """How many colours may be used."""
 
-    NONE = "none"
-    SIXTEEN = "16"
-    MANY = "256"
-    TRUE = "true"
+    NONE = auto()
+    SIXTEEN = auto()
+    MANY = auto()
+    TRUE = auto()
 
 
 class Symbols(StrEnum):

@@ -152,5 +152,5 @@ def _summary(recipe: Recipe, ready: preflight.Ready) -> list[str]:
 
 def short(run: RunDir) -> str:
     """The end of an id, which is enough to name a run."""
-    tail = run.id.rsplit("_", maxsplit=1)[-1]
+    tail = run.id.rpartition("_")[2]
     return tail if sum(tail in r.id for r in rundir.all_runs()) == 1 else run.id

@@ -92,8 +92,9 @@ def unmodelled(model: Model, tried: Sequence[Tried], where: str, width: int) -> 
 def _tried(one: Tried) -> tuple[str, str, str, str]:
     rank = one.plan.method.in_short(one.plan.settings)
     name = f"{one.plan.method.title} {rank}".rstrip()
-    if one.rehearsed is None or one.device is None:
+    if one.rehearsed is None:
         return name, "no", "", f"{one.why}: not rehearsed"
+    assert one.device is not None
     peak = f"{one.device.low_bytes / GIB:.1f}-{one.device.high_bytes / GIB:.1f}"
     when = f"the peak comes in the {_MOMENTS[one.rehearsed.winner]}"
     took = f"took {duration_text(one.rehearsed.seconds)}"

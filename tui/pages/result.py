@@ -75,8 +75,8 @@ def _which(found: Result) -> str:
     if best == last:
         return f"published: step {published}, the best and the last"
     if published == best:
-        last_loss = "not finite" if found.last_loss is None else f"{found.last_loss:.4f}"
-        return f"published: step {published}, the best; the last, {last}, had {last_loss}"
+        had = "was not finite" if found.last_loss is None else f"had {found.last_loss:.4f}"
+        return f"published: step {published}, the best; the last, {last}, {had}"
     return f"published: step {published}, the last; the best, {best}, had {found.best_loss:.4f}"
 
 

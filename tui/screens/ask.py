@@ -73,5 +73,4 @@ class AskText(Ask):
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Take the text."""
-        event.stop()
         self.dismiss(event.value.strip())

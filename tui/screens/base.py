@@ -6,8 +6,10 @@ one piece of work a name; starting another or cancelling makes the older one's r
 
 from __future__ import annotations
 
+import itertools
 import threading
 import traceback
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from rich.text import Text
@@ -40,9 +42,7 @@ class WorkDone(Message):
 
     bubble = False
 
-    def __init__(
-        self, name: str, number: int, outcome: Any, done: Callable[[Any], None] | None
-    ) -> None:
+    def __init__(self, name: str, number: int, outcome: Any, done: Callable[[Any], None]) -> None:
         super().__init__()
         self.name = name
         self.number = number
@@ -58,13 +58,11 @@ class BaseScreen(Screen[None]):
         (0, "-too-narrow"),
         (LEAST_WIDTH, "-narrow"),
         (80, "-normal"),
-        (120, "-wide"),
     ]
     VERTICAL_BREAKPOINTS = [  # noqa: RUF012
         (0, "-too-low"),
         (LEAST_HEIGHT, "-low"),
         (24, "-tall"),
-        (36, "-very-tall"),
     ]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -79,20 +77,20 @@ class BaseScreen(Screen[None]):
     def __init__(self, context: AppContext) -> None:
         super().__init__()
         self.context = context
-        self._numbers: dict[str, int] = {}
+        self._numbers = itertools.count()
         self._busy: dict[str, int] = {}
 
     def compose(self) -> ComposeResult:
         """Mount the body, its words and its footer."""
-        yield Static("", id="too-small", markup=False)
+        yield Static(id="too-small")
         with Vertical(id="body"):
             yield from self.content()
             yield Rows("words", most=_MOST_WORDS)
             yield Rows("footer")
 
+    @abstractmethod
     def content(self) -> Iterable[Any]:
         """Give the widgets of this screen."""
-        raise NotImplementedError
 
     def tick(self) -> None:
         """Draw new data; called by the app's clock while this screen is on top."""
@@ -131,8 +129,7 @@ class BaseScreen(Screen[None]):
 
     def work(self, name: str, job: Callable[[], T], done: Callable[[T], None]) -> None:
         """Do `job` on a thread, then `done` with its result here."""
-        number = self._numbers.get(name, 0) + 1
-        self._numbers[name] = self._busy[name] = number
+        number = self._busy[name] = next(self._numbers)
 
         def run() -> None:
             try:
@@ -153,13 +150,12 @@ class BaseScreen(Screen[None]):
 
     def on_work_done(self, event: WorkDone) -> None:
         """Take a result that is still wanted."""
-        event.stop()
         if self._busy.get(event.name) != event.number:
             return
         del self._busy[event.name]
         if isinstance(event.outcome, UserError):
             self.tell(event.outcome)
-        elif event.done is not None:
+        else:
             event.done(event.outcome)
 
     def action_open(self, name: str) -> None:
@@ -174,14 +170,12 @@ class BaseScreen(Screen[None]):
         """Cancel what is being done, or go one layer back."""
         if self.cancel():
             self.say("cancelled; nothing was changed")
-        elif len(self.app.screen_stack) > 1:
-            self.app.pop_screen()
         else:
-            self.say("this is the first screen; q leaves")
+            self.app.pop_screen()
 
     def action_leave(self) -> None:
         """Leave, and say that training goes on."""
-        going = [run.id.rsplit("_", maxsplit=1)[-1] for run in working_runs()]
+        going = [run.id.rpartition("_")[2] for run in working_runs()]
         rows = [f"training goes on; watch it with: advisor watch {name}" for name in going]
         self.app.exit(0, message=Text("\n".join(rows)) if rows else None)
 

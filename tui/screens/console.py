@@ -32,12 +32,14 @@ class ConsoleScreen(BaseScreen):
     def __init__(self, context: AppContext, run: RunDir) -> None:
         super().__init__(context)
         self._run_dir = run
-        self._size_read = -1
+        self._size_read: int | None = None
+        self._end = 0
+        """Row that the page was scrolled to."""
 
     def content(self) -> Iterable[Widget]:
         """Title and page."""
         yield Rows("title")
-        yield Page("page")
+        yield Page()
 
     def on_mount(self) -> None:
         """Read, and show the end."""
@@ -46,17 +48,21 @@ class ConsoleScreen(BaseScreen):
         self.call_after_refresh(self.tick)
 
     def tick(self) -> None:
-        """Read anew when the log has grown."""
-        size = _size(self._run_dir.console)
-        if size == self._size_read:
-            return
-        page = self.query_one(Page)
-        follows = self._size_read < 0 or page.scroll_offset.y >= page.max_scroll_y
-        self._size_read = size
-        lines = tail(self._run_dir.console)
-        page.show(lambda width: [part for line in lines for part in folded(line, width)])
+        """Read anew when the log has grown; stay at the end unless somebody scrolled back."""
+        page, size = self.query_one(Page), _size(self._run_dir.console)
+        follows = page.scroll_offset.y >= self._end
+        if size != self._size_read:
+            self._size_read = size
+            lines = tail(self._run_dir.console)
+            page.show(lambda width: [part for line in lines for part in folded(line, width)])
         if follows:
-            self.call_after_refresh(page.scroll_end, animate=False)
+            self.call_after_refresh(self._go_to_end)
+
+    def _go_to_end(self) -> None:
+        """As far as the page is laid out by now; the next tick goes on."""
+        page = self.query_one(Page)
+        self._end = page.max_scroll_y
+        page.scroll_end(animate=False, immediate=True)
 
 
 def _size(path: Path) -> int:
@@ -75,14 +81,14 @@ def tail(path: Path) -> list[str]:
             text = file.read().decode(errors="replace")
     except OSError as error:
         return [f"cannot read the log: {error.strerror}"]
-    lines = [line.rstrip("\r").rsplit("\r", maxsplit=1)[-1] for line in text.split("\n")]
+    lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
     shown = [clean(line, _LINE_CELLS) for line in lines[-_MOST_LINES:]]
     return [line for line in shown if line] or ["the log is empty"]
 
 
 def folded(line: str, width: int) -> list[str]:
     """Cut into rows: a log is read for its details."""
-    return [line[start : start + width] for start in range(0, len(line), max(1, width))]
+    return [line[start : start + width] for start in range(0, len(line), width)]
 
 
 SCREEN = ConsoleScreen

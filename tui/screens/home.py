@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -45,8 +46,8 @@ class Home(BaseScreen):
     def __init__(self, context: AppContext) -> None:
         super().__init__(context)
         self._machine: Machine | None = None
-        self._rows: dict[str, str] = {}
-        self._looked_at = -_LOOK_SECONDS
+        self._rows: dict[str, str] | None = None
+        self._looked_at = -math.inf
 
     def content(self) -> Iterable[Widget]:
         """Mount the machine above the runs."""
@@ -71,7 +72,7 @@ class Home(BaseScreen):
 
     def on_screen_resume(self) -> None:
         """Look at once when this screen comes back."""
-        self._looked_at = -_LOOK_SECONDS
+        self._looked_at = -math.inf
 
     def _show_machine(self, found: Machine) -> None:
         self._machine = found
@@ -79,14 +80,12 @@ class Home(BaseScreen):
 
     def _show_runs(self, found: Found) -> None:
         rows = {run.id: row(run, now) for run, now in found}
-        if rows == self._rows and rows:
-            return
         runs = self.query_one(OptionList)
-        if list(rows) == list(self._rows) and rows:
+        if self._rows is not None and list(rows) == list(self._rows):
             for run_id, text in rows.items():
                 if text != self._rows[run_id]:
                     runs.replace_option_prompt(run_id, text)
-        elif rows or not runs.option_count:
+        else:
             chosen = self._chosen()
             options = [Option(text, id=run_id) for run_id, text in rows.items()]
             runs.set_options(options or [Option(_NO_RUNS, disabled=True)])
@@ -100,7 +99,6 @@ class Home(BaseScreen):
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         """Open a run: live while it works, else its report."""
-        event.stop()
         if event.option_id is None:
             return
         run = rundir.RunDir(rundir.run_root() / event.option_id)
@@ -128,10 +126,6 @@ class Home(BaseScreen):
             self.say("still looking at the machine")
             return
         self.context.open("pager", "this machine", lambda width: machine_page.lines(found, width))
-
-    def action_back(self) -> None:
-        """There is nothing behind the first screen."""
-        self.say("this is the first screen; q leaves")
 
 
 def look_at_runs() -> Found:

@@ -210,9 +210,7 @@ class LiveScreen(BaseScreen):
 
     def action_pause(self) -> None:
         """Pause, or go on."""
-        now = self.live.status
-        paused = now is not None and now.state is State.PAUSED
-        self._ask_run("unpause" if paused else "pause")
+        self._ask_run("unpause" if self._state is State.PAUSED else "pause")
 
     def action_checkpoint(self) -> None:
         """Save at the next step."""

@@ -29,7 +29,7 @@ class Pager(BaseScreen):
     def content(self) -> Iterable[Widget]:
         """Title and page."""
         yield Rows("title")
-        yield Page("page")
+        yield Page()
 
     def on_mount(self) -> None:
         """Write the page."""

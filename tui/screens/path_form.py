@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from abc import abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from textual.suggester import Suggester
 from textual.widgets import Input
@@ -31,9 +32,9 @@ class PathForm(BaseScreen, Generic[T]):
     """Enter checks the path; enter again goes on with what was found."""
 
     ACTIONS = keys.FORM
-    TITLE_TEXT = ""
-    PLACEHOLDER = ""
-    NEXT = ""
+    TITLE_TEXT: ClassVar[str]
+    PLACEHOLDER: ClassVar[str]
+    NEXT: ClassVar[str]
 
     def __init__(self, context: AppContext, path: str) -> None:
         super().__init__(context)
@@ -50,7 +51,6 @@ class PathForm(BaseScreen, Generic[T]):
             suggester=PathSuggester(self.complete),
             select_on_focus=False,
             compact=True,
-            id="path",
         )
         page = Page("found")
         page.can_focus = False
@@ -65,25 +65,24 @@ class PathForm(BaseScreen, Generic[T]):
         """Complete what is typed; runs on a thread."""
         return complete(value)
 
+    @abstractmethod
     def look(self, path: str) -> T:
         """Check the path; runs on a thread."""
-        raise NotImplementedError
 
+    @abstractmethod
     def lines(self, found: T, width: int) -> list[str]:
         """Write what was found, for people."""
-        raise NotImplementedError
 
+    @abstractmethod
     def keep(self, path: str, found: T) -> None:
         """Keep what was found for the screens to come."""
-        raise NotImplementedError
 
+    @abstractmethod
     def go_on(self) -> None:
         """Open the next screen."""
-        raise NotImplementedError
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Check, or go on if this very path was found sound."""
-        event.stop()
         typed = event.value.strip()
         if not typed:
             self.say(self.PLACEHOLDER)
@@ -94,7 +93,6 @@ class PathForm(BaseScreen, Generic[T]):
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Another path is another question."""
-        event.stop()
         if self.found is not None and event.value.strip() != self._checked:
             self.found = None
             self.say("enter checks it")

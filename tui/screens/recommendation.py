@@ -56,8 +56,8 @@ class RecommendationScreen(BaseScreen):
     def content(self) -> Iterable[Widget]:
         """Keep the answers in sight above the page."""
         yield Rows("title")
-        yield Rows("answers", most=2)
-        yield Page("page")
+        yield Rows("answers")
+        yield Page()
 
     def on_mount(self) -> None:
         """Look at the machine afresh: free memory changes."""

@@ -36,7 +36,7 @@ class ReportScreen(BaseScreen):
     def content(self) -> Iterable[Widget]:
         """Title and page."""
         yield Rows("title")
-        yield Page("page")
+        yield Page()
 
     def on_mount(self) -> None:
         """Read the run, which may take seconds."""

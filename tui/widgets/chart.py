@@ -60,6 +60,8 @@ class Chart(Lines):
     """A titled curve. It draws only when `show` is called or its size changes."""
 
     DEFAULT_CSS = "Chart { color: $primary; min-width: 10; min-height: 3; }"
+    _x_end: float
+    """Of the axis of the series that is shown."""
 
     def __init__(
         self,
@@ -78,7 +80,6 @@ class Chart(Lines):
         self._num_recent = num_recent
         self._series: Series | None = None
         self._caption = ""
-        self._x_end = -math.inf
 
     def show(self, series: Series, caption: str = "", *, log_y: bool | None = None) -> None:
         """Draw the series as it is now; `caption` says what the x axis covers."""

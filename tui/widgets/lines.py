@@ -7,6 +7,8 @@ what keeps the live screen inside its byte budget. What the rows say is decided 
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 from rich.segment import Segment
 from textual.geometry import Region
 from textual.strip import Strip
@@ -19,9 +21,9 @@ class Lines(Widget):
     _rows: tuple[str, ...] = ()
     _rows_size: tuple[int, int] = (-1, -1)
 
+    @abstractmethod
     def build_rows(self, width: int, height: int) -> list[str]:
         """Write the rows for this size; longer ones are cropped, missing ones are blank."""
-        raise NotImplementedError
 
     def redraw(self) -> None:
         """Write the rows anew and repaint the spans that differ."""
