@@ -265,10 +265,8 @@ PATH_METHODS = {"write_text", "write_bytes", "unlink", "rename", "rmdir", "touch
 ALLOWED = {
     "runner/supervision/console.py: os.truncate": "the console log is cut while it is appended to",
     "runner/training/heartbeat.py: .open": "stack traces from a process in distress",
-    "runner/supervision/launch.py: .open": "the console log is raw output",
     "runner/training/saving.py: .unlink": "out of a staging directory, before it is sealed",
     "runner/training/session.py: .unlink": "out of a staging directory, before it is sealed",
-    "runner/supervision/supervisor.py: .open": "the console log is raw output",
     "runner/supervision/supervisor.py: .unlink": "a heartbeat is worthless when old",
     "tui/commands/demo.py: shutil.rmtree": "the base model of the demo is made anew",
 }

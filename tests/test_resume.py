@@ -14,9 +14,8 @@ import real_runs  # noqa: E402
 
 from profiles.errors import ExitCode, UserError  # noqa: E402
 from profiles.runs import durable  # noqa: E402
-from runner import checkpoints  # noqa: E402
+from runner import checkpoints, resume  # noqa: E402
 from runner.tasks.sft import RunSft  # noqa: E402
-from runner.training import resume  # noqa: E402
 
 NOW = {"micro_batch": 2, "accumulation": 3, "world_size": 1}
 

@@ -82,7 +82,7 @@ class BaseScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         """Mount the body, its words and its footer."""
-        yield Static(id="too-small")
+        yield Static(id="too-small", markup=False)
         with Vertical(id="body"):
             yield from self.content()
             yield Rows("words", most=_MOST_WORDS)
