@@ -33,8 +33,9 @@ TOO_LATE = "too late: all steps are made, the run is finishing"
 OVER = "too late: the run is over"
 _VERSION = 1
 _MOST_STEPS = 1 << 31
-_LIFE_SECONDS = 24 * 3600.0
-"""A request that nobody could answer for a day is no longer meant."""
+_LIFE_SECONDS = 72 * 3600.0
+"""A request that nobody could answer for so long is no longer meant; the clock may be set by a day
+meanwhile."""
 _ROOM = "room-"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _answered: set[str] = set()
