@@ -10,7 +10,7 @@ from advisor.findings import Report
 from advisor.recipe import Recipe
 from profiles.errors import ExitCode, UserError
 from profiles.models import model
-from profiles.runs import notices, rundir
+from profiles.runs import notices, recipe_copy, rundir
 from profiles.runs import run as runs
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import status
@@ -78,7 +78,7 @@ def load(run: RunDir) -> Report:
 
 def recipe_of(run: RunDir) -> Recipe:
     """The recipe a run was started with."""
-    return recipe.parse(run.recipe.read_text(), where=str(run.recipe))
+    return recipe.parse(recipe_copy.text_of(run), where=str(run.recipe))
 
 
 def _check(apply: tuple[str, ...], out: str | None) -> None:
