@@ -7,7 +7,6 @@ path. Reading and writing the file is the caller's business.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Union
@@ -32,12 +31,15 @@ from advisor.registry.conflicts import conflict
 from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, TASKS, is_ready
 from advisor.registry.spec import MethodSpec, keys_of
 from advisor.registry.tasks import SFT
+from profiles import toml_text
 from profiles.data import formats
 from profiles.errors import ExitCode, UserError
 
 SCHEMA = 1
 MAX_BYTES = 1_000_000
 """A recipe is a page of text; what is longer is something else, or meant to do harm."""
+_MOST_PROBLEMS = 50
+"""Told at once: who has more needs no list of them."""
 
 
 class Recipe(BaseModel):
@@ -106,19 +108,17 @@ def _schema(methods: tuple[MethodSpec, ...]) -> type[Recipe]:
 def parse(text: str, *, where: str) -> Recipe:
     """Read a recipe; UserError (BAD_RECIPE) names every mistake with its line."""
     try:
-        content = tomllib.loads(text)
-    except ValueError as error:  # TOMLDecodeError, or a number with thousands of digits
+        content = toml_text.parse(text)
+    except ValueError as error:
         raise recipe_errors.refusal([f"not TOML: {error}"], where) from error
-    except RecursionError as error:
-        raise recipe_errors.refusal(["not TOML: nested too deeply"], where) from error
     return validate(content, where=where, text=text)
 
 
 def is_recipe(text: str) -> bool:
     """Whether a text was written as a recipe, sound or not: it has all that each must have."""
     try:
-        content = tomllib.loads(text)
-    except (ValueError, RecursionError):
+        content = toml_text.parse(text)
+    except ValueError:
         return False
     fields = Recipe.model_fields.items()
     return {field.alias or name for name, field in fields if field.is_required()} <= set(content)
@@ -140,8 +140,8 @@ def validate(content: dict[str, Any], *, where: str, text: str = "") -> Recipe:
         found = model.model_validate(content)
     except ValidationError as error:
         errors = [dict(e) for e in error.errors(include_url=False)]
-        problems = [recipe_errors.describe(e, text, model) for e in errors]
-        raise recipe_errors.refusal(problems, where) from error
+        problems = [recipe_errors.describe(e, text, model) for e in errors[:_MOST_PROBLEMS]]
+        raise recipe_errors.refusal(problems, where, number=len(errors)) from error
     if problems := [recipe_errors.at(key, text) + what for key, what in _refused(found)]:
         raise recipe_errors.refusal(problems, where)
     return found
@@ -173,7 +173,7 @@ def _refused(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 def with_changes(text: str, changes: dict[str, str], *, where: str) -> Recipe:
     """The recipe with dotted keys set (`--set train.epochs=1`); values are TOML or bare text."""
-    content = tomllib.loads(text)
+    content = toml_text.parse(text)
     for dotted, value in changes.items():
         *tables, key = dotted.split(".")
         table = content
@@ -183,13 +183,15 @@ def with_changes(text: str, changes: dict[str, str], *, where: str) -> Recipe:
                 raise recipe_errors.refusal([f"--set {dotted}: `{name}` is no table"], where)
         table[key] = _toml_value(value)
     if "method.name" in changes:
-        _leave_method(content, changes, old=tomllib.loads(text))
+        _leave_method(content, changes, old=toml_text.parse(text))
     return validate(content, where=f"{where} with --set", text="")
 
 
 def _leave_method(content: dict[str, Any], changes: dict[str, str], *, old: dict[str, Any]) -> None:
     """A changed method takes the old one's own keys and default learning rate with it."""
     method, before = content["method"], old.get("method", {})
+    if not isinstance(method, dict):  # `--set method=...` besides: the schema says what is wrong
+        return
     name, was = str(method.get("name")), str(before.get("name"))
     if name in METHODS:
         for key in set(before) - {"name", *keys_of(METHODS[name].settings)}:
@@ -203,6 +205,6 @@ def _leave_method(content: dict[str, Any], changes: dict[str, str], *, old: dict
 
 def _toml_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):
+        return toml_text.parse(f"value = {text}")["value"]
+    except ValueError:
         return text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel
@@ -16,12 +17,14 @@ from profiles.errors import ExitCode, UserError
 _SHOWN_CHARS = 100
 
 
-def refusal(problems: list[str], where: str) -> UserError:
-    """All mistakes of one recipe."""
-    count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
+def refusal(problems: list[str], where: str, *, number: int = 0) -> UserError:
+    """The mistakes of one recipe: all, or the first of this number."""
+    number = max(number, len(problems))
+    count = "1 mistake" if number == 1 else f"{number} mistakes"
+    more = [f"and {number - len(problems)} more"] if number > len(problems) else []
     return UserError(
         f"the recipe has {count}",
-        why="\n".join(problems),
+        why="\n".join(problems + more),
         do="correct it; `advisor recipe check` reads it again without starting anything",
         where=where,
         code=ExitCode.BAD_RECIPE,
@@ -82,7 +85,13 @@ def _line_of(parts: list[str], text: str) -> str:
     return f"line {text[: header.start()].count(chr(10)) + 1}: " if header and parts[:-1] else ""
 
 
-def _keys(text: str) -> Iterator[tuple[int, list[str], str]]:
+@lru_cache(maxsize=1)
+def _keys(text: str) -> tuple[tuple[int, list[str], str], ...]:
+    """Line, table and key of each; found once for all mistakes of a text."""
+    return tuple(_found_keys(text))
+
+
+def _found_keys(text: str) -> Iterator[tuple[int, list[str], str]]:
     table: list[str] = []
     for number, line in enumerate(text.splitlines(), start=1):
         if header := re.match(r"\s*\[([\w.-]+)\]", line):

@@ -17,11 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from profiles.runs import durable
+from profiles.runs import durable, reading
 from profiles.runs.rundir import RunDir, read_json
 
 MANIFEST = "MANIFEST.json"
 _SCHEMA = 1
+_MOST_STEPS = 10**8
+"""What a name has room for."""
 _FEWEST_KEPT = 2
 """The newest may be damaged when it is needed, so there is always one before it."""
 
@@ -102,7 +104,7 @@ def _names_in(folder: Path) -> set[str]:
 def _file_fault(
     path: Path, name: str, expected: dict[str, Any], hasher: Callable[[Path], str]
 ) -> str | None:
-    if not path.is_file():
+    if not reading.is_file(path):
         return f"{name} is missing"
     try:
         size = path.stat().st_size
@@ -156,11 +158,11 @@ def mark_best(run: RunDir, step: int, loss: float) -> None:
 def best(run: RunDir) -> Best | None:
     """The marked checkpoint; None if none is marked or the marked one is gone."""
     mark = read_json(_best_file(run)) or {}
-    step, loss = mark.get("step"), mark.get("loss")
-    if not isinstance(step, int) or not isinstance(loss, int | float):
+    step, loss = reading.whole(mark, "step"), reading.number(mark, "loss")
+    if not 0 < step < _MOST_STEPS or loss is None:
         return None
     marked = of_step(run, step)  # by its step, so that a run may be moved as a whole
-    return Best(marked.path, step, float(loss)) if marked.path.is_dir() else None
+    return Best(marked.path, step, loss) if marked.path.is_dir() else None
 
 
 def pin(run: RunDir, step: int, reason: str) -> None:
@@ -252,8 +254,8 @@ def drop(staging: Path) -> None:
 
 
 def hash_file(path: Path) -> str:
-    """sha256 of a file, as hexadecimal."""
-    with path.open("rb") as file:
+    """sha256 of a regular file, as hexadecimal; OSError for anything else."""
+    with reading.open_regular(path, through_links=True) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

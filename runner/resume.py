@@ -13,6 +13,7 @@ from typing import Any
 
 from advisor.recipe import Recipe
 from profiles.errors import ExitCode, UserError
+from profiles.runs import reading
 from profiles.runs.journal import read_all
 from profiles.runs.records.worker import OutOfMemory
 from profiles.runs.rundir import RunDir, read_json
@@ -105,7 +106,7 @@ def pieces(run: RunDir, during: str) -> int:
     found = [e.pieces for e in divided if e.during == during]
     error = read_json(run.error) or {}
     if during == "train" and error.get("clean_restart"):
-        found.append(int(error.get("pieces", 1)))
+        found.append(max(1, reading.whole(error, "pieces")))
     return max(found, default=1)
 
 

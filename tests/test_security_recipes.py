@@ -441,5 +441,5 @@ def test_a_token_in_a_recipe_is_refused(dry_run, secret):
 
 
 def test_a_file_without_end_is_not_read_as_a_recipe():
-    """Nor one that is far too long."""
-    assert advisor_here(["recipe", "check", "/dev/zero"]) == ExitCode.BAD_RECIPE
+    """A device is not even opened."""
+    assert advisor_here(["recipe", "check", "/dev/zero"]) == ExitCode.NO_INPUT

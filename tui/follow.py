@@ -29,6 +29,7 @@ _CODES = {
     State.FINISHED: ExitCode.FINISHED,
     State.STOPPED: ExitCode.STOPPED,
     State.LOST: ExitCode.STOPPED,
+    State.DAMAGED: ExitCode.BAD_DATA,
 }
 
 

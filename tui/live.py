@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from profiles.quantities import count_text, duration_text, percent_text
 from profiles.runs.planned import planned
+from profiles.runs.reading import words
 from profiles.runs.records.metrics import PHASES
 from profiles.runs.rundir import created, read_json
 from profiles.runs.state import State
@@ -46,7 +47,7 @@ class LiveRun:
         manifest = read_json(run.manifest) or {}
         self.run = run
         end_of_id = run.id.rpartition("_")[2]
-        self.name = f"{clean(str(manifest.get('name') or 'run'), 34)} {clean(end_of_id, 10)}"
+        self.name = f"{clean(words(manifest, 'name') or 'run', 34)} {clean(end_of_id, 10)}"
         self._created = created(run)
         self._planned = planned(run)
         self.status: Status | None = None

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from profiles import installation
 from profiles.quantities import count_text, duration_text
-from profiles.runs import durable, rundir
+from profiles.runs import durable, reading, rundir
 
 _MOST_RUNS = 50
 _LEAST_AWAY_SECONDS = 60.0
@@ -44,9 +44,10 @@ def remember(run_id: str, look: Look) -> None:
 def _looks() -> dict[str, Look]:
     looks = {}
     for run_id, kept in (rundir.read_json(_file()) or {}).items():
-        with suppress(TypeError, ValueError):
-            unix_seconds, step = kept
-            looks[run_id] = Look(float(unix_seconds), int(step))
+        known = dict(zip(Look._fields, kept, strict=False)) if isinstance(kept, list) else {}
+        unix_seconds = reading.number(known, "unix_seconds")
+        if unix_seconds is not None and "step" in known:
+            looks[run_id] = Look(unix_seconds, reading.whole(known, "step"))
     return looks
 
 

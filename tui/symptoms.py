@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from profiles.errors import UserError
 from profiles.run_facts import Curves
+from profiles.runs import recipe_copy
 
 if TYPE_CHECKING:
     from advisor.rules.case import Finding
@@ -37,12 +38,12 @@ class Symptoms:
         from advisor.rules import quality  # noqa: PLC0415
         from advisor.rules.quality.training import Training  # noqa: PLC0415
 
-        with suppress(OSError, ValueError, UserError):  # without a recipe there are no remedies
+        with suppress(ValueError, UserError):  # without a recipe there are no remedies
             curves = Curves(
                 training=tuple((round(x), y) for x, y in loss.means()),
                 num_steps=now.num_steps,
                 is_over=now.state.is_over,
             )
-            asked = recipe.parse(self._run.recipe.read_text(), where=str(self._run.recipe))
+            asked = recipe.parse(recipe_copy.text_of(self._run), where=str(self._run.recipe))
             return quality.findings(Training(curves=curves, result=now.result, recipe=asked))
         return ()

@@ -8,7 +8,9 @@ The hub is never asked here. Knows nothing of methods or machines.
 from __future__ import annotations
 
 import difflib
+import os
 import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -54,7 +56,7 @@ _QUANTIZED_NAME: Final = re.compile(
 def from_folder(path: str | Path) -> Model:
     """Facts of the model in a local folder; raises UserError for what cannot be used."""
     folder = Path(path).expanduser()
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112  # raises nothing, whatever the name
         raise _no_such_folder(str(path), folder)
     where = folder / CONFIG_NAME
     config = read_config(where)
@@ -159,7 +161,7 @@ def _no_such_folder(text: str, folder: Path) -> UserError:
         parent = folder.parent
         why = f"near names there: {', '.join(near)}" if near else f"nothing like it in {parent}"
         do = f"use {parent / near[0]}" if near else "give a folder that holds config.json"
-    if folder.is_file():
+    if os.path.isfile(folder):  # noqa: PTH113
         why, do = "it is a file", f"give the folder that holds it: {folder.parent}"
     return UserError(
         f"no model folder {text!r}", why=why, do=do, where=str(folder), code=ExitCode.NO_INPUT
@@ -169,7 +171,9 @@ def _no_such_folder(text: str, folder: Path) -> UserError:
 def near_folders(folder: Path) -> list[str]:
     """Folders beside a missing one whose names are like its name."""
     parent = folder.parent
-    siblings = [p.name for p in parent.iterdir() if p.is_dir()] if parent.is_dir() else []
+    siblings = []
+    with suppress(OSError):  # not there, or not ours to look into
+        siblings = [p.name for p in parent.iterdir() if p.is_dir()]
     return difflib.get_close_matches(folder.name, siblings, n=3)
 
 

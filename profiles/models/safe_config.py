@@ -10,6 +10,7 @@ get the folder only after that: `trust_remote_code=False` was not enough in CVE-
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
 from pathlib import Path
@@ -55,7 +56,7 @@ SIDE_FILES: Final = (
 
 def read_config(path: Path) -> dict[str, Any]:
     """The config.json at `path`; raises UserError where it is missing, torn or unsafe."""
-    if not path.exists():
+    if not os.path.lexists(path):
         raise UserError(
             f"no config.json in {path.parent}",
             why="a model folder needs it: the dimensions stand there",
@@ -71,7 +72,7 @@ def read_config(path: Path) -> dict[str, Any]:
 def refuse_side_files(folder: Path) -> None:
     """Raise UserError if a file beside config.json could make a library run code."""
     for path in (folder / name for name in SIDE_FILES):
-        if path.exists():
+        if os.path.lexists(path):
             _refuse_keys(read_json(path, MAX_CONFIG_BYTES), path)
 
 

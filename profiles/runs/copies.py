@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from profiles.runs import reading
 from profiles.runs.rundir import RunDir, read_json
 
 
@@ -14,10 +15,10 @@ def original(run: RunDir) -> Path | None:
     None for the run itself, also where it was moved or is seen by another path.
     """
     manifest = read_json(run.manifest) or {}
-    made = manifest.get("path")
-    if not isinstance(made, str) or "\0" in made:
+    made = reading.place(manifest, "path")
+    if made is None:
         return None
-    there = RunDir(Path(made))
+    there = RunDir(made)
     with contextlib.suppress(OSError):
         if there.path.samefile(run.path) or not there.path.is_dir():
             return None

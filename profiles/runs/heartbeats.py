@@ -34,10 +34,10 @@ class Beat(NamedTuple):
 def of_worker(run: RunDir) -> Beat:
     """The newest beat; versions before this one wrote no counts."""
     try:
-        counter, step, phase, *counts = reading.content(run.worker_heartbeat).decode().split()
-        done, total = (int(counts[0]), int(counts[1])) if counts else (0, 0)
-        return Beat(int(counter), int(step), phase, done, total)
-    except (OSError, ValueError, IndexError):
+        counter, step, phase, *counts = reading.text(run.worker_heartbeat).split()
+        done, total = map(reading.whole_of, counts[:2]) if counts else (0, 0)
+        return Beat(reading.whole_of(counter), reading.whole_of(step), phase, done, total)
+    except (OSError, ValueError):
         return Beat()
 
 

@@ -66,16 +66,11 @@ def of_process(pid: int) -> Identity | None:
 
 def from_dict(value: Any) -> Identity | None:
     """Read back `as_dict`; None if the content is not an identity."""
-    try:
-        return Identity(
-            host=str(value["host"]),
-            boot_id=str(value["boot_id"]),
-            pid_namespace=str(value["pid_namespace"]),
-            pid=int(value["pid"]),
-            start=int(value["start"]),
-        )
-    except (KeyError, TypeError, ValueError):
-        return None
+    names, numbers = ("host", "boot_id", "pid_namespace"), ("pid", "start")
+    known = value if isinstance(value, dict) else {}
+    texts = {name: known[name] for name in names if isinstance(known.get(name), str)}
+    whole = {name: known[name] for name in numbers if type(known.get(name)) is int}
+    return Identity(**texts, **whole) if len(texts | whole) == len(names + numbers) else None
 
 
 def send_signal(who: Identity, number: int) -> bool:

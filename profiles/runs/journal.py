@@ -19,15 +19,16 @@ from typing import TypeVar
 
 from profiles.runs import parts, reading, records
 from profiles.runs.durable import Appender
-from profiles.runs.lines import MAX_LINE_BYTES, VERSION, Content, decode, encode
+from profiles.runs.lines import CRC_LENGTH, MAX_LINE_BYTES, VERSION, Content, decode, encode
 from profiles.runs.records import Dropped, Record
 
 MAX_PART_BYTES = 64 << 20
 MAX_WAITING = 10_000
 """Records that wait in memory while the disk refuses them: some megabytes."""
-_CHUNK_BYTES = 1 << 20
+_LONGEST_LINE = MAX_LINE_BYTES + CRC_LENGTH
+_CHUNK_BYTES = 1 << 16
+"""Larger pieces of memory go back to the system each time, which costs more than reading."""
 _EVERYTHING = 1 << 62
-_WINDOW_BYTES = 64 << 10
 _MOST_SEQ = 1 << 62
 
 Found = TypeVar("Found")
@@ -222,7 +223,7 @@ class Tail:
     def parsed(self, lines: Iterable[bytes]) -> Iterator[Record]:
         """The records of whole lines; the others are counted."""
         for line in lines:
-            content = decode(line)
+            content = decode(line) if len(line) <= _LONGEST_LINE else None
             if content is not None and _is_newer(content):
                 self.num_newer += 1
             elif content is not None and (record := records.parse(content)) is not None:
@@ -239,7 +240,7 @@ def _is_newer(content: Content) -> bool:
 def _read(part: Path, offset: int, num_bytes: int) -> bytes:
     with reading.open_regular(part) as file:
         file.seek(offset)
-        room = os.fstat(file.fileno()).st_size - offset
+        room = parts.size_of(os.fstat(file.fileno())) - offset
         return file.read(max(0, min(num_bytes, room)))
 
 
@@ -271,14 +272,17 @@ def _last(path: Path, read: Callable[[bytes], Found | None]) -> Found | None:
 
 
 def _last_of(part: Path, read: Callable[[bytes], Found | None]) -> Found | None:
-    size, window = part.stat().st_size, _WINDOW_BYTES
-    while True:
-        data = _read(part, max(0, size - window), window)
-        lines = data[: data.rfind(b"\n") + 1].split(b"\n")
-        for line in reversed(lines):  # the first one may lack its beginning: then it is not sound
-            found = read(line)
+    """Backwards, piece by piece; of a line that goes through a piece's start the end is kept."""
+    with reading.open_regular(part) as file:
+        end = parts.size_of(os.fstat(file.fileno()))
+    rest, is_whole = b"", False
+    while end > 0:
+        begin = max(0, end - _CHUNK_BYTES)
+        first, *lines = (_read(part, begin, end - begin) + rest).split(b"\n")
+        for line in reversed([first, *lines] if begin == 0 else lines):
+            found = read(line) if is_whole else None  # the last one lacks its newline
+            is_whole = True
             if found is not None:
                 return found
-        if window >= size:
-            return None
-        window *= 8
+        end, rest = begin, first if len(first) <= _LONGEST_LINE else b""
+    return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import time
 from pathlib import Path
 
@@ -51,7 +52,12 @@ def _is_taken(lock: Path) -> bool:
 
 
 def _open(lock: Path) -> int:
-    """For writing where that is allowed: NFS locks no other file."""
+    """For writing where that is allowed: NFS locks no other file.
+
+    Nothing but a regular file is a lock of ours: what else lies there is not even opened.
+    """
+    if not stat.S_ISREG(lock.lstat().st_mode):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(lock))
     try:
         return os.open(lock, os.O_RDWR | _FLAGS)
     except OSError as error:

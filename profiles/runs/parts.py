@@ -7,11 +7,15 @@ changes again, so an offset into all of them together keeps its meaning.
 from __future__ import annotations
 
 import os
+import stat
 from contextlib import suppress
 from itertools import count, takewhile
 from pathlib import Path
 
 from profiles.runs import reading
+
+MOST_BYTES = 1 << 30
+"""Of a part as readers take it: a writer begins another one long before."""
 
 
 def existing(path: Path) -> list[Path]:
@@ -40,12 +44,19 @@ def size(path: Path) -> int:
 
 
 def sizes(path: Path) -> list[tuple[Path, int]]:
-    """Each part with its bytes."""
+    """Each part that is a regular file, with its bytes: those that are read."""
     found = []
     for part in existing(path):
         with suppress(OSError):
-            found.append((part, part.stat().st_size))
+            about = part.lstat()
+            if stat.S_ISREG(about.st_mode):
+                found.append((part, size_of(about)))
     return found
+
+
+def size_of(about: os.stat_result) -> int:
+    """Bytes of a part, as far as it is read."""
+    return min(about.st_size, MOST_BYTES)
 
 
 def read(known: list[tuple[Path, int]], offset: int, num_bytes: int) -> bytes:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
-import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
+from profiles import toml_text
+from profiles.runs import reading
 from profiles.runs.rundir import RunDir, read_json
 
 KEY: Final = "planned"
@@ -43,13 +43,11 @@ def planned(run: RunDir) -> Planned:
 
 def _of_recipe(run: RunDir) -> Mapping[str, Any]:
     with suppress(OSError, ValueError):
-        plan = tomllib.loads(run.recipe.read_text()).get("plan")
+        plan = toml_text.parse(reading.text(run.recipe)).get("plan")
         return plan if isinstance(plan, dict) else {}
     return {}
 
 
 def _number(known: Mapping[str, Any], key: str) -> float | None:
-    value = known.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if 0 < value < math.inf else None
+    value = reading.number(known, key)
+    return value if value is not None and value > 0 else None

@@ -6,7 +6,6 @@ cannot be read (EIO, ESTALE, EACCES) is an OSError, so that nobody takes it for 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -39,10 +38,9 @@ def read_records(path: Path) -> list[Record]:
 def read_object(path: Path) -> dict[str, Any] | None:
     """A JSON object, None if it is missing or damaged; OSError if it cannot be read."""
     try:
-        value = json.loads(reading.content(path))
-    except (FileNotFoundError, ValueError, RecursionError):
+        return reading.json_object(path)
+    except FileNotFoundError:
         return None
-    return value if isinstance(value, dict) else None
 
 
 MARK = "TUNEDECK_RUN_ID"
@@ -143,7 +141,7 @@ def works_elsewhere(who: Identity, run: RunDir) -> Path | None:
     if folder is None or _is_same(folder, run.path):
         return None
     was_removed = folder.name.endswith(_REMOVED)
-    return folder if was_removed or (folder / run.manifest.name).is_file() else None
+    return folder if was_removed or reading.is_file(folder / run.manifest.name) else None
 
 
 def _is_same(folder: Path, other: Path) -> bool:

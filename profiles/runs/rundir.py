@@ -1,12 +1,8 @@
-"""The run directory: the names of its files, and which runs there are.
-
-Layout after the run protocol §3.2. What state a run is in is `state.py`'s business.
-"""
+"""The run directory (layout: run protocol §3.2): its files' names, and which runs there are."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import secrets
@@ -25,11 +21,10 @@ SURROUNDINGS = "surroundings"
 """Of the manifest: what around the run changes the bits of its result, name by name."""
 NUM_ROOMS, ROOM_BYTES = 4, 4096
 """Of the kept files, and of each; no request is longer."""
-_END_OF_TIME = 1e11
-"""Unix time; what lies beyond it is no date."""
+_END_OF_TIME = 1e11  # Unix time; what lies beyond it is no date
 _EXCLUSIVE = os.O_CREAT | os.O_EXCL
-_SLUG_LENGTH = 40
-_BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
+_SLUG_LENGTH, _BASE32 = 40, "abcdefghijklmnopqrstuvwxyz234567"
+_CLAIM = re.compile(r"[1-9][0-9]{0,8}")
 _ID_PATTERN = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}_[0-9]{4}_[a-z0-9-]+_[a-z2-7]{5}")
 
 
@@ -177,20 +172,19 @@ class RunDir:
 
         The run directory itself if the manifest does not say.
         """
-        written = (read_json(self.manifest) or {}).get("base_dir")
-        return Path(written) if isinstance(written, str) else self.path
+        return reading.place(read_json(self.manifest) or {}, "base_dir") or self.path
 
     def attempt(self) -> int:
         """Number of the current attempt, the highest that was claimed; 1 for a fresh run."""
         try:
-            written = int(reading.content(self.attempt_file))
+            written = reading.whole_of(reading.content(self.attempt_file).strip())
         except (OSError, ValueError):
             written = 1
         return max(written, *self._claimed(), 1)
 
     def _claimed(self) -> list[int]:
         try:
-            return [int(p.name) for p in self.claims.iterdir() if p.name.isdecimal()]
+            return [int(p.name) for p in self.claims.iterdir() if _CLAIM.fullmatch(p.name)]
         except OSError:
             return []
 
@@ -295,9 +289,14 @@ def _found() -> list[RunDir]:
 
 
 def created(run: RunDir) -> float:
-    """Unix time of the run's creation; 0 if its manifest is damaged."""
-    value = (read_json(run.manifest) or {}).get("created")
-    return float(value) if isinstance(value, int | float) and abs(value) < _END_OF_TIME else 0.0
+    """Unix time of the run's creation; if its manifest is damaged, of its folder's last change."""
+    value = reading.number(read_json(run.manifest) or {}, "created")
+    if value is not None and abs(value) < _END_OF_TIME:
+        return value
+    try:
+        return run.path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def refuse_newer(run: RunDir) -> None:
@@ -318,7 +317,7 @@ def refuse_newer(run: RunDir) -> None:
 
 def find(text: str | None) -> RunDir:
     """The run with this id, a unique part of an id, or a path; the newest for None."""
-    if text and (Path(text) / "run.json").is_file():
+    if text and reading.is_file(Path(text) / "run.json"):
         return RunDir(Path(text).resolve())
     runs = all_runs()
     matches = [r for r in runs if text is None or text in r.id]
@@ -344,7 +343,6 @@ def find(text: str | None) -> RunDir:
 def read_json(path: Path) -> dict[str, Any] | None:
     """A JSON object, or None if the file is missing or damaged."""
     try:
-        value = json.loads(reading.content(path))
-    except (OSError, ValueError, RecursionError):
+        return reading.json_object(path)
+    except OSError:
         return None
-    return value if isinstance(value, dict) else None

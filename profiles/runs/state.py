@@ -20,7 +20,7 @@ from profiles.runs import copies, heartbeats, identity, locks, notices, processe
 from profiles.runs.identity import Identity
 from profiles.runs.journal import last_record
 from profiles.runs.processes import Processes, read_object, read_records
-from profiles.runs.reading import whole
+from profiles.runs.reading import is_folder, whole, words
 from profiles.runs.records import Record
 from profiles.runs.records.evaluation import Evaluated
 from profiles.runs.records.supervisor import Restarted, SupervisorStarted
@@ -36,7 +36,7 @@ from profiles.runs.records.worker import (
     WorkerStarted,
 )
 from profiles.runs.result import result_of
-from profiles.runs.rundir import RunDir, created
+from profiles.runs.rundir import RunDir, created, read_json
 
 
 class State(StrEnum):
@@ -53,6 +53,8 @@ class State(StrEnum):
     FAILED = "failed"
     KILLED = "killed"
     LOST = "lost"
+    DAMAGED = "damaged"
+    """Nothing that is left in its folder tells of a run."""
     ELSEWHERE = "elsewhere"
     """Belongs to another host or to a live container: not judged from here."""
     UNKNOWN = "unknown"
@@ -64,7 +66,7 @@ class State(StrEnum):
         return self in _OVER
 
 
-_OVER = {State.STOPPED, State.FINISHED, State.FAILED, State.KILLED, State.LOST}
+_OVER = {State.STOPPED, State.FINISHED, State.FAILED, State.KILLED, State.LOST, State.DAMAGED}
 _STATE_OF_EVENT: dict[type[Record], State] = {
     SupervisorStarted: State.STARTING,
     WorkerStarted: State.STARTING,
@@ -184,7 +186,7 @@ def _copy_notice(run: RunDir) -> str:
 
 def _exit_code(ended: dict[str, Any] | None) -> int | None:
     code = (ended or {}).get("code")
-    return code if isinstance(code, int) else None
+    return code if type(code) is int and 0 <= code <= 255 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +204,7 @@ def _derive(
     run: RunDir, attempt: int, events: list[Record], ended: dict[str, Any] | None
 ) -> _Found:
     if ended is not None and ended.get("attempt") == attempt:
-        return _Found(_state_named(ended.get("state")), str(ended.get("what", "")), record=ended)
+        return _Found(_state_named(ended.get("state")), words(ended, "what"), record=ended)
     who = processes.of_attempt(run, attempt, events)
     if (there := who.elsewhere(run)) is not None:
         return _Found(State.LOST, f"copied while it worked in {there}, where it goes on")
@@ -236,8 +238,11 @@ def _disk_notice(run: RunDir) -> str:
 
 
 def _state_named(name: object) -> State:
-    """A record of an unknown state, by another version perhaps, counts as a failure."""
-    known = {str(state): state for state in State}
+    """A record of an unknown state, by another version perhaps, counts as a failure.
+
+    So does one that says that the run works: whoever follows it would wait for ever.
+    """
+    known = {str(state): state for state in _OVER}
     return known.get(str(name), State.FAILED)
 
 
@@ -303,9 +308,18 @@ def _not_begun(run: RunDir, attempt: int, ended: dict[str, Any] | None) -> _Foun
     if is_locked(run) or _is_being_started(run, attempt):
         return _Found(State.QUEUED)
     if ended is not None:
-        what = f"{ended.get('what', '')}; a resume did not begin"
+        what = f"{words(ended, 'what')}; a resume did not begin"
         return _Found(_state_named(ended.get("state")), what, record=ended)
+    if not _asked(run) and read_json(run.manifest) is None:
+        what = f"{run.manifest.name} is missing or damaged"
+        return _Found(State.QUEUED) if _is_being_made(run) else _Found(State.DAMAGED, what)
     return _Found(State.LOST, "a resume did not begin" if attempt > 1 else "it was never started")
+
+
+def _is_being_made(run: RunDir) -> bool:
+    """A launcher has made the folders, and writes the first files into them."""
+    age = time.time() - run.path.stat().st_mtime
+    return age < _START_SECONDS and is_folder(run.requests)
 
 
 def _is_being_started(run: RunDir, attempt: int) -> bool:

@@ -26,7 +26,7 @@ from profiles.facts import Dataset, Machine, Model
 from profiles.machines import machine, torch_build
 from profiles.models import model, safetensors_header, written
 from profiles.quantities import count_text
-from profiles.runs import planned, rundir, session_host
+from profiles.runs import planned, reading, recipe_copy, rundir, session_host
 from profiles.runs.planned import Planned
 from profiles.runs.rundir import RunDir
 from runner import resume
@@ -185,7 +185,7 @@ def check_resume(run: RunDir, *, share: bool = False, allow_changed: bool = Fals
     data would mean other rows, the weights would belong to another model), or if there is no longer
     room for it.
     """
-    recipe = recipes.parse(run.recipe.read_text(), where=str(run.recipe))
+    recipe = recipes.parse(recipe_copy.text_of(run), where=str(run.recipe))
     base_dir = run.base_dir()
     here = machine.probe(installation.home())
     gpu_checks.check(here, recipe.hardware.gpus, recipe.train.precision, torch_build.installed())
@@ -210,7 +210,7 @@ def check_resume(run: RunDir, *, share: bool = False, allow_changed: bool = Fals
 def _changes(run: RunDir, recipe: Recipe, around: Mapping[str, str]) -> tuple[replay.Change, ...]:
     """What is not as the first attempt had it; nothing if that one came to no lock."""
     base_dir, lock = run.base_dir(), replay.lock_beside(run.recipe)
-    gone = [key for key, name in recipe.data.files.items() if not (base_dir / name).is_file()]
+    gone = [key for key, name in recipe.data.files.items() if not reading.is_file(base_dir / name)]
     if gone:
         raise UserError(
             f"the data of the run cannot be read: {', '.join(gone)}",

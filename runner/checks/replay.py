@@ -192,7 +192,7 @@ def _hash(path: Path, name: str, now: list[int] | None, lock: dict[str, Any]) ->
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
+    except (importlib.metadata.PackageNotFoundError, ValueError):  # not there, or no name
         return None
 
 

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from profiles.runs import durable
+from profiles.runs import durable, reading
 from profiles.runs.rundir import RunDir
 
 LIMIT_BYTES = 8 << 20
@@ -67,7 +67,7 @@ def rotate(run: RunDir) -> bool:
     try:
         if run.console.stat().st_size <= LIMIT_BYTES:
             return False
-        kept = collapse(_end_of(run.console, _READ_BYTES))[-LIMIT_BYTES:]
+        kept = collapse(reading.end_of(run.console, _READ_BYTES))[-LIMIT_BYTES:]
         durable.write_atomic(older_part(run), kept)
     except OSError:
         pass  # without room for the copy the end is lost, but the disk does not fill up
@@ -89,13 +89,6 @@ def _last_written(line: bytes) -> bytes:
     return line.removesuffix(b"\r").rpartition(b"\r")[2] + end
 
 
-def _end_of(path: Path, num_bytes: int) -> bytes:
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - num_bytes))
-        return file.read(num_bytes)
-
-
 def size(run: RunDir) -> int:
     """Bytes in the log now: where the output of an attempt that starts now will begin."""
     try:
@@ -109,7 +102,7 @@ def tail(run: RunDir, since: int = 0) -> str:
     now = size(run)
     wanted = now - since if now >= since else now
     try:
-        return _end_of(run.console, min(wanted, _TAIL_BYTES)).decode(errors="replace")
+        return reading.end_of(run.console, min(wanted, _TAIL_BYTES)).decode(errors="replace")
     except OSError:
         return ""
 

@@ -102,6 +102,7 @@ def _nobody_obeys(run: RunDir, verb: str, now: Status) -> UserError:
     ways = {
         State.ELSEWHERE: "ask where it runs",
         State.UNKNOWN: "try again",
+        State.DAMAGED: "put the run's files back, or remove its folder",
         State.FINISHED: "nothing is left to do; `advisor profile` shows how it went",
     }
     return UserError(

@@ -26,6 +26,7 @@ from profiles.runs import (
     locks,
     notices,
     processes,
+    reading,
     rundir,
     session_host,
     state,
@@ -119,6 +120,8 @@ def refuse_resume(run: RunDir, now: Status) -> None:
     rundir.refuse_newer(run)
     if now.state is State.FINISHED:
         raise _refusal(run, "the run is finished", "there is nothing left to do")
+    if now.state is State.DAMAGED:
+        raise _refusal(run, "the run is damaged", now.reason)
     if not now.state.is_over:
         raise _refusal(run, f"the run is {now.state}", now.reason or now.notice or "it still works")
 
@@ -136,20 +139,21 @@ def _refusal(run: RunDir, what: str, why: str) -> UserError:
 def _wait_until_left(run: RunDir) -> None:
     """The supervisor of a run that is over leaves by itself, and its lock with it."""
     deadline = time.monotonic() + _GONE_SECONDS
-    while _is_supervised(run) or locks.is_held(run.lock):
-        if time.monotonic() > deadline or (not _is_supervised(run) and processes.marked(run)):
+    while is_supervised(run) or locks.is_held(run.lock):
+        if time.monotonic() > deadline or (not is_supervised(run) and processes.marked(run)):
             return
         time.sleep(_POLL_SECONDS)
 
 
-def _is_supervised(run: RunDir) -> bool:
+def is_supervised(run: RunDir) -> bool:
+    """Its supervisor lives, as far as anybody can say."""
     with contextlib.suppress(OSError):
         return processes.supervisor_is_alive(run)
     return True  # it cannot be read, so nobody says that it is gone
 
 
 def _refuse_leftovers(run: RunDir) -> None:
-    if _is_supervised(run):
+    if is_supervised(run):
         raise _refusal(run, "its supervisor still works", "it tidies up after the last attempt")
     if left := processes.marked(run):
         raise UserError(
@@ -225,7 +229,7 @@ def _wait_for_sign(run: RunDir, attempt: int) -> None:
 def console_tail(run: RunDir, num_lines: int = 3) -> str:
     """The last lines of the console log, for an error message."""
     try:
-        lines = run.console.read_text(errors="replace").strip().splitlines()
+        end = reading.end_of(run.console, reading.MOST_TEXT_BYTES)
     except OSError:
         return ""
-    return " / ".join(lines[-num_lines:])
+    return " / ".join(end.decode(errors="replace").strip().splitlines()[-num_lines:])

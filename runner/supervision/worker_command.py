@@ -6,12 +6,12 @@ Knows torchrun's arguments; imports the standard library alone, so the superviso
 from __future__ import annotations
 
 import sys
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from profiles import redact
+from profiles import redact, toml_text
+from profiles.runs import reading
 
 _WORKER = ["-m", "runner.training.worker"]
 _LAUNCHERS_OWN = frozenset(
@@ -39,8 +39,8 @@ def worker_argv(run_path: Path) -> list[str]:
 
 def _hardware(run_path: Path) -> dict[str, Any]:
     try:
-        recipe = tomllib.loads((run_path / "recipe.toml").read_text())
-    except (OSError, ValueError, RecursionError):
+        recipe = toml_text.parse(reading.text(run_path / "recipe.toml"))
+    except (OSError, ValueError):
         return {}  # the worker reads it again and says what is wrong
     hardware = recipe.get("hardware", {})
     return hardware if isinstance(hardware, dict) else {}

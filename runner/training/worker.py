@@ -19,7 +19,7 @@ from pathlib import Path
 from advisor import recipe as recipes
 from profiles import installation
 from profiles.errors import ExitCode, UserError
-from profiles.runs import durable, identity, locks
+from profiles.runs import durable, identity, locks, recipe_copy
 from profiles.runs.journal import Journal, SilentJournal, read_all
 from profiles.runs.records.supervisor import Restarted, SupervisorStarted
 from profiles.runs.records.worker import End, StopAccepted, WorkerStarted
@@ -65,7 +65,7 @@ def _show_stacks_on_request(run: RunDir) -> None:
 
 
 def _train(run: RunDir, stop: StopFlag) -> int:
-    recipe = recipes.parse(run.recipe.read_text(), where=str(run.recipe))
+    recipe = recipes.parse(recipe_copy.text_of(run), where=str(run.recipe))
     is_main = int(os.environ.get("RANK", "0")) == 0
     number = run.attempt()
     events = Journal(run.worker_events, attempt=number) if is_main else SilentJournal()

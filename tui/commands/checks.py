@@ -6,6 +6,7 @@ from pathlib import Path
 
 from profiles.models import find_model
 from profiles.models.model import from_folder
+from profiles.runs import reading
 from tui import plain
 from tui.pages import model as model_page
 
@@ -38,7 +39,7 @@ def recipe(file: Path, changes: tuple[str, ...]) -> int:
 
     found, _ = load(file, changes)
     folder = replay.base_dir_of(file) / found.model.id
-    if folder.is_dir():
+    if reading.is_folder(folder):
         pairing.check_dropout(found, from_folder(folder))
     plain.say(f"{file}: sound; {found.method.name} of {found.model.id}")
     return 0

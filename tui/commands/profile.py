@@ -11,7 +11,7 @@ from advisor.recipe import Recipe
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Model
 from profiles.models import model, written
-from profiles.runs import notices, rundir
+from profiles.runs import notices, recipe_copy, rundir
 from profiles.runs import run as runs
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import status
@@ -85,7 +85,7 @@ def _model_of(run: RunDir, made: Recipe) -> Model:
 
 def recipe_of(run: RunDir) -> Recipe:
     """The recipe a run was started with."""
-    return recipe.parse(run.recipe.read_text(), where=str(run.recipe))
+    return recipe.parse(recipe_copy.text_of(run), where=str(run.recipe))
 
 
 def _check(apply: tuple[str, ...], out: str | None) -> None:

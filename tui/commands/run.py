@@ -8,7 +8,7 @@ from advisor import recipe as recipes
 from advisor.recipe import Recipe
 from profiles.errors import ExitCode, UserError
 from profiles.quantities import bytes_text, count_text, duration_text
-from profiles.runs import rundir
+from profiles.runs import reading, rundir
 from profiles.runs.rundir import RunDir
 from runner.checks import preflight, replay
 from runner.supervision import launch
@@ -18,6 +18,7 @@ from tui.follow import follow as follow_run
 
 _SHOWN = 16
 """Characters of a hash that tell two files apart."""
+_SHOWN_CHANGE = 80
 
 
 def run(
@@ -31,7 +32,7 @@ def run(
     allow_outside: bool = False,
 ) -> int:
     """Start a recipe, or the one of a run directory again; the id goes to stdout."""
-    path = RunDir(path).recipe if path.is_dir() else path
+    path = RunDir(path).recipe if reading.is_folder(path) else path
     recipe, text = load(path, changes)
     base_dir, set_keys = replay.base_dir_of(path), tuple(_pairs(changes))
     inputs.accept(recipe, path, base_dir, set_keys, allow_outside=allow_outside)
@@ -71,12 +72,12 @@ def load(path: Path, changes: tuple[str, ...]) -> tuple[Recipe, bytes]:
 
 def _read(path: Path) -> tuple[bytes, str]:
     try:
-        with path.open("rb") as file:  # of a bounded part: it may be a device without end
+        with reading.open_regular(path, through_links=True) as file:
             raw = file.read(recipes.MAX_BYTES + 1)
-        text = raw.decode()
+        text = raw.decode(errors="strict" if len(raw) <= recipes.MAX_BYTES else "ignore")
     except (OSError, ValueError) as error:
         raise UserError(
-            f"cannot read the recipe: {getattr(error, 'strerror', None) or 'it is not UTF-8'}",
+            f"cannot read the recipe: {reading.reason(error)}",
             why="a recipe is a TOML file",
             do="`advisor recommend --save R.toml` writes one; ready ones lie in "
             f"{_ready_recipes()}",
@@ -124,15 +125,21 @@ def _pairs(changes: tuple[str, ...]) -> dict[str, str]:
     for change in changes:
         key, mark, value = change.partition("=")
         if not mark or not key:
-            raise UserError(
-                f"--set {change!r} is no KEY=VALUE",
-                why="a change names a key of the recipe with its new value",
-                do="write it like --set train.epochs=1",
-                where="--set",
-                code=ExitCode.USAGE,
-            )
+            raise _no_change(change, "is no KEY=VALUE")
+        if any(ord(character) < ord(" ") for character in change):
+            raise _no_change(change, "is more than one line")
         pairs[key.strip()] = value.strip()
     return pairs
+
+
+def _no_change(change: str, fault: str) -> UserError:
+    return UserError(
+        f"--set {change[:_SHOWN_CHANGE]!r} {fault}",
+        why="a change names a key of the recipe with its new value, on one line",
+        do="write it like --set train.epochs=1, with a --set for each key",
+        where="--set",
+        code=ExitCode.USAGE,
+    )
 
 
 def _summary(recipe: Recipe, ready: preflight.Ready) -> list[str]:

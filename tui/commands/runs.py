@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 
 from profiles.errors import ExitCode, UserError
-from profiles.runs import identity, processes, rundir
+from profiles.runs import identity, processes, reading, rundir
 from profiles.runs.state import State, status
 from runner.supervision import control, launch, leftovers
+from runner.supervision.console import LIMIT_BYTES
 from runner.supervision.escalation import FORCE_AFTER_SECONDS
 from tui import plain
 from tui.commands import asking
@@ -80,7 +81,7 @@ def stop_now(text: str | None, *, sure: bool) -> int:
     run = _working(text)
     rundir.refuse_newer(run)
     is_over, named = status(run).state.is_over, processes.marked(run)
-    if not is_over or (named and not processes.supervisor_is_alive(run)):
+    if not is_over or (named and not launch.is_supervised(run)):
         for who in named:
             plain.say(f"pid {who.pid}: {clean(identity.command_of(who), _COMMAND_CELLS)}")
         if not (sure or _agrees(run, len(named))):
@@ -129,7 +130,7 @@ def change(text: str | None, changes: dict[str, int | None]) -> int:
 def _see_to_it(run: rundir.RunDir) -> None:
     """Where no supervisor is left to end a worker that does not answer, this command does."""
     deadline = time.monotonic() + FORCE_AFTER_SECONDS
-    while not processes.supervisor_is_alive(run) and not status(run).state.is_over:
+    while not launch.is_supervised(run) and not status(run).state.is_over:
         if time.monotonic() > deadline:
             _end_leftovers(run)
             return
@@ -139,7 +140,7 @@ def _see_to_it(run: rundir.RunDir) -> None:
 def _end_leftovers(run: rundir.RunDir) -> bool:
     """What no supervisor will end is ended at once; False if there is nothing of the kind."""
     rundir.refuse_newer(run)
-    if processes.supervisor_is_alive(run):
+    if launch.is_supervised(run):
         return False
     done, left = leftovers.end(run)
     if done:
@@ -181,8 +182,16 @@ def logs(text: str | None, num_lines: int) -> int:
     """The last lines of the console log, made harmless for the terminal."""
     run = rundir.find(text)
     try:
-        content = run.console.read_text(errors="replace")
-    except OSError:
+        content = reading.end_of(run.console, LIMIT_BYTES).decode(errors="replace")
+    except FileNotFoundError:
         content = ""
+    except OSError as error:
+        raise UserError(
+            f"the console log cannot be read: {reading.reason(error)}",
+            why="it is a file that the worker writes",
+            do="look at what lies there; `advisor watch` tells what the run recorded",
+            where=str(run.console),
+            code=ExitCode.IO_ERROR,
+        ) from error
     plain.show(_harmless(line) for line in content.splitlines()[-num_lines:])
     return 0

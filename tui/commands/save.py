@@ -64,7 +64,7 @@ def download(model_id: str, folder: Path) -> str:
 
 def check_downloaded(model_id: str, folder: Path) -> None:
     """UserError where a recipe's model is one of the hub's that is not here yet."""
-    if (folder / model_id).exists() or catalog.find(model_id) is None:
+    if os.path.lexists(folder / model_id) or catalog.find(model_id) is None:
         return
     raise not_downloaded(model_id, folder)
 

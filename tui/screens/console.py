@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
+from profiles.runs import reading
 from tui import keys
 from tui.screens.base import BaseScreen
 from tui.screens.parts import Page, Rows
@@ -75,12 +75,9 @@ def _size(path: Path) -> int:
 def tail(path: Path) -> list[str]:
     """Read the last lines; of a bar that redraws itself only its last state."""
     try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _END_BYTES))
-            text = file.read().decode(errors="replace")
+        text = reading.end_of(path, _END_BYTES).decode(errors="replace")
     except OSError as error:
-        return [f"cannot read the log: {error.strerror}"]
+        return [f"cannot read the log: {reading.reason(error)}"]
     lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
     shown = [clean(line, _LINE_CELLS) for line in lines[-_MOST_LINES:]]
     return [line for line in shown if line] or ["the log is empty"]

@@ -11,6 +11,7 @@ from textual.widget import Widget
 
 from profiles.quantities import duration_text
 from profiles.runs import notices
+from profiles.runs.reading import words
 from profiles.runs.rundir import read_json
 from profiles.runs.state import State
 from tui import keys, seen
@@ -193,7 +194,9 @@ class LiveScreen(BaseScreen):
             return [*told, "enter opens the report"]
         ended = read_json(self.run_dir.exit) or {}
         rows = [f"{now.state.upper()}: {clean(now.reason)}"]
-        rows += [f"{part}: {clean(str(ended[part]))}" for part in ("why", "do") if ended.get(part)]
+        rows += [
+            f"{part}: {clean(words(ended, part))}" for part in ("why", "do") if words(ended, part)
+        ]
         saved = now.resumable_from
         resume = f"r resumes from step {saved}" if saved else "no checkpoint: r starts from step 0"
         return [*rows, f"{resume}; enter opens the report"]
