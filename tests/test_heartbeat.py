@@ -94,6 +94,15 @@ def test_every_beat_counts_and_says_where_training_is(heart, beats):
         assert beats(1) == ["1 7 evaluating 5 12\n"]
 
 
+def test_a_phase_is_told_as_it_begins_and_not_by_a_heart_that_does_not_beat(heart, beats, run):
+    """An import may keep the beats back for seconds; other ranks beat not at all."""
+    with heart.during("reading"):
+        assert not run.worker_heartbeat.exists()
+    beats(1)
+    with heart.during("importing", 3):
+        assert run.worker_heartbeat.read_text() == "1 0 importing 0 3\n"
+
+
 def test_it_beats_every_two_seconds(beats, clock):
     """As the protocol says: readers take a process for dead that is silent for longer."""
     beats(5)

@@ -37,7 +37,8 @@ class Heartbeat(threading.Thread):
         self._run = run
         self._events = events
         self._stop_flag = stop
-        self._ticks = 0
+        self._ticks = self._counter = 0
+        self._writing = threading.Lock()
         self._seconds: deque[float] = deque(maxlen=_MEDIAN_OF)
         self._stall = StallWatch(time.monotonic)
 
@@ -51,6 +52,7 @@ class Heartbeat(threading.Thread):
         """What goes on inside; `total`: how many ticks it takes, 0 if nobody knows."""
         before = self.phase, self.done, self.total
         self.phase, self.done, self.total = phase, 0, total
+        self._write()  # an import may keep the thread that beats from its turn for seconds
         try:
             yield
         finally:
@@ -67,18 +69,22 @@ class Heartbeat(threading.Thread):
 
     def run(self) -> None:
         """Beat for ever; a full disk is no reason to stop training."""
-        counter = 0
         while True:
-            counter += 1
-            line = f"{counter} {self.step} {self.phase} {self.done} {self.total}\n"
-            with contextlib.suppress(OSError):
-                durable.overwrite(self._run.worker_heartbeat, line.encode())
+            self._counter += 1
+            self._write()
             self._look_for_stall()
             if self._stop_flag.is_late:
                 self._answer_late()
             elif self._stop_flag.may_interrupt and not self._stop_flag.asked:
                 self._look_for_stop()
             time.sleep(_BEAT_SECONDS)
+
+    def _write(self) -> None:
+        """Put down where training is; nothing before the first beat."""
+        with self._writing, contextlib.suppress(OSError):
+            if self._counter:
+                line = f"{self._counter} {self.step} {self.phase} {self.done} {self.total}\n"
+                durable.overwrite(self._run.worker_heartbeat, line.encode())
 
     def _look_for_stall(self) -> None:
         seconds = median(self._seconds) if self._seconds else 0.0
