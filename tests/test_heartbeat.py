@@ -91,7 +91,7 @@ def test_every_beat_counts_and_says_where_training_is(heart, beats):
     with heart.during("evaluating", 12):
         heart.tick()
         heart.tick(4)
-        assert beats(1) == ["1 7 evaluating 5 12\n"]
+        assert beats(1) == ["4 7 evaluating 5 12\n"]
 
 
 def test_a_phase_is_told_as_it_begins_and_not_by_a_heart_that_does_not_beat(heart, beats, run):
