@@ -14,7 +14,7 @@ import pytest
 from small_model import recipe_text, small_model
 
 from profiles import installation
-from profiles.errors import UserError
+from profiles.errors import ExitCode, UserError
 from tui.main import run as advisor_here
 
 ROOT = Path(__file__).parent.parent
@@ -40,6 +40,24 @@ def test_a_hostile_working_directory_is_never_imported_by_the_command(advisor, h
         assert advisor(*command, cwd=hostile).returncode == 0
 
     assert not (tmp_path / "fired").exists()
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+@pytest.mark.parametrize("is_folder", [False, True], ids=["file", "folder"])
+def test_a_stranger_on_pythonpath_is_named_and_not_run(advisor, tmp_path, name, is_folder):
+    """PYTHONPATH comes before what is installed; `advisor` says which file is in the way."""
+    mark = tmp_path / "fired"
+    file = tmp_path / name / "__init__.py" if is_folder else tmp_path / f"{name}.py"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(f"open({str(mark)!r}, 'w')")
+
+    done = advisor("runs", PYTHONPATH=str(tmp_path))
+
+    assert (done.returncode, done.stdout) == (ExitCode.REFUSED, "")
+    assert f"where: {file}\n" in done.stderr
+    assert "env -u PYTHONPATH" in done.stderr
+    assert not mark.exists()
+    assert advisor("runs").returncode == 0  # what it advises
 
 
 def test_a_shadowing_package_is_named(monkeypatch, tmp_path):
@@ -176,7 +194,7 @@ def test_the_wheel_carries_code_recipes_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
 
     tops = {n.split("/")[0] for n in names if ".dist-info" not in n}
-    assert tops == set(PACKAGES)
+    assert tops == {*PACKAGES, "tunedeck.py"}
     assert any(n.startswith("advisor/recipes/") and n.endswith(".toml") for n in names)
 
 
@@ -211,4 +229,4 @@ def test_the_command_is_installed():
     """`advisor` belongs to this distribution."""
     (script,) = importlib.metadata.distribution("tunedeck").entry_points
 
-    assert (script.name, script.value) == ("advisor", "tui.main:main")
+    assert (script.name, script.value) == ("advisor", "tunedeck:main")

@@ -1,11 +1,10 @@
-"""Start of the `advisor` command: our packages checked, errors told, exit codes kept."""
+"""The `advisor` command: errors told, exit codes kept."""
 
 from __future__ import annotations
 
 import os
 import sys
 
-from profiles import installation
 from profiles.errors import ExitCode, UserError
 
 
@@ -19,8 +18,7 @@ def run(arguments: list[str]) -> int:
     # processes started from here must not import from the user's working directory either
     os.environ["PYTHONSAFEPATH"] = "1"
     try:
-        installation.check()
-        from tui.cli import cli  # noqa: PLC0415  # after the check: it may import others' packages
+        from tui.cli import cli  # noqa: PLC0415  # what fails in importing it is told below
 
         # not cli.main(), which answers for interrupts and closed pipes in its own way
         with cli.make_context("advisor", arguments) as context:

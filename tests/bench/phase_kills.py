@@ -9,6 +9,7 @@ Exit code 1 if a run ended with other weights, or a phase was not hit as often a
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
@@ -48,9 +49,9 @@ _WITHIN_SECONDS = {
     "evaluating": 0.1,
     "publishing": 0.02,
 }
-"""Of its beginning, a phase is killed; those that are not named last longer."""
+"""Of its beginning, a phase is killed; unnamed ones last longer. Each miss narrows it."""
 _TRIES = 6
-"""For each kill that is wanted in a phase."""
+"""Misses for each kill that is wanted in a phase."""
 
 
 def recipe(method: str, num_processes: int) -> bytes:
@@ -95,21 +96,34 @@ def step_of(run: RunDir, attempt: int) -> int:
     return max(steps, default=0)
 
 
-def kill_in(run: RunDir, phase: str, draw: random.Random) -> str:
-    """Kill a training process once the phase has begun; returns the phase that it fell into."""
+def kill_in(run: RunDir, phase: str, within_seconds: float, draw: random.Random) -> str:
+    """Kill a training process once the phase has begun; returns the phase that it fell into.
+
+    The processes are looked up as soon as the first record is there: some phases are over sooner
+    than a look through all processes.
+    """
     end = time.monotonic() + _LIMIT_SECONDS
-    while time.monotonic() < end and not status(run).state.is_over:
-        if phase_of(events_of(run, 1), step_of(run, 1)) == phase:
-            time.sleep(draw.random() * _WITHIN_SECONDS.get(phase, 0.3))
-            ranks = [who for who in processes.marked(run) if "torch.distributed" not in _line(who)]
-            for who in draw.sample(ranks, min(1, len(ranks))):
-                os.kill(who.pid, signal.SIGKILL)
+    ranks: list[processes.Identity] = []
+    while time.monotonic() < end and not run.exit.exists():
+        events = events_of(run, 1)
+        if phase_of(events, step_of(run, 1)) == phase:
+            time.sleep(draw.random() * within_seconds)
+            for who in draw.sample(ranks or _ranks(run), 1):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(who.pid, signal.SIGKILL)
             break
+        if events and not ranks:
+            ranks = _ranks(run)
         time.sleep(_POLL_SECONDS)
     wait_until_over(run)
     if status(run).state is State.FINISHED:
         return "too late"
     return phase_of(events_of(run, 1), step_of(run, 1))
+
+
+def _ranks(run: RunDir) -> list[processes.Identity]:
+    """The training processes, without the one that starts and watches them."""
+    return [who for who in processes.marked(run) if "torch.distributed" not in _line(who)]
 
 
 def _line(who: processes.Identity) -> str:
@@ -147,11 +161,13 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def trials(folder: Path, num_kills: int, seed: int) -> Iterator[tuple[str, str, str]]:
+def trials(folder: Path, num_kills: int, seed: int, only: str) -> Iterator[tuple[str, str, str]]:
     """(case, phase that was hit, what is wrong or "") of each kill."""
     draw = random.Random(seed)  # noqa: S311  # moments, no secrets
     for method, number in itertools.product(METHODS, (1, 2)):
         text, case = recipe(method, number), f"{method} x{number}"
+        if only not in ("", case):
+            continue
 
         def start(text: bytes = text, case: str = case) -> RunDir:
             return launch.start(text, name=case, base_dir=folder, devices=())
@@ -160,13 +176,13 @@ def trials(folder: Path, num_kills: int, seed: int) -> Iterator[tuple[str, str, 
         wait_until_over(undisturbed)
         wanted = weights(undisturbed)
         for phase in PHASES:
-            hits = 0
-            for _ in range(_TRIES * num_kills):
-                if hits == num_kills:
-                    break
+            hits = misses = 0
+            while hits < num_kills and misses < _TRIES * num_kills:
                 run = start()
-                hit = kill_in(run, phase, draw)
+                within = _WITHIN_SECONDS.get(phase, 0.3) / (1 + misses)
+                hit = kill_in(run, phase, within, draw)
                 hits += hit == phase
+                misses += hit != phase
                 state = finish(run)
                 right = state is State.FINISHED and same(wanted, weights(run))
                 yield case, hit, "" if right else f"{run.path}: {state}, other weights"
@@ -177,6 +193,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--kills", type=int, default=5, help="in each phase of each case")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", default="", help='one case, such as "full x1"')
     asked = parser.parse_args()
     found: Counter[tuple[str, str]] = Counter()
     wrong = []
@@ -187,7 +204,7 @@ def main() -> int:
         make_model().save_pretrained(folder / "model")
         make_tokenizer(list(base_lines(300, 0))).save_pretrained(folder / "model")
         (folder / "rows.json").write_text(json.dumps(instruction_rows(40, seed=1)))
-        for case, hit, fault in trials(folder, asked.kills, asked.seed):
+        for case, hit, fault in trials(folder, asked.kills, asked.seed, asked.only):
             found[case, hit] += 1
             wrong += [fault] if fault else []
             print(f"{case}: {hit}{': ' + fault if fault else ''}", flush=True)
