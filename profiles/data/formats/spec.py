@@ -6,6 +6,7 @@ a file of its own.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -36,6 +37,34 @@ class Message:
 
     role: Role
     content: str
+    calls: tuple[Row, ...] = ()
+    """Tools that the assistant calls, as OpenAI's interface has them; arguments are an object."""
+    reasoning: str = ""
+    """What the assistant thinks before it replies."""
+    name: str = ""
+    """Of the tool that answers."""
+    call_id: str = ""
+    """Of the call that the tool answers."""
+    is_learnt: bool = True
+    """Whether a reply is learnt from, or only read."""
+
+    @property
+    def as_turn(self) -> Row:
+        """The turn as a chat template reads it."""
+        turn: Row = {"role": self.role, "content": self.content}
+        if self.calls:
+            turn["tool_calls"] = list(self.calls)
+        if self.reasoning:
+            turn |= {"reasoning_content": self.reasoning, "thinking": self.reasoning}
+        turn |= {"name": self.name} if self.name else {}
+        turn |= {"tool_call_id": self.call_id} if self.call_id else {}
+        return turn
+
+    @property
+    def texts(self) -> str:
+        """All that the turn says, calls included."""
+        called = [json.dumps(call, ensure_ascii=False) for call in self.calls]
+        return "\n".join(filter(None, [self.reasoning, self.content, *called]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +72,8 @@ class Example:
     """One training example: a chat, or a prompt with its completion, or a plain text."""
 
     messages: tuple[Message, ...] = ()
+    tools: tuple[Row, ...] = ()
+    """Functions that the assistant may call, as OpenAI's interface has them."""
     prompt: str | None = None
     completion: str | None = None
     text: str | None = None
@@ -55,7 +86,7 @@ class Example:
     def segments(self) -> Segments:
         """The texts in order, each with whether the loss is taken on it."""
         if self.messages:
-            return tuple([(turn.content, turn.role == "assistant") for turn in self.messages])
+            return tuple([(turn.texts, turn.role == "assistant") for turn in self.messages])
         if self.text is not None:
             return ((self.text, True),)
         return ((self.prompt or "", False), (self.completion or "", True))
@@ -64,8 +95,7 @@ class Example:
     def columns(self) -> dict[str, Any]:
         """The same as fine-tuning reads it: `messages`, or `text`, or `prompt` and `completion`."""
         if self.messages:
-            turns = [{"role": turn.role, "content": turn.content} for turn in self.messages]
-            return {"messages": turns}
+            return {"messages": [turn.as_turn for turn in self.messages]}
         if self.text is not None:
             return {"text": self.text}
         return {"prompt": self.prompt or "", "completion": self.completion or ""}
@@ -75,7 +105,7 @@ class Example:
         """The reply is nothing but white space, so there is nothing to learn."""
         if self.rejected is not None and not self.rejected.strip():
             return True
-        reply = self.messages[-1].content if self.messages else self.text or self.completion
+        reply = self.messages[-1].texts if self.messages else self.text or self.completion
         return not reply or reply.isspace()
 
 
