@@ -83,6 +83,8 @@ class DataSection(Section):
     on_bad: Literal["error", "skip"] = "error"
     chat_template: Literal["model", "chatml", "plain"] = "model"
     """`model`: the tokenizer's own; the others are for base models that have none."""
+    learn: Literal["all", "last"] = "all"
+    """Replies of a chat that the loss is taken on: every one, or the last of each row."""
 
     @property
     def eval_files(self) -> dict[str, str]:

@@ -225,11 +225,32 @@ class TokenStats:
     mean: float
     total: int
     trainable_total: int
-    """Tokens of the replies, the part the loss is taken on."""
+    """Tokens of the replies, the part the loss is taken on, within max_length if one was asked."""
     origin: Origin
     """MEASURED with the model's tokenizer, PREDICTED from characters without it."""
     longest_line: int = 0
     """Where the longest example begins; its row in a file without lines."""
+    max_length: int | None = None
+    """At which `trainable_total` was counted."""
+    lengths: tuple[tuple[int, int], ...] = ()
+    """Tokens, and how many examples have as many; the shortest first."""
+    starts: tuple[tuple[int, int], ...] = ()
+    """Tokens before the first one that is learnt, and how many examples have as many."""
+
+    @property
+    def learnt_share(self) -> float:
+        """Of the tokens that are left at max_length, those that the loss is taken on."""
+        limit = self.max_length
+        cut = sum((n - limit) * rows for n, rows in self.lengths if n > limit) if limit else 0
+        return self.trainable_total / max(1, self.total - cut)
+
+    def num_longer(self, max_length: int) -> int:
+        """Examples that are cut at this length."""
+        return sum(number for length, number in self.lengths if length > max_length)
+
+    def num_lost(self, max_length: int) -> int:
+        """Examples of which nothing is learnt when they are cut at this length."""
+        return sum(number for start, number in self.starts if start >= max_length)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

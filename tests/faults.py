@@ -323,7 +323,7 @@ FAULTS = {
         "data_check_command::a_model_without_chat_template_is_told_with_chat_data",
         code=ExitCode.BAD_RECIPE,
     ),
-    57: fault("template without an end", "data_quality::what_a_chat_template_lacks_is_told"),
+    57: fault("template without an end", "data_quality::replies_that_end_with_no_mark_are_told"),
     58: fault(
         "duplicates, leaks into evaluation",
         "repeats::rows_of_the_evaluation_that_are_trained_on_are_counted",

@@ -78,10 +78,12 @@ def test_data_is_counted_by_the_models_tokenizer_as_long_as_a_person_waits(monke
         "count_up_to_bytes": datasets.COUNTED_WHILE_WAITING_BYTES,
         "kinds": ("replies", "text"),
     }
+    encoders = [options.pop("encoder") for _, options in asked]
+    assert [encoder is not None for encoder in encoders] == [True, False, False]
     assert asked == [
-        ("rows.json", {"tokenizer_path": str(folder), "max_length": 77} | limit),
-        ("rows.json", {"tokenizer_path": None, "max_length": None} | limit),
-        ("rows.json", {"tokenizer_path": None, "max_length": None} | limit),
+        ("rows.json", {"max_length": 77} | limit),
+        ("rows.json", {"max_length": None} | limit),
+        ("rows.json", {"max_length": None} | limit),
     ]
 
 

@@ -85,18 +85,17 @@ def test_a_trainer_is_given_all_that_the_recipe_says(tiny_model, orders, built):
     assert given["plan"].task.name == "sft"
     assert isinstance(given["model"], torch.nn.Module)
     assert given["processing_class"].chat_template
-    assert {"prompt", "completion"} <= set(given["train_dataset"].column_names)
+    assert set(given["train_dataset"].column_names) == {"input_ids", "labels"}
     number = len(given["train_dataset"]), len(given["eval_dataset"])
     assert number[0] > number[1] > 0
     assert given["args"].eval_strategy == "steps"
     assert Path(given["args"].output_dir) == run.path / ".trainer"
     assert phases(run) == [
         ("reading", 0),
+        ("tokenising", sum(number)),
         ("loading", 0),
         ("checking", 0),
-        ("tokenising", sum(number)),
     ]
-    assert given["trainer"].phase == "tokenising"
 
 
 def test_without_held_out_rows_the_trainer_evaluates_nothing(tiny_model, orders, built):
@@ -159,9 +158,10 @@ def test_a_run_is_evaluated_and_saved_five_times_unless_it_says_otherwise(
 def test_data_of_which_nothing_is_learnt_is_refused(tiny_model, orders, built):
     """Replies that are cut away are the usual reason."""
     run = real_runs.new_run(tiny_model, orders)
+    run.recipe.write_text(run.recipe.read_text().replace("max_length = 96", "max_length = 8"))
 
     with pytest.raises(UserError, match="no example has a token to learn from") as caught:
-        built(run, 0)
+        built(run)
 
     assert (caught.value.code, caught.value.where) == (ExitCode.BAD_DATA, str(orders))
 
@@ -223,16 +223,16 @@ def test_a_base_model_that_is_not_finite_is_not_trained(tiny_model, orders, buil
     with pytest.raises(UserError, match="not finite"):
         built(run)
 
-    assert [phase for phase, _ in phases(run)] == ["reading", "loading", "checking"]
+    assert [phase for phase, _ in phases(run)] == ["reading", "tokenising", "loading", "checking"]
 
 
-def test_every_reply_is_learnt_where_the_template_marks_them(tiny_model, tmp_path, built):
-    """Else the last one of each conversation."""
-    turns = [{"role": r, "content": c} for r, c in (("user", "a"), ("assistant", "b")) * 2]
-    data = tmp_path / "talks.json"
-    data.write_text(json.dumps([{"messages": turns}] * 3))
-    run = real_runs.new_run(tiny_model, data)
+def test_rows_are_packed_by_the_library_and_that_is_told(tiny_model, orders, built):
+    """The trainer is given all of them, in tokens; without packing it changes nothing of them."""
+    run = real_runs.new_run(tiny_model, orders)
+    assert built(run)["args"].dataset_kwargs == {"skip_prepare_dataset": True}
+    run.recipe.write_text(run.recipe.read_text().replace("packing = false", "packing = true"))
 
-    assert built(run)["args"].assistant_only_loss == (
-        "{% generation %}" in AutoTokenizer.from_pretrained(tiny_model).chat_template
-    )
+    given = built(run)
+
+    assert given["args"].dataset_kwargs == {"skip_prepare_dataset": False}
+    assert given["trainer"].phase == "packing"

@@ -47,7 +47,7 @@ def recipe(tmp_path, bare_model, orders):
     path = tmp_path / "r.toml"
     path.write_text(
         f'schema = 1\nname = "r"\n[model]\nid = "{bare_model}"\n'
-        f'[data]\ntrain = "{orders}"\n[method]\nname = "lora"\n'
+        f'[data]\ntrain = "{orders}"\nchat_template = "plain"\n[method]\nname = "lora"\n'
     )
     return path
 
@@ -155,7 +155,7 @@ def test_a_wrong_recipe_key_is_named_with_its_line(advisor, recipe):
     done = advisor("run", recipe)
 
     assert done.returncode == 78
-    assert "line 9: unknown key `method.rnak`; did you mean `rank`?" in done.stderr
+    assert "line 10: unknown key `method.rnak`; did you mean `rank`?" in done.stderr
     assert rundir.all_runs() == []
 
 

@@ -156,7 +156,7 @@ def test_a_model_without_chat_template_is_told_with_chat_data(tmp_path, capsys):
     )
     code, out = checked(capsys, chats, "--model", base)
     assert code == 0
-    assert "! the tokenizer has no chat template" in out
+    assert "! the model has no chat template" in out
 
 
 def test_files_are_parted_by_an_empty_line(tmp_path, capsys):

@@ -11,8 +11,8 @@ import pytest
 from data_files import word_tokenizer, write_rows
 
 from profiles.data import dataset, quality
+from profiles.data.encoding import of_folder
 from profiles.errors import ExitCode, UserError
-from profiles.models import chat_template
 
 
 def pair(prompt, completion, **more):
@@ -205,10 +205,10 @@ def test_a_length_that_cuts_most_replies_off_refuses_the_file(tmp_path):
     expected = "3 of 5 examples have no trainable token at max_length 20; p95 length 32"
 
     with pytest.raises(UserError) as caught:
-        dataset.check(path, tokenizer_path=folder, max_length=20)
+        dataset.check(path, encoder=of_folder(folder), max_length=20)
 
     assert (caught.value.what, caught.value.code) == (expected, ExitCode.BAD_DATA)
-    found = dataset.inspect(path, tokenizer_path=folder, max_length=20).dataset
+    found = dataset.inspect(path, encoder=of_folder(folder), max_length=20).dataset
     assert (found.problem, found.num_untrainable) == (expected, 3)
     assert "no trainable token" in dataset.check(path, max_length=20).warnings[0]
 
@@ -217,7 +217,7 @@ def test_a_few_lost_replies_are_counted(tmp_path):
     """They do not refuse the file."""
     rows = [pair("word " * 30, "reply")] + [pair("word", f"the reply {n}") for n in range(9)]
 
-    found = looked(tmp_path, rows, tokenizer_path=word_tokenizer(tmp_path), max_length=20)
+    found = looked(tmp_path, rows, encoder=of_folder(word_tokenizer(tmp_path)), max_length=20)
 
     assert "1 of them lose their whole reply, so that nothing is learnt from them" in found.warnings
     assert found.tokens is not None
@@ -249,6 +249,11 @@ def test_a_huge_line_is_read_in_bounded_memory_and_told(tmp_path):
 
 # --- Chat template ---
 
+
+def turn(role, content):
+    return {"role": role, "content": content}
+
+
 CHATML = "{% for m in messages %}<|im_start|>{{ m['content'] }}<|im_end|>\n{% endfor %}"
 BARE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
 MARKED = (
@@ -258,29 +263,26 @@ MARKED = (
 
 
 @pytest.mark.parametrize(
-    ("config", "file", "words"),
+    ("template", "eos", "is_told"),
     [
-        ({}, None, ["no chat template"]),
-        ({"chat_template": CHATML}, None, []),
-        ({}, CHATML, []),
-        ({"chat_template": [{"name": "default", "template": CHATML}]}, None, []),
-        ({"chat_template": BARE}, None, ["no end mark after a reply", "not learn to stop"]),
-        ({"chat_template": BARE + "[END]", "eos_token": "[END]"}, None, []),
-        ({"chat_template": BARE + "[END]", "eos_token": {"content": "[END]"}}, None, []),
-        ({"chat_template": MARKED}, None, ["no end mark in the part of a reply that is learnt"]),
-        ({"chat_template": CHATML}, BARE, ["no end mark"]),
+        (CHATML, "", False),
+        (BARE, "", True),
+        (BARE + "[END]", "[END]", False),
+        (MARKED, "", True),
+        (MARKED, "[END]", False),
     ],
 )
-def test_what_a_chat_template_lacks_is_told(tmp_path, config, file, words):
-    """No template, or one by whose replies a model does not learn where to stop."""
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-    if file is not None:
-        (tmp_path / "chat_template.jinja").write_text(file)
+def test_replies_that_end_with_no_mark_are_told(tmp_path, template, eos, is_told):
+    """A model does not learn from them where to stop."""
+    word_tokenizer(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": eos}))
+    (tmp_path / "chat_template.jinja").write_text(template)
+    rows = [{"messages": [turn("user", f"q {n}"), turn("assistant", "a")]} for n in range(3)]
 
-    found = chat_template.warnings(tmp_path)
+    found = looked(tmp_path, rows, encoder=of_folder(tmp_path))
 
-    assert len(found) == bool(words)
-    assert all(word in found[0] for word in words)
+    told = [one for one in found.warnings if "will not learn to stop" in one]
+    assert [one.startswith("3 of 3 rows end with no mark") for one in told] == [True] * is_told
 
 
 def test_of_three_types_in_one_key_the_rarest_is_told(tmp_path):

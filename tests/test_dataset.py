@@ -11,6 +11,7 @@ from data_files import GOOD, refused, word_tokenizer, write, write_rows
 
 from profiles.data import dataset
 from profiles.data.dataset import check, read_examples
+from profiles.data.encoding import of_folder
 from profiles.errors import UserError
 from profiles.facts import Origin
 
@@ -63,8 +64,8 @@ def test_read_examples_tells_faults_at_the_end(tmp_path: Path) -> None:
     path = write(tmp_path, json.dumps([GOOD, {"prompt": "p"}, GOOD], indent=1), "a.json")
     places = []
     with pytest.raises(UserError) as caught:
-        places.extend(place for place, _ in read_examples(path))
-    assert [f"{path}:2 (row 1)", f"{path}:9 (row 3)"] == places
+        places.extend((row.line, row.number) for row in read_examples(path))
+    assert places == [(2, 1), (9, 3)]
     assert "1 of 3 rows lack" in caught.value.what
 
 
@@ -136,7 +137,8 @@ def test_a_large_file_is_counted_without_the_tokenizer(tmp_path):
     told = "a large file: token counts are predicted, `advisor data check` measures"
 
     def counted(limit, tokenizer=folder):
-        found = check(path, tokenizer_path=tokenizer, count_up_to_bytes=limit)
+        encoder = tokenizer and of_folder(tokenizer)
+        found = check(path, encoder=encoder, count_up_to_bytes=limit)
         assert found.tokens is not None
         return found.tokens.origin, told in found.warnings
 
@@ -201,14 +203,13 @@ def test_all_empty(tmp_path: Path) -> None:
 
 
 def test_warnings(tmp_path: Path) -> None:
-    """Tools, unused columns and unfilled placeholders are told."""
+    """Unused columns and unfilled placeholders are told."""
     turns = [{"role": "assistant", "content": "I am {{name}} by {{ author }}"}]
     found = check(write_rows(tmp_path, [{"messages": turns, "tools": "[]", "id": 7}]))
     unfilled = "1 of 1 rows hold placeholders that nobody filled in (first: line 1)"
     expected = (
         "1 of 1 rows have a reply but nothing that it replies to (first: line 1)",
         f"{unfilled}: {{{{name}}}}, {{{{ author }}}}",
-        "1 rows have `tools`, which are not used",
         "columns that are not used: `id`",
     )
     assert expected == found.warnings

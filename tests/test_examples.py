@@ -11,6 +11,10 @@ torch = pytest.importorskip("torch")
 import real_runs  # noqa: E402
 from stand_ins import Notes  # noqa: E402
 
+from profiles.data.encoding import Encoder  # noqa: E402
+from profiles.data.formats.spec import Example, Message  # noqa: E402
+from profiles.data.rendering import Renderer  # noqa: E402
+from profiles.models.chat_template import ChatTemplate  # noqa: E402
 from profiles.runs.records.evaluation import Answer, AnswerFailed  # noqa: E402
 from runner.training import examples  # noqa: E402
 
@@ -31,6 +35,13 @@ class Network(torch.nn.Module):
         self.modes.append(self.training)
         said = torch.tensor([[*REPLY, 2]])
         return torch.cat([inputs["input_ids"], said], dim=1)
+
+
+def encoder_of(tokenizer):
+    """What a model with this tokenizer reads."""
+    template = ChatTemplate(tokenizer.chat_template, {"eos_token": tokenizer.eos_token})
+    renderer = Renderer(lambda _: template, eos=tokenizer.eos_token)
+    return Encoder.of(tokenizer.backend_tokenizer, renderer)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +73,14 @@ def ask(trainer):
             events=Notes(),
             progress=SimpleNamespace(tick=lambda: ticks.append(1) if ticks is not None else None),
         )
-        examples.write(trainer, list(rows), attempt, moment="before", max_length=max_length)
+        examples.write(
+            trainer,
+            list(rows),
+            attempt,
+            encoder=encoder_of(trainer.processing_class),
+            moment="before",
+            max_length=max_length,
+        )
         return attempt.events.records
 
     return answer
@@ -73,62 +91,46 @@ def said(tokenizer):
     return tokenizer.decode(REPLY)
 
 
-def message(role, content):
-    """One turn of a conversation."""
-    return {"role": role, "content": content}
-
-
 TURNS = [
-    message("system", "be short"),
-    message("user", "first question"),
-    message("assistant", "first answer"),
-    message("user", "second question"),
+    Message(role="system", content="be short"),
+    Message(role="user", content="first question"),
+    Message(role="assistant", content="first answer"),
+    Message(role="user", content="second question"),
 ]
-LAST = message("assistant", "second answer")
+LAST = Message(role="assistant", content="second answer")
+CHAT = Example(messages=(*TURNS, LAST))
+PLAIN = Example(prompt="how much", completion="ten")
 
 
 def test_a_plain_prompt_is_answered_and_told(ask, tokenizer):
     """When, at which step, what the data answers, and what the model does."""
-    assert ask({"prompt": "how much", "completion": "ten"}) == [
+    assert ask(PLAIN) == [
         Answer(moment="before", step=4, prompt="how much", wanted="ten", answer=said(tokenizer))
     ]
 
 
-@pytest.mark.parametrize(
-    "row",
-    [{"messages": [*TURNS, LAST]}, {"prompt": TURNS, "completion": [LAST]}],
-    ids=["messages", "prompt and completion"],
-)
-def test_of_a_conversation_the_last_turn_is_wanted_and_the_one_before_shown(ask, row):
-    """However the task keeps its rows."""
-    (answer,) = ask(row)
+def test_of_a_conversation_the_last_turn_is_wanted_and_the_one_before_shown(ask):
+    """As a person reads it."""
+    (answer,) = ask(CHAT)
 
     assert (answer.prompt, answer.wanted) == ("second question", "second answer")
 
 
-def test_of_a_completion_in_turns_the_last_is_wanted(ask):
-    """The turns before it lead to it."""
-    (answer,) = ask(
-        {"prompt": TURNS, "completion": [message("user", "x"), message("y", "z"), LAST]}
-    )
-
-    assert answer.wanted == "second answer"
-
-
 def test_the_model_sees_the_whole_conversation_and_where_its_turn_begins(ask, trainer, tokenizer):
     """As the template writes it, and all but the answer."""
-    ask({"messages": [*TURNS, LAST]})
+    ask(CHAT)
 
     (asked,) = trainer.model.asked
-    wanted = tokenizer.apply_chat_template(TURNS, add_generation_prompt=True, tokenize=False)
+    turns = [turn.as_turn for turn in TURNS]
+    wanted = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
     assert tokenizer.decode(asked["input_ids"][0]) == wanted
     assert "second answer" not in wanted
-    assert wanted != tokenizer.apply_chat_template(TURNS, tokenize=False)
+    assert wanted != tokenizer.apply_chat_template(turns, tokenize=False)
 
 
 def test_a_plain_prompt_goes_to_the_model_as_it_is(ask, trainer, tokenizer):
     """No template is put around it."""
-    ask({"prompt": "how much", "completion": "ten"})
+    ask(PLAIN)
 
     (asked,) = trainer.model.asked
     assert asked["input_ids"].tolist() == [tokenizer("how much")["input_ids"]]
@@ -137,7 +139,7 @@ def test_a_plain_prompt_goes_to_the_model_as_it_is(ask, trainer, tokenizer):
 
 def test_answers_are_greedy_and_short_whatever_the_model_is_set_to(ask, trainer):
     """Two answers differ by what was learnt, not by chance; with a cache they take no time."""
-    ask({"prompt": "how much", "completion": "ten"})
+    ask(PLAIN)
 
     (asked,) = trainer.model.asked
     assert (asked["do_sample"], asked["use_cache"], asked["max_new_tokens"]) == (False, True, 64)
@@ -146,7 +148,7 @@ def test_answers_are_greedy_and_short_whatever_the_model_is_set_to(ask, trainer)
 @pytest.mark.parametrize(("max_length", "kept"), [(74, 10), (66, 2), (65, 1), (64, 1), (10, 1)])
 def test_of_a_long_prompt_its_end_is_kept(ask, trainer, tokenizer, max_length, kept):
     """As much as leaves room for an answer, and never nothing."""
-    ask({"prompt": "word " * 50, "completion": "ten"}, max_length=max_length)
+    ask(Example(prompt="word " * 50, completion="ten"), max_length=max_length)
 
     (asked,) = trainer.model.asked
     whole = tokenizer("word " * 50)["input_ids"]
@@ -159,7 +161,7 @@ def test_dropout_is_off_for_answers_alone(ask, trainer, was_training):
     """Training goes on as it was."""
     trainer.model.train(was_training)
 
-    ask({"prompt": "how much", "completion": "ten"})
+    ask(PLAIN)
 
     assert trainer.model.modes == [False]
     assert trainer.model.training is was_training
@@ -168,7 +170,7 @@ def test_dropout_is_off_for_answers_alone(ask, trainer, was_training):
 def test_long_texts_are_cut(ask, trainer):
     """A record is no place for a book."""
     prompt, wanted = "a" * 1500, "b" * 1500
-    (answer,) = ask({"prompt": prompt, "completion": wanted})
+    (answer,) = ask(Example(prompt=prompt, completion=wanted))
 
     assert (answer.prompt, answer.wanted) == (prompt[:1000], wanted[:1000])
 
@@ -177,7 +179,7 @@ def test_rows_without_an_answer_are_passed_over_and_counted(ask):
     """A text to be learnt as a whole has none."""
     ticks = []
 
-    told = ask({"text": "all of it"}, {"prompt": "how much", "completion": "ten"}, ticks=ticks)
+    told = ask(Example(text="all of it"), PLAIN, ticks=ticks)
 
     assert [type(e) for e in told] == [Answer]
     assert len(ticks) == 2
@@ -189,7 +191,7 @@ def test_answers_that_fail_cost_no_run(ask, trainer):
     def fail(**_):
         raise RuntimeError("x" * 1500)
 
-    rows = [{"prompt": "how much", "completion": "ten"}] * 2
+    rows = [PLAIN] * 2
     trainer.model.generate = fail
 
     assert ask(*rows) == [AnswerFailed(moment="before", error="x" * 1000)]
@@ -207,7 +209,14 @@ def test_a_real_model_answers(tiny_model):
     )
     attempt = SimpleNamespace(events=Notes(), progress=real_runs.StillHeart())
 
-    examples.write(trainer, [{"messages": [*TURNS, LAST]}], attempt, moment="after", max_length=96)
+    examples.write(
+        trainer,
+        [CHAT],
+        attempt,
+        encoder=encoder_of(trainer.processing_class),
+        moment="after",
+        max_length=96,
+    )
 
     (answer,) = attempt.events.records
     assert isinstance(answer, Answer)

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from data_files import examples, refused, write, write_rows
@@ -146,14 +147,14 @@ def test_a_chat_in_it_needs_a_chat_template(tmp_path, capsys):
     base = model.from_folder(folder)
 
     assert run(["data", "check", str(interviews(tmp_path)), "--model", str(folder)]) == 0
-    assert "! the tokenizer has no chat template" in capsys.readouterr().out
+    assert "! the model has no chat template" in capsys.readouterr().out
     with pytest.raises(UserError, match="no chat template"):
-        chat_templates.check_choice("model", base, "interview")
-    chat_templates.check_choice("chatml", base, "interview")
+        dataset.check(interviews(tmp_path), encoder=chat_templates.encoder(base, "model"))
+    dataset.check(interviews(tmp_path), encoder=chat_templates.encoder(base, "chatml"))
 
     run(["data", "check", str(riddles(tmp_path)), "--model", str(folder)])
     assert "chat template" not in capsys.readouterr().out
-    chat_templates.check_choice("model", base, "riddle")
+    dataset.check(riddles(tmp_path), encoder=chat_templates.encoder(base, "model"))
 
 
 def test_data_for_another_task_is_shown_and_not_trained_on(tmp_path):
@@ -206,41 +207,49 @@ def test_the_check_before_a_run_takes_it(tmp_path, tiny_model):
     assert (ready.dataset.format, ready.dataset.num_rows) == ("interview", 9)
 
 
-@pytest.mark.parametrize("assistant_only", [True, False])
-def test_training_reads_its_turns(tmp_path, tiny_model, assistant_only):
-    """All replies are learnt where the template marks them and there are several."""
-    transformers = pytest.importorskip("transformers")
+def loaded(path: Path, model: Path, folder: Path, tokenizer):
+    """The rows of a file as the task of a run takes them."""
     from runner.tasks import sft
     from runner.training import data
 
-    talk = TALK * 2 if assistant_only else TALK
-    path = write_rows(tmp_path, [{"guest": "g", "talk": talk}])
+    recipe = recipe_for(path, model)
+    encoder = data.encoder_of(recipe, model, tokenizer)
+    reading = data.Reading(
+        recipe=recipe, base_dir=path.parent, encoder=encoder, columns=sft.columns
+    )
+    return reading.load(folder / "tokens", reading.draw(), SimpleNamespace(tick=lambda: None))
+
+
+def test_training_reads_its_turns(tmp_path, tiny_model):
+    """By the model's template, and all replies are learnt."""
+    transformers = pytest.importorskip("transformers")
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model)
+    path = write_rows(tmp_path, [{"guest": "g", "talk": TALK * 2}])
 
-    splits = data.load(recipe_for(path, tiny_model), tmp_path, tokenizer, sft.columns)
+    splits = loaded(path, tiny_model, tmp_path, tokenizer)
 
-    turns_of_row = [{"role": "system", "content": "g"}, *talk]
-    expected = {"prompt": turns_of_row[:-1], "completion": turns_of_row[-1:]}
-    assert splits.assistant_only == assistant_only
-    assert list(splits.train) == [{"messages": turns_of_row} if assistant_only else expected]
-    assert (splits.eval, splits.test) == ({}, None)
+    turns = [{"role": "system", "content": "g"}, *TALK * 2]
+    (row,) = splits.train.rows
+    assert row["input_ids"] == tokenizer.apply_chat_template(turns, return_dict=True)["input_ids"]
+    learnt = tokenizer.decode([label for label in row["labels"] if label != -100])
+    reply = f"{TALK[-1]['content']}{tokenizer.eos_token}"
+    assert learnt == reply * 2
+    assert (splits.eval_rows, splits.test.rows) == ({}, None)
 
 
 def test_training_reads_its_texts(tmp_path, tiny_model):
-    """A tokenizer without chat template will do."""
+    """A tokenizer without chat template will do; the end mark is learnt."""
     transformers = pytest.importorskip("transformers")
-    from runner.tasks import sft
-    from runner.training import data
-
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model)
     tokenizer.chat_template = None
 
-    recipe = recipe_for(riddles(tmp_path, 1), tiny_model)
-    splits = data.load(recipe, tmp_path, tokenizer, sft.columns)
+    splits = loaded(riddles(tmp_path, 1), tiny_model, tmp_path, tokenizer)
 
-    assert list(splits.train) == [{"prompt": "what is 0?", "completion": "it is a number 0"}]
-    plain = Example(text="all of it")
-    assert sft.columns(plain, assistant_only=True) == {"text": "all of it"}
+    (row,) = splits.train.rows
+    end = tokenizer.eos_token
+    assert tokenizer.decode(row["input_ids"]) == f"what is 0?it is a number 0{end}"
+    learnt = tokenizer.decode([label for label in row["labels"] if label != -100])
+    assert learnt == f"it is a number 0{end}"
 
 
 @pytest.mark.slow

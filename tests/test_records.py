@@ -47,8 +47,8 @@ ON_DISK = {
     "OutOfMemory": "oom step during pieces micro_batch accumulation error what",
     "Paused": "paused step reason what",
     "Phase": "phase phase total",
-    "Prepared": "prepared seconds num_train num_dropped num_at_max_length num_trainable "
-    "reclaimed_bytes device compute_capability",
+    "Prepared": "prepared seconds num_train num_dropped num_at_max_length num_tokens num_learnt "
+    "num_trainable reclaimed_bytes device compute_capability",
     "Progressing": "progressing step",
     "Published": "published step last_step what",
     "Responsive": "responsive",
@@ -76,7 +76,7 @@ ON_DISK = {
 """Kind and fields of what version 1 of the format has: other versions read it, so it stays."""
 OPTIONAL = {
     WorkerStarted: {"start"},
-    Prepared: {"num_at_max_length", "compute_capability"},
+    Prepared: {"num_at_max_length", "num_tokens", "num_learnt", "compute_capability"},
     Resumed: {"what"},
     Paused: {"reason", "what"},
     Evaluated: {"data", "rows", "gain"},

@@ -114,20 +114,11 @@ def test_what_was_prepared_is_told(go, run, monkeypatch):
 
     (told,) = events(run, Prepared)
     assert (told.num_train, told.num_dropped, told.num_at_max_length) == (3, 4, 1)
+    assert (told.num_tokens, told.num_learnt) == (90, 30)
     assert told.num_trainable == 2 * 5 + 5
     assert told.reclaimed_bytes == 70
     assert (told.device, told.compute_capability) == ("cpu", None)
     assert told.seconds == 1.235
-
-
-def test_packed_rows_are_neither_dropped_nor_cut(go, run, trainer):
-    """Packing makes other rows of them, each as long as may be."""
-    run.recipe.write_text(run.recipe.read_text().replace("packing = false", "packing = true"))
-
-    go(splits(train=7))
-
-    (told,) = events(run, Prepared)
-    assert (told.num_train, told.num_dropped, told.num_at_max_length) == (3, 0, 0)
 
 
 def test_a_gpu_is_told_with_its_generation(go, run, trainer, monkeypatch):
@@ -156,23 +147,6 @@ def test_a_last_step_that_was_evaluated_is_not_evaluated_again(go, trainer):
     go()
 
     assert "evaluate at 10" not in trainer.done
-
-
-@pytest.mark.parametrize(
-    ("samples", "test", "number"), [(0, 5, 0), (2, 5, 2), (9, 5, 5), (9, None, 2)]
-)
-def test_as_many_prompts_are_answered_as_the_recipe_says(go, run, trainer, samples, test, number):
-    """Of those that decide nothing, where there are such."""
-    run.recipe.write_text(run.recipe.read_text().replace("samples = 1", f"samples = {samples}"))
-
-    go(splits(test=test))
-
-    answered = [text for text in trainer.done if text.startswith("answer")]
-    wanted = [f"answer {number} of 96 tokens {moment}" for moment in ("before", "after")]
-    assert answered == (wanted if number else [])
-    assert [e.total for e in events(run, Phase) if e.phase == "answering"] == [number] * len(
-        answered
-    )
 
 
 def test_several_processes_answer_nothing(go, trainer):

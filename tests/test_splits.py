@@ -6,12 +6,14 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from data_files import word_tokenizer
 
 pytest.importorskip("datasets")
 
 from advisor import recipe as recipes
-from profiles.data.formats.spec import Example
+from profiles.data.encoding import of_folder
 from profiles.errors import ExitCode, UserError
+from runner.checks import chat_templates
 from runner.checks.chat_templates import TEMPLATES
 from runner.training import data
 
@@ -26,18 +28,25 @@ train = "rows.jsonl"
 name = "lora"
 {more}
 """
-OWN = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+OWN = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
 
 
-def tokenizer(template=OWN):
-    """As far as it is asked."""
-    return SimpleNamespace(chat_template=template)
+class Ticks:
+    """A progress that counts."""
+
+    def __init__(self):
+        self.num = 0
+
+    def tick(self, number=1):
+        self.num += number
 
 
-def columns(example, *, assistant_only):
-    """A task's, which shows what it was told."""
-    text = " ".join(text for text, _ in example.segments)
-    return {"text": text, "assistant_only": assistant_only}
+def columns(example, render, max_length):
+    """A task's: the text of an example, unless it holds nothing."""
+    if example.completion == "nothing":
+        return None
+    tokens = render(example).num_tokens
+    return {"text": " ".join(text for text, _ in example.segments), "num_tokens": tokens}
 
 
 def instructions(number, first=0):
@@ -52,22 +61,44 @@ def chats(*, turns=1, number=10):
 
 
 @pytest.fixture
-def loaded(tmp_path):
-    """Load rows after a recipe's [data]; `files`: further ones, by name."""
+def reading(tmp_path):
+    """What reads these rows after a recipe's [data]; `files`: further ones, by name."""
 
-    def load(rows, text="", *, more="", with_tokenizer=None, **files):
-        (tmp_path / "model").mkdir(exist_ok=True)
+    def make(rows, text="", *, more="", template=OWN, **files):
+        model = tmp_path / "model"
+        model.mkdir(exist_ok=True)
+        word_tokenizer(model)
+        (model / "tokenizer_config.json").write_text(json.dumps({"eos_token": " </s>"}))
+        if template is not None:
+            (model / "chat_template.jinja").write_text(template)
         for name, content in {"rows": rows, **files}.items():
             lines = "".join(json.dumps(row) + "\n" for row in content)
             (tmp_path / f"{name}.jsonl").write_text(lines)
         recipe = recipes.parse(RECIPE.format(data=text, more=more), where="test")
-        return data.load(recipe, tmp_path, with_tokenizer or tokenizer(), columns)
+        choose = chat_templates.chooser(model, recipe.data.chat_template, {"eos_token": " </s>"})
+        encoder = of_folder(model, choose=choose, learn=recipe.data.learn)
+        return data.Reading(recipe=recipe, base_dir=tmp_path, encoder=encoder, columns=columns)
+
+    return make
+
+
+@pytest.fixture
+def loaded(reading, tmp_path):
+    """Load them."""
+
+    def load(*args, **kw):
+        one = reading(*args, **kw)
+        return one.load(tmp_path / "tokens", one.draw(), Ticks())
 
     return load
 
 
-def texts(rows):
-    return list(rows["text"])
+def texts(part):
+    return list(part.rows["text"])
+
+
+def asked(found):
+    return [example.prompt for example in found.asked]
 
 
 def test_rows_are_drawn_apart_after_the_recipes_shares(loaded):
@@ -81,8 +112,7 @@ def test_rows_are_drawn_apart_after_the_recipes_shares(loaded):
     )
     for part in parts:
         assert part == sorted(part, key=lambda text: int(text.split()[0][1:]))
-    assert found.num_rows == 18
-    assert texts(found.held_out) == parts[2]
+    assert [f"{p} c{p[1:]}" for p in asked(found)] == parts[2]
 
 
 def test_the_draw_depends_on_the_seed_alone(loaded):
@@ -98,15 +128,18 @@ def test_without_a_share_nothing_is_held_out(loaded):
     """No empty sets, which a trainer would refuse."""
     found = loaded(instructions(10), 'split = "1:0:0"')
 
-    assert (found.eval, found.test, found.held_out, found.num_rows) == ({}, None, None, 10)
+    assert (found.eval_rows, found.test.rows, found.asked) == ({}, None, [])
+    assert len(found.train.rows) == 10
 
 
 def test_answers_are_held_out_of_the_evaluation_set_where_nothing_is_kept_for_them(loaded):
-    """Of the first, if there are several."""
-    found = loaded(instructions(10), 'split = "8:2:0"')
+    """As many as the recipe wants."""
+    for number in (0, 2):
+        more = f"[train]\nsamples = {number}"
+        found = loaded(instructions(20), 'split = "7:3:0"', more=more)
 
-    assert found.test is None
-    assert texts(found.held_out) == texts(found.eval[""])
+        assert found.test.rows is None
+        assert [f"{p} c{p[1:]}" for p in asked(found)] == texts(found.eval[""])[:number]
 
 
 def test_files_for_evaluation_take_the_place_of_a_share(loaded):
@@ -118,33 +151,38 @@ def test_files_for_evaluation_take_the_place_of_a_share(loaded):
         general=instructions(2, 200),
     )
 
-    assert {name: texts(rows)[0] for name, rows in found.eval.items()} == {
+    assert {name: rows["text"][0] for name, rows in found.eval_rows.items()} == {
         "domain": "p100 c100",
         "general": "p200 c200",
     }
-    assert len(found.train) + len(found.test) == 20
-    assert found.num_rows == len(found.train) + 5
+    assert len(found.train.rows) + len(found.test.rows) == 20
 
 
-def test_exact_duplicates_stay_on_one_side():
+def test_exact_duplicates_stay_on_one_side(loaded):
     """Nothing of what is evaluated has been learnt; every row is still there."""
-    examples = [Example(prompt=f"p{i % 10}", completion="c") for i in range(40)]
+    rows = [{"prompt": f"p{i % 10}", "completion": "c"} for i in range(40)]
 
-    parts = data.split(examples, (6, 2, 2), 0)
+    found = loaded(rows, 'split = "6:2:2"')
 
-    prompts = [{example.prompt for example in part} for part in parts]
+    parts = [texts(part) for part in (found.train, found.eval[""], found.test)]
     assert [len(part) for part in parts] == [24, 8, 8]
-    assert len(set.union(*prompts)) == sum(map(len, prompts)) == 10
+    assert len({text for part in parts for text in part}) == sum(len(set(p)) for p in parts) == 10
 
 
-def test_rows_that_are_the_same_only_when_run_together_are_two():
-    """Where a prompt ends is part of it; letters that cannot be encoded are no reason to fail."""
-    examples = [Example(prompt="a", completion="bc"), Example(prompt="ab", completion="c")]
-    odd = [Example(text="\ud800"), Example(text="\ud801")]
+def test_rows_that_are_the_same_only_when_run_together_are_two(loaded):
+    """Where a prompt ends is part of it."""
+    rows = [{"prompt": "a", "completion": "bc"}, {"prompt": "ab", "completion": "c"}]
 
-    for two in (examples, odd):
-        train, evaluated, _ = data.split(two, (1, 1, 0), 0)
-        assert (len(train), len(evaluated)) == (1, 1)
+    found = loaded(rows, 'split = "1:1:0"')
+
+    assert (len(found.train.rows), len(found.eval[""].rows)) == (1, 1)
+
+
+def test_the_last_of_few_rows_is_trained_on(loaded):
+    """A share of too few rows is none."""
+    found = loaded(instructions(1))
+
+    assert (len(found.train.rows), found.eval_rows, found.test.rows) == (1, {}, None)
 
 
 def test_faulty_rows_and_formats_are_the_readers_business(loaded):
@@ -153,7 +191,7 @@ def test_faulty_rows_and_formats_are_the_readers_business(loaded):
 
     with pytest.raises(UserError):
         loaded(rows)
-    assert loaded(rows, 'on_bad = "skip"\nsplit = "1:0:0"').num_rows == 9
+    assert len(loaded(rows, 'on_bad = "skip"\nsplit = "1:0:0"').train.rows) == 9
     with pytest.raises(UserError):
         loaded(instructions(9), 'format = "messages"')
 
@@ -166,67 +204,100 @@ def test_rows_of_another_kind_than_the_tasks_are_refused(loaded):
         loaded(pairs)
 
 
-def test_chats_are_given_the_template_that_the_recipe_names(loaded):
+def test_rows_of_which_nothing_is_learnt_are_left_out_and_counted(loaded):
+    """So are those that are cut, and the tokens that are left of them."""
+    rows = [
+        {"prompt": "a a", "completion": "a"},
+        {"prompt": "a", "completion": "nothing"},
+        {"prompt": "a " * 9, "completion": "a a"},
+    ]
+
+    found = loaded(rows, 'split = "1:0:0"\nmax_length = 8')
+
+    told = found.train
+    assert (len(told.rows), told.num_dropped, told.num_cut) == (2, 1, 1)
+    assert (told.num_tokens, told.num_learnt) == (3 + 8, 2)
+
+
+def test_rows_are_counted_as_they_are_written(reading, tmp_path):
+    """For the heartbeat."""
+    one, ticks = reading(instructions(12)), Ticks()
+
+    one.load(tmp_path / "tokens", one.draw(), ticks)
+
+    assert ticks.num == 12
+
+
+def test_another_process_maps_what_the_first_has_written(reading, tmp_path, monkeypatch):
+    """It waits until all is there, and reads no row itself."""
+    one = reading(instructions(20))
+    first = one.load(tmp_path / "tokens", one.draw(), Ticks())
+    (tmp_path / "rows.jsonl").unlink()
+    done = tmp_path / "tokens" / "done.json"
+    done.unlink()
+    waited = []
+    monkeypatch.setattr(
+        data, "time", SimpleNamespace(sleep=lambda s: waited.append(s) or done.write_text("{}"))
+    )
+
+    other = one.load(tmp_path / "tokens", None, Ticks())
+
+    assert len(waited) == 1
+    assert texts(other.train) == texts(first.train)
+    assert texts(other.eval[""]) == texts(first.eval[""])
+
+
+def test_rows_of_an_earlier_start_are_not_taken_for_new_ones(reading, tmp_path):
+    """What lies in the folder is written anew."""
+    old, new = reading(instructions(20)), None
+    old.load(tmp_path / "tokens", old.draw(), Ticks())
+    new = reading(instructions(5, 500), 'split = "1:0:0"')
+
+    found = new.load(tmp_path / "tokens", new.draw(), Ticks())
+
+    assert texts(found.train) == [f"p{i} c{i}" for i in range(500, 505)]
+
+
+def test_chats_are_written_by_the_template_that_the_recipe_names(reading):
     """The tokenizer's own, or one of ours."""
-    for choice, template in (("chatml", TEMPLATES["chatml"]), ("plain", TEMPLATES["plain"])):
-        mine = tokenizer(None)
-        loaded(chats(), f'chat_template = "{choice}"', with_tokenizer=mine)
-        assert mine.chat_template == template
-
-    mine = tokenizer()
-    loaded(chats(), with_tokenizer=mine)
-    assert mine.chat_template == OWN
+    for choice, source in (("chatml", TEMPLATES["chatml"]), ("model", OWN)):
+        one = reading(chats(), f'chat_template = "{choice}"')
+        one.draw()
+        assert one.encoder.renderer.chats.source == source
 
 
-def test_chats_without_any_template_are_refused(loaded):
+def test_chats_without_any_template_are_refused(loaded, tmp_path):
     """Named after the model."""
     with pytest.raises(UserError, match="no chat template") as caught:
-        loaded(chats(), with_tokenizer=tokenizer(None))
+        loaded(chats(), template=None)
 
-    assert (caught.value.where, caught.value.code) == ("model", ExitCode.BAD_RECIPE)
+    assert caught.value.where == str(tmp_path / "model")
+    assert caught.value.code is ExitCode.BAD_RECIPE
 
 
-def test_rows_that_are_no_chats_need_no_template(loaded):
+def test_rows_that_are_no_chats_need_no_template(reading):
     """And leave the tokenizer as it is."""
-    mine = tokenizer(None)
+    one = reading(instructions(9), template=None)
 
-    loaded(instructions(9), 'chat_template = "chatml"', with_tokenizer=mine)
+    one.draw()
 
-    assert mine.chat_template is None
-
-
-def test_a_template_of_the_models_own_must_be_there_to_be_chosen():
-    """An empty one is none."""
-    mine = tokenizer("theirs")
-    data.set_template(mine, "model", "here")
-    assert mine.chat_template == "theirs"
-    with pytest.raises(UserError) as caught:
-        data.set_template(tokenizer(""), "model", "here")
-    assert caught.value.where == "here"
+    assert one.encoder.renderer.chats is None
 
 
-def test_the_models_own_template_is_tried_before_it_is_used(loaded, tmp_path):
+def test_the_models_own_template_is_tried_before_it_is_used(loaded):
     """In quarantine; one of ours is used without a look at it."""
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "chat_template.jinja").write_text("{{ messages.clear() }}")
+    hostile = "{{ messages.clear() }}"
 
     with pytest.raises(UserError, match="is refused") as caught:
-        loaded(chats())
+        loaded(chats(), template=hostile)
 
     assert caught.value.code is ExitCode.REFUSED
-    loaded(chats(), 'chat_template = "chatml"')
+    loaded(chats(), 'chat_template = "chatml"', template=hostile)
 
 
-@pytest.mark.parametrize(
-    ("turns", "choice", "wanted"),
-    [(1, "chatml", False), (2, "chatml", True), (2, "model", False)],
-    ids=["one reply", "several", "unmarked"],
-)
-def test_all_replies_are_learnt_where_the_template_marks_them(loaded, turns, choice, wanted):
-    """And where one row has several; the task is told, row by row."""
-    rows = [*chats(turns=turns), *chats(number=3)]
+@pytest.mark.parametrize(("learn", "wanted"), [("all", 3), ("last", 1)])
+def test_every_reply_is_learnt_or_the_last_of_each_row(loaded, learn, wanted):
+    """As the recipe says."""
+    found = loaded(chats(turns=3, number=1), f'learn = "{learn}"\nsplit = "1:0:0"')
 
-    found = loaded(rows, f'chat_template = "{choice}"')
-
-    assert found.assistant_only is wanted
-    assert set(found.train["assistant_only"]) == {wanted}
+    assert found.train.num_learnt == wanted

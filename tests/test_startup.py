@@ -34,7 +34,7 @@ def test_every_part_of_the_start_is_told_as_it_begins(tiny_model, orders):
     told = [(e.phase, e.total) for e in events[:begun] if isinstance(e, Phase)]
     held_out = len(json.loads(orders.read_text())) // 10
     assert [phase for phase, _ in told] == [
-        *("reading", "loading", "checking", "tokenising", "hashing", "preparing"),
+        *("reading", "tokenising", "loading", "checking", "hashing", "preparing"),
         *("evaluating", "answering", "longest"),
     ]
     totals = dict(told)

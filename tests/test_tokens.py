@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from data_files import CHAT, GOOD, refused, word_tokenizer, write, write_rows
+from data_files import CHAT, word_tokenizer, write, write_rows
 
 from profiles.data import dataset
 from profiles.data import tokens as token_counts
 from profiles.data.dataset import check
+from profiles.data.encoding import of_folder
 from profiles.data.tokens import MARK_TOKENS_AFTER, MARK_TOKENS_BEFORE
-from profiles.errors import ExitCode
+from profiles.errors import ExitCode, UserError
 from profiles.facts import Origin
 
 
@@ -76,20 +77,23 @@ def test_only_replies_are_learnt(tmp_path):
     assert tokens.trainable_total == 1 + 2
 
 
-def test_tokens_that_a_tokenizer_adds_do_not_count(tmp_path):
-    """Each text is a part of a row; what ends a row is the template's business."""
+def test_tokens_that_a_tokenizer_adds_count_as_they_are_trained(tmp_path):
+    """Around a plain row; a chat has what its template writes."""
     folder = word_tokenizer(tmp_path, ended_by="</s>")
-    tokens = check(write_rows(tmp_path, [GOOD]), tokenizer_path=folder).tokens
-    assert tokens is not None
-    assert (tokens.total, tokens.trainable_total) == (2, 1)
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}a {% endfor %}")
+    rows = [{"prompt": "why? ", "completion": "because"}], [{"messages": CHAT}]
+    counted = [check(write_rows(tmp_path, one), encoder=of_folder(folder)).tokens for one in rows]
+    assert [tokens and tokens.total for tokens in counted] == [3, 2]
+    assert counted[0] is not None
+    assert counted[0].trainable_total == 2
 
 
 @pytest.mark.parametrize("truncated_to", [None, 2])
 def test_measured_tokens(tmp_path: Path, truncated_to: int | None) -> None:
     """A tokenizer is asked, and truncation or padding saved in its file does not count."""
     folder = word_tokenizer(tmp_path, truncated_to=truncated_to)
-    rows = [{"prompt": "a b c", "completion": "d e"}, {"prompt": "a", "completion": "b"}]
-    tokens = check(write_rows(tmp_path, rows), tokenizer_path=folder).tokens
+    rows = [{"prompt": "a b c ", "completion": "d e"}, {"prompt": "a ", "completion": "b"}]
+    tokens = check(write_rows(tmp_path, rows), encoder=of_folder(folder)).tokens
     assert tokens is not None
     assert (
         tokens.origin,
@@ -104,9 +108,9 @@ def test_batches_do_not_change_the_count(tmp_path: Path, monkeypatch: pytest.Mon
     """Small batches and texts cut at spaces count as one whole text does."""
     rows = [{"prompt": "a bcde " * number, "completion": "c " * 40} for number in range(1, 30)]
     path, folder = write_rows(tmp_path, rows), word_tokenizer(tmp_path)
-    expected = check(path, tokenizer_path=folder).tokens
+    expected = check(path, encoder=of_folder(folder)).tokens
     monkeypatch.setattr(token_counts, "BATCH_CHARS", 16)
-    assert expected == check(path, tokenizer_path=folder).tokens
+    assert expected == check(path, encoder=of_folder(folder)).tokens
 
 
 @pytest.mark.parametrize(
@@ -116,7 +120,9 @@ def test_bad_tokenizer(tmp_path: Path, content: str | None, code: ExitCode) -> N
     """A folder without a tokenizer, or with a broken one, is told by its path."""
     if content is not None:
         write(tmp_path, content, "tokenizer.json")
-    error = refused(write_rows(tmp_path, [GOOD]), tokenizer_path=tmp_path)
+    with pytest.raises(UserError) as caught:
+        of_folder(tmp_path)
+    error = caught.value
     assert (code, str(tmp_path / "tokenizer.json")) == (error.code, error.where)
 
 

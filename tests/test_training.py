@@ -220,7 +220,7 @@ def test_rows_that_are_cut_are_told(advisor, recipe):
     """A max_length that takes the replies away must not go unseen."""
     done = advisor("run", recipe(), "--set", "data.max_length=64", "--follow")
 
-    assert "rows reach data.max_length and are cut there" in done.stderr
+    assert "rows are cut at data.max_length" in done.stderr
 
 
 def test_a_closed_terminal_does_not_end_a_run(recipe, tmp_path):

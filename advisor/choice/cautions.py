@@ -15,7 +15,7 @@ def cautions(options: Options, dataset: Dataset | None, chosen: Choice) -> tuple
     found = list(options.machine.notes) + list(dataset.warnings if dataset else ())
     seq_len = chosen.fit.plan.seq_len
     if dataset and dataset.tokens and dataset.tokens.max > seq_len:
-        found.append(words.truncation(dataset.tokens.max, seq_len))
+        found.append(words.truncation(dataset.tokens, seq_len))
     found += _devices(options, chosen)
     found += _room(options, chosen)
     return tuple(found)

@@ -36,9 +36,10 @@ def seq_len(model: Model, dataset: Dataset | None, answers: Answers) -> int:
         return min(answers.seq_len.value, most)
     if dataset is None or dataset.tokens is None:
         return min(_DEFAULT_SEQ_LEN, most)
-    # The marks of the chat template are only estimated in the counts, and a cap that cuts the
-    # replies costs far more than one that is too high
-    longest = _TEMPLATE_MARGIN * dataset.tokens.max + _TEMPLATE_TOKENS
+    longest = float(dataset.tokens.max)
+    if dataset.tokens.origin is not Origin.MEASURED:
+        # A cap that cuts the replies costs far more than one that is too high
+        longest = _TEMPLATE_MARGIN * longest + _TEMPLATE_TOKENS
     return min(math.ceil(longest / _LENGTH_STEP) * _LENGTH_STEP, most)
 
 

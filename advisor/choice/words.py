@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from advisor.registry.lookup import preset_of
-from profiles.facts import GIB, Gpu, GpuProcess
+from profiles.facts import GIB, Gpu, GpuProcess, TokenStats
 
 if TYPE_CHECKING:
     from advisor.choice.devices import Batch
@@ -109,9 +109,13 @@ def released(processes: list[GpuProcess]) -> str:
     return f"the {gib(held)} that {' and '.join(users)} hold{'s' * (len(users) == 1)}"
 
 
-def truncation(longest: int, seq_len: int) -> str:
+def truncation(tokens: TokenStats, seq_len: int) -> str:
     """Rows are longer than what the model will see."""
-    return f"rows of up to {longest} tokens are cut at {seq_len}"
+    num_rows = sum(number for _, number in tokens.lengths)
+    cut = f"{tokens.num_longer(seq_len)} of {num_rows} rows, of up to {tokens.max} tokens, are cut"
+    lost = tokens.num_lost(seq_len)
+    left_out = f", and {lost} of them left out: their replies are beyond it" if lost else ""
+    return f"{cut} at {seq_len}{left_out}"
 
 
 def holder(gpu: Gpu, process: GpuProcess) -> str:

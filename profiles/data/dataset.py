@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from profiles.data.datafile import Container, DataFile, open_data
 from profiles.data.dataset_errors import no_examples, nothing_to_learn, other_training
@@ -27,6 +27,8 @@ from profiles.facts import Dataset, Origin
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
+    from profiles.data.encoding import Encoder
+    from profiles.data.rendering import Renderer, Written
     from profiles.data.repeats import Likeness, RowIndex
 
 __all__ = ["Inspected", "OnBad", "check", "inspect", "read_examples", "read_rows"]
@@ -38,6 +40,16 @@ NUM_FIRST_ROWS: Final = 20
 FIRST_BYTES: Final = 8 << 20
 """They are held in memory; where rows are giants, fewer must do."""
 ROWS_PER_REPORT: Final = 1000
+
+
+class UsableRow(NamedTuple):
+    """A row that is trained on, and where it stands in its file."""
+
+    line: int
+    number: int
+    example: Example
+    written: Written | None
+    """As the model reads it, where a model is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,15 +80,15 @@ def read_examples(
     format: str | None = None,  # noqa: A002 - the word of the recipe
     on_bad: OnBad = "error",
     kinds: Collection[str] = TEXTS,
-) -> Iterator[tuple[str, Example]]:
-    """Every usable example with its place; faulty rows are told when the file has been read.
+    renderer: Renderer | None = None,
+) -> Iterator[UsableRow]:
+    """Every usable row; faulty ones are told when the file has been read.
 
-    UserError at once for a format whose rows are of another kind.
+    UserError at once for a format whose rows are of another kind. Chats that `renderer` cannot
+    write are faulty.
     """
     with open_data(path) as file:
-        for line, row_number, example in _examples(file, _tally(format, on_bad, kinds)):
-            place = f"{file.path}:{line}"
-            yield (place if line == row_number else f"{place} (row {row_number})"), example
+        yield from _examples(file, _tally(format, on_bad, kinds, renderer))
 
 
 def check(path: str | os.PathLike[str], **options: Any) -> Dataset:
@@ -88,7 +100,7 @@ def check_to_train(
     path: str | os.PathLike[str],
     *,
     format: str | None = None,  # noqa: A002 - the word of the recipe
-    tokenizer_path: str | os.PathLike[str] | None = None,
+    encoder: Encoder | None = None,
     max_length: int | None = None,
     on_bad: OnBad = "error",
     count_up_to_bytes: int | None = None,
@@ -96,13 +108,14 @@ def check_to_train(
 ) -> Inspected:
     """Validate and count a file to train on, in one pass; UserError where that is not possible.
 
-    In a file larger than `count_up_to_bytes` tokens are predicted, for a tokenizer reads 1 to 2 MB
-    a second; the rest is checked in full all the same.
+    `encoder`: the model's. In a file larger than `count_up_to_bytes` tokens are predicted, for a
+    tokenizer reads 1 to 2 MB a second; the rest is checked in full all the same.
     """
     too_large = count_up_to_bytes is not None and _num_bytes(path) > count_up_to_bytes
-    meter = TokenMeter(None if too_large else tokenizer_path, max_length)
+    meter = TokenMeter(None if too_large else encoder, max_length)
     with open_data(path) as file:
-        inspected = _inspect(file, _tally(format, on_bad, kinds), meter, any_training=False)
+        tally = _tally(format, on_bad, kinds, encoder.renderer if encoder else None)
+        inspected = _inspect(file, tally, meter, any_training=False)
     found = inspected.dataset
     warnings = list(found.warnings)
     if found.problem:
@@ -110,7 +123,7 @@ def check_to_train(
         if found.tokens and found.tokens.origin is Origin.MEASURED:
             raise nothing_to_learn(found.path, found.problem)
         warnings.insert(0, found.problem)
-    if too_large and tokenizer_path is not None:
+    if too_large and encoder is not None:
         warnings.append("a large file: token counts are predicted, `advisor data check` measures")
     return replace(inspected, dataset=replace(found, warnings=tuple(warnings)))
 
@@ -119,7 +132,7 @@ def inspect(
     path: str | os.PathLike[str],
     *,
     format: str | None = None,  # noqa: A002 - the word of the recipe
-    tokenizer_path: str | os.PathLike[str] | None = None,
+    encoder: Encoder | None = None,
     max_length: int | None = None,
     on_bad: OnBad = "error",
     progress: Callable[[int, float], None] | None = None,
@@ -129,14 +142,17 @@ def inspect(
 
     `progress` is told the rows done and the share of the file, every thousand rows.
     """
-    meter = TokenMeter(tokenizer_path, max_length)
+    meter = TokenMeter(encoder, max_length)
     with open_data(path) as file:
-        tally = _tally(format, on_bad, kinds)
+        tally = _tally(format, on_bad, kinds, encoder.renderer if encoder else None)
         return _inspect(file, tally, meter, any_training=True, progress=progress)
 
 
-def _tally(name: str | None, on_bad: OnBad, kinds: Collection[str]) -> Tally:
-    return Tally(format=by_name(name) if name else None, on_bad=on_bad, kinds=kinds)
+def _tally(
+    name: str | None, on_bad: OnBad, kinds: Collection[str], renderer: Renderer | None
+) -> Tally:
+    found = by_name(name) if name else None
+    return Tally(format=found, on_bad=on_bad, kinds=kinds, renderer=renderer)
 
 
 def _num_bytes(path: str | os.PathLike[str]) -> int:
@@ -150,9 +166,7 @@ def _num_bytes(path: str | os.PathLike[str]) -> int:
 # --- The pass over the rows -----------------------------------------------------------------
 
 
-def _examples(
-    file: DataFile, tally: Tally, *, any_training: bool = False
-) -> Iterator[tuple[int, int, Example]]:
+def _examples(file: DataFile, tally: Tally, *, any_training: bool = False) -> Iterator[UsableRow]:
     rows = stream_rows(file, skip_bad=tally.on_bad == "skip")
     first = _first_sound_rows(rows, file, tally)
     if first:
@@ -162,10 +176,9 @@ def _examples(
         raise other_training(file.path, tally.format, tally.kinds)
     num_usable = 0
     for line, row_number, row in chain(first, rows):
-        example = tally.read(row, line)
-        if example:
+        if usable := tally.read(row, line):
             num_usable += 1
-            yield line, row_number, example
+            yield UsableRow(line, row_number, *usable)
     refusal = tally.refusal(file.path)
     if refusal:
         raise refusal
@@ -200,10 +213,9 @@ def _inspect(
     progress: Callable[[int, float], None] | None = None,
 ) -> Inspected:
     quality = Quality()
-    for line, row_number, example in _examples(file, tally, any_training=any_training):
-        segments = example.segments
-        meter.add(segments, is_chat=bool(example.messages), line=line)
-        quality.add(example, segments, line)
+    for line, row_number, example, written in _examples(file, tally, any_training=any_training):
+        meter.add(example, written, line)
+        quality.add(example, example.segments, line)
         if progress and row_number % ROWS_PER_REPORT == 0:
             progress(row_number, file.share)
     meter.finish()

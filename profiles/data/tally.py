@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from profiles.data.dataset_errors import faulty_rows
 from profiles.data.detect import detect_format, format_of
 from profiles.data.formats.spec import TEXTS, Example, Format, Row, RowError
+from profiles.data.rendering import Renderer, TemplateRowError, Written
 from profiles.data.words import printable, type_name
 from profiles.facts import Column
 
@@ -25,6 +26,8 @@ NUM_FAULT_KINDS: Final = 20
 NUM_COLUMNS: Final = 64
 """Keys whose types are counted."""
 
+OTHER_TEMPLATE: Final = 'take another template, such as data.chat_template = "chatml"'
+
 OnBad = Literal["error", "skip"]
 
 
@@ -37,17 +40,23 @@ class Tally:
     on_bad: OnBad
     kinds: Collection[str] = TEXTS
     """Of rows that are taken, as formats name theirs."""
+    renderer: Renderer | None = None
+    """Writes the rows for a model; None where none is known."""
     detected: Format | None = None
     """What the keys of the first rows look like, where a format was asked for."""
     num_rows: int = 0
     num_bad: int = 0
     num_empty: int = 0
-    num_with_tools: int = 0
+    num_endless: int = 0
+    """Chats whose last reply ends with no mark."""
     unused_keys: tuple[str, ...] = ()
     row_tasks: set[str] = field(default_factory=set)
     """Values of a `task` column."""
     faults: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Kind of fault: how many rows, and the line of the first."""
+    changed: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """What a chat template writes otherwise than the row says: the same."""
+    is_refused_by_template: bool = False
     types: dict[str, dict[type, list[int]]] = field(default_factory=dict)
     """Key, type: how many rows, and the line of the first."""
 
@@ -65,8 +74,8 @@ class Tally:
         keys = dict.fromkeys(key for row in rows for key in row)
         self.unused_keys = tuple(key for key in keys if key not in used)
 
-    def read(self, row: Row | RowError, line: int) -> Example | None:
-        """Count a row, and return its example if it is of use."""
+    def read(self, row: Row | RowError, line: int) -> tuple[Example, Written | None] | None:
+        """Count a row, and return its example, and its text for the model, if it is of use."""
         self.num_rows += 1
         if isinstance(row, RowError):
             self._add_fault(str(row), line)
@@ -81,11 +90,25 @@ class Tally:
         if example.is_empty:
             self.num_empty += 1
             return None
-        self.num_with_tools += bool(row.get("tools"))
+        try:
+            written = self._write(example, line) if self.renderer else None
+        except RowError as error:
+            self.is_refused_by_template |= isinstance(error, TemplateRowError)
+            self._add_fault(str(error), line)
+            return None
         task = row.get("task")
         if isinstance(task, str):
             self.row_tasks.add(task)
-        return example
+        return example, written
+
+    def _write(self, example: Example, line: int) -> Written:
+        assert self.renderer is not None
+        written = self.renderer.write(example)
+        for kind in written.faults:
+            count, first = self.changed.get(kind, (0, line))
+            self.changed[kind] = (count + 1, first)
+        self.num_endless += written.is_chat and not self.renderer.ends(written)
+        return written
 
     def _add_types(self, row: Row, line: int) -> None:
         for key, value in row.items():
@@ -108,11 +131,14 @@ class Tally:
         self.num_bad += 1
 
     def _describe_faults(self) -> str:
-        kinds = sorted(self.faults.items(), key=lambda item: (-item[1][0], item[1][1]))
-        return "; ".join(
+        return "; ".join(self._sentences(self.faults))
+
+    def _sentences(self, kinds: dict[str, tuple[int, int]]) -> list[str]:
+        ranked = sorted(kinds.items(), key=lambda item: (-item[1][0], item[1][1]))
+        return [
             f"{count} of {self.num_rows} rows {kind} (first: line {line})"
-            for kind, (count, line) in kinds
-        )
+            for kind, (count, line) in ranked
+        ]
 
     def refusal(self, path: str) -> UserError | None:
         """The error if rows are faulty and may not, or not so many of them, be left out."""
@@ -128,6 +154,8 @@ class Tally:
         do = 'repair these rows, or leave them out with on_bad = "skip"'
         if too_many:
             do = f"repair these rows; more than {MAX_BAD_SHARE:.0%} are faulty, too many to skip"
+        if self.is_refused_by_template:
+            do = f"{OTHER_TEMPLATE}; or {do}"
         first = min(line for _, line in self.faults.values())
         return faulty_rows(f"{path}:{first}", self._describe_faults(), why=why, do=do)
 
@@ -147,6 +175,12 @@ class Tally:
             found.append(f"left out: {self._describe_faults()}")
         if self.num_empty:
             found.append(f"left out: {self.num_empty} of {self.num_rows} rows have an empty reply")
+        found += self._sentences(self.changed)
+        if self.num_endless:
+            rows = f"{self.num_endless} of {self.num_rows} rows"
+            found.append(
+                f"{rows} end with no mark, so the model will not learn to stop: {OTHER_TEMPLATE}"
+            )
         return found + self._drift()
 
     def _drift(self) -> list[str]:
@@ -163,8 +197,6 @@ class Tally:
     def remarks(self) -> list[str]:
         """What is in the rows and is not used."""
         found = []
-        if self.num_with_tools:
-            found.append(f"{self.num_with_tools} rows have `tools`, which are not used")
         if self.unused_keys:
             names = ", ".join(f"`{printable(key, 40)}`" for key in self.unused_keys[:8])
             found.append(f"columns that are not used: {names}")

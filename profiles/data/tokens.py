@@ -1,8 +1,6 @@
-"""Counts the tokens of examples: by the tokenizer of the model, or predicted from bytes.
+"""Counts the tokens of examples: by the encoder of the model, or predicted from bytes.
 
-Decides the prediction, what the marks of a chat template cost, and what max_length cuts off. The
-chat template itself is not known here: its marks are a constant. Does not know where the
-examples come from.
+Decides the prediction, and what max_length cuts off. Does not know where the examples come from.
 """
 
 from __future__ import annotations
@@ -12,18 +10,16 @@ from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from profiles.data.words import printable
-from profiles.errors import ExitCode, UserError
 from profiles.facts import Origin, TokenStats
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable, Iterator
+    from collections.abc import Sequence
 
-    from profiles.data.formats.spec import Segments
+    from profiles.data.encoding import Encoder
+    from profiles.data.formats.spec import Example
+    from profiles.data.rendering import Written
 
 # ChatML, which most templates resemble: <|im_start|>, role, newline before the content, and
 # <|im_end|>, newline after it.
@@ -35,9 +31,10 @@ MARK_TOKENS_AFTER: Final = 2
 ASCII_BYTES_PER_TOKEN: Final = 4
 OTHER_BYTES_PER_TOKEN: Final = 3
 
-BATCH_CHARS = 1 << 20
+BATCH_CHARS = 1 << 18
 ROW_CHARS: Final = 512
-"""What a row in a batch takes besides its texts."""
+"""What a row in a batch takes besides its text."""
+UNLIMITED: Final = 1 << 62
 GIANT_BYTES: Final = 1_000_000
 """An example of this size is likelier a mistake than a document."""
 
@@ -54,54 +51,73 @@ class _Longest:
 class TokenMeter:
     """Token lengths of the examples, counted in batches."""
 
-    def __init__(
-        self, tokenizer_path: str | os.PathLike[str] | None, max_length: int | None
-    ) -> None:
+    def __init__(self, encoder: Encoder | None, max_length: int | None) -> None:
+        """Without an encoder the tokens are predicted."""
         self.num_truncated = 0
         self.num_untrainable = 0
-        self._count = _tokenizer_count(tokenizer_path) if tokenizer_path else _predict
-        self._origin = Origin.MEASURED if tokenizer_path else Origin.PREDICTED
+        self._encoder = encoder
+        self._origin = Origin.MEASURED if encoder else Origin.PREDICTED
         self._max_length = max_length
-        self._batch: list[tuple[Segments, bool, int]] = []
+        self._batch: list[tuple[Written, int]] = []
         self._batch_chars = 0
         self._lengths = Counter[int]()
         """How many examples have each length."""
+        self._starts = Counter[int]()
+        """How many examples have so many tokens before the first that is learnt."""
         self._trainable_total = 0
         self._longest = _Longest()
 
-    def add(self, segments: Segments, *, is_chat: bool, line: int) -> None:
-        """Take one example; it is counted with its batch."""
-        self._batch.append((segments, is_chat, line))
-        self._batch_chars += ROW_CHARS + sum([len(text) for text, _ in segments])
+    def add(self, example: Example, written: Written | None, line: int) -> None:
+        """Take one example, and its text where a model is known; it is counted with its batch."""
+        if self._encoder is None or written is None:
+            self._predict(example, written, line)
+            return
+        self._batch.append((written, line))
+        self._batch_chars += ROW_CHARS + len(written.text)
         if self._batch_chars >= BATCH_CHARS:
             self.finish()
 
     def finish(self) -> None:
         """Count what is waiting."""
-        counts = iter(self._count([text for one, _, _ in self._batch for text, _ in one]))
-        for segments, is_chat, line in self._batch:
-            length = self._measure(segments, counts, is_chat=is_chat)
-            if length > self._longest.num_tokens:
-                num_bytes = sum([len(text.encode()) for text, _ in segments])
-                self._longest = _Longest(num_tokens=length, line=line, num_bytes=num_bytes)
+        if self._encoder is not None and self._batch:
+            encoded = self._encoder.encode([written for written, _ in self._batch])
+            for (written, line), one in zip(self._batch, encoded, strict=True):
+                start = one.learnt[0][0] if one.learnt else one.num_tokens
+                num_learnt = one.num_learnt_within(self._max_length)
+                self._take(one.num_tokens, start, num_learnt, line, (written.text,))
         self._batch.clear()
         self._batch_chars = 0
 
-    def _measure(self, segments: Segments, counts: Iterator[int], *, is_chat: bool) -> int:
-        """Count one example; returns its length."""
-        before, after = (MARK_TOKENS_BEFORE, MARK_TOKENS_AFTER) if is_chat else (0, 0)
-        length = 0
-        first_trained: int | None = None
-        for (_, is_trained), num_tokens in zip(segments, counts, strict=False):
-            if is_trained:
-                self._trainable_total += num_tokens
-                first_trained = length + before if first_trained is None else first_trained
-            length += before + num_tokens + after
-        self._lengths[length] += 1
-        if self._max_length is not None and length > self._max_length:
+    def _predict(self, example: Example, written: Written | None, line: int) -> None:
+        if written is not None:
+            segments, marks = written.segments, (0, 0)
+        else:
+            segments = example.segments
+            marks = (MARK_TOKENS_BEFORE, MARK_TOKENS_AFTER) if example.messages else (0, 0)
+        length, start, num_learnt = 0, -1, 0
+        limit = UNLIMITED if self._max_length is None else self._max_length
+        for text, is_learnt in segments:
+            num_tokens = _predict_one(text)
+            if is_learnt:
+                start = length + marks[0] if start < 0 else start
+                num_learnt += max(0, min(num_tokens, limit - length - marks[0]))
+            length += marks[0] + num_tokens + marks[1]
+        start = length if start < 0 else start
+        self._take(length, start, num_learnt, line, [text for text, _ in segments])
+
+    def _take(
+        self, num_tokens: int, start: int, num_learnt: int, line: int, texts: Sequence[str]
+    ) -> None:
+        """Count an example; `num_learnt` within max_length."""
+        self._lengths[num_tokens] += 1
+        self._starts[start] += 1
+        self._trainable_total += num_learnt
+        if self._max_length is not None and num_tokens > self._max_length:
             self.num_truncated += 1
-            self.num_untrainable += first_trained is None or first_trained >= self._max_length
-        return length
+            self.num_untrainable += not num_learnt
+        if num_tokens > self._longest.num_tokens:
+            num_bytes = sum([len(text.encode()) for text in texts])
+            self._longest = _Longest(num_tokens=num_tokens, line=line, num_bytes=num_bytes)
 
     def stats(self) -> TokenStats:
         """Statistics of the lengths; at least one example must have been counted."""
@@ -116,9 +132,12 @@ class TokenMeter:
             max=lengths[-1],
             mean=total / num_rows,
             total=total,
+            max_length=self._max_length,
             trainable_total=self._trainable_total,
             origin=self._origin,
             longest_line=self._longest.line,
+            lengths=tuple(sorted(self._lengths.items())),
+            starts=tuple(sorted(self._starts.items())),
         )
 
     def problem(self) -> str:
@@ -160,10 +179,6 @@ def _short(num_tokens: int) -> str:
     return f"{num_tokens / 1e6:.0f} M" if num_tokens >= 1e6 else f"{num_tokens / 1e3:.0f} k"
 
 
-def _predict(texts: list[str]) -> list[int]:
-    return [_predict_one(text) for text in texts]
-
-
 def _predict_one(text: str) -> int:
     if text.isascii():
         return -(-len(text) // ASCII_BYTES_PER_TOKEN)
@@ -171,50 +186,3 @@ def _predict_one(text: str) -> int:
     num_other = len(data.translate(None, _ASCII))
     num_ascii = len(data) - num_other
     return round(0.5 + num_ascii / ASCII_BYTES_PER_TOKEN + num_other / OTHER_BYTES_PER_TOKEN)
-
-
-def _tokenizer_count(folder: str | os.PathLike[str]) -> Callable[[list[str]], list[int]]:
-    from tokenizers import Tokenizer  # noqa: PLC0415 - costs 50 ms and is not always needed
-
-    file = Path(folder) / "tokenizer.json"
-    if not file.is_file():
-        raise UserError(
-            f"no tokenizer.json in {folder}",
-            why="token counts need the tokenizer of the model",
-            do="give the folder of the model, or leave it out for a prediction from bytes",
-            where=str(file),
-            code=ExitCode.NO_INPUT,
-        )
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises plain Exception
-        raise UserError(
-            "the tokenizer cannot be read",
-            why=printable(str(error), 200),
-            do="copy or download tokenizer.json again",
-            where=str(file),
-            code=ExitCode.BAD_DATA,
-        ) from error
-    # Files saved during a training carry its truncation and padding, which would cap the counts.
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-
-    def count(texts: list[str]) -> list[int]:
-        if max(map(len, texts), default=0) > BATCH_CHARS:
-            return [sum(count([piece])[0] for piece in _pieces(text)) for text in texts]
-        return [len(one.ids) for one in tokenizer.encode_batch(texts, add_special_tokens=False)]
-
-    return count
-
-
-def _pieces(text: str) -> list[str]:
-    """Cut a giant text at spaces: an encoding takes 100 bytes a token, so not all at once."""
-    pieces = []
-    start = 0
-    while len(text) - start > BATCH_CHARS:
-        end = text.rfind(" ", start + 1, start + BATCH_CHARS)
-        end = start + BATCH_CHARS if end < 0 else end
-        pieces.append(text[start:end])
-        start = end
-    pieces.append(text[start:])
-    return pieces

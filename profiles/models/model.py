@@ -206,7 +206,8 @@ def _has_chat_template(folder: Path) -> bool | None:
     """Whether the tokenizer brings one; None where there is no tokenizer to speak for it."""
     if chat_templates(folder):
         return True
-    return False if (folder / "tokenizer_config.json").is_file() else None
+    names = ("tokenizer_config.json", "tokenizer.json")
+    return False if any((folder / name).is_file() for name in names) else None
 
 
 def chat_templates(folder: Path) -> list[str]:

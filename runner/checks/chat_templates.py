@@ -8,12 +8,17 @@ Loads no torch.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
-from profiles.data.formats import by_name
+from profiles.data import encoding
+from profiles.data.encoding import Encoder
+from profiles.data.rendering import Learn
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Model
-from profiles.models import model
+from profiles.models import chat_template, model
+from profiles.models.chat_template import ChatTemplate
 from runner.checks import quarantine
 
 CHOSEN_BY_MODEL = "model"
@@ -45,15 +50,42 @@ def missing(where: str) -> UserError:
     )
 
 
-def check_choice(choice: str, base: Model, data_format: str) -> None:
-    """UserError if the model's own template is wanted for chats, and is missing or hostile."""
-    if choice != CHOSEN_BY_MODEL or base.path is None:
-        return
-    if not by_name(data_format).is_chat:
-        return
-    if base.has_chat_template is False:
-        raise missing(base.path)
-    check(Path(base.path))
+def encoder(base: Model, choice: str | None = None, learn: Learn = "all") -> Encoder | None:
+    """What a model reads of an example; None without its tokenizer on this disk.
+
+    `choice` as a recipe has it; None is what a recommendation takes. UserError for a hostile
+    template, when the first chat is to be written.
+    """
+    if base.path is None or not (Path(base.path) / "tokenizer.json").is_file():
+        return None
+    folder = Path(base.path)
+    name = choice or (CHOSEN_BY_MODEL if base.has_chat_template else "plain")
+    choose = chooser(folder, name, chat_template.special_tokens(folder))
+    return encoding.of_folder(folder, choose=choose, learn=learn)
+
+
+def chooser(
+    folder: Path, choice: str, special: Mapping[str, str]
+) -> Callable[[bool], ChatTemplate]:
+    """The template for chats without tools or with them, tried before it is first used.
+
+    `choice` as a recipe has it. UserError for a hostile template, or where there is none.
+    """
+
+    @cache
+    def tried() -> None:
+        check(folder)
+
+    def choose(with_tools: bool) -> ChatTemplate:
+        source = TEMPLATES.get(choice, "")
+        if choice == CHOSEN_BY_MODEL:
+            tried()
+            source = chat_template.source_of(folder, with_tools=with_tools)
+            if not source:
+                raise missing(str(folder))
+        return ChatTemplate(source, special)
+
+    return choose
 
 
 def check(folder: Path) -> None:

@@ -81,7 +81,6 @@ def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
     base = model.from_folder(base_dir / recipe.model.id)
     pairing.check_dropout(recipe, base)
     checked = _data(recipe, base_dir, base)
-    chat_templates.check_choice(recipe.data.chat_template, base, checked[0].format)
     tokens = checked[0].tokens
     plan = recipe.to_plan(framework_on(here), tokens.max if tokens else None)
     lengths = Lengths.of(tokens, plan.seq_len) if tokens else None
@@ -117,7 +116,7 @@ def _data(recipe: Recipe, base_dir: Path, base: Model) -> list[Dataset]:
     """The files to train on and to evaluate with; what is in both is told."""
     options: dict[str, Any] = {
         "format": recipe.data.format,
-        "tokenizer_path": base.path,
+        "encoder": chat_templates.encoder(base, recipe.data.chat_template, recipe.data.learn),
         "max_length": recipe.data.max_length,
         "on_bad": recipe.data.on_bad,
         "kinds": kinds_of_rows(recipe.task),

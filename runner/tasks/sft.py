@@ -12,28 +12,30 @@ from trl import SFTConfig, SFTTrainer
 from advisor.recipe_sections import DataSection
 from profiles.data.formats.spec import Example
 from runner.training.batches import IGNORED_LABEL
+from runner.training.data import Render
 from runner.training.trainer import RunProtocol
 
 
-def columns(example: Example, *, assistant_only: bool) -> dict[str, Any]:
-    """TRL's columns: those of the example, of whose turns only the last one is learnt.
+def columns(example: Example, render: Render, max_length: int) -> dict[str, Any] | None:
+    """TRL's columns of a row in tokens; None if nothing is learnt within this length."""
+    encoded = render(example)
+    if not encoded.num_learnt_within(max_length):
+        return None
+    ids = encoded.ids
+    labels = [IGNORED_LABEL] * len(ids)
+    for first, last in encoded.learnt:
+        labels[first:last] = ids[first:last]
+    return {"input_ids": ids[:max_length], "labels": labels[:max_length]}
 
-    Or all the assistant's, with `assistant_only`.
-    """
-    found = example.columns
-    if assistant_only or not example.messages:
-        return found
-    turns = found["messages"]
-    return {"prompt": turns[:-1], "completion": turns[-1:]}
 
-
-def arguments(data: DataSection, *, assistant_only: bool, **common: Any) -> SFTConfig:
+def arguments(data: DataSection, **common: Any) -> SFTConfig:
     """TRL's configuration; `common` are the fields of transformers' TrainingArguments."""
     return SFTConfig(
         max_length=data.max_length,
         packing=data.packing,
         eval_packing=False,
-        assistant_only_loss=assistant_only,
+        # Rows come in tokens and cut; what is left to be done is packing
+        dataset_kwargs={"skip_prepare_dataset": not data.packing},
         **common,
     )
 

@@ -1,14 +1,19 @@
-"""Validated rows to the trainer's data sets: chat columns, splits, template.
+"""The rows of a recipe as its trainer takes them: read, divided, written for the model, in tokens.
 
-The rows come from the same reader that validates them (`profiles.data.dataset`). Tokenising,
-masking and packing are TRL's business.
+Rows come from the reader that checks them (`profiles.data.dataset`), text and tokens from where
+checks and previews have theirs (`profiles.data.rendering`, `encoding`), so what was told before the
+start is what is trained. The first process writes the tokens to the run's disk, and all map them.
+Packing is TRL's business.
 """
 
 from __future__ import annotations
 
+import contextlib
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import time
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -18,105 +23,181 @@ from transformers import PreTrainedTokenizerBase
 
 from advisor.recipe import Recipe
 from advisor.registry.lookup import kinds_of_rows
-from profiles.data.dataset import read_examples
+from profiles.data.dataset import UsableRow, read_examples
+from profiles.data.encoding import Encoded, Encoder
 from profiles.data.formats.spec import Example
 from profiles.data.parts import parts_of
+from profiles.data.rendering import Renderer
+from profiles.runs import durable
+from profiles.runs.rundir import read_json
+from runner import checkpoints
 from runner.checks import chat_templates
-from runner.checks.chat_templates import CHOSEN_BY_MODEL, TEMPLATES
+from runner.training import arrow_rows
+from runner.training.arrow_rows import RowWriter
+from runner.training.attempt import Progress
+
+_POLL_SECONDS = 0.1
+
+Render = Callable[[Example], Encoded]
+Columns = Callable[[Example, Render, int], dict[str, Any] | None]
+"""A task's: an example as its trainer takes it, cut to a length; None if nothing is learnt."""
+
+
+@dataclass(slots=True)
+class Part:
+    """Rows for one use, in tokens."""
+
+    rows: Dataset | None = None
+    """None if there is none."""
+    asked: list[Example] = field(default_factory=list)
+    """The first of them, whose prompts may be answered."""
+    num_dropped: int = 0
+    """Rows of which nothing is learnt, left out."""
+    num_cut: int = 0
+    """Rows longer than may be."""
+    num_tokens: int = 0
+    num_learnt: int = 0
+    """Tokens that the loss is taken on."""
+    writer: RowWriter | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Splits:
-    """Rows as TRL takes them; `test` is touched by no training."""
+    """The rows of a run; `test` is touched by no training."""
 
-    train: Dataset
-    eval: dict[str, Dataset]
+    train: Part
+    eval: dict[str, Part]
     """The evaluation sets by name, which is empty for one without; none if nothing is held out."""
-    test: Dataset | None
-    assistant_only: bool
-    """The template marks the replies, so every reply of a conversation is learnt."""
+    test: Part
 
     @property
-    def held_out(self) -> Dataset | None:
-        """Rows whose prompts are answered: those that decide nothing, if there are any."""
-        return self.test if self.test is not None else next(iter(self.eval.values()), None)
+    def eval_rows(self) -> dict[str, Dataset]:
+        """Of each evaluation set that has any."""
+        return {name: part.rows for name, part in self.eval.items() if part.rows is not None}
 
     @property
-    def num_rows(self) -> int:
-        """To train on and to evaluate with."""
-        return len(self.train) + sum(map(len, self.eval.values()))
+    def asked(self) -> list[Example]:
+        """Rows whose prompts are answered: of those that decide nothing, if there are any."""
+        held_out = [part.asked for part in (self.test, *self.eval.values()) if part.asked]
+        return held_out[0] if held_out else []
 
 
-def set_template(tokenizer: PreTrainedTokenizerBase, choice: str, where: str) -> None:
-    """Give the tokenizer the chat template of the recipe; its own must exist to be chosen."""
-    if choice != CHOSEN_BY_MODEL:
-        tokenizer.chat_template = TEMPLATES[choice]
-    elif not tokenizer.chat_template:
-        raise chat_templates.missing(where)
+def encoder_of(recipe: Recipe, folder: Path, tokenizer: PreTrainedTokenizerBase) -> Encoder:
+    """What the model of this folder reads of an example."""
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    choose = chat_templates.chooser(folder, recipe.data.chat_template, special)
+    renderer = Renderer(choose, learn=recipe.data.learn, eos=tokenizer.eos_token or "")
+    return Encoder.of(tokenizer.backend_tokenizer, renderer)
 
 
-def load(
-    recipe: Recipe,
-    base_dir: Path,
-    tokenizer: PreTrainedTokenizerBase,
-    columns: Callable[..., dict[str, Any]],
-) -> Splits:
-    """Read, check and split the data of a recipe.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """The data of a recipe, and how they are read."""
 
-    `columns`: the task's, (example, assistant_only=) -> a row as its trainer takes it.
+    recipe: Recipe
+    base_dir: Path
+    encoder: Encoder
+    columns: Columns
+
+    def load(self, folder: Path, uses: Sequence[int] | None, progress: Progress) -> Splits:
+        """The rows, below a folder of this attempt's own, which the first process writes.
+
+        `uses`: as drawn, by the first process; the others, with None, wait for it, and if it fails
+        they are ended with it.
+        """
+        done, splits = folder / "done.json", self._splits()
+        if uses is not None:
+            checkpoints.discard(folder)
+            folder.mkdir(parents=True)
+            self._write(splits, uses, folder, progress)
+            durable.write_json(done, {})
+        while read_json(done) is None:
+            time.sleep(_POLL_SECONDS)
+        for name, part in _files(splits).items():
+            part.rows = arrow_rows.read(folder / name) if (folder / name).stat().st_size else None
+        return splits
+
+    def _splits(self) -> Splits:
+        data = self.recipe.data
+        names = data.eval_files or ({"": ""} if data.shares[1] else {})
+        return Splits(train=Part(), eval={name: Part() for name in names}, test=Part())
+
+    def _write(self, splits: Splits, uses: Sequence[int], folder: Path, progress: Progress) -> None:
+        data = self.recipe.data
+        with contextlib.ExitStack() as files:
+            for name, part in _files(splits).items():
+                part.writer = files.enter_context(RowWriter(folder / name))
+            parts = (splits.train, splits.eval.get("", splits.test), splits.test)
+            for row, use in zip(self._rows_of(data.train), uses, strict=True):
+                self._add(parts[use], row.example)
+                progress.tick()
+            for name, file in data.eval_files.items():
+                for row in self._rows_of(file):
+                    self._add(splits.eval[name], row.example)
+
+    def draw(self) -> array[int]:
+        """The use of each row of the training file: 0 to train, 1 to evaluate, 2 for neither."""
+        groups: dict[bytes, int] = {}
+        of_row = array("L")
+        for row in self._rows_of(self.recipe.data.train):
+            of_row.append(groups.setdefault(_digest(row.example), len(groups)))
+        return drawn(of_row, len(groups), self.recipe.data.shares, self.recipe.train.seed)
+
+    def _rows_of(self, file: str) -> Iterator[UsableRow]:
+        data = self.recipe.data
+        return read_examples(
+            self.base_dir / file,
+            format=data.format,
+            on_bad=data.on_bad,
+            kinds=kinds_of_rows(self.recipe.task),
+            renderer=self.encoder.renderer,
+        )
+
+    def _add(self, part: Part, example: Example) -> None:
+        max_length = self.recipe.data.max_length
+        encoded: list[Encoded] = []
+
+        def render(one: Example) -> Encoded:
+            encoded.append(self.encoder.encode_one(one))
+            return encoded[-1]
+
+        row = self.columns(example, render, max_length)
+        if row is None:
+            part.num_dropped += 1
+            return
+        assert part.writer is not None
+        part.writer.add(row)
+        part.num_cut += any(one.num_tokens > max_length for one in encoded)
+        part.num_tokens += sum([min(one.num_tokens, max_length) for one in encoded])
+        part.num_learnt += sum([one.num_learnt_within(max_length) for one in encoded])
+        if len(part.asked) < self.recipe.train.samples:
+            part.asked.append(example)
+
+
+def _files(splits: Splits) -> dict[str, Part]:
+    """The parts by the names of their files."""
+    held_out = {f"eval-{i}.arrow": part for i, part in enumerate(splits.eval.values())}
+    return {"train.arrow": splits.train, **held_out, "test.arrow": splits.test}
+
+
+def drawn(
+    group_of_row: Sequence[int], num_groups: int, shares: Sequence[int], seed: int
+) -> array[int]:
+    """Draw 0 (train), 1 (evaluate) or 2 (neither) for each row; equal rows go to one side.
+
+    `group_of_row`: rows that are equal have the same number, in order of their appearance.
     """
-    data = recipe.data
-    examples = _read(recipe, base_dir / data.train)
-    if any(e.messages for e in examples):
-        if data.chat_template == CHOSEN_BY_MODEL:
-            chat_templates.check(base_dir / recipe.model.id)
-        set_template(tokenizer, data.chat_template, recipe.model.id)
-    held_out = {name: _read(recipe, base_dir / file) for name, file in data.eval_files.items()}
-    train, part, test = split(examples, data.shares, recipe.train.seed)
-    held_out = held_out or ({"": part} if part else {})
-    assistant_only = _marks_replies(tokenizer) and any(_num_replies(e) > 1 for e in examples)
-
-    def rows(part: Sequence[Example]) -> Dataset:
-        return Dataset.from_list([columns(e, assistant_only=assistant_only) for e in part])
-
-    return Splits(
-        train=rows(train),
-        eval={name: rows(part) for name, part in held_out.items()},
-        test=rows(test) if test else None,
-        assistant_only=assistant_only,
-    )
-
-
-def _read(recipe: Recipe, path: Path) -> list[Example]:
-    data, kinds = recipe.data, kinds_of_rows(recipe.task)
-    rows = read_examples(path, format=data.format, on_bad=data.on_bad, kinds=kinds)
-    return [example for _, example in rows]
-
-
-def split(
-    examples: Sequence[Example], shares: Sequence[int], seed: int
-) -> tuple[list[Example], list[Example], list[Example]]:
-    """Draw train, eval and test; exact duplicates go to one side, so nothing leaks."""
-    groups: dict[bytes, list[int]] = {}
-    for index, example in enumerate(examples):
-        groups.setdefault(_digest(example), []).append(index)
-    keys = list(groups)
+    keys = list(range(num_groups))
     random.Random(seed).shuffle(keys)  # noqa: S311  # a split, no secret
-    first, evaluated, _ = parts_of(len(keys), shares)
-    second = first + evaluated
-    parts = keys[:first], keys[first:second], keys[second:]
-    picked = [[examples[i] for i in sorted(j for k in part for j in groups[k])] for part in parts]
-    return picked[0], picked[1], picked[2]
+    use = array("b", bytes(num_groups))
+    first, evaluated, _ = parts_of(num_groups, shares)
+    for key in keys[first : first + evaluated]:
+        use[key] = 1
+    for key in keys[first + evaluated :]:
+        use[key] = 2
+    return array("b", [use[group] for group in group_of_row])
 
 
 def _digest(example: Example) -> bytes:
     text = "\0".join(part for part, _ in example.segments)
     return blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
-
-
-def _num_replies(example: Example) -> int:
-    return sum(m.role == "assistant" for m in example.messages)
-
-
-def _marks_replies(tokenizer: PreTrainedTokenizerBase) -> bool:
-    return "{% generation %}" in str(tokenizer.chat_template or "")

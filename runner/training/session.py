@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from advisor.choice import lighter
@@ -71,10 +71,10 @@ class Session:
         prepared = Prepared(
             seconds=round(time.perf_counter() - started, 3),
             num_train=len(trainer.train_dataset),
-            num_dropped=len(splits.train) - len(trainer.train_dataset)
-            if not self.recipe.data.packing
-            else 0,
-            num_at_max_length=self._num_at_max_length(trainer),
+            num_dropped=splits.train.num_dropped,
+            num_at_max_length=splits.train.num_cut,
+            num_tokens=splits.train.num_tokens,
+            num_learnt=splits.train.num_learnt,
             num_trainable=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
             reclaimed_bytes=reclaimed,
             device=str(trainer.args.device),
@@ -88,7 +88,7 @@ class Session:
         trainer.after_evaluation = partial(self._examples, trainer, splits, "during")
         if start.path is None:
             trainer.before_steps = partial(self._base_evaluation, trainer, splits)
-        elif splits.eval:
+        elif splits.eval_rows:
             trainer.before_steps = partial(self._missed_evaluation, trainer)
         self._train(trainer, start)
         if trainer.state.global_step < trainer.state.max_steps and not trainer.selection.is_over:
@@ -141,22 +141,17 @@ class Session:
         task = task_of(self.plan.task)
         model_dir = (self.base_dir / self.recipe.model.id).resolve()
         model.from_folder(model_dir)  # refuses configs that could run code, before transformers
-        with self.attempt.during("reading"):
-            tokenizer = AutoTokenizer.from_pretrained(
-                model_dir, trust_remote_code=False, local_files_only=True
-            )
-            splits = data.load(self.recipe, self.base_dir, tokenizer, task.columns)
-        settings = task.arguments(
-            self.recipe.data,
-            assistant_only=splits.assistant_only,
-            **self._arguments(evaluates=bool(splits.eval)),
-        )
+        tokenizer, splits = self._rows(task, model_dir)
+        common = self._arguments(evaluates=bool(splits.eval_rows))
+        settings = task.arguments(self.recipe.data, **common)
         assert settings.device  # chooses this rank's GPU, before anything is loaded onto one
         with self.attempt.during("loading"):
             prepared = methods.prepare(self.plan, model_dir, self.recipe.train.seed)
         with self.attempt.during("checking"):
             finite.refuse_base(prepared, model_dir)
-        with self.attempt.during("tokenising", splits.num_rows), counted(self.progress):
+        packs = self.recipe.data.packing
+        packing = self.attempt.during("packing") if packs else contextlib.nullcontext()
+        with packing, counted(self.progress):
             trainer: RunProtocol = task.TRAINER(
                 self.attempt,
                 self.plan,
@@ -166,13 +161,34 @@ class Session:
                 model=prepared,
                 processing_class=tokenizer,
                 args=settings,
-                train_dataset=splits.train,
-                eval_dataset=splits.eval.get("", splits.eval) or None,
+                train_dataset=splits.train.rows,
+                eval_dataset=splits.eval_rows.get("", splits.eval_rows) or None,
             )
-        if len(trainer.train_dataset) == 0:
-            raise _nothing_to_learn(self.recipe, self.base_dir)
         self._space_evaluations(trainer)
         return trainer, splits
+
+    def _rows(self, task: Any, model_dir: Path) -> tuple[PreTrainedTokenizerBase, data.Splits]:
+        """The tokenizer, and the rows in its tokens; UserError if none is left to train on."""
+        with self.attempt.during("reading"):
+            tokenizer = AutoTokenizer.from_pretrained(
+                model_dir, trust_remote_code=False, local_files_only=True
+            )
+            self.encoder = data.encoder_of(self.recipe, model_dir, tokenizer)
+            reading = data.Reading(
+                recipe=self.recipe,
+                base_dir=self.base_dir,
+                encoder=self.encoder,
+                columns=task.columns,
+            )
+            uses = reading.draw() if self.is_main else None
+        folder = self.run.path / ".trainer" / f"rows-{self.run.attempt()}"
+        with self.attempt.during("tokenising", len(uses or ())):
+            splits = reading.load(folder, uses, self.progress)
+        if splits.train.rows is None:
+            raise _nothing_to_learn(self.recipe, self.base_dir)
+        if chats := self.encoder.renderer.chats:
+            tokenizer.chat_template = chats.source  # it is saved with the result
+        return tokenizer, splits
 
     def _arguments(self, *, evaluates: bool) -> dict[str, Any]:
         """UserError if the GPUs are gone that the run was started for."""
@@ -185,13 +201,6 @@ class Session:
             output_dir=self.run.path / ".trainer",
             evaluates=evaluates,
         )
-
-    def _num_at_max_length(self, trainer: RunProtocol) -> int:
-        """Rows that fill max_length, so were probably cut; packing fills every row."""
-        if self.recipe.data.packing:
-            return 0
-        lengths = trainer.batches.lengths(trainer.train_dataset)
-        return sum(length >= self.recipe.data.max_length for length in lengths)
 
     def _space_evaluations(self, trainer: RunProtocol) -> None:
         """Once it is known how many rows are left: packing and dropped rows make fewer steps."""
@@ -206,8 +215,8 @@ class Session:
         Measured on the model as it is wrapped for training: Accelerate would take one that it has
         wrapped for evaluation alone as ready, and never put the processes together.
         """
-        if splits.eval:
-            with self.attempt.during("evaluating", sum(map(len, splits.eval.values()))):
+        if sets := splits.eval_rows:
+            with self.attempt.during("evaluating", sum(map(len, sets.values()))):
                 trainer.evaluate()
         self._examples(trainer, splits, "before")
 
@@ -220,7 +229,7 @@ class Session:
     def _finish(self, trainer: RunProtocol, splits: data.Splits) -> int:
         self.attempt.stop.is_late = True
         step = trainer.state.global_step
-        if splits.eval and step not in trainer.selection.losses:
+        if splits.eval_rows and step not in trainer.selection.losses:
             trainer.evaluate()
         with self.progress.during("finishing"):
             published = self._take_best(trainer)
@@ -266,13 +275,17 @@ class Session:
                 raise StopEarly
 
     def _examples(self, trainer: RunProtocol, splits: data.Splits, moment: str) -> None:
-        rows, number = splits.held_out, self.recipe.train.samples
-        if rows is None or not number or trainer.args.world_size > 1:  # no sharded models
+        rows = splits.asked
+        if not rows or trainer.args.world_size > 1:  # no sharded models
             return
-        rows = rows.select(range(min(number, len(rows))))
         with self.attempt.during("answering", len(rows)):
             examples.write(
-                trainer, rows, self.attempt, moment=moment, max_length=self.recipe.data.max_length
+                trainer,
+                rows,
+                self.attempt,
+                encoder=self.encoder,
+                moment=moment,
+                max_length=self.recipe.data.max_length,
             )
 
     def _write_lock(self) -> None:

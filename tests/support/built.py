@@ -28,6 +28,9 @@ from advisor.recipe import Recipe
 from profiles.runs import durable, rundir
 from runner import checkpoints
 
+FIRST_WORDS = ("plain", "alpaca", "messages", "held")
+"""Of the rows of each file, as each format reads them."""
+
 
 class Reached(BaseException):
     """All that was wanted is made; no `except Exception` may take it for a failure."""
@@ -70,12 +73,17 @@ class Built:
     @property
     def learnt(self):
         """First word of the rows to learn."""
-        return _first_word(self.handed.train_dataset)
+        return self._first_word(self.handed.train_dataset)
 
     @property
     def evaluated(self):
         """First word of the rows to evaluate."""
-        return _first_word(self.handed.eval_dataset)
+        return self._first_word(self.handed.eval_dataset)
+
+    def _first_word(self, rows):
+        """Of what is asked in the first row."""
+        text = self.tokenizer.decode(rows[0]["input_ids"])
+        return next(word for word in text.replace(":", " ").split() if word in FIRST_WORDS)
 
     @property
     def fills_length(self):
@@ -184,10 +192,6 @@ class Built:
         kind = type(self.optimizer)
         paged = getattr(self.optimizer, "is_paged", False)
         return kind.__module__.split(".")[0], kind.__name__, bits, paged
-
-
-def _first_word(rows):
-    return rows[0]["prompt"][0]["content"].split()[0]
 
 
 def build(content, home, *, begin=True):

@@ -39,7 +39,7 @@ def write_rows(folder: Path, rows: list[Row], name: str = "train.jsonl") -> Path
 
 def examples(path: Path, **options: Any) -> list[Example]:
     """What training would see."""
-    return [one for _, one in dataset.read_examples(path, **options)]
+    return [row.example for row in dataset.read_examples(path, **options)]
 
 
 def refused(path: Path, **options: Any) -> UserError:

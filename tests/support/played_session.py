@@ -13,12 +13,13 @@ from stand_ins import Notes
 from transformers import TrainerState
 
 from advisor import recipe as recipes
+from profiles.data.formats.spec import Example
 from profiles.runs.journal import Journal, SilentJournal, read_all
 from runner import checkpoints
 from runner.engines.ranks import Ranks
 from runner.training import examples, recipe_lock
 from runner.training.batches import Batches
-from runner.training.data import Splits
+from runner.training.data import Part, Splits
 from runner.training.selection import Selection
 from runner.training.session import Session
 
@@ -95,14 +96,15 @@ class OneRank:
 def splits(*, train=4, held_out=2, test=None):
     """Rows by their number; `held_out` of the one set without a name."""
 
-    def rows(number):
-        return Dataset.from_list([{"prompt": f"p{n}", "completion": "c"} for n in range(number)])
+    def part(number, **told):
+        rows = [Example(prompt=f"p{n}", completion="c") for n in range(number)]
+        tokens = Dataset.from_list([{"input_ids": [n]} for n in range(number)])
+        return Part(rows=tokens if number else None, asked=rows[:1], **told)
 
     return Splits(
-        train=rows(train),
-        eval={"": rows(held_out)} if held_out else {},
-        test=rows(test) if test else None,
-        assistant_only=False,
+        train=part(train, num_dropped=4, num_cut=1, num_tokens=90, num_learnt=30),
+        eval={"": part(held_out)} if held_out else {},
+        test=part(test or 0),
     )
 
 
@@ -119,9 +121,10 @@ def attempt(run, trainer, rows=None, *, is_main=True, lock=LOCK):
     ours = dataclasses.replace(trainer.attempt, events=events, metrics=Notes())
     one = Session(ours, recipes.parse(run.recipe.read_text(), where="test"), Path("/"))
 
-    def answer(_trainer, rows, _attempt, *, moment, max_length):
+    def answer(_trainer, rows, _attempt, *, encoder, moment, max_length):
         trainer.done.append(f"answer {len(rows)} of {max_length} tokens {moment}")
 
+    one.encoder = None
     with (
         mock.patch.object(examples, "write", answer),
         mock.patch.object(recipe_lock, "resolve", return_value=lock),

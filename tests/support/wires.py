@@ -166,6 +166,10 @@ ELSEWHERE = {
         "says how to read the file",
         "test_recipe.py::test_a_recipe_of_a_newer_schema_is_refused_with_advice",
     ),
+    "data.learn": Elsewhere(
+        "a row has one reply here",
+        "test_splits.py::test_every_reply_is_learnt_or_the_last_of_each_row",
+    ),
     "name": FOR_PEOPLE,
     "plan.machine": FOR_PEOPLE,
     "plan.peak_bytes": FOR_PEOPLE,

@@ -12,11 +12,16 @@ from profiles.data import dataset, formats
 from profiles.data.dataset import Inspected, OnBad
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Model
-from profiles.models import chat_template, find_model
+from profiles.models import find_model
 from profiles.quantities import count_text, percent_text
+from runner.checks import chat_templates
 from tui import plain
 from tui.pages import data as page
 
+_NO_TEMPLATE = (
+    "the model has no chat template: counted as `plain` writes chats; set data.chat_template "
+    "in the recipe, or take the -Instruct model"
+)
 _SHOWN_FROM_BYTES = 20_000_000
 """Smaller files are done before a person looks for progress."""
 
@@ -69,13 +74,12 @@ def _base(asked: Asked) -> Model | None:
 
 
 def _look(path: str, asked: Asked, base: Model | None) -> _Result:
-    folder = base.path if base is not None else None
     progress = _progress(path)
     try:
         found = dataset.inspect(
             path,
             format=asked.data_format,
-            tokenizer_path=folder,
+            encoder=chat_templates.encoder(base) if base is not None else None,
             max_length=asked.max_length,
             on_bad=asked.on_bad,
             progress=progress,
@@ -86,8 +90,9 @@ def _look(path: str, asked: Asked, base: Model | None) -> _Result:
     finally:
         if progress is not None:
             sys.stderr.write("\r\033[K")
-    if folder is not None and formats.by_name(found.dataset.format).is_chat:
-        more = (*chat_template.warnings(folder), *found.dataset.warnings)
+    lacks_template = base is not None and base.path is not None and not base.has_chat_template
+    if lacks_template and formats.by_name(found.dataset.format).is_chat:
+        more = (_NO_TEMPLATE, *found.dataset.warnings)
         found = replace(found, dataset=replace(found.dataset, warnings=more))
     return _Result(path=path, found=found)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from advisor.choice import checks
@@ -154,18 +153,12 @@ def find(base: Model, data_file: str | None, target: Machine, asked: Asked) -> R
 def read_data(base: Model, data_file: str, asked: Asked) -> Dataset:
     """The data, counted with the model's tokenizer where the model lies on this disk."""
     from profiles.data import dataset  # noqa: PLC0415  # the tokenizer library loads with it
+    from runner.checks import chat_templates  # noqa: PLC0415
 
     return dataset.check(
         data_file,
-        tokenizer_path=tokenizer_of(base),
+        encoder=chat_templates.encoder(base),
         max_length=asked.seq_len,
         kinds=kinds_of_rows(asked.task),
         count_up_to_bytes=dataset.COUNTED_WHILE_WAITING_BYTES,
     )
-
-
-def tokenizer_of(base: Model) -> str | None:
-    """The folder of the model's tokenizer, if it is there."""
-    if base.path is None or not (Path(base.path) / "tokenizer.json").is_file():
-        return None
-    return base.path

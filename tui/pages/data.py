@@ -91,7 +91,7 @@ def _labels(data: Dataset) -> str:
 
 def _token_pairs(stats: TokenStats) -> list[tuple[str, str]]:
     how = "by the model's tokenizer" if stats.origin is Origin.MEASURED else "from characters"
-    learnt = percent_text(stats.trainable_total / max(1, stats.total))
+    learnt = percent_text(stats.learnt_share)
     longest = f"{count_text(stats.max)} tokens"
     if stats.longest_line:
         longest += f" (the longest: line {stats.longest_line})"

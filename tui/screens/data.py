@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from advisor.registry.lookup import kinds_of_rows
 from profiles.facts import Dataset
-from tui.commands.recommend import tokenizer_of
 from tui.pages import data as page
 from tui.screens.path_form import PathForm
 
@@ -27,10 +26,11 @@ class DataScreen(PathForm[Dataset]):
     def look(self, path: str) -> Dataset:
         """Validate every row and count its tokens; seconds for a large file."""
         from profiles.data import dataset  # noqa: PLC0415  # the tokenizer library loads with it
+        from runner.checks import chat_templates  # noqa: PLC0415
 
         assert self.context.model is not None
-        folder = tokenizer_of(self.context.model)
-        return dataset.check(path, tokenizer_path=folder, kinds=kinds_of_rows())
+        encoder = chat_templates.encoder(self.context.model)
+        return dataset.check(path, encoder=encoder, kinds=kinds_of_rows())
 
     def lines(self, found: Dataset, width: int) -> list[str]:
         """Write the data's page."""

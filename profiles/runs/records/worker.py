@@ -30,8 +30,8 @@ class Phase(Record):
     kind: ClassVar[str] = "phase"
 
     phase: str
-    """importing, reading, loading, checking, tokenising, hashing, preparing, evaluating, answering,
-    longest: those of a start in their order."""
+    """importing, reading, tokenising, loading, checking, packing, hashing, preparing, evaluating,
+    answering, longest: those of a start in their order."""
     total: int
     """Rows, batches or answers; 0 if nobody knows."""
 
@@ -47,6 +47,7 @@ _PHASES = {
     "reading": "reading the data",
     "loading": "loading the model",
     "tokenising": "tokenising",
+    "packing": "packing rows",
     "checking": "checking the weights",
     "hashing": "hashing the files of data and model",
     "preparing": "setting up the optimizer and the devices",
@@ -68,7 +69,11 @@ class Prepared(Record):
     num_dropped: int
     """Rows of which nothing is learnt, left out."""
     num_at_max_length: int = 0
-    """Rows that are cut; with packing 0."""
+    """Rows that are cut."""
+    num_tokens: int | None = field(default=None, metadata=LEFT_OUT)
+    """Of the rows to train on, as cut, and"""
+    num_learnt: int | None = field(default=None, metadata=LEFT_OUT)
+    """those among them that the loss is taken on."""
     num_trainable: int
     """Weights."""
     reclaimed_bytes: int
@@ -87,9 +92,11 @@ class Prepared(Record):
 
     @property
     def warning(self) -> str:
-        """Of rows that are cut."""
-        num = self.num_at_max_length
-        return f"{count_text(num)} rows reach data.max_length and are cut there" if num else ""
+        """Of rows that are cut, or left out."""
+        cut, lost = self.num_at_max_length, self.num_dropped
+        told = [f"{count_text(cut)} rows are cut at data.max_length"] if cut else []
+        told += [f"{count_text(lost)} rows are left out: nothing is learnt of them"] if lost else []
+        return "; ".join(told)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,62 @@
+"""Tokenised rows on disk: written row by row, and mapped into memory by every process.
+
+So memory does not grow with the data. Files are Arrow streams, as `datasets` maps them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import pyarrow as pa
+from datasets import Dataset
+
+_TOKENS_IN_A_BATCH = 1 << 18
+
+
+class RowWriter:
+    """Writes one file; all rows have the keys and types of the first ones."""
+
+    def __init__(self, path: Path) -> None:
+        self.num_rows = 0
+        self._path, self._batch, self._num_waiting = path, list[dict[str, Any]](), 0
+        self._schema: pa.Schema | None = None
+
+    def __enter__(self) -> Self:
+        self._file = pa.OSFile(str(self._path), "wb")
+        return self
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Take a row; it is written with its batch."""
+        self._batch.append(row)
+        self.num_rows += 1
+        self._num_waiting += sum([len(v) for v in row.values() if isinstance(v, list)]) + 1
+        if self._num_waiting >= _TOKENS_IN_A_BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._batch and self._schema is None:
+            self._schema = _narrow(pa.RecordBatch.from_pylist(self._batch).schema)
+            self._stream = pa.ipc.new_stream(self._file, self._schema)
+        if self._batch:
+            batch = pa.RecordBatch.from_pylist(self._batch, schema=self._schema)
+            self._stream.write_batch(batch)
+        self._batch, self._num_waiting = [], 0
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._flush()
+        if self._schema is not None:
+            self._stream.close()
+        self._file.close()
+
+
+def read(path: Path) -> Dataset:
+    """The rows of a file that has any, from the disk."""
+    return Dataset.from_file(str(path))
+
+
+def _narrow(schema: pa.Schema) -> pa.Schema:
+    """Token ids and labels fit into 32 bits: half the room on the disk."""
+    ids = pa.list_(pa.int64())
+    return pa.schema([f.with_type(pa.list_(pa.int32())) if f.type == ids else f for f in schema])
