@@ -39,7 +39,7 @@ from tui.terminal import Symbols
 
 SILENT = {"LongestTried", "Rotated", "SaveBegun", "SaveFailed"}
 READY = """model and data are there: 12 400 rows, 9 trained weights on cpu
-! 3 rows are cut at data.max_length"""
+! 3 rows are cut at data.max_length; 3 rows are left out: nothing is learnt of them"""
 
 
 @pytest.mark.parametrize(
