@@ -118,10 +118,13 @@ def test_without_a_gpu_the_plan_is_fp32_in_host_memory():
 
 
 def test_rows_are_as_long_as_the_data_needs():
-    """900 tokens and room for the template's marks, rounded up to a multiple of 64."""
-    found = recommend.recommend(model("qwen2.5-0.5b"), HOST, dataset(), Answers())
+    """900 tokens, rounded up to a multiple of 64; more room where they are only predicted."""
+    measured = dataset()
+    predicted = replace(measured, tokens=replace(measured.tokens, origin=Origin.PREDICTED))
 
-    assert found.fit.plan.seq_len == 1024
+    for data, length in ((measured, 960), (predicted, 1024)):
+        found = recommend.recommend(model("qwen2.5-0.5b"), HOST, data, Answers())
+        assert found.fit.plan.seq_len == length
 
 
 def test_the_wanted_effective_batch_is_kept():
