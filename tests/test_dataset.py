@@ -203,13 +203,14 @@ def test_all_empty(tmp_path: Path) -> None:
 
 
 def test_warnings(tmp_path: Path) -> None:
-    """Unused columns and unfilled placeholders are told."""
+    """Tools, unused columns and unfilled placeholders are told."""
     turns = [{"role": "assistant", "content": "I am {{name}} by {{ author }}"}]
     found = check(write_rows(tmp_path, [{"messages": turns, "tools": "[]", "id": 7}]))
     unfilled = "1 of 1 rows hold placeholders that nobody filled in (first: line 1)"
     expected = (
         "1 of 1 rows have a reply but nothing that it replies to (first: line 1)",
         f"{unfilled}: {{{{name}}}}, {{{{ author }}}}",
+        "1 rows have `tools`, which are not used",
         "columns that are not used: `id`",
     )
     assert expected == found.warnings

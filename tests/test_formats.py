@@ -88,8 +88,8 @@ def test_plain_formats(tmp_path: Path) -> None:
     pair = write_rows(tmp_path, [GOOD], "pair.jsonl")
     text = write_rows(tmp_path, [{"text": "t"}], "text.jsonl")
     assert [Example(prompt="why?", completion="because")] == examples(pair)
-    assert Example(prompt="why?").columns == {"prompt": "why?", "completion": ""}
-    assert Example(completion="so").columns == {"prompt": "", "completion": "so"}
+    assert Example(prompt="why?").segments == (("why?", False), ("", True))
+    assert Example(completion="so").segments == (("", False), ("so", True))
     assert [Example(text="t")] == examples(text)
 
 

@@ -88,7 +88,7 @@ def loaded(reading, tmp_path):
 
     def load(*args, **kw):
         one = reading(*args, **kw)
-        return one.load(tmp_path / "tokens", one.draw(), Ticks())
+        return one.load(tmp_path / "rows-1", one.draw(), Ticks())
 
     return load
 
@@ -223,7 +223,7 @@ def test_rows_are_counted_as_they_are_written(reading, tmp_path):
     """For the heartbeat."""
     one, ticks = reading(instructions(12)), Ticks()
 
-    one.load(tmp_path / "tokens", one.draw(), ticks)
+    one.load(tmp_path / "rows-1", one.draw(), ticks)
 
     assert ticks.num == 12
 
@@ -231,16 +231,16 @@ def test_rows_are_counted_as_they_are_written(reading, tmp_path):
 def test_another_process_maps_what_the_first_has_written(reading, tmp_path, monkeypatch):
     """It waits until all is there, and reads no row itself."""
     one = reading(instructions(20))
-    first = one.load(tmp_path / "tokens", one.draw(), Ticks())
+    first = one.load(tmp_path / "rows-1", one.draw(), Ticks())
     (tmp_path / "rows.jsonl").unlink()
-    done = tmp_path / "tokens" / "done.json"
+    done = tmp_path / "rows-1" / "done.json"
     done.unlink()
     waited = []
     monkeypatch.setattr(
         data, "time", SimpleNamespace(sleep=lambda s: waited.append(s) or done.write_text("{}"))
     )
 
-    other = one.load(tmp_path / "tokens", None, Ticks())
+    other = one.load(tmp_path / "rows-1", None, Ticks())
 
     assert len(waited) == 1
     assert texts(other.train) == texts(first.train)
@@ -248,14 +248,17 @@ def test_another_process_maps_what_the_first_has_written(reading, tmp_path, monk
 
 
 def test_rows_of_an_earlier_start_are_not_taken_for_new_ones(reading, tmp_path):
-    """What lies in the folder is written anew."""
-    old, new = reading(instructions(20)), None
-    old.load(tmp_path / "tokens", old.draw(), Ticks())
+    """What lies there is taken away, that of an earlier attempt too."""
+    old = reading(instructions(20))
+    for number in (1, 0):
+        old.load(tmp_path / f"rows-{number}", old.draw(), Ticks())
+    (tmp_path / "rows-7").mkdir()
     new = reading(instructions(5, 500), 'split = "1:0:0"')
 
-    found = new.load(tmp_path / "tokens", new.draw(), Ticks())
+    found = new.load(tmp_path / "rows-1", new.draw(), Ticks())
 
     assert texts(found.train) == [f"p{i} c{i}" for i in range(500, 505)]
+    assert [path.name for path in tmp_path.glob("rows-*")] == ["rows-1"]
 
 
 def test_chats_are_written_by_the_template_that_the_recipe_names(reading):

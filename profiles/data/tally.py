@@ -47,6 +47,7 @@ class Tally:
     num_rows: int = 0
     num_bad: int = 0
     num_empty: int = 0
+    num_with_tools: int = 0
     num_endless: int = 0
     """Chats whose last reply ends with no mark."""
     unused_keys: tuple[str, ...] = ()
@@ -96,6 +97,7 @@ class Tally:
             self.is_refused_by_template |= isinstance(error, TemplateRowError)
             self._add_fault(str(error), line)
             return None
+        self.num_with_tools += bool(row.get("tools"))
         task = row.get("task")
         if isinstance(task, str):
             self.row_tasks.add(task)
@@ -197,6 +199,8 @@ class Tally:
     def remarks(self) -> list[str]:
         """What is in the rows and is not used."""
         found = []
+        if self.num_with_tools:
+            found.append(f"{self.num_with_tools} rows have `tools`, which are not used")
         if self.unused_keys:
             names = ", ".join(f"`{printable(key, 40)}`" for key in self.unused_keys[:8])
             found.append(f"columns that are not used: {names}")

@@ -28,7 +28,6 @@ Span = tuple[int, int]
 
 _OPEN, _CLOSE = "\ufdd0", "\ufdd1"
 """Noncharacters of Unicode, which no text may hold: around what a template marks as learnt."""
-_MARK: Final = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 _SPECIAL: Final = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token")
 
 
@@ -45,11 +44,6 @@ class ChatTemplate:
     """Like {"bos_token": "<s>"}."""
     _texts_as_arguments: bool = False
     """It puts the arguments of a call together as text, so it must get JSON."""
-
-    @property
-    def marks_replies(self) -> bool:
-        """It says itself which text is a reply."""
-        return bool(_MARK.search(self.source))
 
     def render(
         self, turns: Sequence[Turn], tools: Sequence[Any] = (), *, asks: bool = False

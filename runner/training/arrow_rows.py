@@ -18,7 +18,6 @@ class RowWriter:
     """Writes one file; all rows have the keys and types of the first ones."""
 
     def __init__(self, path: Path) -> None:
-        self.num_rows = 0
         self._path, self._batch, self._num_waiting = path, list[dict[str, Any]](), 0
         self._schema: pa.Schema | None = None
 
@@ -29,7 +28,6 @@ class RowWriter:
     def add(self, row: dict[str, Any]) -> None:
         """Take a row; it is written with its batch."""
         self._batch.append(row)
-        self.num_rows += 1
         self._num_waiting += sum([len(v) for v in row.values() if isinstance(v, list)]) + 1
         if self._num_waiting >= _TOKENS_IN_A_BATCH:
             self._flush()

@@ -36,6 +36,8 @@ from runner.training import arrow_rows
 from runner.training.arrow_rows import RowWriter
 from runner.training.attempt import Progress
 
+ROWS_PREFIX = "rows-"
+"""Of the folders that hold the rows of an attempt."""
 _POLL_SECONDS = 0.1
 
 Render = Callable[[Example], Encoded]
@@ -100,14 +102,15 @@ class Reading:
     columns: Columns
 
     def load(self, folder: Path, uses: Sequence[int] | None, progress: Progress) -> Splits:
-        """The rows, below a folder of this attempt's own, which the first process writes.
+        """The rows, in a folder of this attempt's own, which the first process writes.
 
-        `uses`: as drawn, by the first process; the others, with None, wait for it, and if it fails
-        they are ended with it.
+        `uses`: as drawn, by the first process, which takes the folders of earlier attempts away;
+        the others, with None, wait for it, and if it fails they are ended with it.
         """
         done, splits = folder / "done.json", self._splits()
         if uses is not None:
-            checkpoints.discard(folder)
+            for old in folder.parent.glob(f"{ROWS_PREFIX}*"):
+                checkpoints.discard(old)
             folder.mkdir(parents=True)
             self._write(splits, uses, folder, progress)
             durable.write_json(done, {})

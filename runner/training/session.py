@@ -181,7 +181,7 @@ class Session:
                 columns=task.columns,
             )
             uses = reading.draw() if self.is_main else None
-        folder = self.run.path / ".trainer" / f"rows-{self.run.attempt()}"
+        folder = self.run.path / ".trainer" / f"{data.ROWS_PREFIX}{self.run.attempt()}"
         with self.attempt.during("tokenising", len(uses or ())):
             splits = reading.load(folder, uses, self.progress)
         if splits.train.rows is None:

@@ -92,15 +92,6 @@ class Example:
         return ((self.prompt or "", False), (self.completion or "", True))
 
     @property
-    def columns(self) -> dict[str, Any]:
-        """The same as fine-tuning reads it: `messages`, or `text`, or `prompt` and `completion`."""
-        if self.messages:
-            return {"messages": [turn.as_turn for turn in self.messages]}
-        if self.text is not None:
-            return {"text": self.text}
-        return {"prompt": self.prompt or "", "completion": self.completion or ""}
-
-    @property
     def is_empty(self) -> bool:
         """The reply is nothing but white space, so there is nothing to learn."""
         if self.rejected is not None and not self.rejected.strip():
