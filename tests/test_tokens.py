@@ -52,6 +52,7 @@ def test_token_statistics(tmp_path: Path) -> None:
         tokens.mean,
         tokens.total,
     ) == (1, 50, 95, 100, 50.5, 5050)
+    assert tokens.trainable_total == 5050  # all of a text
 
 
 def test_rows_of_one_length_count_each(tmp_path):
