@@ -185,6 +185,8 @@ class Model:
     num_sliding_layers: int = 0
     num_positions: int = 0
     """Rows of a learned position embedding, 0 with rotary positions or ALiBi."""
+    is_bounded: bool = False
+    """A longer text than `max_positions` ends in an error, rather than being read badly."""
     experts: Experts | None = None
     latent: Latent | None = None
     vision_params: int = 0
@@ -194,6 +196,10 @@ class Model:
     the dimensions describe more than there is (a layer without attention)."""
     unmodelled: str = ""
     """Why the formulas do not hold ("36 of 48 layers use linear attention"); empty if they do."""
+    untrainable: str = ""
+    """Why no run can train it, though it can be planned with; empty if one can."""
+    ignores_code: bool = False
+    """config.json names code of its own, which is never run: transformers' class is taken."""
     dtype: str = "bfloat16"
     num_params: int
     params_origin: Origin

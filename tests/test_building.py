@@ -183,7 +183,8 @@ def test_a_run_of_gpus_that_are_gone_is_not_trained_on_the_cpu(
 
 def test_a_model_whose_code_would_be_run_is_refused_before_it_is_read(orders, tmp_path, built):
     """Not even its tokenizer."""
-    config = CONFIG | {"auto_map": {"AutoModelForCausalLM": "code.Model"}}
+    named = {"AutoModelForCausalLM": "code.Model"}
+    config = CONFIG | {"model_type": "bailing_moe", "auto_map": named}
     run = real_runs.new_run(small_model(tmp_path / "m", config=config), orders)
 
     with pytest.raises(UserError):

@@ -299,7 +299,7 @@ def test_a_silent_server_is_not_waited_for(tmp_path, monkeypatch) -> None:
     ("change", "code", "word"),
     [
         ({"model_type": "mamba"}, ExitCode.BAD_DATA, "not a family known here"),
-        ({"auto_map": {"AutoConfig": "x.Y"}}, ExitCode.REFUSED, "auto_map"),
+        ({"auto_map": {"AutoConfig": 7}}, ExitCode.REFUSED, "auto_map"),
         ({"quantization_config": {"quant_method": "awq"}}, ExitCode.BAD_DATA, "quantized (awq)"),
         ({"hidden_size": 0}, ExitCode.BAD_DATA, "hidden_size"),
     ],

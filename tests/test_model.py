@@ -142,7 +142,8 @@ def test_torn_weights_are_told(tmp_path: Path, content: bytes) -> None:
 @pytest.mark.parametrize(
     "extra",
     [
-        {"auto_map": {"AutoConfig": "x.Y"}},
+        {"auto_map": {"AutoConfig": "x.Y"}, "model_type": "unheard_of"},
+        {"auto_map": "x.Y"},
         {"deep": [{"auto_map": None}]},
         {"rope_scaling": {"a": {"_attn_implementation_internal": "org/kernel"}}},
         {"trust_remote_code": True},

@@ -70,14 +70,18 @@ def test_the_canary_would_fire(canary):
     assert canary.exists()
 
 
+UNBUILT = {"model_type": "bailing_moe"}
+"""A type that transformers has no class for."""
 SHAPES = {
     "CVE-2026-4372": {"_attn_implementation_internal": "stranger/kernel"},
     "CVE-2026-4372 deep": {"text_config": {"deeper": [{"_experts_internal": "x"}]}},
     "CVE-2026-5241": {"text_config": {"trust_remote_code": True, "auto_map": {"AutoModel": "m.M"}}},
     "CVE-2026-93348": {"model_type": "llama\nimport os\nos.system('touch fired')"},
     "CVE-2026-93348 nested": {"vision_config": {"model_type": "clip\nimport os"}},
-    "auto_map": {"auto_map": {"AutoModelForCausalLM": "modeling_x.X"}},
-    "auto_map of another repository": {"auto_map": {"AutoModel": "stranger/code--m.M"}},
+    "auto_map": UNBUILT | {"auto_map": {"AutoModelForCausalLM": "modeling_x.X"}},
+    "auto_map of another repository": UNBUILT | {"auto_map": {"AutoModel": "stranger/code--m.M"}},
+    "auto_map of an unknown type": {"model_type": "x", "auto_map": {"AutoModel": "m.M"}},
+    "auto_map in another form": {"auto_map": ["modeling_x.X"]},
     "kernel": {"attn_implementation": "stranger/kernel:main"},
     "kernel for a part": {"attn_implementation": {"text_config": "paged|stranger/kernel"}},
     "kernel_config": {"kernel_config": {"RMSNorm": "stranger/kernel"}},
@@ -152,7 +156,8 @@ def commands(tmp_path):
 
 def test_a_repository_with_code_is_refused_and_named(tmp_path, canary, commands, capsys):
     """`auto_map` and a module that would leave a mark."""
-    config = CONFIG | {"auto_map": {"AutoConfig": "configuration_x.X", "AutoModel": "modeling_x.X"}}
+    named = {"AutoConfig": "configuration_x.X", "AutoModel": "modeling_x.X"}
+    config = CONFIG | UNBUILT | {"auto_map": named}
     folder = small_model(tmp_path / "m", config=config)
     for name in ("configuration_x.py", "modeling_x.py", "__init__.py", "conftest.py"):
         (folder / name).write_text(f"open({str(canary)!r}, 'w')\nclass X: pass\n")

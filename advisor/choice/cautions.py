@@ -46,3 +46,7 @@ def _room(options: Options, chosen: Choice) -> Iterator[str]:
         yield words.loading(loading, machine.ram_free_bytes)
     if model.gated and not model.path:
         yield words.gated(model.id)
+    if model.untrainable:
+        yield words.untrainable(model)
+    if model.ignores_code:
+        yield words.IGNORED_CODE

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from advisor.registry.lookup import preset_of
-from profiles.facts import GIB, Gpu, GpuProcess, TokenStats
+from profiles.facts import GIB, Gpu, GpuProcess, Model, TokenStats
 
 if TYPE_CHECKING:
     from advisor.choice.devices import Batch
     from advisor.choice.fit import Fit
     from advisor.choice.tree import Leaf
 
+IGNORED_CODE: Final = (
+    "config.json names code of its own (auto_map), which is ignored: transformers' class is used"
+)
 UNKNOWN_RATE: Final = (
     "this device's matmul rate is not known, so no tokens/s and no hours are predicted"
 )
@@ -156,6 +159,11 @@ def few_checkpoints(kept: int) -> str:
 def no_disk(needed: int, free: int) -> str:
     """A planned machine's disk is not known."""
     return f"the run {disk_need(needed, free)}; that is this machine's disk"
+
+
+def untrainable(model: Model) -> str:
+    """No run can train it, so the plan is for another program."""
+    return f"{model.id} can be planned with, but not trained here: {model.untrainable}"
 
 
 def gated(model: str) -> str:

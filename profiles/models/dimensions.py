@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from profiles.facts import Experts, Model, Origin
 from profiles.models.config_keys import dimension, flag, number, plain
-from profiles.models.families import WRAPPERS, Family, family_of
+from profiles.models.families import WRAPPERS, Family, family_of, untrainable
 from profiles.models.layer_kinds import latent_of, sliding_of, unmodelled
 from profiles.models.mixture import experts_of
 from profiles.models.parameters import count_params
-from profiles.models.safe_config import bad_file
+from profiles.models.safe_config import bad_file, names_code
 
 MAX_LAYERS: Final = 1_000
 _DEFAULT_POSITIONS: Final = 2048
@@ -45,6 +45,8 @@ def from_config(config: dict[str, Any], *, name: str, where: str) -> Model:
         architecture=_architecture(config, family),
         dtype=declared_dtype(config) or declared_dtype(text) or "bfloat16",
         other_params=_small_extras(model),
+        untrainable=untrainable(str(config["model_type"])),
+        ignores_code=names_code(config),
     )
     return replace(model, num_params=count_params(model))
 
@@ -108,6 +110,7 @@ def _dimensions(values: dict[str, Any], family: Family, model_type: str, where: 
         fused_gate_up=family.fused_gate_up,
         sliding_window=window,
         num_sliding_layers=num_sliding,
+        is_bounded=family.is_bounded,
         num_positions=0 if family.extra_positions is None else positions + family.extra_positions,
         experts=experts,
         latent=latent,

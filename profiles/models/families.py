@@ -37,6 +37,8 @@ class Family:
     fused_gate_up: bool = False
     extra_positions: int | None = None
     """Rows of a learned position table beyond the longest text; None: there is no such table."""
+    is_bounded: bool = False
+    """Positions are looked up in a table, learned or not, which longer texts reach beyond."""
     sliding: str = ""
     """Which layers slide if the config lists none: "all", "every" N-th does not (`period`),
     "late" (from max_window_layers on), "early" (even ones before it), "rotary"; or none."""
@@ -66,7 +68,7 @@ _QWEN3 = Family(architecture="Qwen3ForCausalLM", qk_norm="head", sliding="late")
 _GEMMA = Family(architecture="GemmaForCausalLM")
 _OLMO2 = Family(architecture="Olmo2ForCausalLM", qk_norm="full")
 _COHERE = Family(architecture="CohereForCausalLM", norm="layer_no_bias", norms=1, parallel=True)
-_GPT2 = replace(_biased("GPT2LMHeadModel"), fused_qkv=True, extra_positions=0)
+_GPT2 = replace(_biased("GPT2LMHeadModel"), fused_qkv=True, extra_positions=0, is_bounded=True)
 _GLM = Family(architecture="GlmForCausalLM", output_bias=False, fused_gate_up=True)
 _DEEPSEEK = Family(architecture="DeepseekV3ForCausalLM")
 _BARE = replace(_unbiased(""), gated_mlp=False, fused_qkv=True)
@@ -134,6 +136,7 @@ FAMILIES: Final = {
         output_bias=False,
         head_bias=True,
         parallel=True,
+        is_bounded=True,
     ),
     "gpt2": _GPT2,
     "gpt_bigcode": _named(_GPT2, "GPTBigCodeForCausalLM"),
@@ -145,7 +148,7 @@ FAMILIES: Final = {
         mlp_bias="bias",
         parallel="parallel_attn",
     ),
-    "mpt": replace(_named(_BARE, "MptForCausalLM"), norm="layer_no_bias"),
+    "mpt": replace(_named(_BARE, "MptForCausalLM"), norm="layer_no_bias", is_bounded=True),
     "bloom": replace(_biased("BloomForCausalLM"), fused_qkv=True),
     "opt": replace(
         _biased("OPTForCausalLM"),
@@ -153,6 +156,7 @@ FAMILIES: Final = {
         output_bias="enable_bias",
         mlp_bias="enable_bias",
         extra_positions=2,
+        is_bounded=True,
     ),
     "olmo": Family(architecture="OlmoForCausalLM", norm="layer_bare"),
     "olmo2": _OLMO2,
@@ -239,6 +243,38 @@ WRAPPERS: Final = {
     "qwen3_5_moe": "qwen3_5_moe_text",
 }
 """Models that read more than text, and the type of their text model unless it says another."""
+ELSEWHERE: Final = frozenset({"phi3small", "nemotron-nas", "bailing_moe"})
+"""Types that transformers has no class for: only the code beside their weights builds them."""
+NOT_ALONE: Final = frozenset(
+    {
+        "llava",
+        "mistral3",
+        "mllama_text_model",
+        "qwen2_vl",
+        "qwen2_vl_text",
+        "qwen2_5_vl",
+        "qwen2_5_vl_text",
+        "qwen3_vl",
+        "qwen3_vl_text",
+        "qwen3_vl_moe",
+        "qwen3_vl_moe_text",
+    }
+)
+"""Types that transformers' AutoModelForCausalLM does not load: they want pictures beside texts."""
+
+
+def has_class(model_type: str) -> bool:
+    """Whether transformers itself has a class that trains the texts of this type."""
+    return model_type in {*FAMILIES, *WRAPPERS} - ELSEWHERE - NOT_ALONE
+
+
+def untrainable(model_type: str) -> str:
+    """Why no run can train a known type, as a clause; empty if one can."""
+    if model_type in NOT_ALONE:
+        return f"transformers loads {model_type} with pictures only, not as a language model"
+    if model_type in ELSEWHERE:
+        return f"transformers has no class for {model_type}, and code beside weights is never run"
+    return ""
 
 
 def family_of(model_type: str, where: Path | str) -> Family:

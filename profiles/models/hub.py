@@ -23,6 +23,7 @@ from typing import Any, Final
 from profiles.facts import Model
 from profiles.models import hub_errors
 from profiles.models.dimensions import from_config, is_wrapped
+from profiles.models.families import has_class
 from profiles.models.model import CONFIG_NAME, measured, predicted, refuse_quantized
 from profiles.models.safe_config import MAX_JSON_BYTES, bad_file, refuse_code
 from profiles.models.safetensors_header import (
@@ -73,7 +74,7 @@ def _model(record: dict[str, Any]) -> Model:
     model = from_config(config, name=record["id"], where=where)
     if record["weights"] is None:
         return predicted(model, config, where)
-    model = measured(model, Measured(**record["weights"]), config)
+    model = measured(model, Measured(**record["weights"]), config, where)
     return replace(model, weight_bytes=record["weight_bytes"])
 
 
@@ -85,7 +86,7 @@ def _ask(name: str, revision: str | None) -> dict[str, Any]:
     where = repository.url(CONFIG_NAME)
     with _told(name, revision, where):
         config = repository.json(CONFIG_NAME)
-        refuse_code(config, where)
+        refuse_code(config, where, has_class)
         refuse_quantized(config, name, where)
         model = from_config(config, name=name, where=where)  # before anything else is fetched
         shards = repository.weight_files()

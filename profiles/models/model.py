@@ -15,10 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from profiles.data.words import printable
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Model, Origin
 from profiles.models import catalog
 from profiles.models.dimensions import declared_dtype, from_config, is_wrapped
+from profiles.models.families import has_class
 from profiles.models.parameters import count_params, text_params
 from profiles.models.safe_config import (
     MAX_CONFIG_BYTES,
@@ -59,7 +61,8 @@ def from_folder(path: str | Path) -> Model:
     if not os.path.isdir(folder):  # noqa: PTH112  # raises nothing, whatever the name
         raise _no_such_folder(str(path), folder)
     where = folder / CONFIG_NAME
-    config = read_config(where)
+    _refuse_lone_adapter(folder)
+    config = read_config(where, has_class)
     refuse_side_files(folder)
     _refuse_adapter(folder)
     _refuse_giants(folder)
@@ -80,12 +83,15 @@ def from_folder(path: str | Path) -> Model:
         wrapped=is_wrapped(config),
     )
     return replace(
-        measured(model, found, config), weight_bytes=sum(shard.stat().st_size for shard in shards)
+        measured(model, found, config, str(where)),
+        weight_bytes=sum(shard.stat().st_size for shard in shards),
     )
 
 
-def measured(model: Model, found: Measured, config: dict[str, Any]) -> Model:
-    """The model with the counts of its weight files."""
+def measured(model: Model, found: Measured, config: dict[str, Any], where: str) -> Model:
+    """The model with the counts of its weight files; UserError if those are another model's."""
+    if not model.untrainable:
+        _refuse_misfits(model, found, where)
     rest = found.num_params - found.tower_params - text_params(model)
     return replace(
         model,
@@ -95,6 +101,22 @@ def measured(model: Model, found: Measured, config: dict[str, Any]) -> Model:
         params_origin=Origin.MEASURED,
         dtype=declared_dtype(config) or found.dtype,
     )
+
+
+def _refuse_misfits(model: Model, found: Measured, where: str) -> None:
+    """Tables of another length than config.json says are refused by libraries, but late."""
+    tables = {
+        "words": (found.num_words, model.vocab_size),
+        "positions": (found.num_positions if model.num_positions else 0, model.num_positions),
+    }
+    for name, (rows, said) in tables.items():
+        if rows and rows != said:
+            raise bad_file(
+                f"the weights of {model.id} do not fit its config.json",
+                where,
+                why=f"they hold a table of {rows} {name}, and config.json makes it {said}",
+                do="fetch config.json and the weights again, both from one place",
+            )
 
 
 def predicted(model: Model, config: dict[str, Any], where: str) -> Model:
@@ -187,6 +209,22 @@ def _refuse_adapter(folder: Path) -> None:
             where=str(folder / ADAPTER_NAME),
             code=ExitCode.REFUSED,
         )
+
+
+def _refuse_lone_adapter(folder: Path) -> None:
+    """What training with an adapter leaves is no model, and names the one that it belongs to."""
+    adapter = folder / ADAPTER_NAME
+    if os.path.lexists(folder / CONFIG_NAME) or not adapter.is_file():
+        return
+    said = read_json(adapter, MAX_CONFIG_BYTES).get("base_model_name_or_path")
+    base = printable(said, 200) if isinstance(said, str) and said else ""
+    raise UserError(
+        f"{folder.name} is an adapter, not a model",
+        why=f"it was trained on {base}" if base else f"{ADAPTER_NAME} does not say of which model",
+        do=f"give that model: {base}" if base else "give the folder of the model it belongs to",
+        where=str(adapter),
+        code=ExitCode.NO_INPUT,
+    )
 
 
 def _refuse_giants(folder: Path) -> None:

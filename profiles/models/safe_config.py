@@ -4,7 +4,8 @@ Decides what is safe to look at: regular files of bounded size and depth that ho
 configurations without any key by which a library could be made to fetch or load code. Libraries
 get the folder only after that: `trust_remote_code=False` was not enough in CVE-2026-4372 (a key
 `*_internal`), CVE-2026-5241 (a nested configuration) and CVE-2026-93348 (a newline in
-`model_type`). It knows nothing of models.
+`model_type`). One such key is let pass: config.json's own `auto_map`, where the caller knows that
+the library has a class for the type, which it then takes. It knows nothing of models.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from profiles.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 MAX_JSON_BYTES: Final = 64_000_000
 MAX_CONFIG_BYTES: Final = 16_000_000
@@ -27,8 +28,9 @@ MAX_CONFIG_BYTES: Final = 16_000_000
 MAX_DEPTH: Final = 64
 MODEL_TYPE: Final = re.compile(r"[a-z0-9_\-]{1,64}")
 CLASS_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+CODE_KEY: Final = "auto_map"
 FORBIDDEN_KEYS: Final = frozenset(
-    {"auto_map", "trust_remote_code", "kernel_config", "transformers_weights"}
+    {CODE_KEY, "trust_remote_code", "kernel_config", "transformers_weights"}
 )
 IMPLEMENTATION_KEYS: Final = frozenset(
     {"attn_implementation", "_attn_implementation", "experts_implementation"}
@@ -54,8 +56,15 @@ SIDE_FILES: Final = (
 """What libraries read beside config.json, and obey in the same way."""
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """The config.json at `path`; raises UserError where it is missing, torn or unsafe."""
+def _none(_model_type: str) -> bool:
+    return False
+
+
+def read_config(path: Path, has_class: Callable[[str], bool] = _none) -> dict[str, Any]:
+    """The config.json at `path`; raises UserError where it is missing, torn or unsafe.
+
+    `has_class`: as `refuse_code` has it.
+    """
     if not os.path.lexists(path):
         raise UserError(
             f"no config.json in {path.parent}",
@@ -65,7 +74,7 @@ def read_config(path: Path) -> dict[str, Any]:
             code=ExitCode.NO_INPUT,
         )
     config = read_json(path, MAX_CONFIG_BYTES)
-    refuse_code(config, path)
+    refuse_code(config, path, has_class)
     return config
 
 
@@ -117,8 +126,13 @@ def bad_file(what: str, where: Path | str, *, why: str, do: str) -> UserError:
     return UserError(what, why=why, do=do, where=str(where), code=ExitCode.BAD_DATA)
 
 
-def refuse_code(config: dict[str, Any], path: Path | str) -> None:
-    """Reject keys by which a library could be made to fetch or run foreign code."""
+def refuse_code(
+    config: dict[str, Any], path: Path | str, has_class: Callable[[str], bool] = _none
+) -> None:
+    """Reject keys by which a library could be made to fetch or run foreign code.
+
+    `has_class`: whether the library has a class of its own for a model type.
+    """
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or not MODEL_TYPE.fullmatch(model_type):
         found = "missing" if model_type is None else f"{str(model_type)[:80]!r}"
@@ -130,7 +144,15 @@ def refuse_code(config: dict[str, Any], path: Path | str) -> None:
             where=str(path),
             code=code,
         )
+    if names_code(config) and has_class(model_type):
+        config = {key: value for key, value in config.items() if key != CODE_KEY}
     _refuse_keys(config, path)
+
+
+def names_code(config: dict[str, Any]) -> bool:
+    """A configuration names classes of its own, in the form in which libraries write them."""
+    named = config.get(CODE_KEY)
+    return isinstance(named, dict) and all(isinstance(one, str) for one in named.values())
 
 
 def _refuse_keys(config: dict[str, Any], path: Path | str) -> None:
@@ -154,7 +176,7 @@ def _names_code(key: str, value: object) -> bool:
     if key in IMPLEMENTATION_KEYS:
         return any("/" in text for text in _texts(value))  # a repository of kernels
     if key == "model_type":
-        return not all(MODEL_TYPE.fullmatch(text) for text in _texts(value))
+        return not all(MODEL_TYPE.fullmatch(text) for text in _texts(value) if text)
     return key in CLASS_KEYS and not all(CLASS_NAME.fullmatch(text) for text in _texts(value))
 
 

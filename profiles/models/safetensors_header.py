@@ -21,6 +21,13 @@ from profiles.models.safe_config import bad_file, read_json
 MAX_HEADER_BYTES: Final = 100_000_000
 """The safetensors library refuses longer headers too."""
 INDEX_NAME: Final = "model.safetensors.index.json"
+_VOCAB_TABLES: Final = (
+    "embed_tokens.weight",
+    "wte.weight",
+    "embed_in.weight",
+    "word_embeddings.weight",
+)
+_POSITION_TABLES: Final = ("wpe.weight", "embed_positions.weight")
 _LAYER: Final = re.compile(r"\.layers\.(\d+)\.")
 PICKLE_SUFFIXES: Final = frozenset({".bin", ".pt", ".pth", ".ckpt", ".mdl", ".pkl", ".pickle"})
 
@@ -63,6 +70,10 @@ class Measured:
     """Those that do not belong to the text model."""
     dtype: str
     """The most common one: "bfloat16", "float16" or "float32"."""
+    num_words: int = 0
+    """Rows of the input embedding; 0 where no tensor of the text model bears a known name."""
+    num_positions: int = 0
+    """Rows of a learned position table; 0 without one."""
 
 
 def measure(
@@ -71,6 +82,7 @@ def measure(
     """Count parameters by the headers of the weight files, each given with the file's name."""
     sizes: dict[str, int] = {}
     dtypes: dict[str, int] = {}
+    rows: dict[str, int] = {}
     for shard, header in headers:
         for name, entry in header.items():
             # A tied head is the embedding stored twice.
@@ -78,6 +90,7 @@ def measure(
                 continue
             size, dtype = _tensor(entry, name, shard)
             sizes[name] = size
+            rows[name] = next(iter(entry["shape"]), 0)
             dtypes[dtype] = dtypes.get(dtype, 0) + size
     towers = _tower_names(sizes) if wrapped else frozenset()
     loaded = {
@@ -90,7 +103,15 @@ def measure(
         num_params=sum(loaded.values()),
         tower_params=sum(size for name, size in sizes.items() if name in towers),
         dtype={"F16": "float16", "F32": "float32"}.get(common, "bfloat16"),
+        num_words=_rows_of(_VOCAB_TABLES, rows, towers),
+        num_positions=_rows_of(_POSITION_TABLES, rows, towers),
     )
+
+
+def _rows_of(tables: tuple[str, ...], rows: dict[str, int], towers: frozenset[str]) -> int:
+    """Rows of the text model's table with one of these names."""
+    found = (name for name in rows if f".{name}".endswith(tuple(f".{one}" for one in tables)))
+    return next((rows[name] for name in found if name not in towers), 0)
 
 
 def _is_buffer(name: str) -> bool:

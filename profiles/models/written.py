@@ -23,12 +23,12 @@ def from_dict(written: object) -> Model | None:
     if not isinstance(written, Mapping):
         return None
     try:
-        known = {field.name: written[field.name] for field in fields(Model)}
+        known = {f.name: written[f.name] for f in fields(Model) if f.name in written}
         for name, part in _PARTS.items():
-            value = known[name]
+            value = known.get(name)
             if isinstance(value, Mapping):
                 known[name] = part(**value)
-            elif part is Origin:
+            elif part is Origin and value is not None:
                 known[name] = Origin(value)
         return Model(**known)
     except (KeyError, TypeError, ValueError):

@@ -19,7 +19,7 @@ from profiles.errors import ExitCode, UserError
 from profiles.facts import Model
 from profiles.models import chat_template, model
 from profiles.models.chat_template import ChatTemplate
-from runner.checks import quarantine
+from runner.checks import quarantine, vocabulary
 
 CHOSEN_BY_MODEL = "model"
 TEMPLATES = {
@@ -53,15 +53,17 @@ def missing(where: str) -> UserError:
 def encoder(base: Model, choice: str | None = None, learn: Learn = "all") -> Encoder | None:
     """What a model reads of an example; None without its tokenizer on this disk.
 
-    `choice` as a recipe has it; None is what a recommendation takes. UserError for a hostile
-    template, when the first chat is to be written.
+    `choice` as a recipe has it; None is what a recommendation takes. UserError for tokens that the
+    model has no embedding for, and for a hostile template, when the first chat is to be written.
     """
     if base.path is None or not (Path(base.path) / "tokenizer.json").is_file():
         return None
     folder = Path(base.path)
     name = choice or (CHOSEN_BY_MODEL if base.has_chat_template else "plain")
     choose = chooser(folder, name, chat_template.special_tokens(folder))
-    return encoding.of_folder(folder, choose=choose, learn=learn)
+    found = encoding.of_folder(folder, choose=choose, learn=learn)
+    vocabulary.check(base, found.tokenizer)
+    return found
 
 
 def chooser(

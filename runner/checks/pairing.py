@@ -15,6 +15,32 @@ _EXPERTS_LEFT_ALONE = frozenset({"qwen2_moe", "gpt_oss"})
 """Families in which PEFT adapts the linears beside the routed experts, and not those."""
 
 
+def check_model(recipe: Recipe, model: Model) -> None:
+    """UserError for a model that the recipe's training would fail on after it has loaded."""
+    if model.untrainable:
+        raise UserError(
+            f"{recipe.model.id} can be planned with, but not trained",
+            why=model.untrainable,
+            do="choose a model of text alone; `advisor model show` takes every name of the catalog",
+            where="model.id",
+            code=ExitCode.BAD_RECIPE,
+        )
+    check_length(recipe, model)
+    check_dropout(recipe, model)
+
+
+def check_length(recipe: Recipe, model: Model) -> None:
+    """A table of positions ends: a longer row would be an index past it."""
+    if model.is_bounded and recipe.data.max_length > model.max_positions:
+        raise UserError(
+            f"data.max_length = {recipe.data.max_length} is longer than {recipe.model.id} can read",
+            why=f"its positions are rows of a table, and that has {model.max_positions}",
+            do=f"add --set data.max_length={model.max_positions}",
+            where="data.max_length",
+            code=ExitCode.BAD_RECIPE,
+        )
+
+
 def check_dropout(recipe: Recipe, model: Model) -> None:
     """An adapter on fused experts is a sum of weights, which has no input to drop out of.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from advisor import recipe as recipes
-from advisor.choice import fit
+from advisor.choice import fit, words
 from advisor.choice.devices import emptiest, framework_on
 from advisor.choice.duration import Duration, Rows, Wanted, duration, schedule
 from advisor.choice.fit import Fit
@@ -79,7 +79,7 @@ def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
     pairing.check_engine(recipe, here)
     _usable(recipe, here)
     base = model.from_folder(base_dir / recipe.model.id)
-    pairing.check_dropout(recipe, base)
+    pairing.check_model(recipe, base)
     checked = _data(recipe, base_dir, base)
     tokens = checked[0].tokens
     plan = recipe.to_plan(framework_on(here), tokens.max if tokens else None)
@@ -88,6 +88,7 @@ def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
     if not (share or base.unmodelled):
         gpu_checks.check_room(here, predicted)
     warnings = [w for data in checked for w in data.warnings]
+    warnings += [words.IGNORED_CODE] if base.ignores_code else []
     warnings += [*_ignored(base), *session_host.warnings(installation.home())]
     devices = _emptiest(here, recipe.hardware.gpus)
     warnings += neighbours.warnings(devices)

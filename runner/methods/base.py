@@ -9,6 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.integrations import sdpa_attention
 
+from profiles.models.safe_config import CODE_KEY
+
 _FLASH_CAPABILITY = (8, 0)
 COMPUTE_DTYPES = {
     "bf16": torch.bfloat16,
@@ -32,8 +34,21 @@ def load_base(model_dir: Path, **options: Any) -> PreTrainedModel:
         local_files_only=True,
         **options,
     )
+    _refuse_foreign(model)
     model.config.use_cache = False
     return model
+
+
+def _refuse_foreign(model: PreTrainedModel) -> None:
+    """Only transformers' own classes are trained; what is saved names no code beside the weights.
+
+    RuntimeError if another one was loaded, which no configuration that was let through leads to.
+    """
+    for part in (model, model.config):
+        if not type(part).__module__.startswith("transformers."):
+            raise RuntimeError(f"{type(part).__name__} is not transformers' own class")
+    if hasattr(model.config, CODE_KEY):
+        delattr(model.config, CODE_KEY)
 
 
 def _repeat_heads_where_needed() -> None:

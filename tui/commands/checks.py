@@ -34,12 +34,14 @@ def methods(*, as_json: bool) -> int:
 
 def recipe(file: Path, changes: tuple[str, ...]) -> int:
     """Read a recipe; mistakes are raised, those with its model too if that is there."""
-    from runner.checks import pairing, replay  # noqa: PLC0415  # pydantic
+    from runner.checks import chat_templates, pairing, replay  # noqa: PLC0415  # pydantic
     from tui.commands.run import load  # noqa: PLC0415
 
     found, _ = load(file, changes)
     folder = replay.base_dir_of(file) / found.model.id
     if reading.is_folder(folder):
-        pairing.check_dropout(found, from_folder(folder))
+        base = from_folder(folder)
+        pairing.check_model(found, base)
+        chat_templates.encoder(base)
     plain.say(f"{file}: sound; {found.method.name} of {found.model.id}")
     return 0

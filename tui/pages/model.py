@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from advisor.choice import words
 from profiles.facts import Model, Origin
 from profiles.models.parameters import active_params
 from profiles.quantities import bytes_text, count_text
@@ -38,6 +39,7 @@ def lines(model: Model, width: int) -> list[str]:
             ("reads", f"{count_text(model.max_positions)} tokens"),
             ("template", template[model.has_chat_template]),
             ("gated", "yes: the hub asks you to accept a licence" if model.gated else ""),
+            ("code", words.IGNORED_CODE if model.ignores_code else ""),
             ("caution", _caution(model)),
         ],
         width,
@@ -106,7 +108,9 @@ def _tied(model: Model) -> str:
 
 
 def _caution(model: Model) -> str:
-    """Why there is no estimate for this model but a rehearsal."""
+    """Why no run can train this model, or why there is no estimate for it but a rehearsal."""
+    if model.untrainable:
+        return f"no run can train it: {model.untrainable}"
     if not model.unmodelled:
         return ""
     return f"{model.unmodelled}: no formula holds; `advisor recommend --rehearse` counts its memory"
