@@ -20,12 +20,13 @@ from pydantic import (
     model_validator,
 )
 
-from advisor.path_syntax import InputPath
+from advisor.path_syntax import InputPath, sound_path
 from advisor.plan import Precision
 from advisor.registry.engines import SINGLE
 from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, nearest
 from advisor.registry.optimizers import ADAMW
 from advisor.registry.spec import Key, MethodSpec, Settings, keys_of
+from profiles import chat_families
 from profiles.data import formats
 
 MOST_STEPS = 10**9
@@ -42,6 +43,22 @@ def known(names: Callable[[], Sequence[str]], kind: str) -> tuple[AfterValidator
         return name
 
     return AfterValidator(check), WithJsonSchema({"type": "string", "enum": list(names())})
+
+
+OWN_TEMPLATE = "model"
+
+
+def _chat_template(choice: str) -> str:
+    """The model's own, a family's, or a file; ValueError with the nearest name for another."""
+    if choice.endswith(chat_families.SUFFIX):
+        return sound_path(choice)
+    there_are = (OWN_TEMPLATE, *chat_families.names())
+    if choice not in there_are:
+        raise ValueError(
+            f"there is no chat template {choice[:_SHOWN]!r}; {nearest(choice, there_are)}"
+            f" (a file of one's own ends in {chat_families.SUFFIX})"
+        )
+    return choice
 
 
 EvalSets = Annotated[
@@ -81,8 +98,9 @@ class DataSection(Section):
     split: str = Field(default="8:1:1", pattern=r"^[1-9]\d{0,3}:\d{1,4}:\d{1,4}$")
     """Train : eval : test, drawn with `train.seed`; exact duplicates stay on one side."""
     on_bad: Literal["error", "skip"] = "error"
-    chat_template: Literal["model", "chatml", "plain"] = "model"
-    """`model`: the tokenizer's own; the others are for base models that have none."""
+    chat_template: Annotated[str, AfterValidator(_chat_template)] = OWN_TEMPLATE
+    """`model`: the tokenizer's own; else a family, for base models that have none, or a file of
+    one's own that ends in .jinja, relative to the recipe."""
     learn: Literal["all", "last"] = "all"
     """Replies of a chat that the loss is taken on: every one, or the last of each row."""
 
@@ -104,7 +122,9 @@ class DataSection(Section):
         """All files of the table by their keys, such as "data.train" and "data.eval.general"."""
         keys = {name: f"data.eval.{name}" if name else "data.eval" for name in self.eval_files}
         held_out = {keys[name]: file for name, file in self.eval_files.items()}
-        return {"data.train": self.train, **held_out}
+        is_file = self.chat_template.endswith(chat_families.SUFFIX)
+        template = {"data.chat_template": self.chat_template} if is_file else {}
+        return {"data.train": self.train, **held_out, **template}
 
 
 class MethodSection(Section):

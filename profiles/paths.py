@@ -31,7 +31,10 @@ from profiles.installation import home
 from profiles.runs import durable
 from profiles.runs.rundir import read_json
 
-DATA_SUFFIXES: Final = frozenset({".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet"})
+DATA_SUFFIXES: Final = frozenset(
+    {".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".jinja"}
+)
+"""Of data files, and of the chat templates that they are written by."""
 SYSTEM_PLACES: Final = tuple(
     Path("/", *place.split())
     for place in ("etc", "proc", "sys", "dev", "boot", "var log", "var spool", "run secrets")

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from runner.checks.chat_templates import TEMPLATES
+from profiles.chat_families import TEMPLATES
 from runner.demo_text import base_lines
 
 SEED = 7

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from small_model import recipe_text, small_model
 
-from profiles import installation
+from profiles import chat_families, installation
 from profiles.errors import ExitCode, UserError
 from tui.main import run as advisor_here
 
@@ -196,6 +196,9 @@ def test_the_wheel_carries_code_recipes_and_nothing_else(wheel):
     tops = {n.split("/")[0] for n in names if ".dist-info" not in n}
     assert tops == {*PACKAGES, "tunedeck.py"}
     assert any(n.startswith("advisor/recipes/") and n.endswith(".toml") for n in names)
+    templates = {f"profiles/chat_families/{n}.jinja" for n in chat_families.names()}
+    assert len(templates) > 10
+    assert templates <= set(names)
 
 
 def test_the_wheel_works_from_another_directory(wheel, tmp_path):

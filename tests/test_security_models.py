@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from small_model import CONFIG, recipe_text, small_model
 
+from profiles import chat_families
 from profiles.data import dataset
 from profiles.errors import ExitCode, UserError
 from profiles.models import model
@@ -384,7 +385,7 @@ def test_a_hostile_chat_template_is_refused(tmp_path, monkeypatch, template, wor
 @pytest.mark.parametrize(
     "template",
     [
-        *chat_templates.TEMPLATES.values(),
+        *chat_families.TEMPLATES.values(),
         "{{ raise_exception('only user turns') }}",
         "{% for m in messages %}{% if loop.first %}{% continue %}{% endif %}{% endfor %}",
         "{% set n = namespace(a=0) %}{% set n.a = n.a + 1 %}{{ messages | tojson(indent=2) }}",
@@ -408,7 +409,7 @@ def test_our_sandbox_renders_as_that_of_transformers(tmp_path):
     chat_utils = pytest.importorskip("transformers.utils.chat_template_utils")
     from runner.checks import template_trial
 
-    for template in chat_templates.TEMPLATES.values():
+    for template in chat_families.TEMPLATES.values():
         for chat in template_trial._CHATS:
             theirs, _ = chat_utils.render_jinja_template(
                 [chat],

@@ -11,10 +11,10 @@ from data_files import word_tokenizer
 pytest.importorskip("datasets")
 
 from advisor import recipe as recipes
+from profiles.chat_families import TEMPLATES
 from profiles.data.encoding import of_folder
 from profiles.errors import ExitCode, UserError
 from runner.checks import chat_templates
-from runner.checks.chat_templates import TEMPLATES
 from runner.training import data
 
 RECIPE = """schema = 1

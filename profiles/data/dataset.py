@@ -115,7 +115,7 @@ def check_to_train(
     meter = TokenMeter(None if too_large else encoder, max_length)
     with open_data(path) as file:
         tally = _tally(format, on_bad, kinds, encoder.renderer if encoder else None)
-        inspected = _inspect(file, tally, meter, any_training=False)
+        inspected = _inspect(file, tally, meter, encoder, any_training=False)
     found = inspected.dataset
     warnings = list(found.warnings)
     if found.problem:
@@ -145,7 +145,7 @@ def inspect(
     meter = TokenMeter(encoder, max_length)
     with open_data(path) as file:
         tally = _tally(format, on_bad, kinds, encoder.renderer if encoder else None)
-        return _inspect(file, tally, meter, any_training=True, progress=progress)
+        return _inspect(file, tally, meter, encoder, any_training=True, progress=progress)
 
 
 def _tally(
@@ -208,6 +208,7 @@ def _inspect(
     file: DataFile,
     tally: Tally,
     meter: TokenMeter,
+    encoder: Encoder | None,
     *,
     any_training: bool,
     progress: Callable[[int, float], None] | None = None,
@@ -219,7 +220,10 @@ def _inspect(
         if progress and row_number % ROWS_PER_REPORT == 0:
             progress(row_number, file.share)
     meter.finish()
-    return Inspected(dataset=_facts(file, tally, meter, quality), index=quality.index)
+    facts = _facts(file, tally, meter, quality)
+    if encoder is not None:
+        facts = replace(facts, warnings=(*facts.warnings, *encoder.remarks()))
+    return Inspected(dataset=facts, index=quality.index)
 
 
 def _facts(file: DataFile, tally: Tally, meter: TokenMeter, quality: Quality) -> Dataset:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from profiles.data.formats.spec import Example
+from profiles.data.formats.spec import Example, Message, Role, RowError
 from profiles.data.rendering import END_MARKS, Learn, Renderer, Written
 from profiles.data.words import printable
 from profiles.errors import ExitCode, UserError
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 
 PIECE_CHARS: Final = 1 << 18
 """An encoding takes 100 bytes a token, so a longer text is not encoded at once."""
+_MARK: Final = re.compile(
+    r"<\|[^<>|\s]{1,40}\|>|<\uff5c[^<>\uff5c]{1,40}\uff5c>|</?\w{1,40}>|\[/?[A-Z_]{3,40}\]"
+)
+"""What templates write as marks of who speaks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +102,47 @@ class Encoder:
         """The tokens of what the last reply of an example, or its completion, answers."""
         asked = self.renderer.ask(example)
         return self.encode([asked])[0].ids
+
+    def remarks(self) -> list[str]:
+        """What of a chosen chat template does not go with the tokenizer; none of the model's own.
+
+        Nor where no chat was written.
+        """
+        template = self.renderer.chats
+        written = self._trial() if template is not None and template.name else None
+        if template is None or written is None:
+            return []
+        found = []
+        marks = dict.fromkeys(_MARK.findall(written.text))
+        if strange := [mark for mark in marks if not self._is_token(mark)]:
+            named = ", ".join(f"`{printable(mark, 40)}`" for mark in strange[:8])
+            found.append(
+                f"the chat template {template.name} writes {named}, no tokens of this tokenizer: "
+                f'the model reads them in pieces of text; its own family, or "plain", fits better'
+            )
+        end, eos = written.text[slice(*written.learnt[-1])], self.renderer.eos
+        if eos and not end.endswith(eos) and end.endswith(self.renderer.end_marks):
+            mark = next(one for one in self.renderer.end_marks if end.endswith(one))
+            found.append(
+                f"replies end with `{mark}`, as {template.name} has it, and the tokenizer's own "
+                f"end is `{printable(eos, 40)}`: what serves the model must stop at `{mark}` too"
+            )
+        return found
+
+    def _trial(self) -> Written | None:
+        """A chat of two turns, with a system text if the template has a place for it."""
+        said: tuple[Role, ...] = ("system", *("user", "assistant") * 2)
+        turns = tuple([Message(role=role, content=f"a{i}") for i, role in enumerate(said)])
+        for messages in (turns, turns[1:]):
+            with contextlib.suppress(RowError):
+                written = self.renderer.write(Example(messages=messages))
+                if written.learnt:
+                    return written
+        return None
+
+    def _is_token(self, mark: str) -> bool:
+        ids = self.tokenizer.encode(mark, add_special_tokens=False).ids
+        return list(ids) == [self.tokenizer.token_to_id(mark)]
 
 
 def _cuts(text: str) -> list[int]:

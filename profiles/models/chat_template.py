@@ -42,6 +42,8 @@ class ChatTemplate:
     source: str
     special: Mapping[str, str] = field(default_factory=dict)
     """Like {"bos_token": "<s>"}."""
+    name: str = ""
+    """Of the family or the file that was chosen; empty for the model's own."""
     _texts_as_arguments: bool = False
     """It puts the arguments of a call together as text, so it must get JSON."""
 

@@ -1,17 +1,20 @@
-"""Chat templates: the two of ours, and what the model's own must pass before it is used.
+"""Chat templates as a recipe chooses them: the model's own, one of a family, or a file.
 
-A template is a program in jinja that came with the model. Its sandbox keeps it from files and
-objects but not from running for ever, so it is tried once in quarantine before anything starts.
-Loads no torch.
+A template is a program in jinja, and the model's own or a file may come from a stranger. Its
+sandbox keeps it from files and objects but not from running for ever, so such a one is tried once
+in quarantine before anything starts. Loads no torch.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Final
 
+from profiles.chat_families import SUFFIX, TEMPLATES
 from profiles.data import encoding
 from profiles.data.encoding import Encoder
 from profiles.data.rendering import Learn
@@ -19,24 +22,13 @@ from profiles.errors import ExitCode, UserError
 from profiles.facts import Model
 from profiles.models import chat_template, model
 from profiles.models.chat_template import ChatTemplate
+from profiles.models.safe_config import MAX_JSON_BYTES
 from runner.checks import quarantine, vocabulary
 
-CHOSEN_BY_MODEL = "model"
-TEMPLATES = {
-    "chatml": (
-        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
-        "{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] }}<|im_end|>"
-        "{{ eos_token }}{% endgeneration %}\n"
-        "{% else %}{{ m['content'] }}<|im_end|>\n{% endif %}{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-    ),
-    "plain": (
-        "{% for m in messages %}{% if m['role'] == 'assistant' %}### Answer:\n"
-        "{% generation %}{{ m['content'] }}{{ eos_token }}{% endgeneration %}\n\n"
-        "{% else %}### {{ m['role']|capitalize }}:\n{{ m['content'] }}\n\n{% endif %}{% endfor %}"
-        "{% if add_generation_prompt %}### Answer:\n{% endif %}"
-    ),
-}
+CHOSEN_BY_MODEL: Final = "model"
+_OTHER: Final = (
+    'set data.chat_template to a family, such as "chatml" or "plain" (`advisor methods` lists them)'
+)
 
 
 def missing(where: str) -> UserError:
@@ -44,64 +36,112 @@ def missing(where: str) -> UserError:
     return UserError(
         "the tokenizer has no chat template",
         why="it belongs to a base model; a chat needs marks for who speaks",
-        do='set data.chat_template to "chatml" or "plain", or take the -Instruct model',
+        do=f"{_OTHER}, or take the -Instruct model",
         where=where,
         code=ExitCode.BAD_RECIPE,
     )
 
 
-def encoder(base: Model, choice: str | None = None, learn: Learn = "all") -> Encoder | None:
+def encoder(
+    base: Model, choice: str | None = None, learn: Learn = "all", *, base_dir: Path | None = None
+) -> Encoder | None:
     """What a model reads of an example; None without its tokenizer on this disk.
 
-    `choice` as a recipe has it; None is what a recommendation takes. UserError for tokens that the
-    model has no embedding for, and for a hostile template, when the first chat is to be written.
+    `choice` as a recipe in `base_dir` has it; None is what a recommendation takes. UserError for
+    tokens that the model has no embedding for and for a file that cannot be read, and for a hostile
+    template when the first chat is to be written.
     """
     if base.path is None or not (Path(base.path) / "tokenizer.json").is_file():
         return None
     folder = Path(base.path)
     name = choice or (CHOSEN_BY_MODEL if base.has_chat_template else "plain")
-    choose = chooser(folder, name, chat_template.special_tokens(folder))
+    choose = chooser(folder, name, chat_template.special_tokens(folder), base_dir=base_dir)
     found = encoding.of_folder(folder, choose=choose, learn=learn)
     vocabulary.check(base, found.tokenizer)
     return found
 
 
 def chooser(
-    folder: Path, choice: str, special: Mapping[str, str]
+    folder: Path, choice: str, special: Mapping[str, str], *, base_dir: Path | None = None
 ) -> Callable[[bool], ChatTemplate]:
     """The template for chats without tools or with them, tried before it is first used.
 
-    `choice` as a recipe has it. UserError for a hostile template, or where there is none.
+    `choice` as a recipe in `base_dir` has it. UserError for a file that cannot be read, and later
+    for a hostile template, or where there is none.
     """
+    if choice != CHOSEN_BY_MODEL:
+        return _chosen(choice, special, base_dir or Path())
 
     @cache
     def tried() -> None:
         check(folder)
 
     def choose(with_tools: bool) -> ChatTemplate:
-        source = TEMPLATES.get(choice, "")
-        if choice == CHOSEN_BY_MODEL:
-            tried()
-            source = chat_template.source_of(folder, with_tools=with_tools)
-            if not source:
-                raise missing(str(folder))
+        tried()
+        source = chat_template.source_of(folder, with_tools=with_tools)
+        if not source:
+            raise missing(str(folder))
         return ChatTemplate(source, special)
 
     return choose
 
 
+def _chosen(
+    choice: str, special: Mapping[str, str], base_dir: Path
+) -> Callable[[bool], ChatTemplate]:
+    """One of a family, or a file; the same for chats with tools and without."""
+    is_file = choice.endswith(SUFFIX)
+    file = base_dir / choice
+    template = ChatTemplate(_read(file) if is_file else TEMPLATES[choice], special, name=choice)
+
+    @cache
+    def choose(_: bool) -> ChatTemplate:
+        if is_file:
+            _try(template.source, "this chat template is refused", str(file))
+        return template
+
+    return choose
+
+
+def _read(file: Path) -> str:
+    """The text of a template; UserError if there is none to be read."""
+    try:
+        if not file.is_file():
+            why = "it is no regular file" if os.path.lexists(file) else "there is no such file"
+        elif file.stat().st_size > MAX_JSON_BYTES:
+            why = f"it is over {MAX_JSON_BYTES} bytes"
+        else:
+            return file.read_text(encoding="utf-8")
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+    except UnicodeDecodeError:
+        why = "it is not UTF-8"
+    raise UserError(
+        "the chat template cannot be read",
+        why=why,
+        do="correct the path, which begins at the recipe's folder, or set data.chat_template to a "
+        "family that `advisor methods` lists",
+        where=str(file),
+        code=ExitCode.NO_INPUT,
+    )
+
+
 def check(folder: Path) -> None:
     """Try every template of a model folder in quarantine; UserError for one that is hostile."""
+    for template in model.chat_templates(folder):
+        _try(template, "the chat template of this model is refused", str(folder))
+
+
+def _try(template: str, what: str, where: str) -> None:
     if importlib.util.find_spec("jinja2") is None:
         return  # nothing can render it then
-    for template in model.chat_templates(folder):
-        answer = quarantine.ask("runner.checks.template_trial", {"template": template})
-        refused = answer.fault if answer.content is None else str(answer.content.get("refused"))
-        if refused:
-            raise UserError(
-                "the chat template of this model is refused",
-                why=refused,
-                do='set data.chat_template to "chatml" or "plain", or take another model',
-                where=str(folder),
-                code=ExitCode.REFUSED,
-            )
+    answer = quarantine.ask("runner.checks.template_trial", {"template": template})
+    refused = answer.fault if answer.content is None else str(answer.content.get("refused"))
+    if refused:
+        raise UserError(
+            what,
+            why=refused,
+            do=f"{_OTHER}, or take another model",
+            where=where,
+            code=ExitCode.REFUSED,
+        )

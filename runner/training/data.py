@@ -84,10 +84,16 @@ class Splits:
         return held_out[0] if held_out else []
 
 
-def encoder_of(recipe: Recipe, folder: Path, tokenizer: PreTrainedTokenizerBase) -> Encoder:
-    """What the model of this folder reads of an example."""
+def encoder_of(
+    recipe: Recipe,
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    base_dir: Path | None = None,
+) -> Encoder:
+    """What the model of this folder reads of an example, after a recipe in `base_dir`."""
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
-    choose = chat_templates.chooser(folder, recipe.data.chat_template, special)
+    choice = recipe.data.chat_template
+    choose = chat_templates.chooser(folder, choice, special, base_dir=base_dir)
     renderer = Renderer(choose, learn=recipe.data.learn, eos=tokenizer.eos_token or "")
     return Encoder.of(tokenizer.backend_tokenizer, renderer)
 

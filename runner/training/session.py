@@ -173,7 +173,7 @@ class Session:
             tokenizer = AutoTokenizer.from_pretrained(
                 model_dir, trust_remote_code=False, local_files_only=True
             )
-            self.encoder = data.encoder_of(self.recipe, model_dir, tokenizer)
+            self.encoder = data.encoder_of(self.recipe, model_dir, tokenizer, self.base_dir)
             reading = data.Reading(
                 recipe=self.recipe,
                 base_dir=self.base_dir,

@@ -15,6 +15,7 @@ from advisor.registry.lookup import (
 )
 from advisor.registry.results import EXPORTS, METRICS
 from advisor.registry.spec import keys_of
+from profiles import chat_families
 from profiles.data import formats
 from tui.plain import table, wrap
 
@@ -48,6 +49,9 @@ def document() -> dict[str, Any]:
         "metrics": [_entry(spec) for spec in METRICS],
         "exports": [_entry(spec) for spec in EXPORTS],
         "data_formats": [{"name": one.name, "tasks": _tasks(one)} for one in formats.FORMATS],
+        "chat_templates": [
+            {"name": name, "title": chat_families.title(name)} for name in chat_families.names()
+        ],
     }
 
 
@@ -66,6 +70,8 @@ def lines(width: int) -> list[str]:
             found += ["", kind, *table(entries, indent="  ", width=width)]
     of_formats = [(one.name, ", ".join(_tasks(one)) or _NOT_YET) for one in formats.FORMATS]
     found += ["", "data.format", *table(of_formats, indent="  ", width=width)]
+    families = [(name, chat_families.title(name)) for name in chat_families.names()]
+    found += ["", "data.chat_template", *table(families, indent="  ", width=width)]
     note = f"{_NOT_YET}: this version estimates it and cannot start it"
     return [*found, "", *wrap(note, width)]
 
