@@ -11,10 +11,22 @@ import pytest
 from profiles.errors import ExitCode, UserError
 from tui import main
 from tui.cli import cli
-from tui.commands import checks, comparison, data_check, demo, doctor, probe, profile, runs, start
+from tui.commands import (
+    checks,
+    comparison,
+    data_check,
+    data_show,
+    demo,
+    doctor,
+    probe,
+    profile,
+    runs,
+    start,
+)
 from tui.commands import recommend as recommend_command
 from tui.commands import run as run_command
 from tui.commands.data_check import Asked as DataAsked
+from tui.commands.data_show import Asked as ShowAsked
 from tui.commands.recommend import Asked, Request
 
 COMMANDS = (
@@ -27,7 +39,8 @@ COMMANDS = (
         (runs, "logs"),
         (profile, "profile"),
     ),
-    *((demo, "demo"), (doctor, "doctor"), (data_check, "check"), (checks, "methods")),
+    *((demo, "demo"), (doctor, "doctor"), (data_check, "check"), (data_show, "show")),
+    *((checks, "methods"),),
     *((checks, "model"), (checks, "recipe")),
     *((recommend_command, "recommend"), (comparison, "compare")),
 )
@@ -138,6 +151,25 @@ LINES = [
         "data check a --format text --model m --max-length 9 --on-bad skip",
         "check",
         checked(data_format="text", model="m", max_length=9, on_bad="skip"),
+    ),
+    ("data show a", "show", {"path": "a", "asked": ShowAsked(), "as_json": False}),
+    (
+        "data show a --model m -n 7 --at row:9 --chat-template plain --json",
+        "show",
+        {
+            "path": "a",
+            "asked": ShowAsked(model="m", num_rows=7, start="row:9", chat_template="plain"),
+            "as_json": True,
+        },
+    ),
+    (
+        "data show a --learn last --format text --max-length 9",
+        "show",
+        {
+            "path": "a",
+            "asked": ShowAsked(learn="last", data_format="text", max_length=9),
+            "as_json": False,
+        },
     ),
     ("model show m", "model", {"text": "m", "as_json": False}),
     ("model show m --json", "model", {"text": "m", "as_json": True}),

@@ -47,6 +47,23 @@ def data_check(files: tuple[str, ...], held_out: str | None, as_json: bool, **op
     return command.check(files, held_out, command.Asked(**options), as_json=as_json)
 
 
+@data.command("show")
+@click.argument("file")
+@click.option("--model", help="Show what this model reads.")
+@click.option("-n", "num_rows", type=click.IntRange(1, 1000), default=3, show_default=True)
+@click.option("--at", "start", metavar="LINE|row:N", help="Begin at this line, or the Nth row.")
+@click.option("--chat-template", help="Write chats so: a family like chatml, or a .jinja file.")
+@click.option("--learn", type=click.Choice(["all", "last"]), default="all", show_default=True)
+@click.option("--format", "data_format", help="Read the rows so: alpaca, messages, text...")
+@click.option("--max-length", type=click.IntRange(min=1), help="Show where rows are cut.")
+@JSON
+def data_show(file: str, as_json: bool, **options: Any) -> int:
+    """Show rows as the model reads them: what is learnt, what is cut, what is wrong."""
+    from tui.commands import data_show as command
+
+    return command.show(file, command.Asked(**options), as_json=as_json)
+
+
 @click.command()
 @JSON
 def methods(as_json: bool) -> int:

@@ -14,7 +14,8 @@ from enum import Enum
 from typing import Any
 
 from profiles.errors import ExitCode, UserError
-from tui.terminal import clean, harmless_lines, num_cells
+from tui.terminal import clean, harmless, harmless_lines, num_cells
+from tui.tones import Line
 
 DEFAULT_WIDTH = 80
 MOST_WIDTH = 120
@@ -119,6 +120,16 @@ def show(lines: Iterable[str], *, aside: bool = False) -> None:
     encoding = sys.stdout.encoding or "utf-8"
     text = harmless_lines("\n".join(lines))
     _print(text.encode(encoding, errors="replace").decode(encoding))
+
+
+def show_toned(lines: Iterable[Line], *, coloured: bool) -> None:
+    """Data on stdout, each line in its colour where colours are wanted."""
+    encoding = sys.stdout.encoding or "utf-8"
+    found = []
+    for text, tone in lines:
+        said = harmless(text).encode(encoding, errors="replace").decode(encoding)
+        found.append(tone.painted(said) if coloured else said)
+    _print("\n".join(found))
 
 
 def put(text: str) -> None:

@@ -166,16 +166,27 @@ def _num_bytes(path: str | os.PathLike[str]) -> int:
 # --- The pass over the rows -----------------------------------------------------------------
 
 
-def _examples(file: DataFile, tally: Tally, *, any_training: bool = False) -> Iterator[UsableRow]:
+def numbered_rows(
+    file: DataFile, tally: Tally, faulty: Callable[[RowError, int, int], object]
+) -> Iterator[NumberedRow]:
+    """Every row in order, after the first have told `tally` the format.
+
+    Rows among those that cannot be parsed go to `faulty` instead, with line and number.
+    """
     rows = stream_rows(file, skip_bad=tally.on_bad == "skip")
-    first = _first_sound_rows(rows, file, tally)
+    first = _first_sound_rows(rows, file, faulty)
     if first:
         sound = [(line, row) for line, _, row in first]
         tally.settle_format(sound, file.path, is_table=file.container is Container.CSV)
+    return chain(first, rows)
+
+
+def _examples(file: DataFile, tally: Tally, *, any_training: bool = False) -> Iterator[UsableRow]:
+    rows = numbered_rows(file, tally, lambda row, line, _: tally.read(row, line))
     if tally.format and not any_training and not tally.format.serves(tally.kinds):
         raise other_training(file.path, tally.format, tally.kinds)
     num_usable = 0
-    for line, row_number, row in chain(first, rows):
+    for line, row_number, row in rows:
         if usable := tally.read(row, line):
             num_usable += 1
             yield UsableRow(line, row_number, *usable)
@@ -190,13 +201,13 @@ def _examples(file: DataFile, tally: Tally, *, any_training: bool = False) -> It
 
 
 def _first_sound_rows(
-    rows: Iterator[NumberedRow], file: DataFile, tally: Tally
+    rows: Iterator[NumberedRow], file: DataFile, faulty: Callable[[RowError, int, int], object]
 ) -> list[tuple[int, int, Row]]:
-    """The rows to find the format from; what comes before and is no row is counted."""
+    """The rows to find the format from; what comes before and is no row goes to `faulty`."""
     first = []
     for line, row_number, row in rows:
         if isinstance(row, RowError):
-            tally.read(row, line)
+            faulty(row, line, row_number)
             continue
         first.append((line, row_number, row))
         if len(first) >= NUM_FIRST_ROWS or file.num_bytes > FIRST_BYTES:

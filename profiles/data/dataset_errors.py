@@ -222,6 +222,16 @@ def no_examples(path: str, reason: str) -> UserError:
     )
 
 
+def no_row_there(path: str, place: str) -> UserError:
+    """Tell of a place that is not in the file."""
+    return _bad_data(
+        f"no row begins at {place} or after it",
+        why="the file ends before, or has no row at all",
+        do="name an earlier one; `advisor data check` tells how many there are",
+        where=path,
+    )
+
+
 def other_training(path: str, found: Format, kinds: Collection[str]) -> UserError:
     """Tell of sound data whose rows are of another kind than these."""
     return _bad_data(

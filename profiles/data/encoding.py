@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -36,6 +36,15 @@ class Encoded:
     """First token and the one after the last of each part that is learnt."""
     pieces: tuple[Any, ...]
     """tokenizers' encodings of the text, in order."""
+    starts: tuple[int, ...] = (0,)
+    """Character of the text at which each piece begins."""
+
+    @property
+    def tokens(self) -> Iterator[tuple[str, Span]]:
+        """Each token as the vocabulary has it, and its characters, none for a mark put before."""
+        for piece, start in zip(self.pieces, self.starts, strict=True):
+            for token, (first, last) in zip(piece.tokens, piece.offsets, strict=True):
+                yield token, (start + first, start + last)
 
     @property
     def ids(self) -> list[int]:
@@ -162,7 +171,7 @@ def _encoded(row: Written, pieces: tuple[Any, ...], starts: tuple[int, ...]) -> 
         end = _token_at(last, pieces, starts) if last < len(row.text) else total
         if begin < end:
             learnt.append((begin, end))
-    return Encoded(total, tuple(learnt), pieces)
+    return Encoded(total, tuple(learnt), pieces, starts)
 
 
 def _token_at(char: int, pieces: tuple[Any, ...], starts: tuple[int, ...]) -> int:

@@ -26,6 +26,7 @@ NUM_FAULT_KINDS: Final = 20
 NUM_COLUMNS: Final = 64
 """Keys whose types are counted."""
 
+ENDLESS: Final = "end with no mark, so the model will not learn to stop"
 OTHER_TEMPLATE: Final = 'take another template, such as data.chat_template = "chatml"'
 
 OnBad = Literal["error", "skip"]
@@ -65,10 +66,10 @@ class Tally:
         """Find the format from the first rows, unless one was asked for."""
         rows = [row for _, row in first]
         if self.format is None:
-            shown = f"line {first[0][0]} is {_shown(rows[0])}; "
+            told = f"line {first[0][0]} is {shown(rows[0])}; "
             if is_table:
-                shown = f"the first line must name the columns; {shown}"
-            self.format = detect_format(rows, kinds=self.kinds, where=path, first_row=shown)
+                told = f"the first line must name the columns; {told}"
+            self.format = detect_format(rows, kinds=self.kinds, where=path, first_row=told)
         else:
             self.detected = next(filter(None, map(format_of, rows)), None)
         used = {*(one.name for one in self.format.fields), "tools", "task"}
@@ -132,6 +133,13 @@ class Tally:
         self.faults[kind] = (count + 1, first)
         self.num_bad += 1
 
+    @property
+    def kinds_told(self) -> tuple[str, ...]:
+        """What was found, without counts; each completes "rows like this ..."."""
+        empty = ["have an empty reply"] if self.num_empty else []
+        endless = [ENDLESS] if self.num_endless else []
+        return (*self.faults, *empty, *self.changed, *endless)
+
     def _describe_faults(self) -> str:
         return "; ".join(self._sentences(self.faults))
 
@@ -180,9 +188,7 @@ class Tally:
         found += self._sentences(self.changed)
         if self.num_endless:
             rows = f"{self.num_endless} of {self.num_rows} rows"
-            found.append(
-                f"{rows} end with no mark, so the model will not learn to stop: {OTHER_TEMPLATE}"
-            )
+            found.append(f"{rows} {ENDLESS}: {OTHER_TEMPLATE}")
         return found + self._drift()
 
     def _drift(self) -> list[str]:
@@ -213,7 +219,7 @@ def _other_format(row: Row, wanted: Format) -> str:
     return f"look like {found.name}, not {wanted.name}" if found and not wanted.fits(row) else ""
 
 
-def _shown(row: Row) -> str:
+def shown(row: Row) -> str:
     """The beginning of a row, for a person who knows the file."""
     parts = []
     for key in list(row)[:3]:

@@ -14,10 +14,12 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from advisor.registry.lookup import nearest
+from profiles import chat_families
 from profiles.chat_families import SUFFIX, TEMPLATES
 from profiles.data import encoding
 from profiles.data.encoding import Encoder
-from profiles.data.rendering import Learn
+from profiles.data.rendering import Learn, Renderer
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Model
 from profiles.models import chat_template, model
@@ -30,6 +32,11 @@ _OTHER: Final = (
     'set data.chat_template to a family, such as "chatml" or "plain" (`advisor methods` lists them)'
 )
 
+NONE_OF_ITS_OWN: Final = (
+    "the model has no chat template: counted as `plain` writes chats; set data.chat_template "
+    "in the recipe, or take the -Instruct model"
+)
+
 
 def missing(where: str) -> UserError:
     """The error for a chat without a template; it names the choices."""
@@ -40,6 +47,33 @@ def missing(where: str) -> UserError:
         where=where,
         code=ExitCode.BAD_RECIPE,
     )
+
+
+def known(choice: str) -> str:
+    """The name of a template, or a file of one; UserError for a name that is not known."""
+    names = (CHOSEN_BY_MODEL, *chat_families.names())
+    if choice in names or choice.endswith(SUFFIX):
+        return choice
+    raise UserError(
+        f"there is no chat template {choice[:80]!r}",
+        why="a name says how chats are written",
+        do=f"{nearest(choice, names)} (a file of one's own ends in {SUFFIX})",
+        where="--chat-template",
+        code=ExitCode.USAGE,
+    )
+
+
+def renderer(choice: str, learn: Learn = "all") -> Renderer:
+    """What writes chats where no model is known; UserError for the template of a model."""
+    if choice == CHOSEN_BY_MODEL:
+        raise UserError(
+            "whose chat template is not known",
+            why=f"{CHOSEN_BY_MODEL!r} is the template of a model, and none is named",
+            do="give the folder of a model with --model, or name a family such as chatml",
+            where="--chat-template",
+            code=ExitCode.USAGE,
+        )
+    return Renderer(_chosen(choice, {}, Path()), learn=learn)
 
 
 def encoder(

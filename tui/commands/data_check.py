@@ -18,10 +18,6 @@ from runner.checks import chat_templates
 from tui import plain
 from tui.pages import data as page
 
-_NO_TEMPLATE = (
-    "the model has no chat template: counted as `plain` writes chats; set data.chat_template "
-    "in the recipe, or take the -Instruct model"
-)
 _SHOWN_FROM_BYTES = 20_000_000
 """Smaller files are done before a person looks for progress."""
 
@@ -92,7 +88,7 @@ def _look(path: str, asked: Asked, base: Model | None) -> _Result:
             sys.stderr.write("\r\033[K")
     lacks_template = base is not None and base.path is not None and not base.has_chat_template
     if lacks_template and formats.by_name(found.dataset.format).is_chat:
-        more = (_NO_TEMPLATE, *found.dataset.warnings)
+        more = (chat_templates.NONE_OF_ITS_OWN, *found.dataset.warnings)
         found = replace(found, dataset=replace(found.dataset, warnings=more))
     return _Result(path=path, found=found)
 

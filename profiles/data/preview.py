@@ -1,0 +1,188 @@
+"""Some rows of a file as the model reads them, each with what is learnt of it and what is not.
+
+Goes the way of check and training: formats, rendering, encoding. A row that those refuse is shown
+with the reason and ends nothing. Reads the rows up to the last that is shown, and the first ones,
+by which the format is found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby, islice
+from typing import TYPE_CHECKING, NamedTuple
+
+from profiles.data.datafile import open_data
+from profiles.data.dataset import numbered_rows
+from profiles.data.dataset_errors import no_row_there
+from profiles.data.formats import by_name
+from profiles.data.formats.spec import TEXTS, Format, Row, RowError
+from profiles.data.tally import Tally, shown
+from profiles.data.tokens import TokenMeter
+from profiles.facts import Origin
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Collection, Iterator
+
+    from profiles.data.encoding import Encoded, Encoder
+    from profiles.data.formats.spec import Example, NumberedRow
+    from profiles.data.rendering import Renderer, Written
+
+
+class Part(NamedTuple):
+    """Text of a row whose tokens are treated alike."""
+
+    text: str
+    is_learnt: bool = False
+    """The loss is taken on it."""
+    is_cut: bool = False
+    """Beyond max_length, so the model does not read it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownRow:
+    """One row of the file."""
+
+    line: int
+    number: int
+    """From 1, among all rows."""
+    parts: tuple[Part, ...] = ()
+    """Its text; empty for a row that is refused before it becomes one."""
+    num_tokens: int = 0
+    """Before it is cut."""
+    num_kept: int = 0
+    """Tokens within max_length, and"""
+    num_learnt: int = 0
+    """those among them that the loss is taken on."""
+    is_refused: bool = False
+    """It cannot be trained on; `told` says why."""
+    begins: str = ""
+    """The beginning of a row that is refused, as the file has it."""
+    told: tuple[str, ...] = ()
+    """Faults and remarks; each completes "rows like this ..."."""
+
+    @property
+    def learnt_share(self) -> float:
+        """Of the tokens within max_length."""
+        return self.num_learnt / max(1, self.num_kept)
+
+    @property
+    def is_dropped(self) -> bool:
+        """Nothing of it is learnt, so training leaves it out."""
+        return not self.is_refused and not self.num_learnt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """Rows of a file, and how they were read."""
+
+    path: str
+    format: str
+    origin: Origin
+    """MEASURED counts are the tokenizer's, PREDICTED ones from characters."""
+    max_length: int | None
+    rows: tuple[ShownRow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """The first row that is shown."""
+
+    line: int = 0
+    """The row that begins at this line, or the next one; a row counts as a line in Parquet."""
+    number: int = 0
+    """The row with this number, from 1."""
+
+    def reaches(self, line: int, number: int) -> bool:
+        """Whether a row is to be shown."""
+        return line >= self.line and number >= self.number
+
+    @property
+    def words(self) -> str:
+        """Like "line 12", "row 3"."""
+        return f"row {self.number}" if self.number else f"line {self.line}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """How rows become text and tokens."""
+
+    encoder: Encoder | None = None
+    """The model's, if one is known; else"""
+    renderer: Renderer | None = None
+    """what writes the rows; without one their texts are shown as they are."""
+    max_length: int | None = None
+    format: str | None = None
+    kinds: Collection[str] = TEXTS
+
+    def look(self, path: str | os.PathLike[str], num_rows: int, start: Start) -> Preview:
+        """Read some rows; UserError for a file without such rows."""
+        tally = Tally(format=by_name(self.format) if self.format else None, on_bad="skip")
+        early: list[NumberedRow] = []
+
+        def keep(row: RowError, line: int, number: int) -> None:
+            if start.reaches(line, number) and len(early) < num_rows:
+                early.append((line, number, row))
+
+        with open_data(path) as file:
+            rows = numbered_rows(file, tally, keep)
+            wanted = (one for one in rows if start.reaches(*one[:2]))
+            found = sorted([*early, *islice(wanted, num_rows)], key=lambda one: one[1])[:num_rows]
+            if not found:
+                raise no_row_there(file.path, start.words)
+        return Preview(
+            path=file.path,
+            format=tally.format.name if tally.format else "",
+            origin=Origin.MEASURED if self.encoder else Origin.PREDICTED,
+            max_length=self.max_length,
+            rows=tuple([self._row(row, line, at, tally.format) for line, at, row in found]),
+        )
+
+    def _row(self, row: Row | RowError, line: int, number: int, form: Format | None) -> ShownRow:
+        """A row by itself, as a file of this row alone would be read."""
+        renderer = self.encoder.renderer if self.encoder else self.renderer
+        tally = Tally(format=form, on_bad="skip", kinds=self.kinds, renderer=renderer)
+        usable = tally.read(row, line)
+        if usable is None:
+            begins = "" if isinstance(row, RowError) else shown(row)
+            told = tally.kinds_told
+            return ShownRow(line=line, number=number, is_refused=True, begins=begins, told=told)
+        example, written = usable
+        meter = TokenMeter(self.encoder, self.max_length)
+        meter.add(example, written, line)
+        meter.finish()
+        stats = meter.stats()
+        return ShownRow(
+            line=line,
+            number=number,
+            parts=self._parts(example, written),
+            num_tokens=stats.total,
+            num_kept=min(stats.total, self.max_length or stats.total),
+            num_learnt=stats.trainable_total,
+            told=tally.kinds_told,
+        )
+
+    def _parts(self, example: Example, written: Written | None) -> tuple[Part, ...]:
+        if written is None:
+            return tuple(Part(text, is_learnt) for text, is_learnt in example.segments if text)
+        if self.encoder is None:
+            return tuple(Part(text, is_learnt) for text, is_learnt in written.segments if text)
+        encoded = self.encoder.encode([written])[0]
+        return tuple(_by_token(written.text, encoded, self.max_length))
+
+
+def _by_token(text: str, encoded: Encoded, max_length: int | None) -> Iterator[Part]:
+    """The text in parts as its tokens are treated; marks that are put before it are written out."""
+    learnt = {i for first, last in encoded.learnt for i in range(first, last)}
+    limit = encoded.num_tokens if max_length is None else max_length
+    pieces = [Part("")]
+    end = 0
+    for i, (token, (first, last)) in enumerate(encoded.tokens):
+        pieces.append(pieces[-1]._replace(text=text[end:first]))  # spaces that are in no token
+        written = token if first == last else text[max(end, first) : last]
+        pieces.append(Part(written, i in learnt, i >= limit))
+        end = max(end, last)
+    pieces.append(pieces[-1]._replace(text=text[end:]))
+    for (is_learnt, is_cut), alike in groupby(pieces, key=lambda part: part[1:]):
+        if whole := "".join([part.text for part in alike]):
+            yield Part(whole, is_learnt, is_cut)
