@@ -125,7 +125,7 @@ def change(run: str | None, **changes: int | None) -> int:
 @RUN
 @FOLLOW
 @SHARE
-@click.option("--allow-changed", is_flag=True, help="Go on with data that changed.")
+@click.option("--allow-changed", is_flag=True, help="Go on with data or a recipe that changed.")
 def resume(run: str | None, **options: Any) -> int:
     """Go on with a paused, stopped, killed or lost run from its newest sound checkpoint."""
     from tui.commands import runs as command

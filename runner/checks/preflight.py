@@ -30,7 +30,7 @@ from profiles.runs import planned, reading, recipe_copy, rundir, session_host
 from profiles.runs.planned import Planned
 from profiles.runs.rundir import RunDir
 from runner import resume
-from runner.checks import chat_templates, gpu_checks, imports, neighbours, pairing, replay
+from runner.checks import chat_templates, edits, gpu_checks, imports, neighbours, pairing, replay
 from runner.checks.surroundings import surroundings
 from runner.resume import Start
 
@@ -184,8 +184,9 @@ def check_resume(run: RunDir, *, share: bool = False, allow_changed: bool = Fals
     """Devices, data and memory of a run that is to go on.
 
     UserError if its data, its model or its recipe is not what it began with (the position in the
-    data would mean other rows, the weights would belong to another model), or if there is no longer
-    room for it.
+    data would mean other rows, the weights would belong to another model) or cannot be compared, or
+    if there is no longer room for it. What no checkpoint goes with is refused, `allow_changed` or
+    not.
     """
     recipe = recipes.parse(recipe_copy.text_of(run), where=str(run.recipe))
     base_dir = run.base_dir()
@@ -194,14 +195,19 @@ def check_resume(run: RunDir, *, share: bool = False, allow_changed: bool = Fals
     pairing.check_engine(recipe, here)
     devices = _emptiest(here, recipe.hardware.gpus)
     changed = _changes(run, recipe, surroundings(here, devices, os.environ))
+    edits.refuse(changed, run)
     if not allow_changed:
+        replay.refuse_not_compared(run)
         replay.refuse_resume(changed, run.recipe)
     base = model.from_folder(base_dir / recipe.model.id)
     predicted = fit.judge(base, here, recipe.to_plan(framework_on(here)))
     if not (share or base.unmodelled):
         gpu_checks.check_room(here, predicted)
     start = resume.choose(run, resume.facts(recipe, recipe.hardware.gpus))
-    warnings = [f"not as the run began: {change.words}" for change in changed]
+    warnings = [
+        *(f"nobody can say whether {what} changed" for what in replay.not_compared(run)),
+        *edits.words(changed, run, recipe, start.step),
+    ]
     return Resumable(
         start=start,
         devices=devices,

@@ -17,6 +17,8 @@ from typing import Any
 
 from advisor.recipe import Recipe
 from profiles.errors import ExitCode, UserError
+from profiles.runs.journal import read_all
+from profiles.runs.records.worker import Prepared
 from profiles.runs.rundir import RunDir, read_json, run_root
 from runner import checkpoints
 
@@ -27,6 +29,8 @@ _SHOWN = 16
 """Characters of a value that tell two hashes apart."""
 _TABLES = {"sha256": "", "recipe": "recipe: ", "surroundings": "", "packages": ""}
 """Of the lock, with what the names of their rows begin with."""
+_COMPARED = {"sha256": "data and model", "recipe": "the recipe"}
+"""Tables whose absence would hide what refuses a resume."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +53,11 @@ class Change:
         return self.name.startswith(_TABLES["recipe"])
 
     @property
+    def recipe_key(self) -> str:
+        """Like "train.seed"; empty for what is no key of the recipe."""
+        return self.name.removeprefix(_TABLES["recipe"]) if self.is_of_recipe else ""
+
+    @property
     def input_key(self) -> str:
         """Key of the recipe that names it, for data and model; empty for what computes."""
         if self.name.startswith("model/"):
@@ -69,6 +78,37 @@ def lock_beside(recipe_path: Path) -> dict[str, Any] | None:
             code=ExitCode.BAD_DATA,
         )
     return lock
+
+
+def not_compared(run: RunDir) -> tuple[str, ...]:
+    """What of a run cannot be compared, as its lock is gone or says nothing of it.
+
+    Empty if all can be, or if no attempt came so far that it had a lock. UserError if it is there
+    and cannot be read.
+    """
+    lock = lock_beside(run.recipe)
+    if lock is None and not _had_lock(run):
+        return ()
+    return tuple(what for table, what in _COMPARED.items() if not _dict(lock or {}, table))
+
+
+def refuse_not_compared(run: RunDir) -> None:
+    """UserError (65) if data and model of a run cannot be compared; older locks have no recipe."""
+    if _COMPARED["sha256"] not in not_compared(run):
+        return
+    raise UserError(
+        "nobody can say whether the run's data and model changed",
+        why=f"{LOCK_NAME}, which has their hashes, is not what the run wrote, or gone",
+        do="put the file back, or go on without the comparison with --allow-changed",
+        where=str(run.recipe_lock),
+        code=ExitCode.BAD_DATA,
+    )
+
+
+def _had_lock(run: RunDir) -> bool:
+    """An attempt wrote one: that comes before a run is told to be prepared."""
+    prepared = (isinstance(event, Prepared) for event in read_all(run.worker_events))
+    return any(prepared) or bool(checkpoints.committed(run))
 
 
 def base_dir_of(recipe_path: Path) -> Path:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from profiles.errors import ExitCode, UserError
 
 _ADAPTER = "adapter_model.safetensors"
 _NUM_SHOWN = 3
+_OTHER_SHAPE = re.compile(r"size mismatch for (\S+?):")
 
 
 @contextlib.contextmanager
@@ -68,20 +70,30 @@ def load(model: torch.nn.Module, checkpoint: Path) -> None:
 def _load_adapter(model: PeftModel, checkpoint: Path) -> None:
     """Copied into the tensors that are there: PEFT's own loading makes 16-bit adapters fp32."""
     found = load_file(checkpoint / _ADAPTER)
-    result = set_peft_model_state_dict(model, found, adapter_name=model.active_adapter)
+    try:
+        result = set_peft_model_state_dict(model, found, adapter_name=model.active_adapter)
+    except RuntimeError as error:
+        shapes = _OTHER_SHAPE.findall(str(error))  # all of them: hundreds of lines
+        if not shapes:
+            raise
+        raise _other_shapes(shapes, checkpoint) from None
     refuse_incomplete((), result.unexpected_keys, checkpoint)
 
 
 def _load_whole(model: torch.nn.Module, checkpoint: Path) -> None:
     """One tensor at a time, so that there never are two models in memory."""
-    tensors, unexpected = model.state_dict(), []
+    tensors, unexpected, other = model.state_dict(), [], []
     for path in sorted(checkpoint.glob("model*.safetensors")):
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118  # no mapping
-                if name in tensors:
-                    tensors[name].copy_(file.get_tensor(name))
-                else:
+                if name not in tensors:
                     unexpected.append(name)
+                elif (found := file.get_tensor(name)).shape != tensors[name].shape:
+                    other.append(name)  # torch would repeat the smaller one where it can
+                else:
+                    tensors[name].copy_(found)
+    if other:
+        raise _other_shapes(other, checkpoint)
     refuse_incomplete((), unexpected, checkpoint)
 
 
@@ -101,3 +113,15 @@ def refuse_incomplete(missing: Iterable[str], unexpected: Iterable[str], checkpo
             where=str(checkpoint),
             code=ExitCode.NO_CHECKPOINT,
         )
+
+
+def _other_shapes(names: Sequence[str], checkpoint: Path) -> UserError:
+    more = f" and {len(names) - _NUM_SHOWN} more" if len(names) > _NUM_SHOWN else ""
+    return UserError(
+        "the checkpoint is of a model of another shape",
+        why=f"the shapes differ of {', '.join(names[:_NUM_SHOWN])}{more}",
+        do="put the base model and the recipe's [method] back, or start the recipe anew with "
+        "`advisor run`",
+        where=str(checkpoint),
+        code=ExitCode.NO_CHECKPOINT,
+    )

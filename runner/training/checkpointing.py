@@ -11,7 +11,7 @@ from typing import Any
 from profiles.runs.records.worker import SaveBegun, SaveFailed
 from runner import checkpoints
 from runner.engines import loading
-from runner.training import room
+from runner.training import rates, room
 from runner.training.parts import Part
 from runner.training.room import Shortfall
 from runner.training.saving import refuse_nonfinite
@@ -39,6 +39,11 @@ class Checkpointing(Part):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Every trained weight, or UserError."""
         self.engine.load(self.accelerator, model or self.model, Path(resume_from_checkpoint))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Their states, at the recipe's rate and decay."""
+        with rates.of_the_recipe(self.optimizer, self.lr_scheduler):
+            super()._load_optimizer_and_scheduler(checkpoint)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """A model to publish, or (the Trainer's own call) a checkpoint to load back."""

@@ -99,6 +99,7 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
         """
         if state.global_step >= state.max_steps or self.trainer.selection.is_over:
             raise NoStepLeft
+        state.compute_steps(self.trainer.args, state.max_steps)  # a checkpoint brings its own
         for earlier in self.trainer.changes:
             self.change(state, earlier, is_new=False)
         self.trainer.before_steps()

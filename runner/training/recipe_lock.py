@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -37,9 +38,14 @@ def touched(recipe: Recipe, run: RunDir, seen: dict[str, Any]) -> dict[str, Any]
 
 
 def keep(run: RunDir, content: dict[str, Any]) -> tuple[str, ...]:
-    """Write the first attempt's; of a later one, return what is no longer the same."""
+    """Write the first attempt's; of a later one, return what is no longer the same.
+
+    Where the first one's is gone, that is told, and what there is now takes its place.
+    """
     before = read_json(run.recipe_lock)
     if before is None:
+        is_damaged = os.path.lexists(run.recipe_lock)
+        is_lost = run.attempt() > 1 and (is_damaged or bool(replay.not_compared(run)))
         durable.write_json(run.recipe_lock, content)
-        return ()
+        return (f"{replay.LOCK_NAME} was gone or damaged",) if is_lost else ()
     return tuple(change.words for change in replay.changes(before, content))

@@ -98,6 +98,8 @@ def _read(path: Path) -> tuple[bytes, str]:
 def _compare(recipe: Recipe, path: Path, set_keys: tuple[str, ...], *, allow_changed: bool) -> None:
     """Tell what is not as it was when the recipe ran; other data or another model is refused."""
     lock = replay.lock_beside(path)
+    for what in replay.not_compared(RunDir(path.parent)):
+        plain.say(f"! {replay.LOCK_NAME} does not tell whether {what} changed since")
     if lock is None:
         return
     plain.say(f"comparing with {replay.LOCK_NAME}")
