@@ -165,8 +165,8 @@ def test_a_key_that_changes_its_type_is_told_with_its_line(tmp_path):
     assert "`id` is a list in 1 of 9 rows (first: line 5), else a number" in found.warnings
     assert found.columns[2].types == (("a number", 8, 1), ("a list", 1, 5))
 
-    rows[6]["completion"] = ["x"]
-    with pytest.raises(UserError, match="have a list in `completion`, not a text") as caught:
+    rows[6]["completion"] = 7
+    with pytest.raises(UserError, match="have a number in `completion`, not a text") as caught:
         looked(tmp_path, rows)
     assert "(first: line 7)" in caught.value.what
 

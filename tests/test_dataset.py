@@ -18,11 +18,11 @@ from profiles.facts import Origin
 
 def test_faults_are_counted_per_kind(tmp_path: Path) -> None:
     """The whole file is read, then every kind of fault is told once, with its first place."""
-    rows = [GOOD] * 3 + [{"prompt": "p"}] * 2 + [{"prompt": "p", "completion": ["c"]}]
+    rows = [GOOD] * 3 + [{"prompt": "p"}] * 2 + [{"prompt": "p", "completion": 7}]
     error = refused(write_rows(tmp_path, rows))
     expected = (
         "2 of 6 rows lack `completion` (first: line 4); "
-        "1 of 6 rows have a list in `completion`, not a text (first: line 6)"
+        "1 of 6 rows have a number in `completion`, not a text (first: line 6)"
     )
     assert expected == error.what
     assert error.where.endswith("train.jsonl:4")
@@ -203,14 +203,13 @@ def test_all_empty(tmp_path: Path) -> None:
 
 
 def test_warnings(tmp_path: Path) -> None:
-    """Tools, unused columns and unfilled placeholders are told."""
+    """Unused columns and unfilled placeholders are told."""
     turns = [{"role": "assistant", "content": "I am {{name}} by {{ author }}"}]
     found = check(write_rows(tmp_path, [{"messages": turns, "tools": "[]", "id": 7}]))
     unfilled = "1 of 1 rows hold placeholders that nobody filled in (first: line 1)"
     expected = (
         "1 of 1 rows have a reply but nothing that it replies to (first: line 1)",
         f"{unfilled}: {{{{name}}}}, {{{{ author }}}}",
-        "1 rows have `tools`, which are not used",
         "columns that are not used: `id`",
     )
     assert expected == found.warnings

@@ -16,7 +16,8 @@ from advisor import recipe as recipes
 from profiles.data import dataset, formats
 from profiles.data.detect import detect_format
 from profiles.data.formats.spec import Example, Field, Format, Message
-from profiles.data.formats.values import ending_with_a_reply, text, turns
+from profiles.data.formats.turns import ending_with_a_reply, turns
+from profiles.data.formats.values import text
 from profiles.errors import ExitCode, UserError
 from tui.main import run
 
@@ -291,7 +292,13 @@ def test_a_registration_ends_with_its_block():
 def test_every_format_has_a_file_and_every_file_a_format():
     """Named alike, so that it is found."""
     folder = Path(formats.__file__).parent
-    files = {one.stem for one in folder.glob("*.py")} - {"__init__", "spec", "values"}
+    files = {one.stem for one in folder.glob("*.py")} - {
+        "__init__",
+        "spec",
+        "values",
+        "turns",
+        "calls",
+    }
 
     assert {one.name for one in formats.FORMATS} - {"interview", "riddle", "ranking"} == files
 

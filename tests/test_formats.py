@@ -18,6 +18,10 @@ from profiles.data.formats.spec import Example, Message
 from profiles.errors import ExitCode, UserError
 
 
+def _call(name: str, **arguments: object) -> Row:
+    return {"type": "function", "function": {"name": name, "arguments": arguments}}
+
+
 def _user(text: str) -> Message:
     return Message(role="user", content=text)
 
@@ -48,7 +52,7 @@ def _assistant(text: str) -> Message:
                 "system": "s",
                 "conversations": [
                     {"from": "human", "value": "h"},
-                    {"from": "function_call", "value": "f()"},
+                    {"from": "function_call", "value": '{"name": "f", "arguments": {}}'},
                     {"from": "observation", "value": "1"},
                     {"from": "gpt", "value": "g"},
                 ],
@@ -56,7 +60,7 @@ def _assistant(text: str) -> Message:
             (
                 Message(role="system", content="s"),
                 _user("h"),
-                _assistant("f()"),
+                Message(role="assistant", content="", calls=(_call("f"),)),
                 Message(role="tool", content="1"),
                 _assistant("g"),
             ),
@@ -108,9 +112,9 @@ def test_system_turn_wins(tmp_path: Path) -> None:
         ({"messages": {"role": "user"}}, "have an object in `messages`, not a list"),
         ({"messages": ["hi"]}, "have a turn in `messages` that is not an object"),
         ({"messages": CHAT[:1]}, "do not end with a reply of the assistant"),
-        ({"messages": [{"role": "bot", "content": "x"}]}, "have the unknown role `bot`"),
+        ({"messages": [{"role": "cat", "content": "x"}]}, "have the unknown role `cat`"),
         ({"messages": [{"role": "assistant"}]}, "lack `content` of a turn in `messages`"),
-        ({"messages": [{"from": "gpt", "value": "x"}]}, "lack `role` of a turn in `messages`"),
+        ({"messages": [{"content": "x"}]}, "lack `role` of a turn in `messages`"),
         ({"messages": [{"role": "r" * 30, "content": ""}]}, f"have the unknown role `{'r' * 24}…`"),
         ({"conversations": [{"from": "gpt", "value": 1}]}, "have a number in `value` of a turn"),
         ({"conversations": [{"from": "human", "value": "x"}]}, "do not end with a reply of the"),
@@ -174,13 +178,13 @@ def test_detect_format_prefers_the_richer_one(keys: tuple[str, ...], expected: s
 @pytest.mark.parametrize(
     ("keys", "advice"),
     [
-        (("question", "answer"), "alpaca: rename `question` to `instruction`, rename `answer`"),
+        (("Question", "answer"), "alpaca: rename `Question` to `instruction`, rename `answer`"),
         (("Prompt", "completion"), "prompt_completion: rename `Prompt` to `prompt`"),
         (("instructions", "output"), "alpaca: rename `instructions` to `instruction`"),
-        (("conversation",), "sharegpt: rename `conversation` to `conversations`"),
+        (("Conversation",), "sharegpt: rename `Conversation` to `conversations`"),
         (("question", "answer", "prompt", "response"), "prompt_completion: rename `response` to"),
-        (("question", "answer", "completion"), "alpaca: rename `question` to `instruction`"),
-        (("dialog",), "sharegpt: rename `dialog` to `conversations`"),
+        (("question", "answers", "completion"), "prompt_completion: add `prompt`"),
+        (("Dialog",), "sharegpt: rename `Dialog` to `conversations`"),
         (("question", "Body"), "text: rename `Body` to `text`"),
         (("Body",), "text: rename `Body` to `text`"),
         (("completion",), "prompt_completion: add `prompt`"),

@@ -197,6 +197,8 @@ def _examples(file: DataFile, tally: Tally, *, any_training: bool = False) -> It
         why = "there is no row in the file" if file.num_bytes else "the file is empty"
         if tally.num_empty:
             why = f"all {tally.num_empty} rows have an empty reply"
+        elif tally.num_only_read:
+            why = f"{tally.num_only_read} rows have no reply that is learnt, by their own weights"
         raise no_examples(file.path, why)
 
 

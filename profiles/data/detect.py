@@ -24,9 +24,13 @@ MAX_KEYS_SHOWN: Final = 1000
 """Keys of a row that are compared with known ones; no format has more than a few."""
 
 
-def format_of(keys: Collection[str]) -> Format | None:
-    """Find the first format whose required keys are all there."""
-    return next((one for one in formats.FORMATS if one.fits(keys)), None)
+def format_of(row: Collection[str]) -> Format | None:
+    """Find the first format whose required keys are all there, else by other names in use."""
+    for by_alias in (False, True):
+        for one in formats.FORMATS:
+            if one.fits(row, by_alias=by_alias):
+                return one
+    return None
 
 
 def detect_format(
@@ -81,7 +85,7 @@ def _source_key(field: Field, found: Collection[str]) -> str | None:
     if field.name in found:
         return field.name
     lowered = {name.lower(): name for name in found}
-    for other in (field.name, *field.aliases):
+    for other in (field.name, *field.aliases, *field.near):
         if other in lowered:
             return lowered[other]
     near = difflib.get_close_matches(field.name, lowered, n=1, cutoff=0.8)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from profiles.errors import UserError
 
 MAX_BAD_SHARE: Final = 0.10
-NUM_FAULT_KINDS: Final = 20
+NUM_KINDS: Final = 20
 NUM_COLUMNS: Final = 64
 """Keys whose types are counted."""
 
@@ -48,7 +48,6 @@ class Tally:
     num_rows: int = 0
     num_bad: int = 0
     num_empty: int = 0
-    num_with_tools: int = 0
     num_endless: int = 0
     """Chats whose last reply ends with no mark."""
     unused_keys: tuple[str, ...] = ()
@@ -58,6 +57,10 @@ class Tally:
     """Kind of fault: how many rows, and the line of the first."""
     changed: dict[str, tuple[int, int]] = field(default_factory=dict)
     """What a chat template writes otherwise than the row says: the same."""
+    taken: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """What rows were taken to mean: the same."""
+    num_only_read: int = 0
+    """Rows whose own weights let nothing be learnt."""
     is_refused_by_template: bool = False
     types: dict[str, dict[type, list[int]]] = field(default_factory=dict)
     """Key, type: how many rows, and the line of the first."""
@@ -72,7 +75,7 @@ class Tally:
             self.format = detect_format(rows, kinds=self.kinds, where=path, first_row=told)
         else:
             self.detected = next(filter(None, map(format_of, rows)), None)
-        used = {*(one.name for one in self.format.fields), "tools", "task"}
+        used = {"task", *(one.name_in(row) for one in self.format.fields for row in rows)}
         keys = dict.fromkeys(key for row in rows for key in row)
         self.unused_keys = tuple(key for key in keys if key not in used)
 
@@ -85,12 +88,15 @@ class Tally:
         self._add_types(row, line)
         assert self.format is not None
         try:
-            example = self.format.read(row)
+            example = self.format.example(row)
         except RowError as error:
             self._add_fault(_other_format(row, self.format) or str(error), line)
             return None
         if example.is_empty:
             self.num_empty += 1
+            return None
+        if example.is_only_read:
+            self.num_only_read += 1
             return None
         try:
             written = self._write(example, line) if self.renderer else None
@@ -98,7 +104,8 @@ class Tally:
             self.is_refused_by_template |= isinstance(error, TemplateRowError)
             self._add_fault(str(error), line)
             return None
-        self.num_with_tools += bool(row.get("tools"))
+        for kind in example.remarks:
+            _count(self.taken, kind, line)
         task = row.get("task")
         if isinstance(task, str):
             self.row_tasks.add(task)
@@ -108,8 +115,7 @@ class Tally:
         assert self.renderer is not None
         written = self.renderer.write(example)
         for kind in written.faults:
-            count, first = self.changed.get(kind, (0, line))
-            self.changed[kind] = (count + 1, first)
+            _count(self.changed, kind, line)
         self.num_endless += written.is_chat and not self.renderer.ends(written)
         return written
 
@@ -127,10 +133,7 @@ class Tally:
                 seen[0] += 1
 
     def _add_fault(self, kind: str, line: int) -> None:
-        if kind not in self.faults and len(self.faults) >= NUM_FAULT_KINDS:
-            kind = "have other faults"
-        count, first = self.faults.get(kind, (0, line))
-        self.faults[kind] = (count + 1, first)
+        _count(self.faults, kind, line)
         self.num_bad += 1
 
     @property
@@ -185,6 +188,9 @@ class Tally:
             found.append(f"left out: {self._describe_faults()}")
         if self.num_empty:
             found.append(f"left out: {self.num_empty} of {self.num_rows} rows have an empty reply")
+        if self.num_only_read:
+            rows = f"{self.num_only_read} of {self.num_rows} rows"
+            found.append(f"left out: {rows} have no reply that is learnt, by their own weights")
         found += self._sentences(self.changed)
         if self.num_endless:
             rows = f"{self.num_endless} of {self.num_rows} rows"
@@ -203,20 +209,28 @@ class Tally:
         return found
 
     def remarks(self) -> list[str]:
-        """What is in the rows and is not used."""
-        found = []
-        if self.num_with_tools:
-            found.append(f"{self.num_with_tools} rows have `tools`, which are not used")
+        """What the rows were taken to mean, and what is in them and is not used."""
+        found = self._sentences(self.taken)
         if self.unused_keys:
             names = ", ".join(f"`{printable(key, 40)}`" for key in self.unused_keys[:8])
             found.append(f"columns that are not used: {names}")
         return found
 
 
+def _count(kinds: dict[str, tuple[int, int]], kind: str, line: int) -> None:
+    """Count a row under a sentence; only the first few sentences are told apart."""
+    if kind not in kinds and len(kinds) >= NUM_KINDS:
+        kind = "have other faults"
+    count, first = kinds.get(kind, (0, line))
+    kinds[kind] = (count + 1, first)
+
+
 def _other_format(row: Row, wanted: Format) -> str:
     """The fault of a row whose keys are those of another format."""
     found = format_of(row)
-    return f"look like {found.name}, not {wanted.name}" if found and not wanted.fits(row) else ""
+    if found is None or wanted.fits(row.keys(), by_alias=True):
+        return ""
+    return f"look like {found.name}, not {wanted.name}"
 
 
 def shown(row: Row) -> str:

@@ -15,6 +15,7 @@ from profiles.data.formats.classification import CLASSIFICATION
 from profiles.data.formats.messages import MESSAGES
 from profiles.data.formats.preference import PREFERENCE
 from profiles.data.formats.prompt_completion import PROMPT_COMPLETION
+from profiles.data.formats.rated import RATED
 from profiles.data.formats.sharegpt import SHAREGPT
 from profiles.data.formats.text import TEXT
 from profiles.data.words import printable
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 FORMATS: Final[list[Format]] = [
     PREFERENCE,
+    RATED,
     MESSAGES,
     SHAREGPT,
     ALPACA,
@@ -65,9 +67,10 @@ def describe() -> str:
 def cell_kinds() -> dict[str, str]:
     """What a table's cell holds, by key: "text", "list", or "either" where formats differ."""
     kinds: dict[str, str] = {}
-    for field in (one for fmt in FORMATS for one in fmt.fields):
-        if kinds.setdefault(field.name, field.holds) != field.holds:
-            kinds[field.name] = "either"
+    for field in (one for fmt in FORMATS for one in fmt.fields if one.holds != "flag"):
+        for name in (field.name, *field.aliases):
+            if kinds.setdefault(name, field.holds) != field.holds:
+                kinds[name] = "either"
     return kinds
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from profiles.data.formats.spec import Example, Field, Format, Message, RowError
-from profiles.data.formats.values import optional_text, text, type_error, with_system
+from profiles.data.formats.turns import CHAT_FIELDS, chat, turns_of
+from profiles.data.formats.values import optional_text, text, type_error
 
 if TYPE_CHECKING:
     from profiles.data.formats.spec import Row
@@ -20,7 +21,7 @@ def _read(row: Row) -> Example:
     messages = _history(row)
     messages.append(Message(role="user", content=question(row)))
     messages.append(Message(role="assistant", content=text(row, "output")))
-    return with_system(row, messages)
+    return chat(row, messages, "history")
 
 
 def _history(row: Row) -> list[Message]:
@@ -32,6 +33,9 @@ def _history(row: Row) -> list[Message]:
         match pair:
             case [user, assistant]:
                 turn = {"user": user, "assistant": assistant}
+            case dict():
+                messages += turns_of(pair, "history")
+                continue
             case _:
                 raise RowError("have an entry in `history` that is not [user, assistant]")
         inside = " of a pair in `history`"
@@ -43,10 +47,14 @@ def _history(row: Row) -> list[Message]:
 ALPACA = Format(
     name="alpaca",
     required=(
-        Field(name="instruction", aliases=("question", "query")),
+        Field(name="instruction", aliases=("query", "question", "prompt")),
         Field(name="output", aliases=("response", "answer")),
     ),
-    optional=(Field(name="input"), Field(name="system"), Field(name="history", holds="list")),
+    optional=(
+        Field(name="input", aliases=("context",)),
+        *CHAT_FIELDS,
+        Field(name="history", holds="list"),
+    ),
     read=_read,
     is_chat=True,
 )

@@ -6,17 +6,20 @@ from typing import TYPE_CHECKING
 
 from profiles.data.formats.alpaca import question
 from profiles.data.formats.spec import Example, Field, Format, Message, RowError
-from profiles.data.formats.values import (
+from profiles.data.formats.turns import (
+    CHAT_FIELDS,
+    chat,
     ending_with_a_reply,
-    optional_text,
-    text,
-    turn,
+    plain,
     turns,
-    with_system,
+    turns_of,
 )
+from profiles.data.formats.values import optional_text, text
 
 if TYPE_CHECKING:
     from profiles.data.formats.spec import Row
+
+_PROMPTS = ("conversations", "messages", "prompt")
 
 
 def _read(row: Row) -> Example:
@@ -24,31 +27,40 @@ def _read(row: Row) -> Example:
     if isinstance(chosen, str) and isinstance(rejected, str):
         asked = _asked(row)
         if isinstance(asked, str):
-            return Example(prompt=asked, completion=chosen, rejected=rejected)
+            return plain(row, prompt=asked, completion=chosen, rejected=rejected)
         reply = Message(role="assistant", content=chosen)
-        return with_system(row, [*asked, reply], rejected=rejected)
+        return chat(row, [*asked, reply], *_PROMPTS, rejected=rejected)
     if isinstance(chosen, str) or isinstance(rejected, str):
         raise RowError("have a text and turns in `chosen` and `rejected`")
-    ending_with_a_reply(rejected)
     conversation = ending_with_a_reply(chosen)
+    worse = _last_alone(ending_with_a_reply(rejected), conversation)
     if len(conversation) == 1:
         asked = _asked(row)
         before = [Message(role="user", content=asked)] if isinstance(asked, str) else asked
         conversation = [*(one for one in before if one.content), *conversation]
-    return with_system(row, conversation, rejected=rejected[-1].content)
+    return chat(row, conversation, *_PROMPTS, "chosen", "rejected", rejected=worse)
+
+
+def _last_alone(rejected: list[Message], chosen: list[Message]) -> str:
+    """The rejected reply; RowError where the pair differs in more than the text of its last."""
+    if len(rejected) > 1 and len(chosen) > 1 and rejected[:-1] != chosen[:-1]:
+        raise RowError("have other turns before the rejected reply than before the chosen one")
+    if rejected[-1].calls or rejected[-1].reasoning:
+        raise RowError("reject a call or reasoning: only rejected texts are read")
+    return rejected[-1].content
 
 
 def _replies(row: Row, key: str) -> str | list[Message]:
     """A reply as it is written: a text, one turn, or all turns that lead to it."""
     value = row.get(key)
     if isinstance(value, dict):
-        return [turn(value, key, None)]
+        return turns_of(value, key)
     return turns(row, key) if isinstance(value, list) else text(row, key)
 
 
 def _asked(row: Row) -> str | list[Message]:
     """What both replies of a pair answer, under any of the names in use."""
-    for key in ("conversations", "messages", "prompt"):
+    for key in _PROMPTS:
         if isinstance(row.get(key), list):
             return turns(row, key)
     return question(row) if "instruction" in row else optional_text(row, "prompt")
@@ -58,12 +70,12 @@ PREFERENCE = Format(
     name="preference",
     required=(Field(name="chosen", holds="either"), Field(name="rejected", holds="either")),
     optional=(
-        Field(name="prompt", holds="either"),
+        Field(name="prompt", aliases=("question", "query"), holds="either"),
         Field(name="conversations", holds="list"),
         Field(name="messages", holds="list"),
         Field(name="instruction"),
         Field(name="input"),
-        Field(name="system"),
+        *CHAT_FIELDS,
     ),
     read=_read,
     kind="preference",

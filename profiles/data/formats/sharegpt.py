@@ -1,18 +1,18 @@
-"""ShareGPT: turns with `from` and `value` under `conversations`."""
+"""ShareGPT: a list of turns under `conversations`, or of questions with their answers."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from profiles.data.formats.spec import Example, Field, Format
-from profiles.data.formats.values import SHAREGPT_STYLE, ending_with_a_reply, turns, with_system
+from profiles.data.formats.turns import CHAT_FIELDS, chat, ending_with_a_reply, turns
 
 if TYPE_CHECKING:
     from profiles.data.formats.spec import Row
 
 
 def _read(row: Row) -> Example:
-    return with_system(row, ending_with_a_reply(turns(row, "conversations", SHAREGPT_STYLE)))
+    return chat(row, ending_with_a_reply(turns(row, "conversations")), "conversations")
 
 
 SHAREGPT = Format(
@@ -20,7 +20,7 @@ SHAREGPT = Format(
     required=(
         Field(name="conversations", aliases=("conversation", "dialogue", "dialog"), holds="list"),
     ),
-    optional=(Field(name="system"),),
+    optional=CHAT_FIELDS,
     read=_read,
     is_chat=True,
 )

@@ -7,7 +7,7 @@ a file of its own.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ Segments = tuple[tuple[str, bool], ...]
 
 TEXTS: Final = ("replies", "text")
 """Kinds of rows that a caller takes who names none."""
+
+REASONING_KEYS: Final = ("reasoning_content", "reasoning", "thinking")
+"""Names in use for what is thought before a reply, in rows as in chat templates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,16 +58,18 @@ class Message:
         if self.calls:
             turn["tool_calls"] = list(self.calls)
         if self.reasoning:
-            turn |= {"reasoning_content": self.reasoning, "thinking": self.reasoning}
+            turn |= dict.fromkeys(REASONING_KEYS, self.reasoning)
         turn |= {"name": self.name} if self.name else {}
         turn |= {"tool_call_id": self.call_id} if self.call_id else {}
         return turn
 
     @property
     def texts(self) -> str:
-        """All that the turn says, calls included."""
-        called = [json.dumps(call, ensure_ascii=False) for call in self.calls]
-        return "\n".join(filter(None, [self.reasoning, self.content, *called]))
+        """All that the turn says, calls included, but for the ids of calls."""
+        if not (self.calls or self.reasoning or self.name):
+            return self.content
+        called = [_json(call.get("function") or call) for call in self.calls]
+        return "\n".join(filter(None, [self.reasoning, self.name, self.content, *called]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,12 +86,20 @@ class Example:
     """The worse reply of a preference pair; the better one stands where replies stand."""
     label: str | None = None
     """The class of a text."""
+    is_good: bool | None = None
+    """Whether the reply of a rated row is wanted; None where rows are not rated."""
+    remarks: tuple[str, ...] = field(default=(), compare=False)
+    """What the row was taken to mean; each completes "12 of 90 rows ..."."""
 
     @property
     def segments(self) -> Segments:
-        """The texts in order, each with whether the loss is taken on it."""
+        """All that is read, in order: tools first; each with whether the loss is taken on it."""
         if self.messages:
-            return tuple([(turn.texts, turn.role == "assistant") for turn in self.messages])
+            tools = ((_json(self.tools), False),) if self.tools else ()
+            turns = [
+                (turn.texts, turn.role == "assistant" and turn.is_learnt) for turn in self.messages
+            ]
+            return (*tools, *turns)
         if self.text is not None:
             return ((self.text, True),)
         return ((self.prompt or "", False), (self.completion or "", True))
@@ -99,6 +112,17 @@ class Example:
         reply = self.messages[-1].texts if self.messages else self.text or self.completion
         return not reply or reply.isspace()
 
+    @property
+    def is_only_read(self) -> bool:
+        """A chat whose turns say that no reply of it is learnt."""
+        if not self.messages or self.messages[-1].is_learnt:
+            return False
+        return not any(turn.is_learnt for turn in self.messages if turn.role == "assistant")
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
@@ -106,9 +130,24 @@ class Field:
 
     name: str
     aliases: tuple[str, ...] = ()
-    """Other names in use for it, the likeliest first; a user is told to rename them."""
-    holds: Literal["text", "list", "either"] = "text"
-    """A cell of a table is a text as it stands, a list in JSON, or whichever it looks like."""
+    """Other names in use for it, the likeliest first, which are read in its place and told."""
+    near: tuple[str, ...] = ()
+    """Names that may mean it or something else; a user is told to rename them."""
+    holds: Literal["text", "list", "either", "flag"] = "text"
+    """A cell of a table is a text as it stands, a list in JSON, or whichever it looks like. A flag
+    is true or false, and a row with anything else there is in another format."""
+
+    def name_in(self, keys: Collection[str]) -> str:
+        """The key that stands for it, "" if there is none, or more than one that could."""
+        if self.name in keys:
+            return self.name
+        found = [alias for alias in self.aliases if alias in keys]
+        return found[0] if len(found) == 1 else ""
+
+
+def is_flag(value: object) -> bool:
+    """True or false, also as a table or a program in C writes it."""
+    return value in (0, 1) or (isinstance(value, str) and value.lower() in ("true", "false"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,32 +159,72 @@ class Format:
     required: tuple[Field, ...]
     """Rows with all of these keys are taken to be in this format."""
     optional: tuple[Field, ...] = ()
+    beside: tuple[Format, ...] = ()
+    """Formats of which a row has one besides; none where its own keys are all."""
     read: Callable[[Row], Example]
-    """One row to its example; RowError where the row does not fit."""
+    """One row, under the names of the fields, to its example; RowError where it does not fit."""
     is_chat: bool = False
     """Every example is made of turns, so that a chat template is needed."""
     kind: str = "replies"
     """What its rows are, by which tasks find what they learn from: "replies" to prompts, plain
-    "text", a "preference" between two replies, a "label"."""
+    "text", a "preference" between two replies, "rated" replies, a "label"."""
     needs: str = "fine-tuning on replies or texts"
     """The tasks that learn from it, in words, told where none of them is run."""
     instead: str = "give a file with one reply per row"
     """What a user can do then."""
+    _names: frozenset[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        names = frozenset([one.name for one in self.required + self.optional])
+        object.__setattr__(self, "_names", names)
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The names of the required fields."""
-        return tuple([one.name for one in self.required])
+        """The names of the required fields, and those of one of the formats beside."""
+        own = tuple([one.name for one in self.required])
+        return self.beside[0].keys + own if self.beside else own
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        """The required fields, then the optional ones."""
-        return self.required + self.optional
+        """The required fields, then the optional ones, then those of the formats beside."""
+        return (*self.required, *self.optional, *(one for fmt in self.beside for one in fmt.fields))
 
-    def fits(self, keys: Collection[str]) -> bool:
-        """All required keys are there."""
-        return all(one.name in keys for one in self.required)
+    def fits(self, row: Collection[str], *, by_alias: bool = False) -> bool:
+        """All required keys are there, under their own names or under those in use for them."""
+        for one in self.required:
+            key = one.name_in(row) if by_alias or self.beside else one.name
+            if key not in row:
+                return False
+            if one.holds == "flag" and isinstance(row, dict) and not is_flag(row[key]):
+                return False
+        return not self.beside or any(one.fits(row, by_alias=by_alias) for one in self.beside)
+
+    def example(self, row: Row) -> Example:
+        """One row as its file has it, whatever names it uses; RowError where it does not fit."""
+        if self._names.issuperset(row):
+            return self.read(row)
+        _refuse_media(row)
+        renamed = {}
+        for one in self.required + self.optional:
+            if one.aliases and one.name not in row and (key := one.name_in(row)):
+                renamed[key] = one.name
+        if not renamed:
+            return self.read(row)
+        found = self.read({renamed.get(key, key): value for key, value in row.items()})
+        guess = ", ".join(f"`{key}` as `{name}`" for key, name in renamed.items())
+        return replace(found, remarks=(f"are read as {self.name}: {guess}", *found.remarks))
 
     def serves(self, kinds: Collection[str]) -> bool:
         """Its rows are of one of these kinds."""
         return self.kind in kinds
+
+
+_MEDIA: Final = frozenset(
+    ("images", "image", "audios", "audio", "videos", "video", "image_path", "pixel_values")
+)
+
+
+def _refuse_media(row: Row) -> None:
+    """A text that speaks of a picture says something else without it."""
+    if key := next((key for key in _MEDIA.intersection(row) if row[key]), ""):
+        raise RowError(f"come with `{key}`, of which nothing is learnt here: rows are text alone")

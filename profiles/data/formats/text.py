@@ -17,7 +17,7 @@ def _read(row: Row) -> Example:
 
 TEXT = Format(
     name="text",
-    required=(Field(name="text", aliases=("content", "document", "body")),),
+    required=(Field(name="text", near=("content", "document", "body")),),
     read=_read,
     kind="text",
 )

@@ -1,21 +1,18 @@
-"""The texts and turns inside a row, checked; every format reads its rows with these.
+"""The texts and flags inside a row, checked; every format reads its rows with these.
 
-Decides how roles are named and what counts as a fault of a value.
+Decides what counts as a fault of a value. Knows no turns: those are in turns.py.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from profiles.data.formats.spec import Example, Message, RowError
-from profiles.data.words import printable, type_name
+from profiles.data.formats.spec import RowError, is_flag
+from profiles.data.words import type_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from profiles.data.formats.spec import Role, Row
+    from profiles.data.formats.spec import Row
 
 
 def type_error(value: object, key: str, wanted: type, inside: str = "") -> RowError:
@@ -40,81 +37,14 @@ def text(row: Row, key: str, inside: str = "") -> str:
     return value
 
 
-def optional_text(row: Row, key: str) -> str:
+def optional_text(row: Row, key: str, inside: str = "") -> str:
     """The text under a key, "" where the key is missing or null."""
-    return "" if row.get(key) is None else text(row, key)
+    return "" if row.get(key) is None else text(row, key, inside)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Style:
-    """How a turn of a chat is written: its two keys and the names of the roles."""
-
-    role: str
-    content: str
-    roles: Mapping[str, Role]
-
-
-SHAREGPT_STYLE: Final = Style(
-    role="from",
-    content="value",
-    roles={
-        "system": "system",
-        "human": "user",
-        "user": "user",
-        "gpt": "assistant",
-        "assistant": "assistant",
-        # The model writes the call, so it learns it; the answer of the tool is only read.
-        "function_call": "assistant",
-        "observation": "tool",
-        "tool": "tool",
-    },
-)
-OPENAI_STYLE: Final = Style(
-    role="role",
-    content="content",
-    roles={
-        "system": "system",
-        "developer": "system",
-        "user": "user",
-        "assistant": "assistant",
-        "tool": "tool",
-        "function": "tool",
-    },
-)
-
-
-def turns(row: Row, list_key: str, style: Style | None = None) -> list[Message]:
-    """The turns of a list; without a style each turn is in the one that its keys show."""
-    found = row.get(list_key)
-    if not isinstance(found, list):
-        raise type_error(found, list_key, list)
-    if not found:
-        raise RowError(f"have no turns in `{list_key}`")
-    return [turn(one, list_key, style) for one in found]
-
-
-def turn(value: object, list_key: str, style: Style | None) -> Message:
-    """One turn that stands under `list_key`."""
-    if not isinstance(value, dict):
-        raise RowError(f"have a turn in `{list_key}` that is not an object")
-    used = style or (SHAREGPT_STYLE if SHAREGPT_STYLE.role in value else OPENAI_STYLE)
-    inside = f" of a turn in `{list_key}`"
-    name = text(value, used.role, inside)
-    if name not in used.roles:
-        raise RowError(f"have the unknown role `{printable(name, 24)}` in `{list_key}`")
-    return Message(role=used.roles[name], content=text(value, used.content, inside))
-
-
-def ending_with_a_reply(messages: list[Message]) -> list[Message]:
-    """The same turns; RowError where nothing is learnt from the last one."""
-    if messages[-1].role != "assistant":
-        raise RowError("do not end with a reply of the assistant")
-    return messages
-
-
-def with_system(row: Row, messages: list[Message], rejected: str | None = None) -> Example:
-    """Add the `system` column, unless a system turn inside the conversation wins over it."""
-    system = optional_text(row, "system")
-    if system and messages[0].role != "system":
-        messages.insert(0, Message(role="system", content=system))
-    return Example(messages=tuple(messages), rejected=rejected)
+def flag(row: Row, key: str) -> bool:
+    """True or false under a key; RowError if it is neither."""
+    value = row.get(key)
+    if not is_flag(value):
+        raise type_error(value, key, bool)
+    return value in (1, True) if not isinstance(value, str) else value.lower() == "true"

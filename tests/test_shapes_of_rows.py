@@ -1,0 +1,521 @@
+"""The ways in which files write chats: each becomes turns, or is refused with the reason."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from data_files import Row, examples, refused, write, write_rows
+
+from profiles.data import dataset
+from profiles.data.formats.spec import Example, Message
+
+
+def user(text: str) -> Message:
+    return Message(role="user", content=text)
+
+
+def reply(text: str, **more: object) -> Message:
+    return Message(role="assistant", content=text, **more)  # type: ignore[arg-type]
+
+
+def call(name: str, **arguments: object) -> Row:
+    return {"type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+WEIGH = {"name": "weigh", "description": "Weighs a fruit", "parameters": {"type": "object"}}
+TOOL = {"type": "function", "function": WEIGH}
+ASKED = [user("How heavy is the pear?")]
+CALLED = reply("", calls=(call("weigh", fruit="pear"),))
+ANSWERED = [Message(role="tool", content="180"), reply("It weighs 180 g.")]
+CHAT = (*ASKED, reply("It weighs 180 g."))
+ASKS = {"role": "user", "content": "How heavy is the pear?"}
+TELLS = {"role": "assistant", "content": "It weighs 180 g."}
+
+
+def openai_call(**more: object) -> Row:
+    function = {"name": "weigh", "arguments": '{"fruit": "pear"}'}
+    return {"role": "assistant", "tool_calls": [{"id": "c1", "function": function}], **more}
+
+
+def with_id(message: Message) -> Message:
+    return reply("", calls=tuple({**one, "id": "c1"} for one in message.calls))
+
+
+OPENAI = [*ASKED, with_id(CALLED), Message(role="tool", content="180", call_id="c1")]
+OPENAI_ANSWER = {"role": "tool", "tool_call_id": "c1", "content": "180"}
+SHAREGPT = [
+    {"from": "human", "value": "How heavy is the pear?"},
+    {"from": "function_call", "value": '{"name": "weigh", "arguments": {"fruit": "pear"}}'},
+    {"from": "observation", "value": "180"},
+    {"from": "gpt", "value": "It weighs 180 g."},
+]
+
+SHAPES: dict[str, tuple[Row, Example]] = {
+    "call with empty content": (
+        {"messages": [ASKS, openai_call(content=""), OPENAI_ANSWER, TELLS], "tools": [TOOL]},
+        Example(messages=(*OPENAI, ANSWERED[1]), tools=(TOOL,)),
+    ),
+    "call with null content at the end": (
+        {"messages": [ASKS, openai_call(content=None)], "tools": [TOOL]},
+        Example(messages=tuple(OPENAI[:2]), tools=(TOOL,)),
+    ),
+    "call without content, bare tool in JSON": (
+        {"messages": [ASKS, openai_call()], "tools": json.dumps([WEIGH])},
+        Example(messages=tuple(OPENAI[:2]), tools=(TOOL,)),
+    ),
+    "legacy function_call and functions": (
+        {
+            "messages": [
+                ASKS,
+                {
+                    "role": "assistant",
+                    "content": None,
+                    "function_call": {"name": "weigh", "arguments": '{"fruit": "pear"}'},
+                },
+                {"role": "function", "name": "weigh", "content": "180"},
+                TELLS,
+            ],
+            "functions": [WEIGH],
+        },
+        Example(
+            messages=(*ASKED, CALLED, Message(role="tool", content="180", name="weigh"), CHAT[1]),
+            tools=(TOOL,),
+        ),
+    ),
+    "ShareGPT call": (
+        {"conversations": SHAREGPT, "tools": json.dumps([WEIGH])},
+        Example(messages=(*ASKED, CALLED, *ANSWERED), tools=(TOOL,)),
+    ),
+    "ShareGPT with an empty list of tools": (
+        {"conversations": SHAREGPT, "tools": "[]"},
+        Example(messages=(*ASKED, CALLED, *ANSWERED)),
+    ),
+    "ShareGPT with two calls at once": (
+        {
+            "conversations": [
+                SHAREGPT[0],
+                {"from": "function_call", "value": '[{"name": "a"}, {"name": "b"}]'},
+            ],
+            "tools": "",
+        },
+        Example(messages=(*ASKED, reply("", calls=(call("a"), call("b"))))),
+    ),
+    "calls that follow each other": (
+        {
+            "messages": [
+                ASKS,
+                {"role": "tool_call", "content": '{"name": "a", "arguments": {"n": 1}}'},
+                {"role": "tool_call", "content": '{"name": "b", "parameters": {"n": 2}}'},
+                {"role": "tool_response", "content": "180"},
+                TELLS,
+            ],
+            "tools": None,
+        },
+        Example(messages=(*ASKED, reply("", calls=(call("a", n=1), call("b", n=2))), *ANSWERED)),
+    ),
+    "pairs": (
+        {
+            "system": "Be brief.",
+            "conversation": [{"human": "A?", "assistant": "a"}, {"human": "B?", "assistant": "b"}],
+        },
+        Example(
+            messages=(
+                Message(role="system", content="Be brief."),
+                *(user("A?"), reply("a"), user("B?"), reply("b")),
+            )
+        ),
+    ),
+    "pairs with a system text inside": (
+        {"conversation": [{"system": "Be brief.", "input": "A?", "output": "a"}]},
+        Example(messages=(Message(role="system", content="Be brief."), user("A?"), reply("a"))),
+    ),
+    "role and content under conversations": (
+        {"conversations": [ASKS, TELLS]},
+        Example(messages=CHAT),
+    ),
+    "from and value under messages": (
+        {"messages": [SHAREGPT[0], SHAREGPT[3]]},
+        Example(messages=CHAT),
+    ),
+    "roles in any case": (
+        {"messages": [{**ASKS, "role": "Human"}, {**TELLS, "role": " ChatGPT"}]},
+        Example(messages=CHAT),
+    ),
+    "content in parts": (
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": "How heavy is the pear?"}]},
+                {
+                    "role": "assistant",
+                    "content": [{"type": "text", "text": "It weighs"}, " 180 g."],
+                },
+            ]
+        },
+        Example(messages=CHAT),
+    ),
+    "thought in a part": (
+        {
+            "messages": [
+                ASKS,
+                {
+                    "role": "assistant",
+                    "content": [
+                        {"type": "thinking", "thinking": "On the scales."},
+                        {"type": "text", "text": "It weighs 180 g."},
+                    ],
+                },
+            ]
+        },
+        Example(messages=(*ASKED, reply("It weighs 180 g.", reasoning="On the scales."))),
+    ),
+    "prompt and response": (
+        {"prompt": "How heavy is the pear?", "response": "It weighs 180 g."},
+        Example(messages=CHAT),
+    ),
+    "question and answer with a system prompt": (
+        {"system_prompt": "s", "question": "How heavy is the pear?", "answer": "It weighs 180 g."},
+        Example(messages=(Message(role="system", content="s"), *CHAT)),
+    ),
+    "instruction, context and response": (
+        {"instruction": "How heavy?", "context": "A pear.", "response": "180 g."},
+        Example(messages=(user("How heavy?\nA pear."), reply("180 g."))),
+    ),
+    "query and response with a history": (
+        {"query": "B?", "response": "b", "history": [["A?", "a"]]},
+        Example(messages=(user("A?"), reply("a"), user("B?"), reply("b"))),
+    ),
+    "a history of turns": (
+        {"query": "B?", "response": "b", "history": [ASKS, TELLS]},
+        Example(messages=(*CHAT, user("B?"), reply("b"))),
+    ),
+    "conversational prompt and completion": (
+        {"prompt": [ASKS], "completion": [TELLS], "tools": [WEIGH]},
+        Example(messages=CHAT, tools=(TOOL,)),
+    ),
+    "prompt of turns, completion of text": (
+        {"prompt": [ASKS, TELLS, ASKS], "completion": "180 g."},
+        Example(
+            messages=(*ASKED, reply("It weighs 180 g.", is_learnt=False), *ASKED, reply("180 g."))
+        ),
+    ),
+    "null columns beside": (
+        {
+            "messages": [
+                ASKS | {"tool_calls": None, "name": None, "weight": None},
+                TELLS | {"tool_calls": None, "tool_call_id": None, "thinking": None},
+            ],
+            "tools": None,
+            "images": None,
+        },
+        Example(messages=CHAT),
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_shape_is_read(tmp_path, shape):
+    """To the turns, calls and tools that it stands for."""
+    row, expected = SHAPES[shape]
+
+    assert examples(write_rows(tmp_path, [row])) == [expected]
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
+def test_what_is_thought_before_a_reply_is_kept(tmp_path, key):
+    """Under any of the names in use."""
+    path = write_rows(tmp_path, [{"messages": [ASKS, TELLS | {key: "On the scales."}]}])
+
+    assert examples(path)[0].messages[1] == reply("It weighs 180 g.", reasoning="On the scales.")
+
+
+# --- Weights of turns ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("weights", "learnt"),
+    [
+        (({"weight": 0}, {"weight": 1}), [False, True]),
+        (({"weight": 1.0}, {"weight": 0.0}), [True, False]),
+        (({"train": False}, {"train": True}), [False, True]),
+        (({"mask": True}, {"mask": False}), [False, True]),
+        (({"loss_weight": 0.0}, {}), [False, True]),
+        (({"weight": 1, "mask": True}, {"weight": None}), [False, True]),
+    ],
+)
+def test_a_weight_says_whether_a_reply_is_learnt(tmp_path, weights, learnt):
+    """By any of the keys in use; without one it is."""
+    replies = [TELLS | weight for weight in weights]
+    path = write_rows(tmp_path, [{"messages": [ASKS, replies[0], ASKS, replies[1]]}])
+
+    (example,) = examples(path)
+
+    assert [turn.is_learnt for turn in example.messages if turn.role == "assistant"] == learnt
+    key = next(iter(weights[learnt.index(False)]))
+    told = [one for one in dataset.check(path).warnings if "read but not learnt" in one]
+    assert len(told) == 1
+    assert told[0].startswith("1 of 1 rows have replies that are read but not learnt, for their `")
+    assert ("`mask` is true" in told[0]) == (key == "mask" or "mask" in weights[0])
+    assert dataset.check(path).tokens.trainable_total == 4  # of one reply of 16 characters
+
+
+def test_a_row_of_which_nothing_is_learnt_is_left_out_and_told(tmp_path):
+    """As one with an empty reply is; a file of nothing else is refused with the reason."""
+    silent = {"messages": [ASKS, TELLS | {"weight": 0}]}
+    path = write_rows(tmp_path, [silent, {"messages": [ASKS, TELLS]}])
+
+    assert len(examples(path)) == 1
+    expected = "left out: 1 of 2 rows have no reply that is learnt, by their own weights"
+    assert expected in dataset.check(path).warnings
+    error = refused(write_rows(tmp_path, [silent]))
+    assert error.why == "1 rows have no reply that is learnt, by their own weights"
+
+
+def test_a_weight_of_a_question_is_told(tmp_path):
+    """Only replies are learnt, whatever it says."""
+    path = write_rows(tmp_path, [{"messages": [ASKS | {"weight": 1}, TELLS | {"weight": 1}]}])
+
+    (told,) = dataset.check(path).warnings
+    assert told.startswith("1 of 1 rows have `weight` 1 in turns that are no replies")
+
+
+# --- What is refused ----------------------------------------------------------------------------
+
+PICTURE = {"type": "image_url", "image_url": {"url": "pear.png"}}
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ({"messages": [ASKS, TELLS], "images": ["pear.png"]}, "come with `images`, of which"),
+        ({"conversations": SHAREGPT, "image": "pear.png"}, "come with `image`, of which nothing"),
+        (
+            {"messages": [{"role": "user", "content": [PICTURE]}, TELLS]},
+            "have a part of the type `image_url` of a turn in `messages`: only texts are learnt",
+        ),
+        ({"messages": [ASKS, TELLS | {"weight": 0.5}]}, "weigh a turn 0.5 (`weight`)"),
+        ({"messages": [ASKS, TELLS | {"train": "no"}]}, "have a text in `train` of a turn"),
+        (
+            {"messages": [ASKS, TELLS | {"train_detail": [{"begin_offset": 0}]}]},
+            "learn parts of a turn (`train_detail`), which is not supported",
+        ),
+        (
+            {"messages": [ASKS, openai_call() | {"tool_calls": [{"function": {"name": ""}}]}]},
+            "have a call that names no function",
+        ),
+        (
+            {
+                "messages": [
+                    ASKS,
+                    {"role": "assistant", "function_call": {"name": "f", "arguments": "{"}},
+                ]
+            },
+            "have a text in `arguments` of a call of `f` that is not JSON",
+        ),
+        (
+            {"messages": [ASKS, {"role": "assistant", "tool_calls": [{"name": "f", "args": [1]}]}]},
+            "call a tool with a list as `arguments`, not an object",
+        ),
+        (
+            {"conversations": [SHAREGPT[0], {"from": "function_call", "value": "weigh()"}]},
+            "have a text in `function_call` that is not JSON",
+        ),
+        (
+            {"conversations": [SHAREGPT[0], {"from": "function_call", "value": "[]"}]},
+            "have an empty list of calls",
+        ),
+        (
+            {"messages": [ASKS | {"tool_calls": [call("f")]}, TELLS]},
+            "have a call of a tool in a turn of",
+        ),
+        ({"messages": [ASKS, TELLS], "tools": {"a": 1}}, "have an object in `tools`, not a list"),
+        ({"messages": [ASKS, TELLS], "tools": "weigh"}, "have a text in `tools` that is not JSON"),
+        (
+            {"messages": [ASKS, TELLS], "tools": [{"x": 1}]},
+            "have an entry in `tools` that names no",
+        ),
+        (
+            {"messages": [ASKS, TELLS], "tools": [{"name": "\ud83d"}]},
+            "have half of a character (a lone \\ud8..) in `tools`",
+        ),
+        ({"messages": [ASKS, {"role": "assistant"}]}, "lack `content` of a turn in `messages`"),
+        ({"conversation": [{"human": "A?"}]}, "lack `role` of a turn in `conversations`"),
+        ({"prompt": [ASKS], "completion": [ASKS]}, "do not end with a reply of the assistant"),
+    ],
+)
+def test_what_cannot_be_learnt_is_refused_with_the_reason(tmp_path, row, fault):
+    """Nothing of a row is dropped in silence."""
+    assert refused(write_rows(tmp_path, [row])).what.startswith(f"1 of 1 rows {fault}")
+
+
+# --- What is guessed ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("row", "guess"),
+    [
+        (
+            {"prompt": "q", "response": "r"},
+            "alpaca: `prompt` as `instruction`, `response` as `output`",
+        ),
+        ({"conversation": [ASKS, TELLS]}, "sharegpt: `conversation` as `conversations`"),
+        ({"instruction": "q", "output": "r", "context": "c"}, "alpaca: `context` as `input`"),
+    ],
+)
+def test_a_name_that_is_taken_for_another_is_told(tmp_path, row, guess):
+    """With the number of rows, and none of these columns is told as not used."""
+    warnings = dataset.check(write_rows(tmp_path, [row])).warnings
+
+    assert f"1 of 1 rows are read as {guess} (first: line 1)" in warnings
+    assert not any("not used" in one for one in warnings)
+
+
+def test_where_two_names_could_stand_for_one_nothing_is_guessed(tmp_path):
+    """A person must say which; the name of the format itself wins."""
+    error = refused(write_rows(tmp_path, [{"question": "q", "query": "p", "answer": "a"}]))
+    assert "no known data format" in error.what
+
+    path = write_rows(tmp_path, [{"instruction": "q", "query": "p", "output": "a"}])
+    assert examples(path)[0].messages[0] == user("q")
+    assert "columns that are not used: `query`" in dataset.check(path).warnings
+
+
+def test_what_a_turn_has_besides_is_told(tmp_path):
+    """With its name, for it may matter."""
+    path = write_rows(tmp_path, [{"messages": [ASKS | {"mood": "glad"}, TELLS]}])
+
+    assert "1 of 1 rows have turns with `mood`, which is not used (first: line 1)" in (
+        dataset.check(path).warnings
+    )
+
+
+def test_a_system_text_beside_another_one_is_told(tmp_path):
+    """That of the turns is used."""
+    turns = [{"role": "system", "content": "a"}, ASKS, TELLS]
+    path = write_rows(tmp_path, [{"messages": turns, "system": "b"}])
+
+    assert "1 of 1 rows have another text in `system`" in dataset.check(path).warnings[0]
+
+
+@pytest.mark.parametrize("answer", [{"completion": "c"}, {"chosen": "c", "rejected": "d"}])
+def test_a_system_text_beside_plain_texts_is_told(tmp_path, answer):
+    """Nothing writes it."""
+    path = write_rows(tmp_path, [{"prompt": "p", "system": "s", "tools": [TOOL]} | answer])
+
+    told = "1 of 1 rows have `system` and `tools` beside plain texts, where it is not used"
+    assert any(one.startswith(told) for one in dataset.inspect(path).dataset.warnings)
+
+
+def test_tools_of_a_table_are_read(tmp_path):
+    """A cell of them is JSON."""
+    cells = [json.dumps(value).replace('"', '""') for value in ([ASKS, TELLS], [TOOL])]
+    path = write(tmp_path, f'messages,tools\n"{cells[0]}","{cells[1]}"\n"{cells[0]}",\n', "a.csv")
+
+    assert [one.tools for one in examples(path)] == [(TOOL,), ()]
+
+
+# --- Equal rows ---------------------------------------------------------------------------------
+
+
+def test_rows_that_differ_in_their_tools_are_different_rows(tmp_path):
+    """They repeat nothing and contradict nothing."""
+    rows = [
+        {"conversations": [*SHAREGPT[:3], {"from": "gpt", "value": f"reply {n} of a few"}]}
+        | {"tools": [WEIGH | {"name": f"weigh{n}"}]}
+        for n in range(3)
+    ]
+    rows.append(rows[0])
+
+    found = dataset.check(write_rows(tmp_path, rows))
+
+    assert (found.num_conflicts, found.num_duplicates) == (0, 1)
+
+
+def test_ids_of_calls_make_no_row_a_different_one(tmp_path):
+    """They are drawn by chance."""
+    first = {"messages": [ASKS, openai_call()]}
+    again = json.loads(json.dumps(first).replace('"c1"', '"c2"'))
+
+    assert dataset.check(write_rows(tmp_path, [first, again])).num_duplicates == 1
+
+
+# --- Rated replies ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"messages": [ASKS, TELLS], "label": True}, Example(messages=CHAT, is_good=True)),
+        ({"messages": [ASKS, TELLS], "kto_tag": False}, Example(messages=CHAT, is_good=False)),
+        (
+            {"prompt": "p", "completion": "c", "label": 0},
+            Example(prompt="p", completion="c", is_good=False),
+        ),
+        (
+            {"prompt": "p", "completion": "c", "label": "True"},
+            Example(prompt="p", completion="c", is_good=True),
+        ),
+        (
+            {"prompt": [ASKS], "completion": [TELLS], "label": False},
+            Example(messages=CHAT, is_good=False),
+        ),
+        (
+            {"question": "How heavy is the pear?", "answer": "It weighs 180 g.", "label": False},
+            Example(messages=CHAT, is_good=False),
+        ),
+    ],
+)
+def test_rated_replies_are_read_for_their_task_and_refused_by_others(tmp_path, row, expected):
+    """A bad reply is no example of a good one."""
+    path = write_rows(tmp_path, [row])
+
+    assert examples(path, kinds=("rated",)) == [expected]
+    error = refused(path)
+    assert error.what.startswith("rated data needs training on good and bad replies (KTO)")
+    assert 'task = "kto"' in error.do
+    assert "jq -c 'select(.label) | del(.label)'" in error.do
+
+
+def test_a_label_that_rates_nothing_makes_no_rated_row(tmp_path):
+    """A class stays a column that is not used."""
+    path = write_rows(tmp_path, [{"prompt": "p", "completion": "c", "label": "weather"}])
+
+    assert examples(path) == [Example(prompt="p", completion="c")]
+    assert "columns that are not used: `label`" in dataset.check(path).warnings
+
+
+def test_a_label_among_rated_rows_must_be_true_or_false(tmp_path):
+    """Told with its line."""
+    rated = {"prompt": "p", "completion": "c"}
+    path = write_rows(tmp_path, [*[rated | {"label": True}] * 3, rated | {"label": 7}])
+
+    error = refused(path, kinds=("rated",))
+    expected = "1 of 4 rows have a number in `label`, not true or false (first: line 4)"
+    assert error.what == expected
+
+
+# --- Preference pairs ---------------------------------------------------------------------------
+
+
+def test_a_pair_has_its_question_under_the_names_in_use(tmp_path):
+    """Else nothing would be asked."""
+    path = write_rows(tmp_path, [{"question": "q", "chosen": "yes", "rejected": "no"}])
+
+    assert examples(path, kinds=("preference",)) == [
+        Example(prompt="q", completion="yes", rejected="no")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rejected", "fault"),
+    [
+        ([{**ASKS, "content": "another"}, TELLS], "have other turns before the rejected reply"),
+        ([ASKS, openai_call()], "reject a call or reasoning"),
+        ([ASKS, TELLS | {"thinking": "t"}], "reject a call or reasoning"),
+    ],
+)
+def test_a_pair_that_differs_in_more_than_its_last_text_is_refused(tmp_path, rejected, fault):
+    """What differs besides would be lost."""
+    path = write_rows(tmp_path, [{"chosen": [ASKS, TELLS], "rejected": rejected}])
+
+    assert fault in refused(path, kinds=("preference",)).what
