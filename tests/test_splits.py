@@ -304,3 +304,13 @@ def test_every_reply_is_learnt_or_the_last_of_each_row(loaded, learn, wanted):
     found = loaded(chats(turns=3, number=1), f'learn = "{learn}"\nsplit = "1:0:0"')
 
     assert found.train.num_learnt == wanted
+
+
+def test_rows_with_other_tools_are_other_rows(reading):
+    """Each is drawn for itself; rows that are equal in all that is read go to one part."""
+    turns = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
+    rows = [{"messages": turns, "tools": [{"name": name}]} for name in ("f", "g", "f")]
+
+    first, second, third = reading(rows, 'split = "1:1:0"', template=OWN + "{{ tools }}").draw()
+
+    assert (first == third, first == second) == (True, False)
