@@ -48,6 +48,7 @@ def recipe_of(found: Recommendation, *, model: str, data: str, version: str) -> 
             "format": found.dataset.format if found.dataset else None,
             "max_length": plan.seq_len,
             "chat_template": "plain" if found.model.has_chat_template is False else "model",
+            **(found.dataset.read_with if found.dataset else {}),
         },
         "method": {"name": plan.method.name, **asdict(settings)},
         "train": _train(found, choice),

@@ -27,7 +27,7 @@ from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, nearest
 from advisor.registry.optimizers import ADAMW
 from advisor.registry.spec import Key, MethodSpec, Settings, keys_of
 from profiles import chat_families
-from profiles.data import formats
+from profiles.data import charsets, formats
 
 MOST_STEPS = 10**9
 _SHOWN = 40
@@ -91,6 +91,8 @@ class DataSection(Section):
     without it a part of `train` is split off."""
     format: Annotated[str, *known(formats.names, "data format")] | None = None
     """Found out from the rows if not given."""
+    encoding: Annotated[str, AfterValidator(charsets.python_name)] | None = None
+    """What files that are not UTF-8 are in, such as "gb18030"; UTF-8 files are read as such."""
     max_length: int = Field(default=1024, ge=8, le=1 << 20)
     """Tokens; longer rows are cut."""
     packing: bool = False
@@ -116,6 +118,11 @@ class DataSection(Section):
         """Of `train`: for training, for evaluation where no file is given for it, for neither."""
         train, evaluation, test = (int(share) for share in self.split.split(":"))
         return train, 0 if self.eval_files else evaluation, test
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How rows are read, as `profiles.data.dataset` takes it."""
+        return {"format": self.format, "on_bad": self.on_bad, "encoding": self.encoding}
 
     @property
     def files(self) -> dict[str, str]:

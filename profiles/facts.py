@@ -7,8 +7,9 @@ recommendation, and nothing here does I/O.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 GIB = 1024**3
 
@@ -291,6 +292,8 @@ class Dataset:
     tokens: TokenStats | None
     container: str = ""
     """How the file holds its rows: "JSON list", "CSV, commas between the cells"."""
+    read_with: dict[str, Any] = field(default_factory=dict)
+    """Keys of a recipe's [data] by which it was read, where a person chose them."""
     problem: str = ""
     """Why nothing can be trained on it as it is, empty if it is ready."""
     columns: tuple[Column, ...] = ()

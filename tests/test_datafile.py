@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from pathlib import Path
 
@@ -77,24 +78,21 @@ def test_a_file_that_changes_while_it_is_read_is_told(tmp_path):
 
 
 def test_the_share_that_is_read_is_told_on_the_way(tmp_path):
-    """Every thousand rows, of the bytes."""
-    path = write_rows(tmp_path, [GOOD | {"id": f"{number:04}"} for number in range(2500)])
+    """Every thousand rows, of the bytes, which are read ahead by a little."""
+    path = write_rows(tmp_path, [GOOD | {"id": f"{number:0999}"} for number in range(2500)])
     told = []
 
     dataset.inspect(path, progress=lambda *one: told.append(one))
 
     assert [number for number, _ in told] == [1000, 2000]
-    assert [share for _, share in told] == pytest.approx([0.4, 0.8])
+    assert [share for _, share in told] == pytest.approx([0.4, 0.8], abs=0.03)
 
 
 @pytest.mark.parametrize(
     ("name", "data", "command"),
     [
-        ("a.jsonl.gz", b"\x1f\x8b\x08", "gunzip -c {0} > {1}/a.jsonl"),
-        ("a.jsonl.GZ", b"\x1f\x8b\x08", "gunzip -c {0} > {1}/a.jsonl"),
-        ("rows.gz", b"\x1f\x8b\x08", "gunzip -c {0} > {1}/rows.unpacked.jsonl"),
+        ("a.tar.gz", gzip.compress(b"a.jsonl\0\0"), "tar -xzf {0}"),
         ("a.tar", b"a.jsonl\0\0", "tar -xf {0}"),
-        ("a.jsonl", b"\x1f\x8b\x08", "gunzip -c {0} > {1}/a.unpacked.jsonl"),
         ("a.zip", b"PK\x03\x04", "unzip {0}"),
         ("a.jsonl", b"\xfd7zXZ", "unxz -c {0} > {1}/a.unpacked.jsonl"),
         ("a.jsonl", b"BZh9", "bunzip2 -c {0} > {1}/a.unpacked.jsonl"),
@@ -103,7 +101,7 @@ def test_the_share_that_is_read_is_told_on_the_way(tmp_path):
     ],
 )
 def test_packed_files_are_answered_with_the_command_that_unpacks(tmp_path, name, data, command):
-    """Nothing is unpacked here, for the true size is not known before."""
+    """Gzip alone is unpacked here."""
     path = write(tmp_path, data, name)
 
     error = refused(path)

@@ -7,11 +7,27 @@ from typing import Any
 
 import click
 
+
+def _encoding(_context: click.Context, _parameter: click.Parameter, name: str | None) -> str | None:
+    """As a recipe writes it."""
+    if name is None:
+        return None
+    from profiles.data import charsets
+
+    try:
+        return charsets.python_name(name)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 FORCE = click.option(
     "--force", is_flag=True, help="Replace a file that is there, by one of the same kind."
 )
 SET = click.option("--set", "changes", multiple=True, help="Change a key: train.epochs=1.")
+ENCODING = click.option(
+    "--encoding", callback=_encoding, help="Of files that are not UTF-8: gb18030, cp1252..."
+)
 
 
 @click.group()
@@ -36,6 +52,7 @@ def recipe() -> None:
 @click.option("--model", help="Count with this model's tokenizer.")
 @click.option("--max-length", type=click.IntRange(min=1), help="Count rows that are longer.")
 @click.option("--on-bad", type=click.Choice(["error", "skip"]), default="error", show_default=True)
+@ENCODING
 @JSON
 def data_check(files: tuple[str, ...], held_out: str | None, as_json: bool, **options: Any) -> int:
     """Validate data sets: format, encoding, broken rows, token lengths, quality.
@@ -56,6 +73,7 @@ def data_check(files: tuple[str, ...], held_out: str | None, as_json: bool, **op
 @click.option("--learn", type=click.Choice(["all", "last"]), default="all", show_default=True)
 @click.option("--format", "data_format", help="Read the rows so: alpaca, messages, text...")
 @click.option("--max-length", type=click.IntRange(min=1), help="Show where rows are cut.")
+@ENCODING
 @JSON
 def data_show(file: str, as_json: bool, **options: Any) -> int:
     """Show rows as the model reads them: what is learnt, what is cut, what is wrong."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from tui.cli_checks import FORCE, JSON
+from tui.cli_checks import ENCODING, FORCE, JSON
 
 _LEVELS = click.Choice(["low", "medium", "high"])
 
@@ -22,7 +22,11 @@ def _show_keys(context: click.Context, _parameter: click.Parameter, wanted: bool
 
 @click.command()
 @click.option("--model", required=True, help="Folder, or name on the hub: org/name.")
-@click.option("--data", help="Data file, JSON or JSONL.")
+@click.option("--data", help="Data file: .json, .jsonl, .csv, .tsv, .txt, .parquet; or .gz.")
+@click.option("--on-bad", type=click.Choice(["error", "skip"]), help="What faulty rows are.")
+@ENCODING
+@click.option("--chat-template", help="Write chats so: a family like chatml, or a .jinja file.")
+@click.option("--learn", type=click.Choice(["all", "last"]), help="Which replies of a chat.")
 @click.option("--gpu", help='Plan for this machine instead: "4x RTX 4090".')
 @click.option("--compare", is_flag=True, help='Compare MACHINEs: --compare "RTX 4090" "8x H100".')
 @click.option("--price", "prices", type=float, multiple=True, help="Of each machine, per hour.")

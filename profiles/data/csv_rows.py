@@ -7,7 +7,6 @@ one record in memory. Does not know which keys a row should have.
 
 from __future__ import annotations
 
-import codecs
 import csv
 import re
 from collections import Counter
@@ -18,8 +17,6 @@ from profiles.data.datafile import MAX_RECORD_BYTES
 from profiles.data.dataset_errors import (
     bad_header,
     not_csv,
-    not_utf8,
-    nul_bytes,
     open_quote,
     too_big,
 )
@@ -158,7 +155,7 @@ class _Lines:
     def _read(self) -> Iterator[str]:
         for number, raw in self._file.lines(MAX_RECORD_BYTES + 1):
             self._number = number
-            self._last = self._decode(raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw)
+            self._last = self._file.text(number, raw)
             if number == self.begin:
                 self._first = self._last
             self._num_bytes += len(raw)
@@ -170,17 +167,6 @@ class _Lines:
     def _where_the_quote_opened(self) -> str:
         column, _ = _quote_columns(self._first, self.delimiter, quoted=False)
         return f"{self._file.path}:{self.begin}:{column or 1}"
-
-    def _decode(self, raw: bytes) -> str:
-        place = f"{self._file.path}:{self._number}"
-        try:
-            text = raw.decode()
-        except UnicodeDecodeError as error:
-            column = len(raw[: error.start].decode()) + 1
-            raise not_utf8(f"{place}:{column}", error) from None
-        if "\0" in text:
-            raise nul_bytes(f"{place}:{text.index(chr(0)) + 1}")
-        return text
 
     def fault(self, reason: str) -> UserError:
         """What the parser refused, at the place where a person would look."""

@@ -8,39 +8,37 @@ from __future__ import annotations
 
 import codecs
 import difflib
-import hashlib
-import io
+import gzip
 import os
 import re
 import shlex
 import stat
-from contextlib import contextmanager
+import zlib
+from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from profiles.data.dataset_errors import no_parquet, not_read, packed, wide_encoding
+from profiles.data import charset_errors, charsets, streams
+from profiles.data.dataset_errors import damaged_gzip, no_parquet, not_read, nul_bytes, packed
 from profiles.data.words import printable
 from profiles.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-BUFFER_BYTES = 1 << 16
-
 MAX_RECORD_BYTES: Final = 64_000_000
 """A row is held in memory whole, so it may not be larger."""
 
 _JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 _CSV_SUFFIXES = (".csv", ".tsv")
-_SUFFIXES = (*_JSON_SUFFIXES, *_CSV_SUFFIXES, ".parquet")
+_SUFFIXES = (*_JSON_SUFFIXES, *_CSV_SUFFIXES, ".txt", ".parquet")
 _OTHER_SUFFIXES = re.compile(
     r"\.(arrow|feather|xlsx?|ods|pkl|pickle|pt|np[yz]|h5|safetensors|db|sqlite|xml|ya?ml|toml)"
 )
-_PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".tgz", ".7z")
+_PACKED_SUFFIXES = (".bz2", ".xz", ".zst", ".zip", ".tar", ".tgz", ".7z")
 _PACKED_MAGIC = {
-    b"\x1f\x8b": ".gz",
     b"BZh": ".bz2",
     b"\xfd7zXZ": ".xz",
     b"\x28\xb5\x2f\xfd": ".zst",
@@ -54,10 +52,10 @@ _OTHER_MAGIC = {
     b"SQLite": "SQLite",
 }
 _BOMS = {
-    codecs.BOM_UTF32_LE: "UTF-32",
-    codecs.BOM_UTF32_BE: "UTF-32",
-    codecs.BOM_UTF16_LE: "UTF-16",
-    codecs.BOM_UTF16_BE: "UTF-16",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
 }
 
 
@@ -67,42 +65,80 @@ class Container(StrEnum):
     LIST = "JSON list"
     LINES = "JSON Lines"
     CSV = "CSV"
+    TEXT = "text"
     PARQUET = "Parquet"
 
 
 class DataFile:
-    """The bytes of one open file, hashed and counted as they are read."""
+    """The content of one open file in UTF-8, unpacked; hashed and counted as it is on the disk."""
 
-    def __init__(self, path: str, file: io.BufferedReader[io.FileIO], container: Container) -> None:
+    def __init__(self, path: str, encoding: str | None, layers: ExitStack) -> None:
+        """`encoding`: Python's name of what a file is in that is not UTF-8; layers are closed."""
         self.path = path
-        self.container = container
         self.detail = ""
         """What the reader found out about the container, for people."""
-        self.share = 0.0
-        """Of the file that has been read."""
-        self.sha256 = hashlib.sha256()
-        self.num_bytes = 0
+        self.share_of_rows = 0.0
+        """That have been read, where a library reads the file by itself."""
+        self._raw = streams.Hashed(path)
+        lowest = layers.enter_context(streams.buffered(self._raw))
+        file = layers.enter_context(streams.unpacked(lowest))
+        self.is_packed = file is not lowest
+        self.suffix = _suffix(path, is_packed=self.is_packed)
+        is_other = encoding not in (None, charsets.UTF8) and not file.peek(4).startswith(
+            _PARQUET_MAGIC
+        )
+        self.encoding = encoding if is_other and not streams.is_utf8(path) else None
+        """What it is read as, where that is not UTF-8."""
+        if self.encoding is not None:
+            recoded = streams.Recoded(file, self.encoding)
+            file = layers.enter_context(streams.buffered(recoded))
         self._file = file
-        status = os.fstat(file.fileno())
-        self._size = status.st_size
-        self._identity = _identity(status)
+        self.head = file.peek(1)
+        """The first bytes, some thousands if there are so many."""
+        self.container = _container(self)
+        self._identity = _identity(self._raw.status)
+
+    @property
+    def sha256(self) -> str:
+        """Of the file, once it has been read to its end."""
+        return self._raw.sha256.hexdigest()
+
+    @property
+    def num_bytes(self) -> int:
+        """That have been read from the disk."""
+        return self._raw.num_bytes
+
+    @property
+    def share(self) -> float:
+        """Of the file that has been read."""
+        return self.share_of_rows or self.num_bytes / max(1, self._raw.status.st_size)
 
     def read(self, size: int) -> bytes:
         """Bytes from where the last read ended; none at the end of the file."""
-        return self._passed(self._file.read(size))
+        return self._file.read(size)
 
     def lines(self, max_bytes: int) -> Iterator[tuple[int, bytes]]:
         """Numbered lines; a line longer than max_bytes is cut there."""
-        number = 0
-        while line := self._file.readline(max_bytes):
-            number += 1
-            yield number, self._passed(line)
+        return enumerate(iter(lambda: self._file.readline(max_bytes), b""), 1)
 
-    def _passed(self, data: bytes) -> bytes:
-        self.sha256.update(data)
-        self.num_bytes += len(data)
-        self.share = self.num_bytes / max(1, self._size)
-        return data
+    def text(self, number: int, line: bytes) -> str:
+        """A line of lines(); UserError where it is no text."""
+        raw = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+        place = f"{self.path}:{number}"
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError as error:
+            column = len(raw[: error.start].decode()) + 1
+            raise charset_errors.not_utf8(self.path, f"{place}:{column}", error) from None
+        if "\0" in text:
+            raise nul_bytes(f"{place}:{text.index(chr(0)) + 1}")
+        return text
+
+    def words(self) -> str:
+        """How it holds its rows, for people: "CSV, gzip, GB18030, tabs between the cells"."""
+        packing = "gzip" if self.is_packed else ""
+        encoding = charsets.said(self.encoding) if self.encoding else ""
+        return ", ".join(filter(None, (self.container, packing, encoding, self.detail)))
 
     def has_changed(self) -> bool:
         """Another file, size or time of writing than when it was opened; or it is gone."""
@@ -113,13 +149,22 @@ class DataFile:
 
 
 @contextmanager
-def open_data(path: str | os.PathLike[str]) -> Iterator[DataFile]:
-    """Open a file for one pass; what the system refuses, then or later, is told to the user."""
+def open_data(path: str | os.PathLike[str], encoding: str | None = None) -> Iterator[DataFile]:
+    """Open a file for one pass; what the system refuses, then or later, is told to the user.
+
+    `encoding`: what a file is in that is not UTF-8, by Python's name.
+    """
     name = os.fspath(path)
     try:
         _require_file(name)
-        with io.BufferedReader(io.FileIO(name), BUFFER_BYTES) as file:
-            yield DataFile(name, file, _container(name, file.peek()))
+        with ExitStack() as layers:
+            yield DataFile(name, encoding, layers)
+    except streams.WrongEncodingError as error:
+        assert encoding is not None
+        wrong = charset_errors.not_in_encoding(name, encoding, error.line, error.byte)
+        raise wrong from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise damaged_gzip(name, str(error), is_cut=isinstance(error, EOFError)) from error
     except OSError as error:
         raise _unreadable(name, error) from error
 
@@ -132,27 +177,41 @@ def _first_byte(head: bytes) -> bytes:
     return head.removeprefix(codecs.BOM_UTF8).lstrip()[:1]
 
 
-def _container(path: str, head: bytes) -> Container:
+def _suffix(path: str, *, is_packed: bool) -> str:
+    """In small letters; of a packed file that of what is in it."""
+    file = Path(path)
+    if is_packed and file.suffix.lower() == ".gz":
+        file = file.with_suffix("")
+    return file.suffix.lower()
+
+
+def _container(file: DataFile) -> Container:
     """Decide by the first bytes, then by the suffix; refuse what no reader is for."""
-    suffix = Path(path).suffix.lower()
-    if head.startswith(_PARQUET_MAGIC):
+    head, suffix = file.head, file.suffix
+    if head.startswith(_PARQUET_MAGIC) and not file.is_packed:
         return Container.PARQUET
     if head:
-        _refuse_others(path, suffix, head)
+        _refuse_others(file.path, suffix, head, is_packed=file.is_packed)
     if suffix == ".parquet" and head:
-        raise no_parquet(path)
+        raise no_parquet(file.path)
     if suffix in _CSV_SUFFIXES:
         return Container.CSV
+    if suffix == ".txt" and not _holds_objects(head):
+        return Container.TEXT
     return Container.LIST if _first_byte(head) == b"[" else Container.LINES
 
 
-def _refuse_others(path: str, suffix: str, head: bytes) -> None:
+def _holds_objects(head: bytes) -> bool:
+    return head.removeprefix(codecs.BOM_UTF8).lstrip().startswith((b'{"', b"[{"))
+
+
+def _refuse_others(path: str, suffix: str, head: bytes, *, is_packed: bool) -> None:
     for bom, name in _BOMS.items():
         if head.startswith(bom):
-            raise wide_encoding(path, name, "its byte order mark")
+            raise charset_errors.wide_encoding(path, name, "its byte order mark")
     if len(head) > 1 and b"\0" in head[:2] and head[:2] != b"\0\0":
-        name = "UTF-16LE" if head[1] == 0 else "UTF-16BE"
-        raise wide_encoding(path, name, "every other byte is NUL")
+        name = "utf-16-le" if head[1] == 0 else "utf-16-be"
+        raise charset_errors.wide_encoding(path, name, "every other byte is NUL")
     found = _named_by(_OTHER_MAGIC, head)
     if not found and _OTHER_SUFFIXES.fullmatch(suffix):
         found = f"a {suffix} file"
@@ -160,9 +219,9 @@ def _refuse_others(path: str, suffix: str, head: bytes) -> None:
         raise not_read(path, found)
     packing = _named_by(_PACKED_MAGIC, head) or (suffix if suffix in _PACKED_SUFFIXES else "")
     if packing:
-        raise packed(path, packing)
+        raise packed(path, ".tgz" if is_packed and packing == ".tar" else packing)
     first = _first_byte(head)
-    if suffix in _CSV_SUFFIXES and head.lstrip().startswith((b'{"', b"[{")):
+    if suffix in _CSV_SUFFIXES and _holds_objects(head):
         raise not_read(path, f"JSON in a {suffix} file")
     if suffix not in _SUFFIXES and first not in (b"", b"[", b"{"):
         raise not_read(path, "no JSON")
@@ -185,7 +244,7 @@ def _require_file(path: str) -> None:
         names = sorted(name for name in _names_in(file) if Path(name).suffix.lower() in _SUFFIXES)
         raise _no_input(
             f"{path} is a folder, not a file",
-            why="a data set is one file: .json, .jsonl, .csv, .tsv or .parquet",
+            why="a data set is one file: .json, .jsonl, .csv, .tsv, .txt or .parquet",
             do=f"give one of its files: {', '.join(names[:5]) or 'it has none of these'}",
             path=path,
         )

@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypedDict, Unpack
 
 from profiles.data.datafile import Container, DataFile, open_data
 from profiles.data.dataset_errors import no_examples, nothing_to_learn, other_training
@@ -40,6 +40,19 @@ NUM_FIRST_ROWS: Final = 20
 FIRST_BYTES: Final = 8 << 20
 """They are held in memory; where rows are giants, fewer must do."""
 ROWS_PER_REPORT: Final = 1000
+
+
+class Reading(TypedDict, total=False):
+    """How a file is read, as the keys of a recipe say; each function here takes these options."""
+
+    format: str | None
+    """None to find it from the first rows."""
+    on_bad: OnBad
+    """Whether a few faulty rows are left out; "error" if not given."""
+    encoding: str | None
+    """What a file that is not UTF-8 is in, by Python's name."""
+    kinds: Collection[str]
+    """Of rows that are taken; if not given, those that texts are learnt from."""
 
 
 class UsableRow(NamedTuple):
@@ -77,18 +90,16 @@ class Inspected:
 def read_examples(
     path: str | os.PathLike[str],
     *,
-    format: str | None = None,  # noqa: A002 - the word of the recipe
-    on_bad: OnBad = "error",
-    kinds: Collection[str] = TEXTS,
     renderer: Renderer | None = None,
+    **reading: Unpack[Reading],
 ) -> Iterator[UsableRow]:
     """Every usable row; faulty ones are told when the file has been read.
 
     UserError at once for a format whose rows are of another kind. Chats that `renderer` cannot
     write are faulty.
     """
-    with open_data(path) as file:
-        yield from _examples(file, _tally(format, on_bad, kinds, renderer))
+    with open_data(path, reading.get("encoding")) as file:
+        yield from _examples(file, _tally(reading, renderer))
 
 
 def check(path: str | os.PathLike[str], **options: Any) -> Dataset:
@@ -99,12 +110,10 @@ def check(path: str | os.PathLike[str], **options: Any) -> Dataset:
 def check_to_train(
     path: str | os.PathLike[str],
     *,
-    format: str | None = None,  # noqa: A002 - the word of the recipe
     encoder: Encoder | None = None,
     max_length: int | None = None,
-    on_bad: OnBad = "error",
     count_up_to_bytes: int | None = None,
-    kinds: Collection[str] = TEXTS,
+    **reading: Unpack[Reading],
 ) -> Inspected:
     """Validate and count a file to train on, in one pass; UserError where that is not possible.
 
@@ -113,8 +122,8 @@ def check_to_train(
     """
     too_large = count_up_to_bytes is not None and _num_bytes(path) > count_up_to_bytes
     meter = TokenMeter(None if too_large else encoder, max_length)
-    with open_data(path) as file:
-        tally = _tally(format, on_bad, kinds, encoder.renderer if encoder else None)
+    with open_data(path, reading.get("encoding")) as file:
+        tally = _tally(reading, encoder.renderer if encoder else None)
         inspected = _inspect(file, tally, meter, encoder, any_training=False)
     found = inspected.dataset
     warnings = list(found.warnings)
@@ -131,28 +140,29 @@ def check_to_train(
 def inspect(
     path: str | os.PathLike[str],
     *,
-    format: str | None = None,  # noqa: A002 - the word of the recipe
     encoder: Encoder | None = None,
     max_length: int | None = None,
-    on_bad: OnBad = "error",
     progress: Callable[[int, float], None] | None = None,
-    kinds: Collection[str] = TEXTS,
+    **reading: Unpack[Reading],
 ) -> Inspected:
     """Look at a file whatever it is for: that its rows are of another kind is its `problem`.
 
     `progress` is told the rows done and the share of the file, every thousand rows.
     """
     meter = TokenMeter(encoder, max_length)
-    with open_data(path) as file:
-        tally = _tally(format, on_bad, kinds, encoder.renderer if encoder else None)
+    with open_data(path, reading.get("encoding")) as file:
+        tally = _tally(reading, encoder.renderer if encoder else None)
         return _inspect(file, tally, meter, encoder, any_training=True, progress=progress)
 
 
-def _tally(
-    name: str | None, on_bad: OnBad, kinds: Collection[str], renderer: Renderer | None
-) -> Tally:
-    found = by_name(name) if name else None
-    return Tally(format=found, on_bad=on_bad, kinds=kinds, renderer=renderer)
+def _tally(reading: Reading, renderer: Renderer | None) -> Tally:
+    name = reading.get("format")
+    return Tally(
+        format=by_name(name) if name else None,
+        on_bad=reading.get("on_bad", "error"),
+        kinds=reading.get("kinds", TEXTS),
+        renderer=renderer,
+    )
 
 
 def _num_bytes(path: str | os.PathLike[str]) -> int:
@@ -256,11 +266,11 @@ def _facts(file: DataFile, tally: Tally, meter: TokenMeter, quality: Quality) ->
     return Dataset(
         path=file.path,
         format=tally.format.name,
-        container=", ".join(filter(None, (file.container, file.detail))),
+        container=file.words(),
         problem=problem,
         num_rows=quality.num_rows,
         num_bytes=file.num_bytes,
-        sha256=file.sha256.hexdigest(),
+        sha256=file.sha256,
         num_empty=tally.num_empty,
         num_bad=tally.num_bad,
         num_duplicates=likeness.exact.count,

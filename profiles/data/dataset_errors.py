@@ -1,7 +1,7 @@
 """What a user is told about the content of a broken data file.
 
-Decides the words: what is wrong, why it is refused, and the command or edit that repairs it, with
-a guess at the encoding where the bytes are not UTF-8. Finds no fault itself: the readers do.
+Decides the words: what is wrong, why it is refused, and the command or edit that repairs it; of
+encodings charset_errors.py tells. Finds no fault itself: the readers do.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from profiles.data.formats.spec import Format
 
 _LIST_KEY = re.compile(rb'"([^"\\]{1,60})"\s*:\s*\[')
-_ICONV_NAMES = {"Latin-1": "LATIN1", "Windows-1252": "CP1252"}
 
 
 def not_json(place: str, reason: str, text: str, index: int) -> UserError:
@@ -79,17 +78,20 @@ def no_object(subject: str, place: str) -> UserError:
     )
 
 
-def lone_object(path: str) -> UserError:
+def lone_object(path: str, head: bytes, *, suffix: str, is_packed: bool) -> UserError:
     """Tell of a file with one object, which may hold the rows in one of its values."""
     do = "put the rows in a list: [ {…}, {…} ], or write one object per line in a .jsonl file"
-    with Path(path).open("rb") as file:
-        key = _LIST_KEY.search(file.read(4096))
-    name = key[1].decode(errors="replace") if key else ""
+    source, key = shlex.quote(path), _LIST_KEY.search(head)
+    name, command, then = key[1].decode(errors="replace") if key else "", "", ""
     if name and cell_kinds().get(name) != "list":
         name = printable(name, 60)
-        do += f"; if the rows are in `{name}`: jq '.[\"{name}\"]' {shlex.quote(path)} > rows.json"
-    elif Path(path).suffix.lower() != ".json":
-        do += f": jq -c . {shlex.quote(path)} > rows.jsonl"
+        command, then = f"jq '.[\"{name}\"]'", "rows.json"
+        do += f"; if the rows are in `{name}`"
+    elif suffix != ".json":
+        command, then = "jq -c .", "rows.jsonl"
+    if command:
+        unpack = f"gunzip -c {source} | {command}" if is_packed else f"{command} {source}"
+        do += f": {unpack} > {then}"
     return _bad_data(
         "the file is a single object, or objects spread over lines, not a list of rows",
         why="a .json file must hold a list of objects, a .jsonl file one object per line",
@@ -102,15 +104,14 @@ def not_read(path: str, kind: str) -> UserError:
     """Tell of a kind of file that no reader is for."""
     return _bad_data(
         f"this kind of file is not read ({kind})",
-        why="data is read from .json (a list of objects), .jsonl (one object per line), .csv, .tsv "
-        f"and .parquet, in the formats {describe()}",
+        why="data is read from .json (a list of objects), .jsonl (one object per line), .csv, "
+        f".tsv, .txt and .parquet, in the formats {describe()}",
         do="convert the file to JSON Lines (.jsonl) in UTF-8",
         where=path,
     )
 
 
 _UNPACK = {
-    ".gz": "gunzip -c {old} > {new}",
     ".tgz": "tar -xzf {old}",
     ".bz2": "bunzip2 -c {old} > {new}",
     ".xz": "unxz -c {old} > {new}",
@@ -130,8 +131,20 @@ def packed(path: str, suffix: str) -> UserError:
     command = _UNPACK[suffix].format(old=shlex.quote(path), new=shlex.quote(str(new)))
     return _bad_data(
         f"the file is packed ({suffix.lstrip('.')})",
-        why="packed files are not read: their true size is not known before they are unpacked",
+        why="of packed files those of gzip are read (.jsonl.gz, .json.gz, .csv.gz, .txt.gz)",
         do=f"unpack it: {command}",
+        where=path,
+    )
+
+
+def damaged_gzip(path: str, reason: str, *, is_cut: bool) -> UserError:
+    """Tell of a file that does not unpack to its end."""
+    return _bad_data(
+        "the packed file ends too early - is it still being written or copied?"
+        if is_cut
+        else "the packed file is damaged",
+        why=f"gzip says: {printable(reason, 200)}",
+        do="wait until the file is complete, or copy it again",
         where=path,
     )
 
@@ -250,54 +263,6 @@ def nothing_to_learn(path: str, problem: str) -> UserError:
         do="raise max_length above the p95 length, or shorten the prompts",
         where=path,
     )
-
-
-def wide_encoding(path: str, name: str, evidence: str) -> UserError:
-    """Tell of a text with two or four bytes a character."""
-    return _bad_data(
-        f"the file is {name}, not UTF-8",
-        why=f"seen from {evidence}",
-        do=_iconv(path, name),
-        where=f"{path}:1:1",
-    )
-
-
-def not_utf8(place: str, error: UnicodeDecodeError) -> UserError:
-    """Tell of a byte that is not UTF-8: an old encoding, or damage to one line."""
-    path, line, _ = place.rsplit(":", 2)
-    data = error.object
-    start = data.rfind(b"\n", 0, error.start) + 1
-    end = data.find(b"\n", error.start)
-    encoding = _guess_encoding(data[start : end if end >= 0 else len(data)])
-    what = f"line {line}: byte 0x{data[error.start]:02x} is not UTF-8"
-    return _bad_data(
-        what + (f"; looks like {encoding}" if encoding else ""),
-        why="data files are read as UTF-8" if encoding else "the rest of the line is UTF-8",
-        do=_iconv(path, encoding) if encoding else "repair the damaged characters of the line",
-        where=place,
-    )
-
-
-def _guess_encoding(line: bytes) -> str | None:
-    """Name the likeliest old encoding, or None for a line that is damaged UTF-8."""
-    if not line.decode(errors="ignore").isascii():
-        return None
-    runs = re.findall(rb"[\x80-\xff]+", line)
-    if all(len(run) % 2 == 0 for run in runs):
-        try:
-            line.decode("gb18030")
-        except UnicodeDecodeError:
-            pass
-        else:
-            return "GB18030"
-    return "Windows-1252" if re.search(rb"[\x80-\x9f]", line) else "Latin-1"
-
-
-def _iconv(path: str, encoding: str) -> str:
-    name = _ICONV_NAMES.get(encoding, encoding)
-    file = Path(path)
-    new = file.with_name(f"{file.stem}.utf8{file.suffix}")
-    return f"iconv -f {name} -t UTF-8 {shlex.quote(path)} > {shlex.quote(str(new))}"
 
 
 def _bad_data(what: str, *, why: str, do: str, where: str) -> UserError:

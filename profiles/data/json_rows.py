@@ -10,15 +10,14 @@ import codecs
 import json
 import re
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from profiles.data.charset_errors import not_utf8
 from profiles.data.datafile import MAX_RECORD_BYTES, Container
 from profiles.data.dataset_errors import (
     lone_object,
     no_object,
     not_json,
-    not_utf8,
     too_big,
     too_deep,
     torn,
@@ -47,21 +46,25 @@ def json_rows(file: DataFile, *, skip_bad: bool) -> Iterator[NumberedRow]:
     if file.container is Container.LIST:
         return _array_rows(file)
     rows = _line_rows(file, skip_bad=skip_bad)
-    if Path(file.path).suffix.lower() == ".json":
-        return _at_least_two(rows, file.path)
+    if file.suffix == ".json":
+        return _at_least_two(rows, file)
     return rows
 
 
 # --- JSON Lines -----------------------------------------------------------------------------
 
 
-def _at_least_two(rows: Iterator[NumberedRow], path: str) -> Iterator[NumberedRow]:
+def _at_least_two(rows: Iterator[NumberedRow], file: DataFile) -> Iterator[NumberedRow]:
     """JSON Lines named .json: only the second row tells them from a lone object."""
     first = list(islice(rows, 2))
     if len(first) == 1:
-        raise lone_object(path)
+        raise _lone(file)
     yield from first
     yield from rows
+
+
+def _lone(file: DataFile) -> UserError:
+    return lone_object(file.path, file.head, suffix=file.suffix, is_packed=file.is_packed)
 
 
 def _line_rows(file: DataFile, *, skip_bad: bool) -> Iterator[NumberedRow]:
@@ -82,7 +85,7 @@ def _line_rows(file: DataFile, *, skip_bad: bool) -> Iterator[NumberedRow]:
             if is_cut and not line.endswith(b"\n"):
                 raise _torn_line(file, place, text) from None
             if is_cut and row_number == 1:
-                raise lone_object(file.path) from None
+                raise _lone(file) from None
             if not skip_bad:
                 reason, index = _fault(error, 0)
                 raise not_json(f"{place}:{index + 1}", reason, text, index) from None
@@ -101,7 +104,7 @@ def _decode_line(file: DataFile, place: str, line: bytes) -> str:
         text = line[: error.start].decode()
         if error.reason == "unexpected end of data" and not line.endswith(b"\n"):
             raise _torn_line(file, place, text) from None
-        raise not_utf8(f"{place}:{len(text) + 1}", error) from None
+        raise not_utf8(file.path, f"{place}:{len(text) + 1}", error) from None
 
 
 def _torn_line(file: DataFile, place: str, text: str) -> UserError:
@@ -220,7 +223,7 @@ class _ArrayText:
             self._append(raw[: error.start].decode())
             if error.reason == "unexpected end of data":
                 raise self.torn() from None
-            raise not_utf8(self.place(len(self._text)), error) from None
+            raise not_utf8(self._file.path, self.place(len(self._text)), error) from None
         self._pending = raw[num_used:]
         self._append(text)
         return bool(data)

@@ -70,7 +70,7 @@ def _batches(parquet: Any, file: DataFile) -> Iterator[list[Row]]:
             for batch in table.iter_batches(batch_size=_batch_rows(table.metadata)):
                 _check_size(batch, num_rows, file.path)
                 num_rows += batch.num_rows
-                file.share = num_rows / table.metadata.num_rows
+                file.share_of_rows = num_rows / table.metadata.num_rows
                 yield batch.to_pylist()
     except UserError:
         raise

@@ -114,6 +114,8 @@ class Reader:
     max_length: int | None = None
     format: str | None = None
     kinds: Collection[str] = TEXTS
+    encoding: str | None = None
+    """As `profiles.data.dataset.Reading` has it."""
 
     def look(self, path: str | os.PathLike[str], num_rows: int, start: Start) -> Preview:
         """Read some rows; UserError for a file without such rows."""
@@ -124,7 +126,7 @@ class Reader:
             if start.reaches(line, number) and len(early) < num_rows:
                 early.append((line, number, row))
 
-        with open_data(path) as file:
+        with open_data(path, self.encoding) as file:
             rows = numbered_rows(file, tally, keep)
             wanted = (one for one in rows if start.reaches(*one[:2]))
             found = sorted([*early, *islice(wanted, num_rows)], key=lambda one: one[1])[:num_rows]

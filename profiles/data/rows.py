@@ -13,6 +13,7 @@ from profiles.data.dataset_errors import bad_row
 from profiles.data.formats.spec import Row, RowError
 from profiles.data.json_rows import json_rows
 from profiles.data.parquet_rows import parquet_rows
+from profiles.data.text_rows import text_rows
 
 if TYPE_CHECKING:
     import os
@@ -35,6 +36,8 @@ def stream_rows(file: DataFile, *, skip_bad: bool = False) -> Iterator[NumberedR
     """Rows of an open file. With `skip_bad` what cannot be parsed is a RowError, else it raises."""
     if file.container is Container.CSV:
         return csv_rows(file, skip_bad=skip_bad)
+    if file.container is Container.TEXT:
+        return text_rows(file)
     if file.container is Container.PARQUET:
         return parquet_rows(file)
     return json_rows(file, skip_bad=skip_bad)

@@ -116,12 +116,11 @@ def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
 def _data(recipe: Recipe, base_dir: Path, base: Model) -> list[Dataset]:
     """The files to train on and to evaluate with; what is in both is told."""
     options: dict[str, Any] = {
-        "format": recipe.data.format,
+        **recipe.data.reading,
         "encoder": chat_templates.encoder(
             base, recipe.data.chat_template, recipe.data.learn, base_dir=base_dir
         ),
         "max_length": recipe.data.max_length,
-        "on_bad": recipe.data.on_bad,
         "kinds": kinds_of_rows(recipe.task),
         "count_up_to_bytes": dataset.COUNTED_WHILE_WAITING_BYTES,
     }

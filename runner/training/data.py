@@ -153,11 +153,9 @@ class Reading:
         return drawn(of_row, len(groups), self.recipe.data.shares, self.recipe.train.seed)
 
     def _rows_of(self, file: str) -> Iterator[UsableRow]:
-        data = self.recipe.data
         return read_examples(
             self.base_dir / file,
-            format=data.format,
-            on_bad=data.on_bad,
+            **self.recipe.data.reading,
             kinds=kinds_of_rows(self.recipe.task),
             renderer=self.encoder.renderer,
         )

@@ -166,6 +166,9 @@ ELSEWHERE = {
         "says how to read the file",
         "test_recipe.py::test_a_recipe_of_a_newer_schema_is_refused_with_advice",
     ),
+    "data.encoding": Elsewhere(
+        "files are UTF-8 here", "test_charsets.py::test_both_ways_out_of_another_encoding_work"
+    ),
     "data.learn": Elsewhere(
         "a row has one reply here",
         "test_splits.py::test_every_reply_is_learnt_or_the_last_of_each_row",

@@ -30,6 +30,7 @@ class Asked:
     model: str | None = None
     max_length: int | None = None
     on_bad: OnBad = "error"
+    encoding: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -78,6 +79,7 @@ def _look(path: str, asked: Asked, base: Model | None) -> _Result:
             encoder=chat_templates.encoder(base) if base is not None else None,
             max_length=asked.max_length,
             on_bad=asked.on_bad,
+            encoding=asked.encoding,
             progress=progress,
             kinds=kinds_of_rows(),
         )

@@ -29,6 +29,7 @@ class Asked:
     learn: Learn = "all"
     data_format: str | None = None
     max_length: int | None = None
+    encoding: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +69,7 @@ def look(path: str, base: Model | None, asked: Asked) -> Shown:
         max_length=asked.max_length,
         format=asked.data_format,
         kinds=kinds_of_rows(),
+        encoding=asked.encoding,
     )
     preview = reader.look(path, asked.num_rows, _start(asked.start))
     how: str = "no template, for these rows are no chats"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from advisor.choice import checks
@@ -155,10 +156,16 @@ def read_data(base: Model, data_file: str, asked: Asked) -> Dataset:
     from profiles.data import dataset  # noqa: PLC0415  # the tokenizer library loads with it
     from runner.checks import chat_templates  # noqa: PLC0415
 
-    return dataset.check(
+    options = dict(asked.read_with)
+    template, learn = options.pop("chat_template", None), options.pop("learn", "all")
+    if template is not None:
+        chat_templates.known(template)
+    found = dataset.check(
         data_file,
-        encoder=chat_templates.encoder(base),
+        encoder=chat_templates.encoder(base, template, learn),
         max_length=asked.seq_len,
         kinds=kinds_of_rows(asked.task),
         count_up_to_bytes=dataset.COUNTED_WHILE_WAITING_BYTES,
+        **options,
     )
+    return replace(found, read_with=asked.read_with)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from advisor.choice.answers import Answer, Answers, Complexity
 from profiles.facts import Origin
+
+if TYPE_CHECKING:
+    from profiles.data.dataset import OnBad
+    from profiles.data.rendering import Learn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +24,17 @@ class Asked:
     quality: bool | None = None
     seq_len: int | None = None
     effective_batch: int | None = None
+    on_bad: OnBad | None = None
+    encoding: str | None = None
+    chat_template: str | None = None
+    learn: Learn | None = None
+
+    @property
+    def read_with(self) -> dict[str, Any]:
+        """How the data is read, by the keys of a recipe; those that were given."""
+        keys = ("on_bad", "encoding", "chat_template", "learn")
+        given = {key: getattr(self, key) for key in keys}
+        return {key: value for key, value in given.items() if value is not None}
 
     def answers(self) -> Answers:
         """As the tree takes them, each with its origin."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 from advisor.choice.recommend import Recommendation
 from advisor.draft import recipe_of
 from advisor.recipe import Recipe
-from profiles import installation, paths
+from profiles import chat_families, installation, paths
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Model
 from profiles.models import catalog
@@ -26,9 +27,11 @@ def draft(found: Recommendation, folder: Path | None) -> Recipe:
     A model that is not on this disk keeps its id, which is where `told` has it downloaded to.
     """
     assert found.dataset is not None
-    model = found.model
+    model, read_with = found.model, dict(found.dataset.read_with)
+    if read_with.get("chat_template", "").endswith(chat_families.SUFFIX):
+        read_with["chat_template"] = _relative(read_with["chat_template"], folder)
     return recipe_of(
-        found,
+        replace(found, dataset=replace(found.dataset, read_with=read_with)),
         model=_relative(model.path, folder) if model.path else model.id,
         data=_relative(found.dataset.path, folder),
         version=installation.version(),
