@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from data_files import GOOD, refused, write, write_rows
 
-from profiles.data import datafile, dataset
+from profiles.data import dataset, streams
 from profiles.errors import ExitCode
 
 
@@ -47,7 +47,7 @@ def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     def refuse(_: str) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(datafile.io, "FileIO", refuse)
+    monkeypatch.setattr(streams.io, "FileIO", refuse)
     error = refused(write_rows(tmp_path, [GOOD]))
     assert (error.code, error.why) == (ExitCode.NO_INPUT, "Permission denied")
     assert "chmod u+r" in error.do
@@ -59,7 +59,7 @@ def test_a_disk_that_fails_is_told_as_such(tmp_path, monkeypatch):
     def fail(_):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(datafile.io, "FileIO", fail)
+    monkeypatch.setattr(streams.io, "FileIO", fail)
     error = refused(write_rows(tmp_path, [GOOD]))
     assert (error.code, error.why) == (
         ExitCode.IO_ERROR,

@@ -164,7 +164,7 @@ class Tally:
             why = f"each {self.format.name} row needs usable {keys}"
         if self.detected and self.detected != self.format:
             why += f"; the keys of the first rows look like {self.detected.name}"
-        do = 'repair these rows, or leave them out with on_bad = "skip"'
+        do = 'repair these rows, or leave them out: on_bad = "skip" (--on-bad skip)'
         if too_many:
             do = f"repair these rows; more than {MAX_BAD_SHARE:.0%} are faulty, too many to skip"
         if self.is_refused_by_template:
