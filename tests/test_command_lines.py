@@ -152,6 +152,22 @@ LINES = [
         "check",
         checked(data_format="text", model="m", max_length=9, on_bad="skip"),
     ),
+    ("data check a --encoding GBK", "check", checked(encoding="gb18030")),
+    (
+        "data show a --encoding latin-1",
+        "show",
+        {"path": "a", "asked": ShowAsked(encoding="iso8859-1"), "as_json": False},
+    ),
+    (
+        "recommend --model m --data d --on-bad skip --encoding big5 --chat-template t --learn last",
+        "recommend",
+        {
+            "request": request(
+                data="d",
+                asked=Asked(on_bad="skip", encoding="big5", chat_template="t", learn="last"),
+            )
+        },
+    ),
     ("data show a", "show", {"path": "a", "asked": ShowAsked(), "as_json": False}),
     (
         "data show a --model m -n 7 --at row:9 --chat-template plain --json",
