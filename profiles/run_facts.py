@@ -147,6 +147,8 @@ class Run:
     """Newest evaluation loss."""
     first_loss: float | None
     last_loss: float | None
+    unpacked: str = ""
+    """Why rows were not packed though the recipe asks for it; empty if nothing was to be said."""
     result: Result = NOT_EVALUATED
     curves: Curves = NO_CURVES
     samples: tuple[Sample, ...] = ()

@@ -16,6 +16,7 @@ from profiles.runs import records
 from profiles.runs.journal import Journal, Tail, read_all
 from profiles.runs.records.evaluation import Answer, Evaluated, Published
 from profiles.runs.records.metrics import Loss, Step
+from profiles.runs.records.packing import Packing
 from profiles.runs.records.record import Record
 from profiles.runs.records.sampler import Usage
 from profiles.runs.records.worker import (
@@ -45,6 +46,7 @@ ON_DISK = {
     "LongestTried": "longest_tried rows longest seconds",
     "Loss": "loss step loss grad_norm learning_rate epoch",
     "OutOfMemory": "oom step during pieces micro_batch accumulation error what",
+    "Packing": "packing apart difference rounding what",
     "Paused": "paused step reason what",
     "Phase": "phase phase total",
     "Prepared": "prepared seconds num_train num_dropped num_at_max_length num_tokens num_learnt "
@@ -78,6 +80,7 @@ OPTIONAL = {
     WorkerStarted: {"start"},
     Prepared: {"num_at_max_length", "num_tokens", "num_learnt", "compute_capability"},
     Resumed: {"what"},
+    Packing: {"difference", "rounding", "what"},
     Paused: {"reason", "what"},
     Evaluated: {"data", "rows", "gain"},
     Published: {"what"},
@@ -161,6 +164,8 @@ def misfits(hint):
         return [*wrong, "x", 7, {}]
     if hint is str:
         return [*wrong, 7, 0.5]
+    if hint is bool:
+        return [v for v in wrong if v is not True] + ["true", 1, 0.0]
     if hint is int:
         return [*wrong, "7", 0.5, 1.0, 2**63, -(2**63), 10**400]
     if hint is float:

@@ -62,6 +62,7 @@ def _summary(run: Run, width: int) -> list[str]:
             ("run", run.id),
             ("steps", f"{run.num_steps} on {run.device}, rates from {run.num_steady_steps}"),
             ("tokens", f"{count_text(run.tokens)}, {percent_text(labels)} learnt from"),
+            ("packing", run.unpacked),
             ("padding", f"{percent_text(padding)} of what was processed"),
             ("tokens/s", rates),
             ("throttled", _throttling(run)),

@@ -24,6 +24,7 @@ from profiles.runs.journal import Tail
 from profiles.runs.records import Record
 from profiles.runs.records.evaluation import Answer, Evaluated
 from profiles.runs.records.metrics import PHASES
+from profiles.runs.records.packing import Packing
 from profiles.runs.records.sampler import Usage
 from profiles.runs.records.worker import Checkpoint, End, Paused, Prepared, TrainBegun, Unpaused
 from profiles.runs.result import result_of
@@ -58,6 +59,7 @@ def from_run_dir(run: RunDir) -> tuple[Run | None, int]:
         **_eval_losses(events),
         first_loss=_finite(losses["loss"][:1]),
         last_loss=_finite(losses["loss"][-1:]),
+        unpacked=_last(e.what for e in _of(Packing, events)) or "",
         result=result_of(events),
         curves=_curves(losses, events),
         samples=_answers(events),

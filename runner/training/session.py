@@ -35,7 +35,7 @@ from runner import checkpoints, methods, resume
 from runner.engines import engine_of
 from runner.resume import Start
 from runner.tasks import task_of
-from runner.training import arguments, data, examples, finite, recipe_lock
+from runner.training import arguments, data, examples, finite, isolation, recipe_lock
 from runner.training.attempt import Attempt
 from runner.training.counting import counted
 from runner.training.division import DURING
@@ -149,7 +149,12 @@ class Session:
             prepared = methods.prepare(self.plan, model_dir, self.recipe.train.seed)
         with self.attempt.during("checking"):
             finite.refuse_base(prepared, model_dir)
-        packs = self.recipe.data.packing
+            packs = self.recipe.data.packing and isolation.decide(
+                self.attempt, self.plan, prepared, splits.train.rows, settings
+            )
+            if packs != self.recipe.data.packing:
+                unpacked = self.recipe.data.model_copy(update={"packing": False})
+                settings = task.arguments(unpacked, **common)
         packing = self.attempt.during("packing") if packs else contextlib.nullcontext()
         with packing, counted(self.progress):
             trainer: RunProtocol = task.TRAINER(

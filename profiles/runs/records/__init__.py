@@ -3,7 +3,7 @@
 Importing any of these modules makes all kinds known: a reader does not know what it will find.
 """
 
-from profiles.runs.records import evaluation, inputs, metrics, sampler, supervisor, worker
+from profiles.runs.records import evaluation, inputs, metrics, packing, sampler, supervisor, worker
 from profiles.runs.records.record import Dropped, Record, parse
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "evaluation",
     "inputs",
     "metrics",
+    "packing",
     "parse",
     "sampler",
     "supervisor",
