@@ -162,15 +162,16 @@ def misfits(hint):
         inner = get_args(hint)[0]
         wrong = [v for v in wrong if v != [None] or get_origin(inner) is not UnionType]
         return [*wrong, "x", 7, {}]
-    if hint is str:
-        return [*wrong, 7, 0.5]
     if hint is bool:
-        return [v for v in wrong if v is not True] + ["true", 1, 0.0]
-    if hint is int:
-        return [*wrong, "7", 0.5, 1.0, 2**63, -(2**63), 10**400]
-    if hint is float:
-        return [*wrong, "7", math.nan, math.inf, 1e200, 10**400]
-    return [*wrong, "x", 7, [], {"data": math.nan}, {"data": 10**400}, {"data": True}]
+        wrong.remove(True)
+    more = {
+        str: [7, 0.5],
+        bool: ["true", 1, 0.0],
+        int: ["7", 0.5, 1.0, 2**63, -(2**63), 10**400],
+        float: ["7", math.nan, math.inf, 1e200, 10**400],
+    }
+    others = ["x", 7, [], {"data": math.nan}, {"data": 10**400}, {"data": True}]
+    return [*wrong, *more.get(hint, others)]
 
 
 @ALL
