@@ -6,6 +6,7 @@ What is unknown (None) or not finite is called so, never shown as a number.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 UNKNOWN = "unknown"
 
@@ -29,6 +30,12 @@ def count_text(number: float | None) -> str:
     if number is None or not math.isfinite(number):
         return UNKNOWN
     return f"{round(number):,}".replace(",", " ")
+
+
+def some_of(names: Sequence[str], most: int = 5, *, between: str = ", ") -> str:
+    """a, b, c and 12 more."""
+    more = len(names) - most
+    return between.join(names[:most]) + (f" and {count_text(more)} more" if more > 0 else "")
 
 
 def duration_text(seconds: float | None) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from advisor.recipe import Recipe
 from profiles.errors import ExitCode, UserError
-from profiles.runs import reading
+from profiles.runs import advice, reading
 from profiles.runs.journal import read_all
 from profiles.runs.records.worker import OutOfMemory
 from profiles.runs.rundir import RunDir, read_json
@@ -73,7 +73,7 @@ def choose(run: RunDir, now: dict[str, Any]) -> Start:
         what += "new optimizer"
         return Start(path=sound.path, weights_only=True, what=what + because, **passed)
     saved = read_json(sound.path / checkpoints.MANIFEST) or {}
-    _refuse_change(saved, now, sound)
+    _refuse_change(run, saved, now, sound)
     return Start(
         path=sound.path,
         step=sound.step,
@@ -111,7 +111,7 @@ def pieces(run: RunDir, during: str) -> int:
 
 
 def _refuse_change(
-    saved: dict[str, Any], now: dict[str, Any], checkpoint: checkpoints.Checkpoint
+    run: RunDir, saved: dict[str, Any], now: dict[str, Any], checkpoint: checkpoints.Checkpoint
 ) -> None:
     changed = [
         f"{_NAMES[key]} was {saved[key]}, is {value}"
@@ -122,7 +122,7 @@ def _refuse_change(
         raise UserError(
             f"step {checkpoint.step} cannot be gone on from with other settings",
             why="; ".join(changed) + ": the position in the data would not be the same",
-            do="put them back, or start a new run of the changed recipe with `advisor run`",
+            do=f"put them back; or {advice.anew(run)}",
             where=str(checkpoint.path),
             code=ExitCode.BAD_RECIPE,
         )
@@ -132,7 +132,7 @@ def _none_left(run: RunDir, reasons: tuple[str, ...]) -> UserError:
     return UserError(
         "no checkpoint can be resumed from",
         why="; ".join(reasons),
-        do="start the recipe anew with `advisor run`",
+        do=advice.anew(run),
         where=str(run.checkpoints),
         code=ExitCode.NO_CHECKPOINT,
     )

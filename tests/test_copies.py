@@ -52,7 +52,7 @@ def test_a_copy_of_a_live_run_is_lost_and_says_so(live, tmp_path, *, is_in_place
 
     assert (status(live).state, found.state) == (State.RUNNING, State.LOST)
     assert found.reason == f"copied while it worked in {live.path}, where it goes on"
-    assert found.notice == f"this is a copy of the run in {live.path}"
+    assert found.notice == f"copy of {live.id}"
     assert not processes.supervisor_is_alive(copy)
 
 
@@ -107,7 +107,7 @@ def test_a_copy_of_a_run_that_is_over_says_what_it_is_and_can_go_on(start, tmp_p
     launch.resume(copy)
     wait_for(lambda: status(copy).state is State.RUNNING, "the copy at work")
     try:
-        assert notice == f"this is a copy of the run in {run.path}"
+        assert notice == f"copy of {run.id}"
         assert status(run).state is State.KILLED
         assert leftovers.end(run) == ([], [])
         assert status(copy).state is State.RUNNING

@@ -16,7 +16,7 @@ import on_disk
 import pytest
 
 from profiles.errors import UserError
-from profiles.runs import heartbeats, rundir
+from profiles.runs import find_run, heartbeats, rundir
 from profiles.runs.journal import Tail
 from profiles.runs.state import State, status
 from runner import checkpoints
@@ -45,7 +45,7 @@ def test_there_is_a_fixture():
 
 def test_an_old_run_is_found_and_its_state_known(run):
     """Finished, with its steps and losses."""
-    found = status(rundir.find(run.id))
+    found = status(find_run.find(run.id))
 
     assert (found.state, found.step, found.num_steps) == (State.FINISHED, 6, 6)
     assert found.eval_loss < found.base_loss

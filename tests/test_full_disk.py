@@ -13,7 +13,7 @@ import sys
 import pytest
 from doubles import end_everything, wait_for
 
-from profiles.runs import durable, rundir
+from profiles.runs import durable, find_run, rundir
 from profiles.runs.state import State, status
 from runner.supervision import control, exit_record
 
@@ -207,7 +207,7 @@ def test_a_run_on_a_full_disk_pauses_goes_on_saves_and_stops(
         assert done.returncode == 0, done.stderr
 
     started = advisor("run", recipe)
-    run = rundir.find(started.stdout.strip())
+    run = find_run.find(started.stdout.strip())
     try:
         wait(State.RUNNING, run, 6)
         fill(small_disk)

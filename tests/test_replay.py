@@ -11,7 +11,7 @@ import pytest
 
 from advisor import recipe as recipes
 from profiles.errors import ExitCode, UserError
-from profiles.runs import rundir
+from profiles.runs import find_run, rundir
 from profiles.runs.state import State, status
 from runner.checks import replay
 from runner.checks.replay import Change
@@ -188,7 +188,7 @@ def test_data_that_is_removed_during_a_run_is_not_missed(advisor, tiny_model, or
         '[method]\nname = "lora"\nrank = 2\n[train]\nlearning_rate = 1e-3\n'
         'max_steps = 12\nmicro_batch = 2\nprecision = "fp32"\nsave_every = 4\n'
     )
-    run = rundir.find(advisor("run", path).stdout.strip())
+    run = find_run.find(advisor("run", path).stdout.strip())
     deadline = time.monotonic() + 120
     while status(run).step < 1 and not status(run).state.is_over:
         assert time.monotonic() < deadline

@@ -15,6 +15,7 @@ from profiles.facts import GIB
 from profiles.intervals import Difference
 from profiles.run_facts import Result, Run, Sample, Verdict
 from profiles.runs.state import State
+from tests.canned_run import canned_run
 from tui import report as page
 from tui.terminal import Symbols
 
@@ -262,16 +263,27 @@ def test_a_gain_in_words(factors, delta, expected):
     ("state", "num_steps", "resumable", "expected"),
     [
         (State.FINISHED, 200, 200, "finished at step 123 of 200"),
-        (State.KILLED, 200, 120, "killed at step 123 of 200; `advisor resume` goes on from 120"),
-        (State.KILLED, None, None, "killed at step 123; `advisor resume` goes on from 0"),
+        (
+            State.KILLED,
+            200,
+            120,
+            "killed at step 123 of 200; `advisor resume ID` goes on from step 120, or from {older}",
+        ),
+        (
+            State.KILLED,
+            None,
+            None,
+            "killed at step 123; `advisor resume ID` starts from step 0: no checkpoint was saved",
+        ),
         (State.RUNNING, 200, 120, "running at step 123 of 200"),
     ],
 )
 def test_how_a_run_ended(state, num_steps, resumable, expected):
     """And whether it can go on."""
     now = SimpleNamespace(state=state, step=123, num_steps=num_steps, resumable_from=resumable)
+    run, older = canned_run(), "an older one if that does not verify"
 
-    assert page.ending(now) == expected
+    assert page.ending(run, now) == expected.replace("ID", run.id).replace("{older}", older)
 
 
 def test_answers_are_cut_and_named():

@@ -351,7 +351,7 @@ def test_a_run_is_watched_on_a_screen_where_there_is_one(
 
     code, _, _ = call("watch", run.id, *options)
 
-    assert (code, watched) == ((8, [run.id]) if is_screen else (9, [run]))
+    assert (code, watched) == ((8, [str(run.path)]) if is_screen else (9, [run]))
 
 
 def test_without_a_name_it_is_the_newest_run_that_works(call):

@@ -548,7 +548,7 @@ def test_each_key_of_a_report_is_about_its_run(finished):
         assert app.screen.query_one("#title", Rows).text == f"report of {finished.id}"
         assert "where the time goes" not in shown(app).text
         assert f"run       {finished.id}" in shown(app).text
-        assert words(app) == f"to a file: advisor profile {finished.id} --md report.md"
+        assert words(app) == f"to a file: advisor profile --md report.md {finished.id}"
         for key, kind in (("w", LiveScreen), ("l", ConsoleScreen), ("question_mark", Pager)):
             await press(app, pilot, key)
             assert isinstance(app.screen, kind)

@@ -538,7 +538,7 @@ def test_a_file_that_cannot_be_read_makes_no_run_dead(run, sleeper, monkeypatch,
     found = state.status(run)
 
     assert (found.state, found.state.is_over) == (State.UNKNOWN, False)
-    assert found.notice == f"cannot read status ({errno.errorcode[number]}), retrying"
+    assert found.notice == f"cannot read {name} ({errno.errorcode[number]}), retrying"
     monkeypatch.undo()
     assert state.status(run).state is expected
 
@@ -549,7 +549,7 @@ def test_an_unreadable_supervisor_is_not_called_dead(run):
 
     with pytest.raises(OSError, match="directory"):
         processes.supervisor_is_alive(run)
-    assert state.status(run).notice == "cannot read status (EISDIR), retrying"
+    assert state.status(run).notice == "proc.json cannot be read: it is a folder"
 
 
 @pytest.mark.parametrize("length", range(0, 160, 7))

@@ -21,7 +21,7 @@ from on_disk import num_damaged, read_all
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from profiles.runs import rundir
+from profiles.runs import find_run, rundir
 from profiles.runs.state import State, status
 from runner.engines.fsdp import shard_by_layer
 
@@ -55,7 +55,7 @@ def losses(run):
 def finished(done):
     """The run that `--follow` showed, which must have finished."""
     assert done.returncode == 0, done.stderr
-    run = rundir.find(done.stdout.strip())
+    run = find_run.find(done.stdout.strip())
     assert status(run).state is State.FINISHED
     assert num_damaged(run) == 0
     return run
@@ -95,7 +95,7 @@ def test_a_killed_worker_resumes_to_the_same_losses(advisor, recipe):
     """SIGKILL after the checkpoint of step 4: the resumed losses equal the undisturbed ones."""
     path = recipe()
     undisturbed = losses(finished(advisor("run", path, "--follow")))
-    run = rundir.find(advisor("run", path).stdout.strip())
+    run = find_run.find(advisor("run", path).stdout.strip())
     deadline = time.monotonic() + 120
     while (status(run).resumable_from or 0) < 4 and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -117,7 +117,7 @@ def test_a_stopped_run_saves_and_can_go_on(advisor, recipe, hardware):
     """`advisor stop` ends it at a step boundary with code 75, with one process and with two."""
     path = recipe()
     path.write_text(path.read_text() + f"[hardware]\n{hardware}")
-    run = rundir.find(advisor("run", path, "--set", "train.max_steps=400").stdout.strip())
+    run = find_run.find(advisor("run", path, "--set", "train.max_steps=400").stdout.strip())
     deadline = time.monotonic() + 120
     while status(run).step < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -191,12 +191,13 @@ def test_a_base_model_that_is_not_finite_is_never_trained(advisor, recipe, tiny_
 
     done = advisor("run", recipe(), "--set", f"model.id={broken}", "--follow")
 
-    found = status(rundir.find(done.stdout.strip()))
+    found = status(find_run.find(done.stdout.strip()))
     assert (done.returncode, found.state, found.resumable_from) == (65, State.FAILED, None)
     assert "the base model holds values that are not finite" in found.reason
     assert "evaluation loss" not in done.stderr
     assert (
-        "model.norm.weight" in json.loads(rundir.find(done.stdout.strip()).exit.read_text())["why"]
+        "model.norm.weight"
+        in json.loads(find_run.find(done.stdout.strip()).exit.read_text())["why"]
     )
 
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from profiles.errors import ExitCode
-from profiles.runs import rundir
+from profiles.runs import find_run
 from tui import hangup, screens
 from tui.context import AppContext
 from tui.pace import PacedApp
@@ -46,7 +46,7 @@ class TunedeckApp(PacedApp, inherit_bindings=False):
             self._leave_on_hangup(asyncio.get_running_loop())
         self.start_clock(terminal.ticks_per_second, self._tick)
         if self._run_id is not None:
-            self._open("live", rundir.find(self._run_id))
+            self._open("live", find_run.find(self._run_id))
 
     def _open(self, name: str, *subject: Any, **options: Any) -> None:
         self.push_screen(screens.make(name, self.context, *subject, **options))

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 from profiles.errors import ExitCode
-from profiles.runs import notices
+from profiles.runs import advice, caveats, notices
 from profiles.runs.journal import Tail
 from profiles.runs.records import Record
 from profiles.runs.records.metrics import Loss, loss_text
@@ -30,6 +30,7 @@ _CODES = {
     State.STOPPED: ExitCode.STOPPED,
     State.LOST: ExitCode.STOPPED,
     State.DAMAGED: ExitCode.BAD_DATA,
+    State.UNKNOWN: ExitCode.IO_ERROR,
 }
 
 
@@ -39,10 +40,10 @@ def follow(run: RunDir) -> int:
         for line in _lines(run):
             plain.say(line)
     except KeyboardInterrupt:
-        plain.say(f"\nleft; the run goes on: advisor watch {run.id}")
+        plain.say(f"\nleft; the run goes on: {advice.line('watch', run)}")
         return 0
     ended = status(run)
-    plain.say(f"{ended.state}: {clean(ended.reason, _LIMIT)}")
+    plain.say(f"{ended.state}: {clean(ended.reason or ended.notice, _LIMIT)}")
     plain.say(sentence(ended.result))
     if ended.exit_code is None:  # nobody could record it
         return int(_CODES.get(ended.state, ExitCode.INTERNAL))
@@ -64,7 +65,7 @@ def _lines(run: RunDir) -> Iterator[str]:
         yield from losses.lines(now, num_steps)
         if num_damaged < (num_damaged := events.num_damaged + losses.source.num_damaged):
             yield f"! {notices.passed_over(num_damaged)}"
-        if now.state.is_over:
+        if now.state.is_over or (now.state is State.UNKNOWN and caveats.unreadable(run)):
             return
         time.sleep(_POLL_SECONDS)
 

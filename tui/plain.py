@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -22,6 +23,10 @@ MOST_WIDTH = 120
 """Longer lines are hard to read."""
 _LEAST_WIDTH = 40
 _GAP = "  "
+_COMMAND = re.compile(r"`advisor [^`]*`")
+"""To be copied, so it stays on one line."""
+_GLUE = "\0"
+"""Instead of its spaces: no text that was cleaned holds it."""
 
 
 def page_width() -> int:
@@ -72,16 +77,17 @@ def _padded(cell: str, width: int, *, right: bool) -> str:
 
 
 def wrap(text: str, width: int, *, indent: str = "", first: str | None = None) -> list[str]:
-    """A paragraph; `first` replaces the indent of its first line."""
+    """A paragraph; `first` replaces the indent of its first line. A `command` stays on one line."""
     start = indent if first is None else first
-    return textwrap.wrap(
-        text,
+    lines = textwrap.wrap(
+        _COMMAND.sub(lambda found: found[0].replace(" ", _GLUE), text),
         max(20, width),
         initial_indent=start,
         subsequent_indent=indent,
         break_long_words=False,
         break_on_hyphens=False,
-    ) or [start.rstrip()]
+    )
+    return [line.replace(_GLUE, " ") for line in lines] or [start.rstrip()]
 
 
 def facts(pairs: Iterable[tuple[str, str]], width: int) -> list[str]:

@@ -6,6 +6,8 @@ from advisor.findings import Report, terms_of_peak
 from advisor.rules.case import Finding
 from profiles.quantities import bytes_text, count_text, duration_text, percent_text
 from profiles.run_facts import Run
+from profiles.runs import advice
+from profiles.runs.rundir import RunDir
 from profiles.runs.state import State, Status
 from tui.pages import result
 from tui.plain import facts, wrap
@@ -41,12 +43,14 @@ def lines(report: Report, width: int, symbols: Symbols) -> list[str]:
     ]
 
 
-def ending(now: Status) -> str:
-    """Like "killed at step 123 of 200; `advisor resume` goes on from 120"."""
+def ending(run: RunDir, now: Status) -> str:
+    """Like "killed at step 123 of 200; `advisor resume ID` goes on from step 120"."""
     of = f" of {now.num_steps}" if now.num_steps else ""
     text = f"{now.state} at step {now.step}{of}"
     if now.state.is_over and now.state is not State.FINISHED:
-        text += f"; `advisor resume` goes on from {now.resumable_from or 0}"
+        is_damaged = now.state is State.DAMAGED
+        ways = advice.of_damaged(run) if is_damaged else advice.going_on(run, now.resumable_from)
+        text += f"; {ways}"
     return text
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 
 from profiles.runs import reading
 from profiles.runs.rundir import RunDir, read_json
 
 
-def original(run: RunDir) -> Path | None:
-    """The directory that this one is a copy of: where the run was made, and still is.
+def original(run: RunDir) -> RunDir | None:
+    """The run that this one is a copy of: where it was made, and still is.
 
     None for the run itself, also where it was moved or is seen by another path.
     """
@@ -23,5 +22,5 @@ def original(run: RunDir) -> Path | None:
         if there.path.samefile(run.path) or not there.path.is_dir():
             return None
         same = (read_json(there.manifest) or {}).get("id") == manifest.get("id")
-        return there.path if same else None
+        return there if same else None
     return None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from profiles.quantities import count_text
+from profiles.quantities import count_text, some_of
 from profiles.runs.identity import Identity
 from profiles.runs.records import Record
 
@@ -22,10 +22,9 @@ _MOST_PIDS = 8
 
 def holding(left: Sequence[Identity]) -> str:
     """Which processes still hold a run whose training is dead."""
-    shown = ", ".join(str(who.pid) for who in left[:_MOST_PIDS])
-    more = ", ..." if len(left) > _MOST_PIDS else ""
+    shown = some_of([str(who.pid) for who in left], _MOST_PIDS)
     are = "1 leftover process holds" if len(left) == 1 else f"{len(left)} leftover processes hold"
-    return f"{are} the run (pids {shown}{more})"
+    return f"{are} the run (pids {shown})"
 
 
 def newest(events: Sequence[Record]) -> str:

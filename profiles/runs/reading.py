@@ -78,11 +78,26 @@ def end_of(path: Path, num_bytes: int) -> bytes:
         return file.read(num_bytes)
 
 
+_KINDS = {
+    errno.EINVAL: "it is no regular file",
+    errno.EISDIR: "it is a folder",
+    errno.ELOOP: "it is a symbolic link",
+}
+
+
+def irregular(path: Path) -> str:
+    """Why nobody will ever read what lies there; "" for a regular file, and for none at all."""
+    try:
+        _refuse_irregular(path.lstat().st_mode, path)
+    except OSError as error:
+        return _KINDS.get(error.errno or 0, "")
+    return ""
+
+
 def reason(error: Exception) -> str:
     """Why a file could not be read, for people."""
     if isinstance(error, OSError):
-        is_special = error.errno == errno.EINVAL
-        return "it is no regular file" if is_special else error.strerror or str(error)
+        return _KINDS.get(error.errno or 0) or error.strerror or str(error)
     return str(error) if isinstance(error, UnfitError) else "it is not UTF-8"
 
 

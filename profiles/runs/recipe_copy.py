@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from profiles.errors import ExitCode, UserError
-from profiles.runs import reading
+from profiles.runs import advice, reading
 from profiles.runs.rundir import RunDir
 
 
@@ -17,7 +17,7 @@ def text_of(run: RunDir) -> str:
             f"the run's recipe cannot be read: {reading.reason(error)}",
             why="a run keeps a copy of the recipe that it was started with; this one is "
             + ("gone" if is_missing else "damaged"),
-            do="put the file back; `advisor watch` tells what was recorded without it",
+            do=f"put the file back; {advice.command('watch', run)} tells what is recorded",
             where=str(run.recipe),
             code=ExitCode.NO_INPUT if is_missing else ExitCode.BAD_DATA,
         ) from error

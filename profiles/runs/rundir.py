@@ -266,9 +266,15 @@ def all_runs() -> list[RunDir]:
     return sorted(mine, key=created, reverse=True)
 
 
-def num_of_others() -> int:
-    """Runs that this user may not look into."""
-    return sum(not os.access(run.path, os.R_OK | os.X_OK) for run in _found())
+def others() -> list[RunDir]:
+    """Runs under the root that this user may not look into."""
+    return [run for run in _found() if not os.access(run.path, os.R_OK | os.X_OK)]
+
+
+def is_at_home(run: RunDir) -> bool:
+    """Whether the run is one of those under the root, which are found by their ids."""
+    is_named = _ID_PATTERN.fullmatch(run.id) is not None
+    return is_named and run.path.parent.resolve() == run_root().resolve()
 
 
 def _found() -> list[RunDir]:
@@ -312,31 +318,6 @@ def refuse_newer(run: RunDir) -> None:
         do="use the version that made it, or a newer one",
         where=str(run.manifest),
         code=ExitCode.NEWER_SCHEMA,
-    )
-
-
-def find(text: str | None) -> RunDir:
-    """The run with this id, a unique part of an id, or a path; the newest for None."""
-    if text and reading.is_file(Path(text) / "run.json"):
-        return RunDir(Path(text).resolve())
-    runs = all_runs()
-    matches = [r for r in runs if text is None or text in r.id]
-    exact = [r for r in matches if r.id == text]
-    if exact or len(matches) == 1 or (matches and text is None):
-        return (exact or matches)[0]
-    if not runs:
-        what, why = "there are no runs yet", "no run directory was found"
-    elif matches:
-        what = f"{text!r} fits {len(matches)} runs"
-        why = "ids that fit: " + ", ".join(r.id for r in matches[:5])
-    else:
-        what, why = f"no run is called {text!r}", f"the newest run is {runs[0].id}"
-    raise UserError(
-        what,
-        why=why,
-        do="give more of the id; `advisor runs` lists them" if runs else "start one: `advisor run`",
-        where=str(run_root()),
-        code=ExitCode.NO_INPUT,
     )
 
 

@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Any
 
 from profiles.run_facts import NOT_EVALUATED, Result
-from profiles.runs import copies, heartbeats, identity, locks, notices, processes
+from profiles.runs import advice, caveats, heartbeats, identity, locks, notices, processes
 from profiles.runs.identity import Identity
 from profiles.runs.journal import last_record
 from profiles.runs.processes import Processes, read_object, read_records
@@ -130,8 +130,6 @@ def status(run: RunDir) -> Status:
     try:
         return _status(run)
     except Exception as error:  # noqa: BLE001  # no content of a file may end a reader
-        number = error.errno if isinstance(error, OSError) else None
-        name = errno.errorcode.get(number or 0, type(error).__name__)
         return Status(
             state=State.UNKNOWN,
             attempt=run.attempt(),
@@ -141,7 +139,7 @@ def status(run: RunDir) -> Status:
             reason="",
             exit_code=None,
             since=created(run),
-            notice=f"cannot read status ({name}), retrying",
+            notice="; ".join(caveats.unreadable(run)) or _unread(run, error),
         )
 
 
@@ -169,19 +167,28 @@ def _status(run: RunDir) -> Status:
         ),
         num_steps=max((e.num_steps for e in events if isinstance(e, TrainBegun)), default=0),
         resumable_from=newest_checkpoint(run),
-        reason=found.reason,
+        reason=found.reason if ended is None else advice.told_here(run, found.reason),
         exit_code=_exit_code(ended),
         since=max((e.unix_seconds for e in current[-1:] + newest), default=created(run)),
         base_loss=next((e.loss for e in losses if e.step == 0), None),
         eval_loss=losses[-1].loss if losses else None,
-        notice="; ".join(filter(None, [found.notice, _copy_notice(run)])),
+        notice="; ".join(filter(None, [found.notice, *_caveats(run, found.state)])),
         result=result_of(events),
     )
 
 
-def _copy_notice(run: RunDir) -> str:
-    made = copies.original(run)
-    return "" if made is None else f"this is a copy of the run in {made}"
+def _caveats(run: RunDir, state: State) -> list[str]:
+    """Of a run that is being made nothing is missing yet; of a damaged one the reason tells it."""
+    return [] if state in (State.QUEUED, State.DAMAGED) else caveats.of(run)
+
+
+def _unread(run: RunDir, error: Exception) -> str:
+    """Which file, and why; it may be read the next time."""
+    number = error.errno if isinstance(error, OSError) else None
+    name = errno.errorcode.get(number or 0, type(error).__name__)
+    file = getattr(error, "filename", None)
+    what = os.path.relpath(os.fsdecode(file), run.path) if file else "status"
+    return f"cannot read {what} ({name}), retrying"
 
 
 def _exit_code(ended: dict[str, Any] | None) -> int | None:
@@ -265,7 +272,7 @@ def _gone(run: RunDir, who: Processes) -> _Found:
     if not holders:
         return _Found(State.ELSEWHERE, notices.HELD)
     if who.trainer is not None:  # what holds the lock trains nothing: it died
-        ends = "`advisor stop --now` ends them"
+        ends = f"{advice.command('stop', run, '--now')} ends them"
         return _Found(State.LOST, f"{lost.reason}; {notices.holding(holders)}: {ends}")
     what = "supervisor and worker are gone, a descendant still works"
     return _Found(State.RUNNING, what, notice=what)

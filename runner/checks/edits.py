@@ -12,6 +12,8 @@ from typing import Final
 
 from advisor.recipe import Recipe
 from profiles.errors import ExitCode, UserError
+from profiles.quantities import some_of
+from profiles.runs import advice
 from profiles.runs.journal import read_all
 from profiles.runs.records.worker import Changed
 from profiles.runs.rundir import RunDir
@@ -65,7 +67,6 @@ EDITS: Final = MappingProxyType(
 """Key of the recipe -> takes effect, or why it is refused."""
 TABLES: Final = MappingProxyType({"data": _ROWS, "method": _WEIGHTS})
 """Of a whole table: why each of its keys is refused that has no line of its own."""
-_SHOWN = 5
 
 
 def refusal(key: str) -> str:
@@ -83,13 +84,12 @@ def refuse(changed: Iterable[Change], run: RunDir) -> None:
     edited = [change for change in changed if change.is_of_recipe and refusal(change.recipe_key)]
     if not edited:
         return
-    told = [f"{one.recipe_key} was {one.then}, is {one.now}" for one in edited[:_SHOWN]]
+    told = [f"{one.recipe_key} was {one.then}, is {one.now}" for one in edited]
     reasons = dict.fromkeys(refusal(change.recipe_key) for change in edited)
     raise UserError(
-        f"a run cannot go on with another {', '.join(c.recipe_key for c in edited[:_SHOWN])}",
-        why=f"{'; '.join(told)}: {'; '.join(reasons)}",
-        do="put it back in the run's recipe.toml, or start a new run of the changed recipe: "
-        f"advisor run {run.path}",
+        f"a run cannot go on with another {some_of([c.recipe_key for c in edited])}",
+        why=f"{some_of(told, between='; ')}: {'; '.join(reasons)}",
+        do=f"put it back in the run's recipe.toml; {advice.anew(run)} as it is now",
         where=str(run.recipe),
         code=ExitCode.BAD_RECIPE,
     )

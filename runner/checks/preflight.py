@@ -25,7 +25,7 @@ from profiles.errors import ExitCode, UserError
 from profiles.facts import Dataset, Machine, Model
 from profiles.machines import machine, torch_build
 from profiles.models import model, safetensors_header, written
-from profiles.quantities import count_text
+from profiles.quantities import count_text, some_of
 from profiles.runs import planned, reading, recipe_copy, rundir, session_host
 from profiles.runs.planned import Planned
 from profiles.runs.rundir import RunDir
@@ -193,7 +193,8 @@ def check_resume(run: RunDir, *, share: bool = False, allow_changed: bool = Fals
     gpu_checks.check(here, recipe.hardware.gpus, recipe.train.precision, torch_build.installed())
     pairing.check_engine(recipe, here)
     devices = _emptiest(here, recipe.hardware.gpus)
-    changed = _changes(run, recipe, surroundings(here, devices, os.environ))
+    around = surroundings(here, devices, os.environ)
+    changed = _changes(run, recipe, around, allow_changed=allow_changed)
     edits.refuse(changed, run)
     if not allow_changed:
         replay.refuse_not_compared(run)
@@ -214,15 +215,21 @@ def check_resume(run: RunDir, *, share: bool = False, allow_changed: bool = Fals
     )
 
 
-def _changes(run: RunDir, recipe: Recipe, around: Mapping[str, str]) -> tuple[replay.Change, ...]:
+def _changes(
+    run: RunDir, recipe: Recipe, around: Mapping[str, str], *, allow_changed: bool = False
+) -> tuple[replay.Change, ...]:
     """What is not as the first attempt had it; nothing if that one came to no lock."""
-    base_dir, lock = run.base_dir(), replay.lock_beside(run.recipe)
-    gone = [key for key, name in recipe.data.files.items() if not reading.is_file(base_dir / name)]
+    base_dir = run.base_dir()
+    lock = replay.lock_beside(run.recipe, allow_changed=allow_changed)
+    files = {key: base_dir / name for key, name in recipe.data.files.items()}
+    gone = {key: path for key, path in files.items() if not reading.is_file(path)}
+    folder = base_dir / recipe.model.id
+    gone |= {} if reading.is_folder(folder) else {"model.id": folder}
     if gone:
         raise UserError(
-            f"the data of the run cannot be read: {', '.join(gone)}",
-            why=f"the recipe names it relative to {base_dir}",
-            do="put it back where it was",
+            f"data or model of the run cannot be read: {some_of(list(gone))}",
+            why=f"it is not where the recipe names it, from {base_dir} on",
+            do=f"put it back there: {some_of([str(path) for path in gone.values()])}",
             where=str(run.recipe),
             code=ExitCode.NO_INPUT,
         )
@@ -231,7 +238,7 @@ def _changes(run: RunDir, recipe: Recipe, around: Mapping[str, str]) -> tuple[re
 
 def _ignored(base: Model) -> list[str]:
     pickles = safetensors_header.ignored_pickles(Path(base.path)) if base.path else []
-    names = ", ".join(pickles[:3])
+    names = some_of(pickles, 3)
     return [f"ignored, because a pickle can run any code: {names}"] if pickles else []
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from advisor.recipe import Recipe
 from profiles.errors import ExitCode, UserError
+from profiles.quantities import some_of
 from profiles.runs.journal import read_all
 from profiles.runs.records.worker import Prepared
 from profiles.runs.rundir import RunDir, read_json, run_root
@@ -65,15 +66,18 @@ class Change:
         return self.name if self.name.startswith("data.") else ""
 
 
-def lock_beside(recipe_path: Path) -> dict[str, Any] | None:
-    """The lock of a recipe, None if it has none; UserError if there is one that tells nothing."""
+def lock_beside(recipe_path: Path, *, allow_changed: bool = False) -> dict[str, Any] | None:
+    """The lock of a recipe, None if it has none; UserError if there is one that tells nothing.
+
+    Whoever allows anything to have changed needs no lock: a damaged one counts as none.
+    """
     path = recipe_path.with_name(LOCK_NAME)
     lock = read_json(path)
-    if lock is None and os.path.lexists(path):
+    if lock is None and os.path.lexists(path) and not allow_changed:
         raise UserError(
             "the recipe's lock cannot be read",
             why="it is damaged, so nobody knows what the recipe was run with",
-            do=f"put the file back, or copy {recipe_path.name} elsewhere and run the copy",
+            do="put the file back, or add --allow-changed to go without comparing",
             where=str(path),
             code=ExitCode.BAD_DATA,
         )
@@ -83,10 +87,9 @@ def lock_beside(recipe_path: Path) -> dict[str, Any] | None:
 def not_compared(run: RunDir) -> tuple[str, ...]:
     """What of a run cannot be compared, as its lock is gone or says nothing of it.
 
-    Empty if all can be, or if no attempt came so far that it had a lock. UserError if it is there
-    and cannot be read.
+    Empty if all can be, or if no attempt came so far that it had a lock.
     """
-    lock = lock_beside(run.recipe)
+    lock = read_json(run.recipe_lock)
     if lock is None and not _had_lock(run):
         return ()
     return tuple(what for table, what in _COMPARED.items() if not _dict(lock or {}, table))
@@ -176,14 +179,21 @@ def refuse(changed: Iterable[Change], meant: Collection[str], where: Path) -> No
     inputs = [c for c in changed if c.input_key and c.input_key not in meant]
     if not inputs:
         return
-    names = ", ".join(change.name for change in inputs[:5])
     raise UserError(
-        f"the inputs changed since this recipe ran: {names}",
+        f"the inputs changed since this recipe ran: {some_of([c.name for c in inputs])}",
         why="with other data or another model the results cannot be the same",
-        do="put the old files back, or train on the new ones with --allow-changed",
+        do=_way_out(inputs, "put the old files back", "train on the new ones"),
         where=str(where),
         code=ExitCode.BAD_DATA,
     )
+
+
+def _way_out(changed: Iterable[Change], put_back: str, otherwise: str) -> str:
+    """What helps: what is not there any more can be allowed, but not read."""
+    gone = [change.name for change in changed if change.input_key and change.now == _GONE]
+    if gone:
+        return f"put back what is gone: {some_of(gone)}"
+    return f"{put_back}, or {otherwise} with --allow-changed"
 
 
 def refuse_resume(changed: Iterable[Change], where: Path) -> None:
@@ -193,9 +203,9 @@ def refuse_resume(changed: Iterable[Change], where: Path) -> None:
         return
     inputs = [change for change in found if change.input_key]
     raise UserError(
-        f"not as the run began: {', '.join(change.name for change in found[:5])}",
-        why="; ".join(change.words for change in found[:5]),
-        do="put it back, or go on all the same with --allow-changed",
+        f"not as the run began: {some_of([change.name for change in found])}",
+        why=some_of([change.words for change in found], between="; "),
+        do=_way_out(found, "put it back", "go on all the same"),
         where=str(where),
         code=ExitCode.BAD_DATA if inputs else ExitCode.BAD_RECIPE,
     )

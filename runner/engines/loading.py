@@ -18,6 +18,9 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from profiles.errors import ExitCode, UserError
+from profiles.quantities import some_of
+from profiles.runs import advice
+from profiles.runs.rundir import RunDir
 
 _ADAPTER = "adapter_model.safetensors"
 _NUM_SHOWN = 3
@@ -102,26 +105,24 @@ def refuse_incomplete(missing: Iterable[str], unexpected: Iterable[str], checkpo
     faults = []
     for names, what in ((list(missing), "lacks"), (list(unexpected), "has, unknown to the model,")):
         if names:
-            more = f" and {len(names) - _NUM_SHOWN} more" if len(names) > _NUM_SHOWN else ""
-            faults.append(f"it {what} {', '.join(names[:_NUM_SHOWN])}{more}")
+            faults.append(f"it {what} {some_of(names, _NUM_SHOWN)}")
     if faults:
         raise UserError(
             "the checkpoint does not hold the weights that are trained",
             why="; ".join(faults),
-            do="go on with the packages that wrote it (recipe.lock.json names them), or start the "
-            "recipe anew with `advisor run`",
+            do="go on with the packages that wrote it (recipe.lock.json names them); "
+            f"{advice.anew(RunDir(checkpoint.parents[1]))}",
             where=str(checkpoint),
             code=ExitCode.NO_CHECKPOINT,
         )
 
 
 def _other_shapes(names: Sequence[str], checkpoint: Path) -> UserError:
-    more = f" and {len(names) - _NUM_SHOWN} more" if len(names) > _NUM_SHOWN else ""
     return UserError(
         "the checkpoint is of a model of another shape",
-        why=f"the shapes differ of {', '.join(names[:_NUM_SHOWN])}{more}",
-        do="put the base model and the recipe's [method] back, or start the recipe anew with "
-        "`advisor run`",
+        why=f"the shapes differ of {some_of(names, _NUM_SHOWN)}",
+        do="put the base model and the recipe's [method] back; "
+        f"{advice.anew(RunDir(checkpoint.parents[1]))}",
         where=str(checkpoint),
         code=ExitCode.NO_CHECKPOINT,
     )

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from profiles.errors import ExitCode, UserError
-from profiles.runs import durable, heartbeats, rundir
+from profiles.runs import advice, caveats, durable, heartbeats, rundir
 from profiles.runs.journal import read_all
 from profiles.runs.records.evaluation import Published
 from profiles.runs.rundir import RunDir, read_json
@@ -66,7 +66,8 @@ def send(run: RunDir, verb: str, args: Mapping[str, int] = MappingProxyType({}))
         raise UserError(
             f"too late to {verb}: all steps are made",
             why="the result is being written, and held-out prompts are answered with it",
-            do="wait for the end (`advisor watch`), or give it up with `advisor stop --now`",
+            do=f"wait for the end ({advice.command('watch', run)}), or give it up with "
+            f"{advice.command('stop', run, '--now')}",
             where=str(run.path),
             code=ExitCode.USAGE,
         )
@@ -101,17 +102,24 @@ def _is_finishing(run: RunDir, attempt: int) -> bool:
 def _nobody_obeys(run: RunDir, verb: str, now: Status) -> UserError:
     ways = {
         State.ELSEWHERE: "ask where it runs",
-        State.UNKNOWN: "try again",
-        State.DAMAGED: "put the run's files back, or remove its folder",
-        State.FINISHED: "nothing is left to do; `advisor profile` shows how it went",
+        State.UNKNOWN: _what_is_unread(run),
+        State.DAMAGED: advice.of_damaged(run),
+        State.FINISHED: f"{advice.command('profile', run)} shows how it went",
     }
     return UserError(
         f"cannot {verb.replace('_', ' ')}: the run is {now.state}",
         why=now.reason or now.notice or "no process works on it",
-        do=ways.get(now.state, "`advisor resume` goes on from the last checkpoint"),
+        do=ways.get(now.state, advice.going_on(run, now.resumable_from)),
         where=str(run.path),
         code=ExitCode.USAGE,
     )
+
+
+def _what_is_unread(run: RunDir) -> str:
+    """What helps where the state of a run cannot be read: some faults pass, others never do."""
+    if odd := caveats.unreadable(run):
+        return f"put regular files back in {run.path}: {'; '.join(odd)}"
+    return f"{advice.command('watch', run)} shows when it can be read again"
 
 
 def leave(

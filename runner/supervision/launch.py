@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 from profiles import installation, redact
 from profiles.errors import ExitCode, UserError
 from profiles.runs import (
+    advice,
     devices,
     durable,
     locks,
@@ -130,7 +131,7 @@ def _refusal(run: RunDir, what: str, why: str) -> UserError:
     return UserError(
         f"cannot resume: {what}",
         why=why,
-        do="`advisor watch` shows it, `advisor run` starts the recipe anew",
+        do=f"{advice.command('watch', run)} shows it; {advice.anew(run)}",
         where=str(run.path),
         code=ExitCode.CANNOT_CREATE,
     )
@@ -159,7 +160,7 @@ def _refuse_leftovers(run: RunDir) -> None:
         raise UserError(
             f"cannot resume: {notices.holding(left)}",
             why="they outlived the last attempt, and may still use its GPU and its files",
-            do=f"end them with `advisor stop --now {run.id}`",
+            do=f"end them with {advice.command('stop', run, '--now')}",
             where=str(run.path),
             code=ExitCode.CANNOT_CREATE,
         )
@@ -211,7 +212,7 @@ def _wait_for_sign(run: RunDir, attempt: int) -> None:
         raise UserError(
             "no sign of life yet",
             why="the supervisor is there, but has written nothing in 15 s; the disk may be slow",
-            do=f"`advisor watch {run.id}` shows it",
+            do=f"{advice.command('watch', run)} shows it",
             where=str(run.path),
             code=ExitCode.INTERNAL,
         )

@@ -14,6 +14,7 @@ from typing import Any
 
 from profiles.errors import ExitCode
 from profiles.quantities import bytes_text
+from profiles.runs import advice
 from profiles.runs.journal import read_all
 from profiles.runs.records.worker import End, WorkerStarted
 from profiles.runs.rundir import RunDir, read_json
@@ -35,7 +36,6 @@ _SUDDEN = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL)
 """Signals that no process sends itself in answer to an error, as NCCL's watchdog does SIGABRT."""
 _FEWER_WORKERS = "set train.workers lower (0 uses no extra process) or give the run more memory"
 _OUT_OF_MEMORY = (ExitCode.GPU_OOM, ExitCode.HOST_OOM)
-_AFTER_HARDWARE = "ask the administrator; `advisor resume` goes on from there on another GPU"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,7 @@ def unexplained(run: RunDir, ended: Ended) -> dict[str, Any]:
         "class": "unknown",
         "what": f"the worker ended with {code}; why could not be found out",
         "why": "a fault of ours, with its traceback in the console log",
-        "do": "`advisor resume` goes on from the last checkpoint",
+        "do": advice.going_on(run, status(run).resumable_from),
         "where": str(run.console),
         "t": time.time(),
     }
@@ -120,7 +120,7 @@ class _Facts:
             "class": "",
             "what": "",
             "why": "",
-            "do": "`advisor resume` goes on from the last checkpoint" if resumable else "",
+            "do": advice.going_on(self.run, resumable) if resumable else "",
             "where": str(self.run.console),
             "evidence": self.ended.evidence.as_dict(),
             "leftovers": list(self.ended.stuck),
@@ -241,8 +241,13 @@ class _Facts:
             "signal": self._signal_name(),
             "what": f"{what}; {self._saved()}",
             "why": "a fault of the hardware or its driver, not of the training",
-            "do": _AFTER_HARDWARE if self.now.resumable_from else "ask the administrator",
+            "do": self._after_hardware(),
         }
+
+    def _after_hardware(self) -> str:
+        asked = "ask the administrator"
+        resume = advice.command("resume", self.run)
+        return f"{asked}; {resume} goes on on another GPU" if self.now.resumable_from else asked
 
     def _signal_name(self) -> str | None:
         number, _ = self._signal()

@@ -24,7 +24,7 @@ from advisor.framework import OURS
 from advisor.recipe import Recipe
 from profiles.errors import ExitCode, UserError
 from profiles.models import model
-from profiles.runs import devices, durable
+from profiles.runs import advice, devices, durable
 from profiles.runs.journal import read_all
 from profiles.runs.records.evaluation import Published
 from profiles.runs.records.inputs import Drift, InputsTouched
@@ -322,7 +322,7 @@ def _gpus_gone(run: RunDir) -> UserError:
     return UserError(
         "the GPUs of this run cannot be used any more",
         why=f"it was started for {', '.join(devices.of(run))}, and CUDA finds none of them",
-        do="look with `advisor probe`; `advisor resume` takes the GPUs that are there",
+        do=f"look with `advisor probe`; {advice.command('resume', run)} takes those that are there",
         where=str(run.path),
         code=ExitCode.GPU_LOST,
     )

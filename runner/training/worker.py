@@ -19,7 +19,7 @@ from pathlib import Path
 from advisor import recipe as recipes
 from profiles import installation
 from profiles.errors import ExitCode, UserError
-from profiles.runs import durable, identity, locks, recipe_copy
+from profiles.runs import advice, durable, identity, locks, recipe_copy
 from profiles.runs.journal import Journal, SilentJournal, read_all
 from profiles.runs.records.supervisor import Restarted, SupervisorStarted
 from profiles.runs.records.worker import End, StopAccepted, WorkerStarted
@@ -115,12 +115,12 @@ def _explain(run: RunDir, error: Exception) -> UserError:
         if lacking is oom.Shortage.HOST:
             return _host_memory(run, error)
     if room.is_file_limit(error):
-        return _file_limit(error)
+        return _file_limit(run, error)
     if isinstance(error, OSError):
         return UserError(
             f"reading or writing failed: {error.strerror or error}",
             why=str(error),
-            do="check space and permissions there, then `advisor resume`",
+            do=f"check space and permissions there, then {advice.command('resume', run)}",
             where=str(error.filename or run.path),
             code=ExitCode.IO_ERROR,
         )
@@ -133,12 +133,12 @@ def _explain(run: RunDir, error: Exception) -> UserError:
     )
 
 
-def _file_limit(error: Exception) -> UserError:
+def _file_limit(run: RunDir, error: Exception) -> UserError:
     return UserError(
         "a file may not grow as large as a checkpoint is",
         why=f"{str(error)[:200]}: the user's limit (ulimit -f), or that of the file system",
         do="start it where `ulimit -f` says unlimited, on a file system that takes large files; "
-        "`advisor resume` goes on",
+        f"{advice.command('resume', run)} goes on",
         where=str(getattr(error, "filename", None) or "the run directory"),
         code=ExitCode.IO_ERROR,
     )

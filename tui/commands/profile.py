@@ -11,7 +11,7 @@ from advisor.recipe import Recipe
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Model
 from profiles.models import model, written
-from profiles.runs import notices, recipe_copy, rundir
+from profiles.runs import advice, find_run, notices, recipe_copy, rundir
 from profiles.runs import run as runs
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import status
@@ -34,7 +34,7 @@ def profile(
 ) -> int:
     """Print the report; write it, or a changed recipe, where asked."""
     _check(apply, out)
-    run = rundir.find(text)
+    run = find_run.find(text)
     wanted = (("--md", markdown, Kind.REPORT), ("--out", out, Kind.RECIPE))
     report_to, recipe_to = targets(*wanted, force=force, as_json=as_json)
     report = load(run)
@@ -51,8 +51,9 @@ def profile(
         if as_json:
             plain.show_json({"schema": JSON_SCHEMA, "report": report})
         elif changed is None and (report_to is None or report_to.path is not None):
-            ended = page.ending(status(run))
-            plain.show([ended, *page.lines(report, plain.page_width(), look_at_terminal().symbols)])
+            width = plain.page_width()
+            ended = plain.wrap(page.ending(run, status(run)), width, indent="  ", first="")
+            plain.show([*ended, *page.lines(report, width, look_at_terminal().symbols)])
     finally:  # its reader may leave early, as in `| head`
         for line in told:
             plain.say(line)
@@ -67,7 +68,8 @@ def load(run: RunDir) -> Report:
         raise UserError(
             "there is nothing to report yet",
             why="; ".join(filter(None, ["no finished training step is recorded", lacking])),
-            do="`advisor watch` shows what it does, `advisor logs` what it said",
+            do=f"{advice.command('watch', run)} shows what it does, "
+            f"{advice.command('logs', run)} what it said",
             where=str(run.path),
             code=ExitCode.NO_INPUT,
         )

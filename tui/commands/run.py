@@ -97,7 +97,7 @@ def _read(path: Path) -> tuple[bytes, str]:
 
 def _compare(recipe: Recipe, path: Path, set_keys: tuple[str, ...], *, allow_changed: bool) -> None:
     """Tell what is not as it was when the recipe ran; other data or another model is refused."""
-    lock = replay.lock_beside(path)
+    lock = replay.lock_beside(path, allow_changed=allow_changed)
     for what in replay.not_compared(RunDir(path.parent)):
         plain.say(f"! {replay.LOCK_NAME} does not tell whether {what} changed since")
     if lock is None:

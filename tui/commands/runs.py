@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from profiles.errors import ExitCode, UserError
-from profiles.runs import identity, processes, reading, rundir
+from profiles.runs import advice, find_run, identity, processes, reading, rundir
 from profiles.runs.state import State, status
 from runner.supervision import control, launch, leftovers
 from runner.supervision.console import LIMIT_BYTES
@@ -38,7 +38,7 @@ def runs(*, as_json: bool) -> int:
         plain.show(page.runs(found))
     else:
         plain.say(f"no runs yet in {rundir.run_root()}")
-    if others := rundir.num_of_others():
+    if others := len(rundir.others()):
         are = "1 run of another user is" if others == 1 else f"{others} runs of other users are"
         plain.say(f"{are} not shown: this user may not look into them")
     return 0
@@ -54,13 +54,13 @@ def watch(text: str | None, *, plain: bool, as_json: bool) -> int:
         return follow_run(run)
     from tui.commands.start import open_app  # noqa: PLC0415
 
-    return open_app(run.id)
+    return open_app(str(run.path))
 
 
 def _working(text: str | None) -> rundir.RunDir:
     """The run that is named; without a name the newest that works, else the newest."""
     found = working_runs() if text is None else []
-    return found[0] if found else rundir.find(text)
+    return found[0] if found else find_run.find(text)
 
 
 def show_status(run: rundir.RunDir) -> None:
@@ -103,7 +103,7 @@ def _agrees(run: rundir.RunDir, number: int) -> bool:
     raise UserError(
         f"nobody is there to confirm that {what} may be ended",
         why="what was not saved yet is lost then",
-        do=f"advisor stop --now --yes {run.id}",
+        do=advice.command("stop", run, "--now", "--yes"),
         where=str(run.path),
         code=ExitCode.REFUSED,
     )
@@ -154,7 +154,7 @@ def resume(
     text: str | None, *, follow: bool, share: bool = False, allow_changed: bool = False
 ) -> int:
     """Let a paused run go on, or start the next attempt of one that is over."""
-    run = rundir.find(text)
+    run = find_run.find(text)
     now = status(run)
     if now.state is State.PAUSED:
         control.send(run, "unpause")
@@ -180,7 +180,7 @@ def _harmless(line: str) -> str:
 
 def logs(text: str | None, num_lines: int) -> int:
     """The last lines of the console log, made harmless for the terminal."""
-    run = rundir.find(text)
+    run = find_run.find(text)
     try:
         content = reading.end_of(run.console, LIMIT_BYTES).decode(errors="replace")
     except FileNotFoundError:
@@ -189,7 +189,7 @@ def logs(text: str | None, num_lines: int) -> int:
         raise UserError(
             f"the console log cannot be read: {reading.reason(error)}",
             why="it is a file that the worker writes",
-            do="look at what lies there; `advisor watch` tells what the run recorded",
+            do=f"look at what lies there; {advice.command('watch', run)} tells what is recorded",
             where=str(run.console),
             code=ExitCode.IO_ERROR,
         ) from error

@@ -19,7 +19,7 @@ def start(*, version: bool) -> int:
 
 
 def open_app(run_id: str | None) -> int:
-    """The app on its first screen, or on a run."""
+    """The app on its first screen, or on a run: its id or its path."""
     terminal = look_at_terminal()
     if not terminal.interactive:
         raise UserError(

@@ -10,10 +10,10 @@ from textual.containers import Grid
 from textual.widget import Widget
 
 from profiles.quantities import duration_text
-from profiles.runs import notices
+from profiles.runs import advice, notices
 from profiles.runs.reading import words
 from profiles.runs.rundir import read_json
-from profiles.runs.state import State
+from profiles.runs.state import State, status
 from tui import keys, seen
 from tui.feed import Feed
 from tui.live import LiveRun
@@ -195,10 +195,18 @@ class LiveScreen(BaseScreen):
         ended = read_json(self.run_dir.exit) or {}
         rows = [f"{now.state.upper()}: {clean(now.reason)}"]
         rows += [
-            f"{part}: {clean(words(ended, part))}" for part in ("why", "do") if words(ended, part)
+            f"{part}: {clean(advice.told_here(self.run_dir, words(ended, part)))}"
+            for part in ("why", "do")
+            if words(ended, part)
         ]
+        if now.state is State.DAMAGED:
+            return [*rows, advice.of_damaged(self.run_dir)]
         saved = now.resumable_from
-        resume = f"r resumes from step {saved}" if saved else "no checkpoint: r starts from step 0"
+        resume = (
+            f"r resumes from step {saved} if it verifies"
+            if saved
+            else "no checkpoint: r starts from step 0"
+        )
         return [*rows, f"{resume}; enter opens the report"]
 
     def _ask_run(self, verb: str) -> None:
@@ -244,6 +252,7 @@ class LiveScreen(BaseScreen):
             from runner.checks import preflight  # noqa: PLC0415  # only when it is asked for
             from runner.supervision import launch  # noqa: PLC0415
 
+            launch.refuse_resume(self.run_dir, status(self.run_dir))
             ready = preflight.check_resume(self.run_dir)
             launch.resume(self.run_dir, ready.devices)
             return ready
@@ -265,8 +274,9 @@ class LiveScreen(BaseScreen):
 
     def action_copy(self) -> None:
         """Give the id to the clipboard and to the eye."""
-        self.app.copy_to_clipboard(self.run_dir.id)
-        self.say(f"copied {self.run_dir.id}")
+        name = advice.name_of(self.run_dir)
+        self.app.copy_to_clipboard(name)
+        self.say(f"copied {name}")
 
     def action_next_pane(self) -> None:
         """On a narrow terminal one pane is seen at a time."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from profiles.runs import advice
 from tui import keys
 from tui.plain import error_lines
 from tui.screens.base import BaseScreen
@@ -57,7 +58,7 @@ class ReportScreen(BaseScreen):
 
         symbols = self.context.terminal.symbols
         self.query_one(Page).show(lambda width: report_page.lines(report, width, symbols))
-        self.say(f"to a file: advisor profile {self.run_dir.id} --md report.md")
+        self.say(f"to a file: {advice.line('profile', self.run_dir, '--md', 'report.md')}")
 
     def tell(self, error: UserError) -> None:
         """Tell the four parts where the report would be."""
@@ -81,8 +82,9 @@ class ReportScreen(BaseScreen):
 
     def action_copy(self) -> None:
         """Give the id to the clipboard and to the eye."""
-        self.app.copy_to_clipboard(self.run_dir.id)
-        self.say(f"copied {self.run_dir.id}")
+        name = advice.name_of(self.run_dir)
+        self.app.copy_to_clipboard(name)
+        self.say(f"copied {name}")
 
 
 SCREEN = ReportScreen

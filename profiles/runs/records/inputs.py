@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from profiles.quantities import some_of
 from profiles.runs.records.record import LastingWarning, Record
 
 _MOST_NAMES = 8
@@ -22,7 +23,7 @@ class Drift(Record):
     @property
     def warning(self) -> str:
         """The first names."""
-        return "changed since the run began: " + ", ".join(self.changed[:_MOST_NAMES])
+        return "changed since the run began: " + some_of(self.changed, _MOST_NAMES, between="; ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,6 @@ class InputsTouched(LastingWarning):
     def what(self) -> str:
         """Which, and what it means."""
         return (
-            f"{', '.join(self.names[:_MOST_NAMES])} changed while the run works: its weights go "
+            f"{some_of(self.names, _MOST_NAMES)} changed while the run works: its weights go "
             "with the files as they were"
         )
