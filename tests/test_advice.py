@@ -29,8 +29,8 @@ from tui.main import run as advisor_here
 ROOT = Path(__file__).parent.parent
 ROOMS = ("tui", "runner", "profiles", "advisor")
 WRITTEN_OUT = re.compile(r"`advisor ([a-z][^`]*)`|(?:: +)advisor ([a-z][^`;]*)")
-ABOUT_NO_RUN = {"advisor watch --json"}
-"""In the advice for whoever has no terminal: of any run."""
+ABOUT_NO_RUN = {"advisor watch --json", "advisor change"}
+"""For whoever has no terminal, of any run; and what somebody asked for, which is no advice."""
 
 
 @pytest.fixture

@@ -41,6 +41,8 @@ max_steps = 9
 def run():
     """With a checkpoint."""
     run = rundir.create("edited")
+    run.recipe.touch()
+    run.manifest.write_text('{"base_dir": "/where/it/began"}')
     staging = checkpoints.stage(run, 4)
     (staging / "weights").write_text("w")
     checkpoints.commit(run, staging, 4)
