@@ -28,6 +28,7 @@ from advisor.registry.optimizers import ADAMW
 from advisor.registry.spec import Key, MethodSpec, Settings, keys_of
 from profiles import chat_families
 from profiles.data import charsets, formats
+from profiles.data.columns import Columns
 
 MOST_STEPS = 10**9
 _SHOWN = 40
@@ -68,6 +69,11 @@ EvalSets = Annotated[
 """Evaluation files by names of one's own: `[data.eval] domain = "...", general = "..."`."""
 
 
+def _columns(columns: dict[str, str]) -> dict[str, str]:
+    Columns.of(columns)
+    return columns
+
+
 class Section(BaseModel):
     """A table of the recipe: closed, immutable, strictly typed."""
 
@@ -93,6 +99,9 @@ class DataSection(Section):
     """Found out from the rows if not given."""
     encoding: Annotated[str, AfterValidator(charsets.python_name)] | None = None
     """What files that are not UTF-8 are in, such as "gb18030"; UTF-8 files are read as such."""
+    columns: Annotated[dict[str, str], AfterValidator(_columns), Field(min_length=1)] | None = None
+    """Parts of a row, such as `prompt`: a column's name, or a template of columns in braces like
+    "{topic}\\n{instruction}"; only parts that are named are read then."""
     max_length: int = Field(default=1024, ge=8, le=1 << 20)
     """Tokens; longer rows are cut."""
     packing: bool = False
@@ -122,7 +131,8 @@ class DataSection(Section):
     @property
     def reading(self) -> dict[str, Any]:
         """How rows are read, as `profiles.data.dataset` takes it."""
-        return {"format": self.format, "on_bad": self.on_bad, "encoding": self.encoding}
+        keys = ("format", "on_bad", "encoding", "columns")
+        return {key: getattr(self, key) for key in keys}
 
     @property
     def files(self) -> dict[str, str]:

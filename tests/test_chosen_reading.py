@@ -71,6 +71,17 @@ def test_what_was_chosen_stands_in_the_recipe(recommend):
     assert (found.learn, found.encoding) == ("all", None)
 
 
+def test_columns_stand_in_the_recipe_as_they_were_given(recommend, tmp_path):
+    """A table of its own, with line breaks."""
+    write_rows(tmp_path, [{"topic": "moss", "ask": "explain", "said": "it has no roots"}])
+    columns = ["--column", r"prompt={topic}\n{ask}", "--column", "completion=said"]
+
+    code, told = recommend(*columns, "--save", "r.toml")
+
+    assert code == 0, told
+    assert saved().data.columns == {"prompt": "{topic}\n{ask}", "completion": "said"}
+
+
 def test_the_choice_changes_what_is_counted(tmp_path, tiny_model):
     """The last reply alone is half of what is learnt."""
     data, base = write_rows(tmp_path, CHATS), model.from_folder(tiny_model)

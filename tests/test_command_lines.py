@@ -154,9 +154,23 @@ LINES = [
     ),
     ("data check a --encoding GBK", "check", checked(encoding="gb18030")),
     (
-        "data show a --encoding latin-1",
+        r"data check a --column text={a}\n{b} --column label=c=d",
+        "check",
+        checked(columns={"text": "{a}\n{b}", "label": "c=d"}),
+    ),
+    (
+        "data show a --encoding latin-1 --column text=b",
         "show",
-        {"path": "a", "asked": ShowAsked(encoding="iso8859-1"), "as_json": False},
+        {
+            "path": "a",
+            "asked": ShowAsked(encoding="iso8859-1", columns={"text": "b"}),
+            "as_json": False,
+        },
+    ),
+    (
+        "recommend --model m --data d --column text=b",
+        "recommend",
+        {"request": request(data="d", asked=Asked(columns={"text": "b"}))},
     ),
     (
         "recommend --model m --data d --on-bad skip --encoding big5 --chat-template t --learn last",

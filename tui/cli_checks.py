@@ -25,6 +25,33 @@ FORCE = click.option(
     "--force", is_flag=True, help="Replace a file that is there, by one of the same kind."
 )
 SET = click.option("--set", "changes", multiple=True, help="Change a key: train.epochs=1.")
+
+
+def _columns(
+    _context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]
+) -> dict[str, str] | None:
+    r"""As a recipe has them; a line break can be written as \n."""
+    if not given:
+        return None
+    from profiles.data.columns import Columns
+
+    pairs = [one.partition("=") for one in given]
+    columns = {part.strip(): text.replace("\\n", "\n") for part, _, text in pairs}
+    try:
+        Columns.of(columns)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}; write PART=COLUMN or PART='{{A}} {{B}}'") from None
+    return columns
+
+
+COLUMNS = click.option(
+    "--column",
+    "columns",
+    metavar="PART=COLUMN",
+    multiple=True,
+    callback=_columns,
+    help="Make prompt, completion, text... of a column, or of several: prompt='{a}\\n{b}'.",
+)
 ENCODING = click.option(
     "--encoding", callback=_encoding, help="Of files that are not UTF-8: gb18030, cp1252..."
 )
@@ -53,6 +80,7 @@ def recipe() -> None:
 @click.option("--max-length", type=click.IntRange(min=1), help="Count rows that are longer.")
 @click.option("--on-bad", type=click.Choice(["error", "skip"]), default="error", show_default=True)
 @ENCODING
+@COLUMNS
 @JSON
 def data_check(files: tuple[str, ...], held_out: str | None, as_json: bool, **options: Any) -> int:
     """Validate data sets: format, encoding, broken rows, token lengths, quality.
@@ -74,6 +102,7 @@ def data_check(files: tuple[str, ...], held_out: str | None, as_json: bool, **op
 @click.option("--format", "data_format", help="Read the rows so: alpaca, messages, text...")
 @click.option("--max-length", type=click.IntRange(min=1), help="Show where rows are cut.")
 @ENCODING
+@COLUMNS
 @JSON
 def data_show(file: str, as_json: bool, **options: Any) -> int:
     """Show rows as the model reads them: what is learnt, what is cut, what is wrong."""

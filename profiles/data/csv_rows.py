@@ -13,6 +13,7 @@ from collections import Counter
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
+from profiles.data import formats
 from profiles.data.datafile import MAX_RECORD_BYTES
 from profiles.data.dataset_errors import (
     bad_header,
@@ -20,13 +21,12 @@ from profiles.data.dataset_errors import (
     open_quote,
     too_big,
 )
-from profiles.data.formats import cell_kinds
 from profiles.data.formats.spec import RowError
 from profiles.data.json_values import parse_cell
 from profiles.data.words import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from profiles.data.datafile import DataFile
     from profiles.data.formats.spec import NumberedRow, Row
@@ -41,8 +41,13 @@ _SEARCHED_CHARS: Final = 1 << 20
 """Of a line, for the column of a fault."""
 
 
-def csv_rows(file: DataFile, *, skip_bad: bool) -> Iterator[NumberedRow]:
-    """Rows of an open file; a record that is not CSV raises, or is a RowError with `skip_bad`."""
+def csv_rows(
+    file: DataFile, *, skip_bad: bool, cell_kinds: Mapping[str, str] | None = None
+) -> Iterator[NumberedRow]:
+    """Rows of an open file; a record that is not CSV raises, or is a RowError with `skip_bad`.
+
+    `cell_kinds`: what cells hold, by column; None if that is what formats say.
+    """
     lines = _Lines(file)
     records = _records(lines, skip_bad=skip_bad)
     names = next(records, None)
@@ -50,7 +55,8 @@ def csv_rows(file: DataFile, *, skip_bad: bool) -> Iterator[NumberedRow]:
         return
     header = _header(names, f"{file.path}:{lines.begin}:1")
     file.detail = f"{DELIMITERS[lines.delimiter]} between the cells"
-    kinds = {key: kind for key, kind in cell_kinds().items() if key in header}
+    known = formats.cell_kinds() if cell_kinds is None else cell_kinds
+    kinds = {key: kind for key, kind in known.items() if key in header}
     for row_number, cells in enumerate(records, 1):
         row = cells if isinstance(cells, RowError) else _row(header, cells, kinds)
         yield lines.begin, row_number, row

@@ -79,6 +79,8 @@ class DataFile:
         """What the reader found out about the container, for people."""
         self.share_of_rows = 0.0
         """That have been read, where a library reads the file by itself."""
+        self.num_given = 0
+        """Bytes that readers got, unpacked."""
         self._raw = streams.Hashed(path)
         lowest = layers.enter_context(streams.buffered(self._raw))
         file = layers.enter_context(streams.unpacked(lowest))
@@ -115,11 +117,17 @@ class DataFile:
 
     def read(self, size: int) -> bytes:
         """Bytes from where the last read ended; none at the end of the file."""
-        return self._file.read(size)
+        data = self._file.read(size)
+        self.num_given += len(data)
+        return data
 
     def lines(self, max_bytes: int) -> Iterator[tuple[int, bytes]]:
         """Numbered lines; a line longer than max_bytes is cut there."""
-        return enumerate(iter(lambda: self._file.readline(max_bytes), b""), 1)
+        number = 0
+        while line := self._file.readline(max_bytes):
+            number += 1
+            self.num_given += len(line)
+            yield number, line
 
     def text(self, number: int, line: bytes) -> str:
         """A line of lines(); UserError where it is no text."""

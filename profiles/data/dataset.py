@@ -14,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypedDict, Unpack
 
+from profiles.data.columns import Columns
 from profiles.data.datafile import Container, DataFile, open_data
 from profiles.data.dataset_errors import no_examples, nothing_to_learn, other_training
 from profiles.data.formats import by_name
@@ -25,7 +26,7 @@ from profiles.data.tokens import TokenMeter
 from profiles.facts import Dataset, Origin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from profiles.data.encoding import Encoder
     from profiles.data.rendering import Renderer, Written
@@ -51,6 +52,8 @@ class Reading(TypedDict, total=False):
     """Whether a few faulty rows are left out; "error" if not given."""
     encoding: str | None
     """What a file that is not UTF-8 is in, by Python's name."""
+    columns: Mapping[str, str] | None
+    """Columns, or templates of them, that make the parts of a row (`profiles.data.columns`)."""
     kinds: Collection[str]
     """Of rows that are taken; if not given, those that texts are learnt from."""
 
@@ -99,7 +102,7 @@ def read_examples(
     write are faulty.
     """
     with open_data(path, reading.get("encoding")) as file:
-        yield from _examples(file, _tally(reading, renderer))
+        yield from _examples(file, tally_for(reading, renderer))
 
 
 def check(path: str | os.PathLike[str], **options: Any) -> Dataset:
@@ -123,7 +126,7 @@ def check_to_train(
     too_large = count_up_to_bytes is not None and _num_bytes(path) > count_up_to_bytes
     meter = TokenMeter(None if too_large else encoder, max_length)
     with open_data(path, reading.get("encoding")) as file:
-        tally = _tally(reading, encoder.renderer if encoder else None)
+        tally = tally_for(reading, encoder.renderer if encoder else None)
         inspected = _inspect(file, tally, meter, encoder, any_training=False)
     found = inspected.dataset
     warnings = list(found.warnings)
@@ -151,17 +154,19 @@ def inspect(
     """
     meter = TokenMeter(encoder, max_length)
     with open_data(path, reading.get("encoding")) as file:
-        tally = _tally(reading, encoder.renderer if encoder else None)
+        tally = tally_for(reading, encoder.renderer if encoder else None)
         return _inspect(file, tally, meter, encoder, any_training=True, progress=progress)
 
 
-def _tally(reading: Reading, renderer: Renderer | None) -> Tally:
-    name = reading.get("format")
+def tally_for(reading: Reading, renderer: Renderer | None) -> Tally:
+    """What counts the rows of a file that is read so."""
+    name, columns = reading.get("format"), reading.get("columns")
     return Tally(
         format=by_name(name) if name else None,
         on_bad=reading.get("on_bad", "error"),
         kinds=reading.get("kinds", TEXTS),
         renderer=renderer,
+        mapping=Columns.of(columns) if columns else None,
     )
 
 
@@ -183,7 +188,8 @@ def numbered_rows(
 
     Rows among those that cannot be parsed go to `faulty` instead, with line and number.
     """
-    rows = stream_rows(file, skip_bad=tally.on_bad == "skip")
+    kinds = tally.mapping.cell_kinds() if tally.mapping else None
+    rows = stream_rows(file, skip_bad=tally.on_bad == "skip", cell_kinds=kinds)
     first = _first_sound_rows(rows, file, faulty)
     if first:
         sound = [(line, row) for line, _, row in first]
@@ -222,7 +228,7 @@ def _first_sound_rows(
             faulty(row, line, row_number)
             continue
         first.append((line, row_number, row))
-        if len(first) >= NUM_FIRST_ROWS or file.num_bytes > FIRST_BYTES:
+        if len(first) >= NUM_FIRST_ROWS or file.num_given > FIRST_BYTES:
             break
     return first
 

@@ -6,6 +6,7 @@ Decides the nearest format. Knows no values: the formats read the rows.
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -16,12 +17,15 @@ from profiles.data.words import printable
 from profiles.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from profiles.data.formats.spec import Field, Format
 
 MAX_KEYS_SHOWN: Final = 1000
 """Keys of a row that are compared with known ones; no format has more than a few."""
+
+_MOST_IN_ADVICE: Final = 6
+"""Keys of a row up to which it is shown how to make parts of them."""
 
 
 def format_of(row: Collection[str]) -> Format | None:
@@ -60,24 +64,65 @@ def detect_format(
 
 
 def _advise_nearest(found: Collection[str], kinds: Collection[str]) -> str:
-    """Name the format with the most recognisable keys, and the renames that lead there."""
-    best, best_share, best_steps = "", 0.0, ""
-    for one in formats.FORMATS:
-        if not one.serves(kinds):
-            continue
-        sources = {field.name: _source_key(field, found) for field in one.required}
-        known = {key: source for key, source in sources.items() if source}
-        share = len(known) / len(sources) + sum(key == src for key, src in known.items()) / 100
+    """Name the format with the most recognisable keys, the renames that lead there, or --column."""
+    best, best_share, sources = "", 0.0, dict[str, str | None]()
+    served = [one for one in formats.FORMATS if one.serves(kinds)]
+    for one in served:
+        found_keys = {field.name: _source_key(field, found) for field in one.required}
+        known = {key: source for key, source in found_keys.items() if source}
+        share = len(known) / len(found_keys) + sum(key == src for key, src in known.items()) / 100
         if share > best_share:
-            steps = [
-                f"add `{key}`" if not source else f"rename `{printable(source, 40)}` to `{key}`"
-                for key, source in sources.items()
-                if source != key
-            ]
-            best, best_share, best_steps = one.name, share, ", ".join(steps)
+            best, best_share, sources = one.name, share, found_keys
     if not best:
-        return "rename the keys to those of one format; none is near"
-    return f"the nearest is {best}: {best_steps}"
+        sources = _any_texts(served, len(found))
+    by_columns = _by_columns(sources, found)
+    if not best:
+        none = "rename the keys to those of one format; none is near"
+        return f"{none}; or say what they are, such as {by_columns}" if by_columns else none
+    steps = [
+        f"add `{key}`" if not source else f"rename `{printable(source, 40)}` to `{key}`"
+        for key, source in sources.items()
+        if source != key
+    ]
+    renamed = f"the nearest is {best}: {', '.join(steps)}"
+    return f"{renamed}; or leave the file as it is: {by_columns}" if by_columns else renamed
+
+
+def _any_texts(served: Sequence[Format], num_keys: int) -> dict[str, str | None]:
+    """The fields, without a key, of the first format that is texts alone and no more than these."""
+    for one in served:
+        if len(one.required) <= num_keys and all(key.holds == "text" for key in one.required):
+            return {field.name: None for field in one.required}
+    return {}
+
+
+def _by_columns(sources: Mapping[str, str | None], found: Collection[str]) -> str:
+    """The options that make the fields of columns; the last column is what is answered.
+
+    Columns that no field has are shared among the fields that have none. "" where that cannot be.
+    """
+    spare = [key for key in found if key not in sources.values()]
+    missing = [name for name, source in sources.items() if source is None]
+    if not sources or len(missing) > len(spare) or len(found) > _MOST_IN_ADVICE:
+        return ""
+    if not all(map(_is_plain, found)):
+        return ""
+    parts = {name: source for name, source in sources.items() if source}
+    for name, keys in zip(missing, _shared(spare, len(missing)), strict=True):
+        parts[name] = keys[0] if len(keys) == 1 else "\\n".join(f"{{{key}}}" for key in keys)
+    options = [f"--column {shlex.quote(f'{name}={parts[name]}')}" for name in sources]
+    return f"{' '.join(options)} ([data.columns] in a recipe)"
+
+
+def _shared(keys: list[str], number: int) -> list[list[str]]:
+    """The keys in order, shared among so many: the last has one, the one before it most of them."""
+    if number < 2:
+        return [keys][:number]
+    return [*([key] for key in keys[: number - 2]), keys[number - 2 : -1], keys[-1:]]
+
+
+def _is_plain(key: str) -> bool:
+    return key.isprintable() and not {"{", "}", "\\"} & set(key)
 
 
 def _source_key(field: Field, found: Collection[str]) -> str | None:

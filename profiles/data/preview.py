@@ -7,22 +7,21 @@ by which the format is found.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from profiles.data.datafile import open_data
-from profiles.data.dataset import numbered_rows
+from profiles.data.dataset import Reading, numbered_rows, tally_for
 from profiles.data.dataset_errors import no_row_there
-from profiles.data.formats import by_name
-from profiles.data.formats.spec import TEXTS, Format, Row, RowError
-from profiles.data.tally import Tally, shown
+from profiles.data.formats.spec import Format, Row, RowError
+from profiles.data.tally import shown
 from profiles.data.tokens import TokenMeter
 from profiles.facts import Origin
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
 
     from profiles.data.encoding import Encoded, Encoder
     from profiles.data.formats.spec import Example, NumberedRow
@@ -112,21 +111,19 @@ class Reader:
     renderer: Renderer | None = None
     """what writes the rows; without one their texts are shown as they are."""
     max_length: int | None = None
-    format: str | None = None
-    kinds: Collection[str] = TEXTS
-    encoding: str | None = None
-    """As `profiles.data.dataset.Reading` has it."""
+    reading: Reading = field(default_factory=Reading)
+    """As a recipe says; faulty rows are shown whatever it says of them."""
 
     def look(self, path: str | os.PathLike[str], num_rows: int, start: Start) -> Preview:
         """Read some rows; UserError for a file without such rows."""
-        tally = Tally(format=by_name(self.format) if self.format else None, on_bad="skip")
+        tally = tally_for({**self.reading, "on_bad": "skip"}, None)
         early: list[NumberedRow] = []
 
         def keep(row: RowError, line: int, number: int) -> None:
             if start.reaches(line, number) and len(early) < num_rows:
                 early.append((line, number, row))
 
-        with open_data(path, self.encoding) as file:
+        with open_data(path, self.reading.get("encoding")) as file:
             rows = numbered_rows(file, tally, keep)
             wanted = (one for one in rows if start.reaches(*one[:2]))
             found = sorted([*early, *islice(wanted, num_rows)], key=lambda one: one[1])[:num_rows]
@@ -143,7 +140,8 @@ class Reader:
     def _row(self, row: Row | RowError, line: int, number: int, form: Format | None) -> ShownRow:
         """A row by itself, as a file of this row alone would be read."""
         renderer = self.encoder.renderer if self.encoder else self.renderer
-        tally = Tally(format=form, on_bad="skip", kinds=self.kinds, renderer=renderer)
+        tally = tally_for({**self.reading, "on_bad": "skip"}, renderer)
+        tally.format = form
         usable = tally.read(row, line)
         if usable is None:
             begins = "" if isinstance(row, RowError) else shown(row)

@@ -17,7 +17,7 @@ from profiles.data.text_rows import text_rows
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from profiles.data.datafile import DataFile
     from profiles.data.formats.spec import NumberedRow
@@ -32,10 +32,15 @@ def read_rows(path: str | os.PathLike[str]) -> Iterator[tuple[int, int, Row]]:
             yield line, row_number, row
 
 
-def stream_rows(file: DataFile, *, skip_bad: bool = False) -> Iterator[NumberedRow]:
-    """Rows of an open file. With `skip_bad` what cannot be parsed is a RowError, else it raises."""
+def stream_rows(
+    file: DataFile, *, skip_bad: bool = False, cell_kinds: Mapping[str, str] | None = None
+) -> Iterator[NumberedRow]:
+    """Rows of an open file. With `skip_bad` what cannot be parsed is a RowError, else it raises.
+
+    `cell_kinds`: what the cells of a table hold, by column; None if that is what formats say.
+    """
     if file.container is Container.CSV:
-        return csv_rows(file, skip_bad=skip_bad)
+        return csv_rows(file, skip_bad=skip_bad, cell_kinds=cell_kinds)
     if file.container is Container.TEXT:
         return text_rows(file)
     if file.container is Container.PARQUET:

@@ -19,6 +19,7 @@ from profiles.facts import Column
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from profiles.data.columns import Columns
     from profiles.errors import UserError
 
 MAX_BAD_SHARE: Final = 0.10
@@ -43,6 +44,8 @@ class Tally:
     """Of rows that are taken, as formats name theirs."""
     renderer: Renderer | None = None
     """Writes the rows for a model; None where none is known."""
+    mapping: Columns | None = None
+    """Makes the parts that formats read; None where they are columns of the file."""
     detected: Format | None = None
     """What the keys of the first rows look like, where a format was asked for."""
     num_rows: int = 0
@@ -64,19 +67,29 @@ class Tally:
     is_refused_by_template: bool = False
     types: dict[str, dict[type, list[int]]] = field(default_factory=dict)
     """Key, type: how many rows, and the line of the first."""
+    _unseen: set[str] = field(init=False)
+    """Columns that were asked for and that no row had yet."""
+
+    def __post_init__(self) -> None:
+        self._unseen = set(self.mapping.sources if self.mapping else ())
 
     def settle_format(self, first: list[tuple[int, Row]], path: str, *, is_table: bool) -> None:
         """Find the format from the first rows, unless one was asked for."""
-        rows = [row for _, row in first]
+        given = [row for _, row in first]
+        rows = self.mapping.applied(given) if self.mapping else given
+        keys = dict.fromkeys(key for row in given for key in row)
+        if self.mapping and is_table and (missing := self._unseen.difference(keys)):
+            raise self.mapping.unknown(sorted(missing), keys, path)
         if self.format is None:
-            told = f"line {first[0][0]} is {shown(rows[0])}; "
+            told = f"line {first[0][0]} is {shown(given[0])}; "
             if is_table:
                 told = f"the first line must name the columns; {told}"
             self.format = detect_format(rows, kinds=self.kinds, where=path, first_row=told)
         else:
             self.detected = next(filter(None, map(format_of, rows)), None)
         used = {"task", *(one.name_in(row) for one in self.format.fields for row in rows)}
-        keys = dict.fromkeys(key for row in rows for key in row)
+        if self.mapping:
+            used = {"task", *self.mapping.sources}
         self.unused_keys = tuple(key for key in keys if key not in used)
 
     def read(self, row: Row | RowError, line: int) -> tuple[Example, Written | None] | None:
@@ -87,7 +100,11 @@ class Tally:
             return None
         self._add_types(row, line)
         assert self.format is not None
+        task = row.get("task")
         try:
+            if self.mapping is not None:
+                self._unseen.difference_update(row)
+                row = self.mapping.apply(row)
             example = self.format.example(row)
         except RowError as error:
             self._add_fault(_other_format(row, self.format) or str(error), line)
@@ -106,7 +123,6 @@ class Tally:
             return None
         for kind in example.remarks:
             _count(self.taken, kind, line)
-        task = row.get("task")
         if isinstance(task, str):
             self.row_tasks.add(task)
         return example, written
@@ -155,6 +171,8 @@ class Tally:
 
     def refusal(self, path: str) -> UserError | None:
         """The error if rows are faulty and may not, or not so many of them, be left out."""
+        if self.mapping and self._unseen:
+            return self.mapping.unknown(sorted(self._unseen), self.types, path)
         too_many = self.num_bad > MAX_BAD_SHARE * self.num_rows
         if not self.num_bad or (self.on_bad == "skip" and not too_many):
             return None

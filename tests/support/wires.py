@@ -166,6 +166,9 @@ ELSEWHERE = {
         "says how to read the file",
         "test_recipe.py::test_a_recipe_of_a_newer_schema_is_refused_with_advice",
     ),
+    "data.columns": Elsewhere(
+        "columns are parts here", "test_columns_of_rows.py::test_a_run_trains_on_the_parts"
+    ),
     "data.encoding": Elsewhere(
         "files are UTF-8 here", "test_charsets.py::test_both_ways_out_of_another_encoding_work"
     ),

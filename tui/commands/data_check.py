@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,6 +31,7 @@ class Asked:
     max_length: int | None = None
     on_bad: OnBad = "error"
     encoding: str | None = None
+    columns: Mapping[str, str] | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -80,6 +81,7 @@ def _look(path: str, asked: Asked, base: Model | None) -> _Result:
             max_length=asked.max_length,
             on_bad=asked.on_bad,
             encoding=asked.encoding,
+            columns=asked.columns,
             progress=progress,
             kinds=kinds_of_rows(),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from advisor.registry.lookup import kinds_of_rows
@@ -30,6 +31,7 @@ class Asked:
     data_format: str | None = None
     max_length: int | None = None
     encoding: str | None = None
+    columns: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,9 +69,12 @@ def look(path: str, base: Model | None, asked: Asked) -> Shown:
         encoder=encoder,
         renderer=renderer,
         max_length=asked.max_length,
-        format=asked.data_format,
-        kinds=kinds_of_rows(),
-        encoding=asked.encoding,
+        reading={
+            "format": asked.data_format,
+            "encoding": asked.encoding,
+            "columns": asked.columns,
+            "kinds": kinds_of_rows(),
+        },
     )
     preview = reader.look(path, asked.num_rows, _start(asked.start))
     how: str = "no template, for these rows are no chats"

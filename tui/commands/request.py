@@ -9,6 +9,8 @@ from advisor.choice.answers import Answer, Answers, Complexity
 from profiles.facts import Origin
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from profiles.data.dataset import OnBad
     from profiles.data.rendering import Learn
 
@@ -26,13 +28,14 @@ class Asked:
     effective_batch: int | None = None
     on_bad: OnBad | None = None
     encoding: str | None = None
+    columns: Mapping[str, str] | None = None
     chat_template: str | None = None
     learn: Learn | None = None
 
     @property
     def read_with(self) -> dict[str, Any]:
         """How the data is read, by the keys of a recipe; those that were given."""
-        keys = ("on_bad", "encoding", "chat_template", "learn")
+        keys = ("on_bad", "encoding", "columns", "chat_template", "learn")
         given = {key: getattr(self, key) for key in keys}
         return {key: value for key, value in given.items() if value is not None}
 
