@@ -265,10 +265,10 @@ def test_a_row_of_which_nothing_is_learnt_is_left_out_and_told(tmp_path):
     path = write_rows(tmp_path, [silent, {"messages": [ASKS, TELLS]}])
 
     assert len(examples(path)) == 1
-    expected = "left out: 1 of 2 rows have no reply that is learnt, by their own weights"
+    expected = "left out: 1 of 2 rows have no reply that is learnt"
     assert expected in dataset.check(path).warnings
     error = refused(write_rows(tmp_path, [silent]))
-    assert error.why == "1 rows have no reply that is learnt, by their own weights"
+    assert error.why == "1 rows have no reply that is learnt"
 
 
 def test_a_weight_of_a_question_is_told(tmp_path):

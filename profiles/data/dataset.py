@@ -214,7 +214,7 @@ def _examples(file: DataFile, tally: Tally, *, any_training: bool = False) -> It
         if tally.num_empty:
             why = f"all {tally.num_empty} rows have an empty reply"
         elif tally.num_only_read:
-            why = f"{tally.num_only_read} rows have no reply that is learnt, by their own weights"
+            why = f"{tally.num_only_read} rows have no reply that is learnt"
         raise no_examples(file.path, why)
 
 

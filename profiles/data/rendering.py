@@ -81,7 +81,7 @@ class Renderer:
         """The text and what is learnt of it; RowError if the template does not take the row."""
         if not example.messages:
             return self._plain(example)
-        template = self.template(with_tools=bool(example.tools))
+        template = self.template(with_tools=example.uses_tools)
         if template is None:
             raise TemplateRowError("are chats, and there is no chat template to write them with")
         try:
@@ -114,13 +114,13 @@ class Renderer:
         """What the last reply of an example, or its completion, answers."""
         if not example.messages:
             return Written(example.prompt or "", (), is_chat=False)
-        template = self.template(with_tools=bool(example.tools))
+        template = self.template(with_tools=example.uses_tools)
         assert template is not None  # it has written the whole
         turns = [message.as_turn for message in example.messages[:-1]]
         return Written(template.render(turns, example.tools, asks=True)[0], ())
 
     def _chat(self, example: Example, template: ChatTemplate) -> Written:
-        if any(sign in message.content for message in example.messages for sign in NONCHARACTERS):
+        if any(sign in said for said, _ in example.segments for sign in NONCHARACTERS):
             raise RowError("hold a noncharacter (U+FDD0 to U+FDD3), which no text may")
         turns = [message.as_turn for message in example.messages]
         text, marked = template.render(turns, example.tools)
@@ -313,14 +313,15 @@ def _faults(
     parts: Sequence[_Part],
 ) -> tuple[str, ...]:
     """What the text lacks of the row; TemplateRowError for a call, which is all that is learnt."""
-    for call in (call for message in example.messages for call in message.calls):
-        name = str((call.get("function") or call).get("name", ""))
-        if name not in text:
+    for part in parts:
+        reply = text if part.span is None else text[slice(*part.span)]
+        names = [call["function"]["name"] for call in example.messages[part.turn].calls]
+        if not all(name in reply for name in names):
             raise TemplateRowError("call tools, which the chat template does not write")
     found = [_LACKS[message.role] for message in example.messages if _is_changed(message, text)]
     if any(message.reasoning.strip() not in text for message in example.messages):
         found.append("have reasoning that the chat template leaves out")
-    if example.tools and template.render(turns)[0] == text:
+    if example.tools and _try(template, turns, ()) == text:
         found.append("have `tools`, which the chat template does not write")
     if any(part.span is None for part in parts):
         found.append("have replies that are not learnt, for the chat template writes them anew")

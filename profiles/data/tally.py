@@ -63,7 +63,7 @@ class Tally:
     taken: dict[str, tuple[int, int]] = field(default_factory=dict)
     """What rows were taken to mean: the same."""
     num_only_read: int = 0
-    """Rows whose own weights let nothing be learnt."""
+    """Rows of which no reply is learnt."""
     is_refused_by_template: bool = False
     types: dict[str, dict[type, list[int]]] = field(default_factory=dict)
     """Key, type: how many rows, and the line of the first."""
@@ -112,14 +112,14 @@ class Tally:
         if example.is_empty:
             self.num_empty += 1
             return None
-        if example.is_only_read:
-            self.num_only_read += 1
-            return None
         try:
             written = self._write(example, line) if self.renderer else None
         except RowError as error:
             self.is_refused_by_template |= isinstance(error, TemplateRowError)
             self._add_fault(str(error), line)
+            return None
+        if example.is_only_read or (written is not None and not written.learnt):
+            self.num_only_read += 1
             return None
         for kind in example.remarks:
             _count(self.taken, kind, line)
@@ -208,7 +208,7 @@ class Tally:
             found.append(f"left out: {self.num_empty} of {self.num_rows} rows have an empty reply")
         if self.num_only_read:
             rows = f"{self.num_only_read} of {self.num_rows} rows"
-            found.append(f"left out: {rows} have no reply that is learnt, by their own weights")
+            found.append(f"left out: {rows} have no reply that is learnt")
         found += self._sentences(self.changed)
         if self.num_endless:
             rows = f"{self.num_endless} of {self.num_rows} rows"

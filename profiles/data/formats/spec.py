@@ -68,7 +68,7 @@ class Message:
         """All that the turn says, calls included, but for the ids of calls."""
         if not (self.calls or self.reasoning or self.name):
             return self.content
-        called = [_json(call.get("function") or call) for call in self.calls]
+        called = [_json(call["function"]) for call in self.calls]
         return "\n".join(filter(None, [self.reasoning, self.name, self.content, *called]))
 
 
@@ -111,6 +111,11 @@ class Example:
             return True
         reply = self.messages[-1].texts if self.messages else self.text or self.completion
         return not reply or reply.isspace()
+
+    @property
+    def uses_tools(self) -> bool:
+        """Tools are named, or called."""
+        return bool(self.tools) or any(turn.calls for turn in self.messages)
 
     @property
     def is_only_read(self) -> bool:
