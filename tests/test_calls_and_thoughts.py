@@ -220,7 +220,7 @@ def test_the_way_out_of_a_refused_role_works(tmp_path, name, way_out):
     )
     assert error.do == (
         'take another template, such as data.chat_template = "chatml"; or repair these rows, '
-        'or leave them out with on_bad = "skip"'
+        'or leave them out: on_bad = "skip" (--on-bad skip)'
     )
     if way_out == "skip":
         assert dataset.check(path, encoder=strict, on_bad="skip").num_rows == 19

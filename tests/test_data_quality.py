@@ -10,7 +10,7 @@ import sys
 import pytest
 from data_files import word_tokenizer, write_rows
 
-from profiles.data import dataset, quality
+from profiles.data import dataset, leftovers
 from profiles.data.encoding import of_folder
 from profiles.errors import ExitCode, UserError
 
@@ -96,7 +96,7 @@ def test_five_things_are_named(tmp_path):
     assert found.warnings == (
         f"1 of 1 rows hold placeholders that nobody filled in (first: line 1): {named}",
     )
-    count = quality.Count()
+    count = leftovers.Count()
     for number in range(100):
         count.add(number, [f"name {number}"])
     assert (count.num_rows, list(count.names)) == (100, [f"name {n}" for n in range(5)])

@@ -242,7 +242,7 @@ def _inspect(
     any_training: bool,
     progress: Callable[[int, float], None] | None = None,
 ) -> Inspected:
-    quality = Quality()
+    quality = Quality(encoder.special if encoder is not None else None)
     for line, row_number, example, written in _examples(file, tally, any_training=any_training):
         meter.add(example, written, line)
         quality.add(example, example.segments, line)

@@ -72,10 +72,15 @@ class Encoder:
         """
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        added = tokenizer.get_added_tokens_decoder().values()
-        special = {one.content for one in added if one.special and one.content}
-        renderer.end_marks = tuple({*END_MARKS, *special, *filter(None, [renderer.eos])})
+        renderer.end_marks = tuple(
+            {*END_MARKS, *_special(tokenizer), *filter(None, [renderer.eos])}
+        )
         return cls(renderer, tokenizer)
+
+    @property
+    def special(self) -> frozenset[str]:
+        """The tokens that stand for marks, wherever their text is found."""
+        return _special(self.tokenizer)
 
     def encode(self, rows: Sequence[Written]) -> list[Encoded]:
         """The tokens of some rows."""
@@ -152,6 +157,11 @@ class Encoder:
     def _is_token(self, mark: str) -> bool:
         ids = self.tokenizer.encode(mark, add_special_tokens=False).ids
         return list(ids) == [self.tokenizer.token_to_id(mark)]
+
+
+def _special(tokenizer: Tokenizer) -> frozenset[str]:
+    added = tokenizer.get_added_tokens_decoder().values()
+    return frozenset([one.content for one in added if one.special and one.content])
 
 
 def _cuts(text: str) -> list[int]:

@@ -1,33 +1,28 @@
 """What in the content of sound rows a person should look at before training on them.
 
 Counts, each with the line of the first: repeats, contradictions, prompts that are missing, replies
-that are nearly so, HTML, control characters, placeholders that nobody filled in. Judges nothing and
-changes no row. Takes constant memory but for 28 bytes a row.
+that are nearly so, HTML, control characters; what was left in texts by mistake is leftovers.py's.
+Judges nothing and changes no row. Takes constant memory but for 28 bytes a row.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
-from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+from profiles.data.leftovers import Count, Leftovers
 from profiles.data.repeats import Likeness, RowHashes, RowIndex
 from profiles.data.scripts import ScriptCount
-from profiles.data.words import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection
 
     from profiles.data.formats.spec import Example, Segments
 
-NUM_NAMES: Final = 5
-"""Placeholders or tags that are named to the user."""
 NUM_LABELS: Final = 1000
 """Labels that are told apart."""
 SHORT_REPLY_CHARS: Final = 10
-_PLACEHOLDER = re.compile(r"\{\{ ?\w{1,40} ?\}\}")
 _HTML = re.compile(
     r"</?(a|b|blockquote|body|br|code|div|em|font|h[1-6]|head|hr|html|i|img|li|meta|ol|p|pre"
     r"|script|span|strong|style|sub|sup|table|t[bdhr]|tbody|thead|title|ul)(\s[^<>]{0,300})?/?>"
@@ -40,37 +35,13 @@ _TEXT_BYTES: Final = bytes({9, 10, 13, *range(32, 127), *range(128, 256)})
 """What is left of UTF-8 without these is control characters."""
 
 
-@dataclass(slots=True)
-class Count:
-    """How many rows have something, and the line of the first."""
-
-    num_rows: int = 0
-    line: int = 0
-    names: dict[str, None] = field(default_factory=dict)
-    """What was found, in order of appearance, the first few."""
-
-    def add(self, line: int, names: Iterable[str] = ()) -> None:
-        """Count a row."""
-        if not self.num_rows:
-            self.line = line
-        self.num_rows += 1
-        if len(self.names) < NUM_NAMES:
-            self.names.update(dict.fromkeys(names))
-
-    def sentence(self, total: int, what: str) -> list[str]:
-        """Like "3 of 90 rows hold x (first: line 4): a, b"; none if there are no such rows."""
-        if not self.num_rows:
-            return []
-        names = ", ".join(printable(name, 40) for name in islice(self.names, NUM_NAMES))
-        counted = f"{self.num_rows} of {total} {what} (first: line {self.line})"
-        return [f"{counted}: {names}" if names else counted]
-
-
 class Quality:
     """Counts over all usable rows of a file."""
 
-    def __init__(self) -> None:
+    def __init__(self, special: Collection[str] | None = None) -> None:
+        """`special`: the tokens that the model reads as marks; None where it is not known."""
         self.num_rows = 0
+        self.leftovers = Leftovers(special)
         self.index = RowIndex()
         self.scripts = ScriptCount()
         self.labels = Counter[str]()
@@ -79,7 +50,6 @@ class Quality:
         self.html = Count()
         self.control = Count()
         self.broken = Count()
-        self.unfilled = Count()
         self.equal_pairs = Count()
 
     def add(self, example: Example, segments: Segments, line: int) -> None:
@@ -91,12 +61,14 @@ class Quality:
                 self.equal_pairs.add(line)
             texts.append(example.rejected)
         datas = [text.encode() for text in texts]
-        self.index.add(_hashes(example, texts, datas), line)
-        label = example.label
+        roles = tuple([turn.role for turn in example.messages])
+        self.index.add(_hashes(example, roles, texts, datas), line)
+        label = example.label if example.is_good is None else str(example.is_good).lower()
         if label is not None and (label in self.labels or len(self.labels) < NUM_LABELS):
             self.labels[label] += 1
         self._look_at_shape(example, segments, line)
         self._look_at_texts(texts, datas, line)
+        self.leftovers.add(texts, roles, line)
 
     def _look_at_shape(self, example: Example, segments: Segments, line: int) -> None:
         if example.text is not None:
@@ -111,7 +83,6 @@ class Quality:
     def _look_at_texts(self, texts: list[str], datas: list[bytes], line: int) -> None:
         has_control = is_broken = False
         tags: list[str] = []
-        placeholders: list[str] = []
         for text, data in zip(texts, datas, strict=True):
             is_ascii = text.isascii()
             self.scripts.add(data, is_ascii=is_ascii)
@@ -119,12 +90,8 @@ class Quality:
             is_broken = is_broken or (not is_ascii and "\ufffd" in text)
             if not tags and ("<" in text or "&" in text) and (tag := _HTML.search(text)):
                 tags.append(f"<{tag[1].lower()}>" if tag[1] else tag[0])
-            if "{{" in text:
-                placeholders += _PLACEHOLDER.findall(text)
         if tags:
             self.html.add(line, tags)
-        if placeholders:
-            self.unfilled.add(line, placeholders)
         if has_control:
             self.control.add(line)
         if is_broken:
@@ -135,7 +102,7 @@ class Quality:
         total = self.num_rows
         found = self.equal_pairs.sentence(total, "pairs choose and reject the same text")
         found += self.one_sided.sentence(total, "rows have a reply but nothing that it replies to")
-        found += self.unfilled.sentence(total, "rows hold placeholders that nobody filled in")
+        found += self.leftovers.warnings(total)
         found += _repeat_warnings(likeness, total)
         found += self.broken.sentence(
             total, "rows hold U+FFFD, what a wrong decoding leaves behind"
@@ -157,13 +124,16 @@ def _repeat_warnings(likeness: Likeness, total: int) -> list[str]:
     return [f"{one.count} of {total} rows {what} ({one})" for one, what in sentences if one.count]
 
 
-def _hashes(example: Example, texts: list[str], datas: list[bytes]) -> RowHashes:
+def _hashes(
+    example: Example, roles: tuple[str, ...], texts: list[str], datas: list[bytes]
+) -> RowHashes:
     """Of the last text as the reply, of those before it as the prompt."""
-    roles = tuple([turn.role for turn in example.messages])
-    exact = hash((roles, *datas, example.label))
+    exact = hash((roles, *datas, example.label, example.is_good))
     normal = [_normalised(text, data) for text, data in zip(texts, datas, strict=True)]
     if example.label is not None:  # the label is the reply to the text
         return RowHashes(exact, hash(normal[0]), hash(example.label))
+    if example.is_good is not None:  # many replies to one prompt are the rule
+        return RowHashes(exact, hash(tuple(normal)), hash(example.is_good))
     if example.rejected is not None:  # many pairs with one prompt are the rule
         return RowHashes(exact, hash(tuple(normal)), 0)
     if not any(normal[:-1]):  # nothing is asked, so nothing can be answered otherwise
