@@ -311,6 +311,6 @@ def test_rows_with_other_tools_are_other_rows(reading):
     turns = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
     rows = [{"messages": turns, "tools": [{"name": name}]} for name in ("f", "g", "f")]
 
-    first, second, third = reading(rows, 'split = "1:1:0"', template=OWN + "{{ tools }}").draw()
+    first, second, third = reading(rows, 'split = "1:1:0"', template="{{ tools }} " + OWN).draw()
 
     assert (first == third, first == second) == (True, False)
