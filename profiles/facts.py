@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from profiles.row_counts import RowCounts
+
 GIB = 1024**3
 
 
@@ -231,33 +233,43 @@ class TokenStats:
     max: int
     mean: float
     total: int
-    trainable_total: int
-    """Tokens of the replies, the part the loss is taken on, within max_length if one was asked."""
     origin: Origin
     """MEASURED with the model's tokenizer, PREDICTED from characters without it."""
     longest_line: int = 0
     """Where the longest example begins; its row in a file without lines."""
     max_length: int | None = None
-    """At which `trainable_total` was counted."""
+    """At which `counts` are taken."""
     lengths: tuple[tuple[int, int], ...] = ()
     """Tokens, and how many examples have as many; the shortest first."""
     starts: tuple[tuple[int, int], ...] = ()
-    """Tokens before the first one that is learnt, and how many examples have as many."""
+    """Tokens before the first one that is learnt, and how many examples have as many; those of
+    which nothing is learnt are in `unlearnt`."""
+    unlearnt: tuple[tuple[int, int], ...] = ()
+    """Tokens of rows of which nothing is learnt at any length, and how many rows have as many."""
+    edges: tuple[tuple[int, int], ...] = ()
+    """Tokens before a border of what is learnt, and how many parts begin there less those that
+    end: with these what is learnt is known at any length."""
 
     @property
-    def learnt_share(self) -> float:
-        """Of the tokens that are left at max_length, those that the loss is taken on."""
-        limit = self.max_length
-        cut = sum((n - limit) * rows for n, rows in self.lengths if n > limit) if limit else 0
-        return self.trainable_total / max(1, self.total - cut)
+    def counts(self) -> RowCounts:
+        """What is read and learnt within max_length if one was asked, else of whole rows."""
+        return self.at(self.max_length)
 
-    def num_longer(self, max_length: int) -> int:
-        """Examples that are cut at this length."""
-        return sum(number for length, number in self.lengths if length > max_length)
-
-    def num_lost(self, max_length: int) -> int:
-        """Examples of which nothing is learnt when they are cut at this length."""
-        return sum(number for start, number in self.starts if start >= max_length)
+    def at(self, max_length: int | None) -> RowCounts:
+        """What is read and learnt of the rows when they are cut at this length."""
+        limit = self.max if max_length is None else max_length
+        lost = sum(rows for start, rows in self.starts if start >= limit)
+        num_longer = sum(rows for length, rows in self.lengths if length > limit)
+        unlearnt_longer = sum(rows for length, rows in self.unlearnt if length > limit)
+        unread = sum((length - limit) * rows for length, rows in self.lengths if length > limit)
+        left_out = sum(min(length, limit) * rows for length, rows in self.unlearnt) + limit * lost
+        return RowCounts(
+            num_rows=sum(rows for _, rows in self.lengths),
+            num_dropped=lost + sum(rows for _, rows in self.unlearnt),
+            num_cut=num_longer - lost - unlearnt_longer,
+            num_tokens=self.total - unread - left_out,
+            num_learnt=sum((limit - at) * parts for at, parts in self.edges if at < limit),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

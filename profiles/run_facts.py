@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from profiles.intervals import Difference
+from profiles.row_counts import RowCounts
 
 
 class Verdict(StrEnum):
@@ -149,6 +150,8 @@ class Run:
     last_loss: float | None
     unpacked: str = ""
     """Why rows were not packed though the recipe asks for it; empty if nothing was to be said."""
+    rows: RowCounts | None = None
+    """Of the whole file that is trained on; None in a run of an older version."""
     result: Result = NOT_EVALUATED
     curves: Curves = NO_CURVES
     samples: tuple[Sample, ...] = ()

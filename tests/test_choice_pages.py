@@ -49,6 +49,7 @@ def test_the_whole_page():
         recommended  LoRA rank 8, about 12.0 GiB at the peak
         for          llama-3.1-8b (8.03 B parameters) on CPU
         because      the tree ends at: the leaf
+        data         1 000 rows, 250 000 tokens, 150 000 of them learnt (60 %)
         batch        16 rows a step (2 at a time x 8 accumulated), each of up to
                      2 048 tokens
         how          bf16, chunked loss, adamw, activations recomputed

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 
-from data_files import write_rows
-from tokenizers import Tokenizer, models
+from data_files import word_tokenizer, write_rows
 
 from tui.main import run
 
@@ -147,7 +146,7 @@ def test_a_model_without_chat_template_is_told_with_chat_data(tmp_path, capsys):
     base = tmp_path / "base"
     base.mkdir()
     (base / "config.json").write_text(json.dumps(CONFIG))
-    Tokenizer(models.WordLevel({"?": 0}, unk_token="?")).save(str(base / "tokenizer.json"))
+    word_tokenizer(base)
     turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello to you"}]
     chats = write_rows(tmp_path, [{"messages": turns}], "chats.jsonl")
 

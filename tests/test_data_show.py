@@ -10,6 +10,7 @@ from small_model import small_model
 
 from profiles.data.preview import Part, Preview, ShownRow
 from profiles.facts import Origin
+from profiles.row_counts import RowCounts
 from tui.main import run
 from tui.pages import data_rows as page
 from tui.plain import num_cells, show_toned
@@ -49,7 +50,7 @@ def of_row(row, *, width=80, unicode=True, origin=Origin.MEASURED):
 
 
 def row(*parts, **options):
-    return ShownRow(line=7, number=3, parts=parts, **{"num_learnt": 1, **options})
+    return ShownRow(line=7, number=3, parts=parts, **options)
 
 
 def test_a_row_is_shown_with_signs_before_what_is_learnt(tmp_path, folder, capsys):
@@ -84,7 +85,13 @@ def test_every_line_fits_and_every_space_is_kept():
 def test_read_learnt_and_cut_have_a_sign_and_a_colour_each():
     """The sign says it where there are no colours."""
     parts = (Part("q"), Part("r", is_learnt=True), Part("s", is_learnt=True, is_cut=True))
-    lines = of_row(row(*parts, num_tokens=5, num_kept=4, num_learnt=2))
+    lines = of_row(
+        row(
+            *parts,
+            num_tokens=5,
+            counts=RowCounts(num_rows=1, num_cut=1, num_tokens=4, num_learnt=2),
+        )
+    )
 
     assert lines == [
         Line("row 3, line 7: 5 tokens, cut at max_length 4, 2 learnt (50 %)", Tone.HEAD),
@@ -113,7 +120,7 @@ def test_line_breaks_are_told_in_ascii_where_no_more_is_known():
 def test_of_a_huge_row_beginning_and_end_are_shown_and_how_much_is_not():
     """With how much of that is learnt; --json has all of it."""
     parts = (Part("q" * 3000), Part("r" * 9_000_000, is_learnt=True), Part("the end"))
-    lines = of_row(row(*parts, num_tokens=9, num_learnt=3))
+    lines = of_row(row(*parts, num_tokens=9))
 
     assert len(lines) < 50
     assert lines[-1].text.endswith("the end")
@@ -124,7 +131,10 @@ def test_of_a_huge_row_beginning_and_end_are_shown_and_how_much_is_not():
 
 def test_counts_of_characters_are_called_rough_and_refused_rows_have_none():
     """What is told of a row stands below its heading."""
-    about = of_row(row(Part("q"), num_tokens=5, num_kept=5, num_learnt=0), origin=Origin.PREDICTED)
+    about = of_row(
+        row(Part("q"), num_tokens=5, counts=RowCounts(num_rows=1, num_dropped=1)),
+        origin=Origin.PREDICTED,
+    )
     refused = of_row(row(is_refused=True, told=("lack `messages`",), begins='a = "1"'))
 
     assert about[0].text == "row 3, line 7: about 5 tokens, 0 learnt (0 %)"

@@ -170,25 +170,27 @@ def test_rows_that_are_cut_and_lost_are_counted_at_any_length(tmp_path, measured
 
     lengths = [length for length, _ in tokens.lengths]
     starts = [start for start, _ in tokens.starts]
-    assert [tokens.num_longer(length) for length in lengths] == [2, 1, 0]
-    assert [tokens.num_lost(start) for start in starts] == [3, 2, 1]
-    shortest = lengths[0]
+    longer = [(counts.num_cut + counts.num_dropped) for counts in map(tokens.at, lengths)]
+    assert longer == [2, 1, 0]
+    assert [tokens.at(start).num_dropped for start in starts] == [3, 2, 1]
+    shortest, lost = lengths[0], sum(start >= lengths[0] for start in starts)
     told = words.truncation(tokens, shortest)
-    assert told.startswith(f"2 of 3 rows, of up to {lengths[-1]} tokens, are cut at {shortest}")
-    lost = sum(start >= shortest for start in starts)
-    assert (f", and {lost} of them left out" in told) is bool(lost)
+    cut = f"{2 - lost} of 3 rows are cut at max_length {shortest}; {lost} more are"
+    assert told.startswith(cut if lost < 2 else "2 of 3 rows are")
+    assert told.endswith(f"(the longest has {lengths[-1]} tokens)")
+    assert "left out, for nothing is learnt within " in told
     assert "left out" not in words.truncation(tokens, starts[-1] + 1)
 
 
 def test_the_share_that_is_learnt_is_that_of_what_is_left(tmp_path):
-    """As training sees the rows: cut at max_length."""
+    """As training sees the rows: cut at max_length, without those that lose their reply."""
     rows = [{"prompt": "a " * 3, "completion": "a a"}, {"prompt": "a " * 8, "completion": "a a"}]
     path, ours = write_rows(tmp_path, rows), of_folder(word_tokenizer(tmp_path))
 
     shares = [
-        found.learnt_share
+        found.counts.learnt_share
         for length in (None, 6)
         if (found := dataset.check(path, encoder=ours, max_length=length).tokens)
     ]
 
-    assert shares == [pytest.approx(4 / 15), pytest.approx(2 / 11)]
+    assert shares == [pytest.approx(4 / 15), pytest.approx(2 / 5)]

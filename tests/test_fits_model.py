@@ -113,7 +113,7 @@ def test_no_more_is_recommended_than_the_model_reads(tmp_path, config, capsys):
 
     found = json.loads(capsys.readouterr().out)
     assert found["recommended"]["plan"]["seq_len"] == 512
-    assert any("are cut at 512" in warning for warning in found["warnings"])
+    assert any("max_length 512" in warning for warning in found["warnings"])
 
 
 MISFITS = {

@@ -76,7 +76,7 @@ def test_its_rows_are_detected_and_checked(tmp_path, capsys):
 
     assert (found.format, found.num_rows, found.problem) == ("interview", 9, "")
     assert found.tokens is not None
-    assert found.tokens.trainable_total == 9 * 3
+    assert found.tokens.counts.num_learnt == 9 * 3
     assert run(["data", "check", str(tmp_path / "train.jsonl")]) == 0
     assert "interview, JSON Lines" in capsys.readouterr().out
 

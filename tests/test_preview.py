@@ -6,8 +6,7 @@ import json
 
 import pytest
 from chat_templates_in_use import LEARNT, ROWS, TEMPLATES
-from data_files import write, write_rows
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from data_files import byte_tokenizer, write, write_rows
 
 from profiles.data import dataset
 from profiles.data.encoding import Encoder
@@ -16,6 +15,7 @@ from profiles.data.rendering import Renderer
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Origin
 from profiles.models.chat_template import ChatTemplate
+from profiles.row_counts import RowCounts
 
 FIRST = Start()
 TURNS = [("user", "q1"), ("assistant", "r1"), ("user", "q2"), ("assistant", "r2")]
@@ -28,17 +28,7 @@ def chat(*turns):
 @pytest.fixture(scope="module")
 def tokenizer():
     """Bytes, marks of chats, and <s> before every text that is none."""
-    found = Tokenizer(models.BPE())
-    found.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    found.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        special_tokens=["<s>", "</s>", "<|im_start|>", "<|im_end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )
-    found.train_from_iterator([], trainer)
-    before = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
-    found.post_processor = before
-    return found
+    return byte_tokenizer()
 
 
 def encoder(tokenizer, template="chatml", learn="all"):
@@ -70,7 +60,7 @@ def test_what_is_shown_as_learnt_is_what_is_learnt(tmp_path, tokenizer, template
         assert wanted in found.told[0]
     else:
         assert learnt(found) == wanted
-        assert found.num_learnt == sum(len(tokenizer.encode(t).ids) - 1 for t in wanted)
+        assert found.counts.num_learnt == sum(len(tokenizer.encode(t).ids) - 1 for t in wanted)
 
 
 def test_parts_are_the_whole_text_with_the_marks_that_the_tokenizer_adds(tmp_path, tokenizer):
@@ -94,10 +84,11 @@ def test_the_cut_is_where_training_cuts(tmp_path, tokenizer):
         Part("de", is_learnt=True),
         Part("fgh</s>", is_learnt=True, is_cut=True),
     )
-    assert (found.num_tokens, found.num_kept, found.num_learnt) == (10, 6, 2)
-    assert (found.learnt_share, found.is_dropped) == (2 / 6, False)
+    assert found.num_tokens == 10
+    assert found.counts == RowCounts(num_rows=1, num_cut=1, num_tokens=6, num_learnt=2)
+    assert found.counts.learnt_share == 2 / 6
     (lost,) = rows_of(path, tokenizer, max_length=4)
-    assert (lost.num_learnt, lost.is_dropped, lost.is_refused) == (0, True, False)
+    assert (lost.counts, lost.is_refused) == (RowCounts(num_rows=1, num_dropped=1), False)
 
 
 def test_rows_together_are_what_the_check_counts(tmp_path, tokenizer):
@@ -108,10 +99,9 @@ def test_rows_together_are_what_the_check_counts(tmp_path, tokenizer):
     shown = rows_of(path, tokenizer, max_length=60)
     checked = dataset.check(path, encoder=encoder(tokenizer), max_length=60)
 
+    assert sum((row.counts for row in shown), RowCounts.none()) == checked.tokens.counts
+    assert (checked.num_untrainable, checked.num_truncated) == (1, 0)
     assert sum(row.num_tokens for row in shown) == checked.tokens.total
-    assert sum(row.num_learnt for row in shown) == checked.tokens.trainable_total
-    assert sum(row.is_dropped for row in shown) == checked.num_untrainable == 1
-    assert sum(row.num_kept < row.num_tokens for row in shown) == checked.num_truncated
 
 
 def test_the_last_reply_alone_can_be_learnt(tmp_path, tokenizer):

@@ -90,6 +90,7 @@ def test_what_is_recommended():
         "why_not_above": None,
         "learning_rate": 2e-4,
         "epochs": 3.0,
+        "rows": {"tokens": 250_000, "learnt_tokens": 150_000, "cut": 0, "left_out": 0},
         "plan": PLAN,
         "settings": [{"name": "epochs", "value": "3", "reason": "usual"}],
         "memory": MEMORY,

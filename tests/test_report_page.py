@@ -13,6 +13,7 @@ from advisor.findings import Report
 from advisor.rules.case import Finding
 from profiles.facts import GIB
 from profiles.intervals import Difference
+from profiles.row_counts import RowCounts
 from profiles.run_facts import Result, Run, Sample, Verdict
 from profiles.runs.state import State
 from tests.canned_run import canned_run
@@ -124,7 +125,7 @@ def test_the_whole_report():
 
         run        2026-11-22_0450_tiny_rwdxs
         steps      200 on cuda:0, rates from 150
-        tokens     80 000, 25 % learnt from
+        tokens     80 000 read in these steps, 25 % learnt
         padding    20 % of what was processed
         tokens/s   800 in steps, 650 over the whole training
         throttled  heat 25 %, power cap 50 %
@@ -160,6 +161,18 @@ def test_the_whole_report():
         before: (nothing)
         after:  four
         """)
+
+
+def test_the_rows_are_told_as_the_check_counted_them():
+    """The whole file, with what was lost of it."""
+    rows = RowCounts(num_rows=24, num_dropped=2, num_cut=3, num_tokens=3201, num_learnt=1203)
+
+    told = " ".join(" ".join(shown(a_report(replace(RUN, rows=rows)), 300)).split())
+
+    assert (
+        "data 24 rows, 3 201 tokens, 1 203 of them learnt (38 %); 3 of 24 rows are cut at "
+        "data.max_length; 2 more are left out, for nothing is learnt within it tokens"
+    ) in told
 
 
 def test_what_is_long_goes_on_further_in():
@@ -209,7 +222,7 @@ def test_what_a_run_did_not_measure_is_not_told():
     assert "not measured" not in text
     assert "answers" not in text
     assert "padding   0 % of what was processed\n" in text
-    assert "tokens    0, 0 % learnt from\n" in text
+    assert "tokens    0 read in these steps, 0 % learnt\n" in text
     assert text.endswith("findings: none of the rules fired")
 
 

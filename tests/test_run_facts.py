@@ -7,6 +7,7 @@ from dataclasses import replace
 import on_disk
 import pytest
 
+from profiles.row_counts import RowCounts
 from profiles.run_facts import Sample
 from profiles.runs import durable, rundir
 from profiles.runs import run as runs
@@ -78,7 +79,15 @@ PREPARED = Prepared(
     reclaimed_bytes=0,
     device="cuda:0",
     compute_capability="9.0",
+    file=RowCounts(num_rows=12, num_dropped=1, num_cut=2, num_tokens=99, num_learnt=33),
 )
+
+
+def test_the_rows_are_those_of_the_newest_attempt(run):
+    """As training counted them; nobody knows of a run of an older version."""
+    found, _ = runs.from_run_dir(run)
+    assert found.rows == PREPARED.file
+    assert facts(step(1).content())[0].rows is None
 
 
 @pytest.fixture

@@ -185,7 +185,8 @@ def walked(case):
     data = None
     if case.rows:
         data = dataset(rows=case.rows, tasks=case.tasks)
-        tokens = replace(data.tokens, trainable_total=case.reply * case.rows)
+        end = 100 + case.reply
+        tokens = replace(data.tokens, edges=((100, case.rows), (end, -case.rows)))
         data = replace(data, tokens=tokens)
     answers = Answers(
         **{name: Answer(value, Origin.USER) for name, value in (case.answers or {}).items()}

@@ -65,7 +65,11 @@ def _summary(run: Run, width: int) -> list[str]:
         [
             ("run", run.id),
             ("steps", f"{run.num_steps} on {run.device}, rates from {run.num_steady_steps}"),
-            ("tokens", f"{count_text(run.tokens)}, {percent_text(labels)} learnt from"),
+            ("data", _data(run)),
+            (
+                "tokens",
+                f"{count_text(run.tokens)} read in these steps, {percent_text(labels)} learnt",
+            ),
             ("packing", run.unpacked),
             ("padding", f"{percent_text(padding)} of what was processed"),
             ("tokens/s", rates),
@@ -73,6 +77,15 @@ def _summary(run: Run, width: int) -> list[str]:
         ],
         width,
     )
+
+
+def _data(run: Run) -> str:
+    """The rows as `advisor data check` counts them, those that were held out included."""
+    if run.rows is None:
+        return ""
+    told = [f"{count_text(run.rows.num_rows)} rows, {run.rows.words}"]
+    told += filter(None, [run.rows.losses("data.max_length")])
+    return "; ".join(told)
 
 
 def _throttling(run: Run) -> str:

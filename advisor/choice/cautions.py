@@ -14,8 +14,9 @@ def cautions(options: Options, dataset: Dataset | None, chosen: Choice) -> tuple
     """Every warning, the machine's and the data's own first."""
     found = list(options.machine.notes) + list(dataset.warnings if dataset else ())
     seq_len = chosen.fit.plan.seq_len
-    if dataset and dataset.tokens and dataset.tokens.max > seq_len:
-        found.append(words.truncation(dataset.tokens, seq_len))
+    tokens = dataset.tokens if dataset else None
+    if tokens and tokens.at(seq_len) != tokens.counts:  # else the data's own warnings tell it
+        found.append(words.truncation(tokens, seq_len))
     found += _devices(options, chosen)
     found += _room(options, chosen)
     return tuple(found)

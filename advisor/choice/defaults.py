@@ -67,12 +67,12 @@ def with_complexity(answers: Answers, dataset: Dataset | None) -> Answers:
     """The complexity that the data suggests, unless the user named one."""
     if answers.complexity.origin is Origin.USER or dataset is None or dataset.tokens is None:
         return answers
-    tokens = dataset.tokens
-    reply = tokens.trainable_total / max(1, dataset.num_rows)
+    tokens, learnt = dataset.tokens, dataset.tokens.counts.num_learnt
+    reply = learnt / max(1, dataset.num_rows)
     found: Complexity = "medium"
     if reply <= _SHORT_REPLY:
         found = "low"
-    elif tokens.trainable_total >= _MUCH_TO_LEARN or tokens.p95 >= _LONG_ROW:
+    elif learnt >= _MUCH_TO_LEARN or tokens.p95 >= _LONG_ROW:
         found = "high"
     words = (
         f"a heuristic: {dataset.num_rows} rows, replies of {reply:.0f} tokens on average, "

@@ -113,12 +113,9 @@ def released(processes: list[GpuProcess]) -> str:
 
 
 def truncation(tokens: TokenStats, seq_len: int) -> str:
-    """Rows are longer than what the model will see."""
-    num_rows = sum(number for _, number in tokens.lengths)
-    cut = f"{tokens.num_longer(seq_len)} of {num_rows} rows, of up to {tokens.max} tokens, are cut"
-    lost = tokens.num_lost(seq_len)
-    left_out = f", and {lost} of them left out: their replies are beyond it" if lost else ""
-    return f"{cut} at {seq_len}{left_out}"
+    """Rows are longer than what the model will see; empty if none is cut or left out."""
+    told = tokens.at(seq_len).losses(f"max_length {seq_len}")
+    return f"{told} (the longest has {tokens.max} tokens)" if told else ""
 
 
 def holder(gpu: Gpu, process: GpuProcess) -> str:

@@ -18,6 +18,7 @@ from profiles.data.formats.spec import Format, Row, RowError
 from profiles.data.tally import shown
 from profiles.data.tokens import TokenMeter
 from profiles.facts import Origin
+from profiles.row_counts import RowCounts
 
 if TYPE_CHECKING:
     import os
@@ -49,26 +50,14 @@ class ShownRow:
     """Its text; empty for a row that is refused before it becomes one."""
     num_tokens: int = 0
     """Before it is cut."""
-    num_kept: int = 0
-    """Tokens within max_length, and"""
-    num_learnt: int = 0
-    """those among them that the loss is taken on."""
+    counts: RowCounts = field(default_factory=RowCounts.none)
+    """What is read and learnt of it within max_length."""
     is_refused: bool = False
     """It cannot be trained on; `told` says why."""
     begins: str = ""
     """The beginning of a row that is refused, as the file has it."""
     told: tuple[str, ...] = ()
     """Faults and remarks; each completes "rows like this ..."."""
-
-    @property
-    def learnt_share(self) -> float:
-        """Of the tokens within max_length."""
-        return self.num_learnt / max(1, self.num_kept)
-
-    @property
-    def is_dropped(self) -> bool:
-        """Nothing of it is learnt, so training leaves it out."""
-        return not self.is_refused and not self.num_learnt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,14 +140,12 @@ class Reader:
         meter = TokenMeter(self.encoder, self.max_length)
         meter.add(example, written, line)
         meter.finish()
-        stats = meter.stats()
         return ShownRow(
             line=line,
             number=number,
             parts=self._parts(example, written),
-            num_tokens=stats.total,
-            num_kept=min(stats.total, self.max_length or stats.total),
-            num_learnt=stats.trainable_total,
+            num_tokens=meter.stats().total,
+            counts=meter.counts,
             told=tally.kinds_told,
         )
 

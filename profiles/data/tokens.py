@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from profiles.data.encoding import Encoder
     from profiles.data.formats.spec import Example
     from profiles.data.rendering import Written
+    from profiles.models.chat_template import Span
+    from profiles.row_counts import RowCounts
 
 # ChatML, which most templates resemble: <|im_start|>, role, newline before the content, and
 # <|im_end|>, newline after it.
@@ -53,8 +55,6 @@ class TokenMeter:
 
     def __init__(self, encoder: Encoder | None, max_length: int | None) -> None:
         """Without an encoder the tokens are predicted."""
-        self.num_truncated = 0
-        self.num_untrainable = 0
         self._encoder = encoder
         self._origin = Origin.MEASURED if encoder else Origin.PREDICTED
         self._max_length = max_length
@@ -64,7 +64,10 @@ class TokenMeter:
         """How many examples have each length."""
         self._starts = Counter[int]()
         """How many examples have so many tokens before the first that is learnt."""
-        self._trainable_total = 0
+        self._unlearnt = Counter[int]()
+        """Lengths of examples of which nothing is learnt."""
+        self._edges = Counter[int]()
+        """How many learnt parts begin after so many tokens, less those that end there."""
         self._longest = _Longest()
 
     def add(self, example: Example, written: Written | None, line: int) -> None:
@@ -82,9 +85,7 @@ class TokenMeter:
         if self._encoder is not None and self._batch:
             encoded = self._encoder.encode([written for written, _ in self._batch])
             for (written, line), one in zip(self._batch, encoded, strict=True):
-                start = one.learnt[0][0] if one.learnt else one.num_tokens
-                num_learnt = one.num_learnt_within(self._max_length)
-                self._take(one.num_tokens, start, num_learnt, line, (written.text,))
+                self._take(one.num_tokens, one.learnt, line, (written.text,))
         self._batch.clear()
         self._batch_chars = 0
 
@@ -94,30 +95,35 @@ class TokenMeter:
         else:
             segments = example.segments
             marks = (MARK_TOKENS_BEFORE, MARK_TOKENS_AFTER) if example.messages else (0, 0)
-        length, start, num_learnt = 0, -1, 0
-        limit = UNLIMITED if self._max_length is None else self._max_length
+        length, learnt = 0, []
         for text, is_learnt in segments:
-            num_tokens = _predict_one(text)
-            if is_learnt:
-                start = length + marks[0] if start < 0 else start
-                num_learnt += max(0, min(num_tokens, limit - length - marks[0]))
-            length += marks[0] + num_tokens + marks[1]
-        start = length if start < 0 else start
-        self._take(length, start, num_learnt, line, [text for text, _ in segments])
+            begin = length + marks[0]
+            end = begin + _predict_one(text)
+            if is_learnt and begin < end:
+                learnt.append((begin, end))
+            length = end + marks[1]
+        self._take(length, learnt, line, [text for text, _ in segments])
 
     def _take(
-        self, num_tokens: int, start: int, num_learnt: int, line: int, texts: Sequence[str]
+        self, num_tokens: int, learnt: Sequence[Span], line: int, texts: Sequence[str]
     ) -> None:
-        """Count an example; `num_learnt` within max_length."""
+        """Count an example; `learnt` are its tokens as Encoded has them."""
         self._lengths[num_tokens] += 1
-        self._starts[start] += 1
-        self._trainable_total += num_learnt
-        if self._max_length is not None and num_tokens > self._max_length:
-            self.num_truncated += 1
-            self.num_untrainable += not num_learnt
+        if learnt:
+            self._starts[learnt[0][0]] += 1
+        else:
+            self._unlearnt[num_tokens] += 1
+        for begin, end in learnt:
+            self._edges[begin] += 1
+            self._edges[end] -= 1
         if num_tokens > self._longest.num_tokens:
             num_bytes = sum([len(text.encode()) for text in texts])
             self._longest = _Longest(num_tokens=num_tokens, line=line, num_bytes=num_bytes)
+
+    @property
+    def counts(self) -> RowCounts:
+        """What is read and learnt of the examples at max_length."""
+        return self.stats().at(self._max_length)
 
     def stats(self) -> TokenStats:
         """Statistics of the lengths; at least one example must have been counted."""
@@ -133,35 +139,30 @@ class TokenMeter:
             mean=total / num_rows,
             total=total,
             max_length=self._max_length,
-            trainable_total=self._trainable_total,
             origin=self._origin,
             longest_line=self._longest.line,
             lengths=tuple(sorted(self._lengths.items())),
             starts=tuple(sorted(self._starts.items())),
+            unlearnt=tuple(sorted(self._unlearnt.items())),
+            edges=tuple(sorted((at, net) for at, net in self._edges.items() if net)),
         )
 
     def problem(self) -> str:
-        """Why nothing can be learnt: max_length leaves most examples no token of the reply."""
-        num_rows = self._lengths.total()
-        if self.num_untrainable * 2 <= num_rows:
+        """Why nothing can be learnt: most examples have no token to learn from at max_length."""
+        counts = self.counts
+        if counts.num_dropped * 2 <= counts.num_rows:
             return ""
-        lost = f"{self.num_untrainable} of {num_rows} examples have no trainable token"
+        lost = f"{counts.num_dropped} of {counts.num_rows} examples have no trainable token"
+        if self._max_length is None:
+            return lost
         return f"{lost} at max_length {self._max_length}; p95 length {self.stats().p95}"
 
     def warnings(self) -> list[str]:
-        """Sentences for the user on what max_length cuts off."""
-        found = self._giants()
-        if self.num_truncated:
-            num_rows, stats = self._lengths.total(), self.stats()
-            cut = f"{self.num_truncated} of {num_rows} rows are longer than max_length"
-            found.append(
-                f"{cut} {self._max_length} and will be cut (p95 {stats.p95}, longest {stats.max} "
-                f"tokens, line {stats.longest_line})"
-            )
-        if self.num_untrainable and not self.problem():
-            lost = f"{self.num_untrainable} of them lose their whole reply"
-            found.append(f"{lost}, so that nothing is learnt from them")
-        return found
+        """Sentences for the user on rows that are cut, or of which nothing is learnt."""
+        limit = "" if self._max_length is None else f"max_length {self._max_length}"
+        told, stats = self.counts.losses(limit), self.stats()
+        spread = f" (p95 {stats.p95}, longest {stats.max} tokens, line {stats.longest_line})"
+        return self._giants() + ([told + spread] if told else [])
 
     def _giants(self) -> list[str]:
         """The longest example if it is larger than any context."""

@@ -60,6 +60,7 @@ def from_run_dir(run: RunDir) -> tuple[Run | None, int]:
         first_loss=_finite(losses["loss"][:1]),
         last_loss=_finite(losses["loss"][-1:]),
         unpacked=_last(e.what for e in _of(Packing, events)) or "",
+        rows=_last(e.file for e in _of(Prepared, events)),
         result=result_of(events),
         curves=_curves(losses, events),
         samples=_answers(events),

@@ -159,7 +159,8 @@ def _rows(recipe: Recipe, checked: list[Dataset]) -> str:
         told.append(f"{count_text(held_out.num_rows)} of another file to evaluate with{of}")
     told += [f"{count_text(test)} kept from both"] if test else []
     told += [] if evaluation or checked[1:] else ["none to evaluate with"]
-    return f"{count_text(given.num_rows)} rows of {given.format} data: {', '.join(told)}"
+    counts = f", {given.tokens.counts.words}" if given.tokens else ""
+    return f"{count_text(given.num_rows)} rows of {given.format} data{counts}: {', '.join(told)}"
 
 
 def surroundings_of(recipe: Recipe) -> dict[str, str]:

@@ -28,6 +28,7 @@ from profiles.data.encoding import Encoded, Encoder
 from profiles.data.formats.spec import Example
 from profiles.data.parts import parts_of
 from profiles.data.rendering import Renderer
+from profiles.row_counts import RowCounts
 from profiles.runs import durable
 from profiles.runs.rundir import read_json
 from runner import checkpoints
@@ -56,11 +57,22 @@ class Part:
     num_dropped: int = 0
     """Rows of which nothing is learnt, left out."""
     num_cut: int = 0
-    """Rows longer than may be."""
+    """Rows among the others that are longer than may be."""
     num_tokens: int = 0
     num_learnt: int = 0
     """Tokens that the loss is taken on."""
     writer: RowWriter | None = None
+
+    @property
+    def counts(self) -> RowCounts:
+        """The same numbers as a check gives."""
+        return RowCounts(
+            num_rows=len(self.rows or ()) + self.num_dropped,
+            num_dropped=self.num_dropped,
+            num_cut=self.num_cut,
+            num_tokens=self.num_tokens,
+            num_learnt=self.num_learnt,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +83,14 @@ class Splits:
     eval: dict[str, Part]
     """The evaluation sets by name, which is empty for one without; none if nothing is held out."""
     test: Part
+    has_eval_files: bool = False
+    """The rows of `eval` come from files of their own."""
+
+    @property
+    def of_train_file(self) -> RowCounts:
+        """All rows of the file that is trained on, those that were drawn from it included."""
+        drawn = () if self.has_eval_files else self.eval.values()
+        return sum((part.counts for part in (*drawn, self.test)), self.train.counts)
 
     @property
     def eval_rows(self) -> dict[str, Dataset]:
@@ -129,7 +149,12 @@ class Reading:
     def _splits(self) -> Splits:
         data = self.recipe.data
         names = data.eval_files or ({"": ""} if data.shares[1] else {})
-        return Splits(train=Part(), eval={name: Part() for name in names}, test=Part())
+        return Splits(
+            train=Part(),
+            eval={name: Part() for name in names},
+            test=Part(),
+            has_eval_files=bool(data.eval_files),
+        )
 
     def _write(self, splits: Splits, uses: Sequence[int], folder: Path, progress: Progress) -> None:
         data = self.recipe.data

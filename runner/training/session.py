@@ -75,6 +75,7 @@ class Session:
             num_at_max_length=splits.train.num_cut,
             num_tokens=splits.train.num_tokens,
             num_learnt=splits.train.num_learnt,
+            file=splits.of_train_file,
             num_trainable=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
             reclaimed_bytes=reclaimed,
             device=str(trainer.args.device),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from profiles.data import dataset
 from profiles.data.formats.spec import Example
@@ -56,6 +56,21 @@ def outcome(run: Callable[[], object]) -> UserError | None:
     except UserError as error:
         return error
     return None
+
+
+def byte_tokenizer() -> Tokenizer:
+    """One token a byte, marks of chats, and <s> before every text that is no chat."""
+    found = Tokenizer(models.BPE())
+    found.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    found.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        special_tokens=["<s>", "</s>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    found.train_from_iterator([], trainer)
+    before = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    found.post_processor = before
+    return found
 
 
 def word_tokenizer(

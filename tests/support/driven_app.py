@@ -79,8 +79,10 @@ DATA = Dataset(
         max=185,
         mean=80.0,
         total=7401,
-        trainable_total=5000,
         origin=Origin.MEASURED,
+        lengths=((80, 90), (201, 1)),
+        starts=((25, 91),),
+        edges=((25, 91), (80, -90), (201, -1)),
     ),
 )
 NO_MODEL = UserError(

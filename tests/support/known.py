@@ -110,8 +110,10 @@ def dataset(rows=1000, tasks=1):
         max=900,
         mean=250.0,
         total=250 * rows,
-        trainable_total=150 * rows,
         origin=Origin.MEASURED,
+        lengths=((250, rows),),
+        starts=((100, rows),),
+        edges=((100, rows), (250, -rows)),
     )
     return Dataset(
         path="/data/rows.json",

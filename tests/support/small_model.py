@@ -6,7 +6,7 @@ import json
 import struct
 from pathlib import Path
 
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -28,6 +28,7 @@ def small_model(folder: Path, *, config: object = CONFIG, weights: bool = True) 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
     words = Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     words.save(str(folder / "tokenizer.json"))
     if weights:
         write_header(folder / "model.safetensors")

@@ -150,4 +150,5 @@ def _jsonable(result: _Result) -> object:
     if result.error is not None:
         return {"error": result.error.as_dict()}
     assert result.found is not None
-    return result.found.dataset
+    data = result.found.dataset
+    return plain.jsonable(data) | {"counts": data.tokens.counts if data.tokens else None}

@@ -91,13 +91,12 @@ def _labels(data: Dataset) -> str:
 
 def _token_pairs(stats: TokenStats) -> list[tuple[str, str]]:
     how = "by the model's tokenizer" if stats.origin is Origin.MEASURED else "from characters"
-    learnt = percent_text(stats.learnt_share)
     longest = f"{count_text(stats.max)} tokens"
     if stats.longest_line:
         longest += f" (the longest: line {stats.longest_line})"
     spread = f"median {count_text(stats.median)}, p95 {count_text(stats.p95)}"
     return [
-        ("tokens", f"{count_text(stats.total)} ({how}), {learnt} learnt from"),
+        ("counts", f"{stats.counts.words}, {how}"),
         ("a row", f"{count_text(stats.min)} to {longest}, {spread}"),
     ]
 

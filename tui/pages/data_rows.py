@@ -68,12 +68,12 @@ def _heading(row: ShownRow, found: Preview) -> str:
     if row.is_refused:
         return f"{place}: refused"
     about = "" if found.origin is Origin.MEASURED else "about "
+    counts = row.counts
+    learnt = f"{count_text(counts.num_learnt)} learnt ({percent_text(counts.learnt_share)})"
     tokens = f"{about}{count_text(row.num_tokens)} tokens"
-    if row.num_kept < row.num_tokens:
-        tokens += f", cut at max_length {count_text(row.num_kept)}"
-    return (
-        f"{place}: {tokens}, {count_text(row.num_learnt)} learnt ({percent_text(row.learnt_share)})"
-    )
+    if counts.num_cut:
+        tokens += f", cut at max_length {count_text(counts.num_tokens)}"
+    return f"{place}: {tokens}, {learnt}"
 
 
 def _told(row: ShownRow) -> Iterator[str]:
@@ -81,7 +81,7 @@ def _told(row: ShownRow) -> Iterator[str]:
         yield f"rows like this {kind}"
     if row.begins:
         yield f"it begins: {row.begins}"
-    if row.is_dropped:
+    if row.counts.num_dropped:
         yield "nothing of it is learnt, so training leaves it out"
 
 
@@ -168,13 +168,13 @@ def _row_json(row: ShownRow) -> dict[str, Any]:
         "row": row.number,
         "line": row.line,
         "refused": row.is_refused,
-        "dropped": row.is_dropped,
+        "dropped": bool(row.counts.num_dropped),
         "told": list(row.told),
         "tokens": row.num_tokens,
-        "kept": row.num_kept,
-        "cut": row.num_kept < row.num_tokens,
-        "learnt": row.num_learnt,
-        "learnt_share": row.learnt_share,
+        "kept": row.counts.num_tokens,
+        "cut": bool(row.counts.num_cut),
+        "learnt": row.counts.num_learnt,
+        "learnt_share": row.counts.learnt_share,
         "parts": [
             {"text": part.text, "learnt": part.is_learnt and not part.is_cut, "cut": part.is_cut}
             for part in row.parts

@@ -9,7 +9,7 @@ from advisor.choice.fit import Fit
 from advisor.choice.recommend import Choice, Recommendation
 from advisor.cost.speed import cost
 from advisor.registry.lookup import is_ready
-from profiles.facts import Machine
+from profiles.facts import Machine, Origin
 from profiles.quantities import bytes_text, count_text, duration_text
 from tui.pages import alternatives, memory
 from tui.pages.machine import names
@@ -98,6 +98,7 @@ def _answer(found: Recommendation, width: int, price: float | None) -> list[str]
     return facts(
         [
             *pairs,
+            ("data", _data(found)),
             ("batch", _batch(found.fit)),
             ("how", _how(found.fit)),
             ("tokens/s", _rate(found.fit)),
@@ -107,6 +108,16 @@ def _answer(found: Recommendation, width: int, price: float | None) -> list[str]
         ],
         width,
     )
+
+
+def _data(found: Recommendation) -> str:
+    """What is read and learnt of the rows at the recommended length; warnings tell what is lost."""
+    if found.dataset is None or found.dataset.tokens is None:
+        return ""
+    tokens = found.dataset.tokens
+    about = "" if tokens.origin is Origin.MEASURED else "about "
+    counts = tokens.at(found.fit.plan.seq_len)
+    return f"{count_text(counts.num_rows)} rows, {about}{counts.words}"
 
 
 def _nearest(found: Recommendation) -> str:

@@ -45,6 +45,7 @@ def document(
         "why_not_above": found.above or None,
         "learning_rate": found.learning_rate,
         "epochs": found.epochs,
+        "rows": _rows(found),
         **_choice(found.fit, found.hyperparameters),
         **_costs(found.duration, price, found.disk_bytes),
     }
@@ -64,6 +65,19 @@ def document(
         "leaf": found.leaf.name,
         "alternatives": [_alternative(row, found.rung) for row in found.alternatives],
         "warnings": found.warnings,
+    }
+
+
+def _rows(found: Recommendation) -> dict[str, Any] | None:
+    """What is read and learnt of the data's rows at the recommended length."""
+    if found.dataset is None or found.dataset.tokens is None:
+        return None
+    counts = found.dataset.tokens.at(found.fit.plan.seq_len)
+    return {
+        "tokens": counts.num_tokens,
+        "learnt_tokens": counts.num_learnt,
+        "cut": counts.num_cut,
+        "left_out": counts.num_dropped,
     }
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from profiles.quantities import count_text, duration_text
+from profiles.row_counts import RowCounts
 from profiles.runs.records.form import LEFT_OUT
 from profiles.runs.records.record import LastingWarning, Record
 
@@ -74,6 +75,8 @@ class Prepared(Record):
     """Of the rows to train on, as cut, and"""
     num_learnt: int | None = field(default=None, metadata=LEFT_OUT)
     """those among them that the loss is taken on."""
+    file: RowCounts | None = field(default=None, metadata=LEFT_OUT)
+    """Of the whole file that is trained on, held-out rows included, as a check counts it."""
     num_trainable: int
     """Weights."""
     reclaimed_bytes: int
@@ -85,18 +88,20 @@ class Prepared(Record):
     @property
     def words(self) -> str:
         """Sizes, and where they are."""
+        file = f"{count_text(self.file.num_rows)} rows of {self.file.words}, " if self.file else ""
         return (
-            f"model and data are there: {count_text(self.num_train)} rows, "
+            f"model and data are there: {file}{count_text(self.num_train)} rows to train on; "
             f"{count_text(self.num_trainable)} trained weights on {self.device}"
         )
 
     @property
     def warning(self) -> str:
         """Of rows that are cut, or left out."""
-        cut, lost = self.num_at_max_length, self.num_dropped
-        told = [f"{count_text(cut)} rows are cut at data.max_length"] if cut else []
-        told += [f"{count_text(lost)} rows are left out: nothing is learnt of them"] if lost else []
-        return "; ".join(told)
+        rows = self.num_train + self.num_dropped
+        mine = RowCounts(
+            num_rows=rows, num_dropped=self.num_dropped, num_cut=self.num_at_max_length
+        )
+        return (self.file or mine).losses("data.max_length")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
