@@ -56,7 +56,7 @@ READY = """model and data are there: 3 rows of 3 tokens, 3 of them learnt (100 %
         (Resumed(from_step=4, passed_over=(), what="going on"), "going on"),
         (Paused(step=4), "paused at step 4"),
         (Paused(step=4, what="no\nroom"), "paused at step 4: no room"),
-        (Drift(changed=("model", "torch")), "! changed since the run began: model, torch"),
+        (Drift(changed=("model", "torch")), "! changed since the run began: model; torch"),
         *(
             (example(cls), "")
             for cls in classes()
@@ -89,6 +89,7 @@ ANYTHING = st.recursive(
 EDGES = {
     int: st.sampled_from([0, 1, -1, 2**63 - 1, -(2**63) + 1]) | st.integers(0, 50),
     float: st.sampled_from([0.0, -1.0, 5e-324, 9e99, -9e99]) | st.floats(0, 10),
+    bool: st.booleans(),
     str: st.text(max_size=8) | st.sampled_from(["finished", "train", "\x1b[2J\ud800"]),
 }
 
