@@ -19,6 +19,7 @@ from profiles.runs.records.worker import (
     StopAccepted,
     Unpaused,
 )
+from runner import checkpoints
 from runner.engines.ranks import Ranks
 from runner.supervision import control
 from runner.training.protocol import ProtocolCallback
@@ -161,7 +162,7 @@ def test_a_save_waits_until_there_is_room(callback, trainer, attempt):
     (paused, unpaused) = attempt.events.records
     assert (paused.step, paused.reason) == (6, "disk_full")
     assert paused.what.startswith("/disk has ")
-    assert "make room, or stop without saving" in paused.what
+    assert "make room, or stop: without room by then all that was learnt is lost" in paused.what
     assert unpaused == Unpaused(step=6)
     assert not trainer.control.should_training_stop
 
@@ -187,6 +188,57 @@ def test_a_stop_gives_up_the_save_that_has_no_room(callback, trainer, attempt, a
 
     assert trainer.control.should_training_stop
     assert told(attempt, StopAccepted) == [StopAccepted(step=6, verb="stop_now")]
+
+
+def test_a_stop_saves_where_there_is_room_by_then(callback, trainer, attempt, asks):
+    """Made a moment ago, since the last look."""
+    asks((1, "stop"))
+
+    assert callback.wait_for_room(at(6), lacking(), 500) is True
+
+    assert trainer.done == ["looked for 500 bytes"]
+    assert trainer.control.should_training_stop
+    assert told(attempt, StopAccepted) == [StopAccepted(step=6, verb="stop")]
+
+
+def test_a_stop_without_saving_does_not_save_though_there_is_room(callback, attempt, asks):
+    """A person said so."""
+    asks((1, "stop_now"))
+
+    assert callback.wait_for_room(at(6), lacking(), 500) is False
+
+    assert told(attempt, StopAccepted) == [StopAccepted(step=6, verb="stop_now")]
+
+
+def test_a_stop_tries_once_where_room_cannot_be_seen(callback, attempt, asks):
+    """A quota is found by writing; the save that fails again is given up."""
+    asks((1, "stop"))
+
+    assert callback.wait_for_room(at(6), lacking("your quota is used up"), 500) is True
+    assert callback.wait_for_room(at(6), lacking("your quota is used up"), 500) is False
+
+    assert len(told(attempt, Paused)) == len(told(attempt, StopAccepted)) == 1
+
+
+@pytest.mark.parametrize(
+    ("saved", "lost"),
+    [
+        ((), "all that was learnt is lost"),
+        ((2, 4), "all that was learnt after step 4 is lost"),
+        ((4, 6), "nothing that was learnt is lost"),
+    ],
+)
+def test_what_a_stop_without_room_loses_is_said_before_it(
+    callback, trainer, attempt, run, saved, lost
+):
+    """While it is waited."""
+    for step in saved:
+        checkpoints.commit(run, checkpoints.stage(run, step), step)
+    trainer.lacking = [lacking()]
+
+    callback.wait_for_room(at(6), lacking(), 500)
+
+    assert told(attempt, Paused)[0].what.endswith(f"or stop: without room by then {lost}")
 
 
 def test_a_run_that_stops_already_is_not_told_to_twice(callback, trainer, attempt, run, asks):

@@ -9,6 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from profiles.errors import ExitCode
+from profiles.runs.journal import Journal
+from profiles.runs.records.worker import Paused
 from runner.checks import preflight
 from runner.resume import Start
 from runner.supervision import control
@@ -130,6 +132,22 @@ class Clock:
     def sleep(self, seconds):
         """At once."""
         self.now += seconds
+
+
+@pytest.mark.parametrize(
+    ("verb", "reason", "is_told"),
+    [("stop", "disk_full", True), ("stop", "asked", False), ("checkpoint", "disk_full", False)],
+)
+def test_what_a_stop_without_room_loses_is_said_before_it_is_asked(call, verb, reason, is_told):
+    """Of a run that waits for room alone."""
+    run = canned_run()
+    lost = "all that was learnt after step 4 is lost"
+    Journal(run.worker_events, attempt=1).append(Paused(step=20, reason=reason, what=lost))
+
+    assert call(verb, run.id)[2].splitlines() == [
+        *([f"! {lost}"] if is_told else []),
+        f"{run.id} {command._SAID[verb]}",
+    ]
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ class Checkpointing(Part):
         return str(self.staging)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Stage, check, commit; on a full disk wait for room, or for a stop without saving."""
+        """Stage, check, commit; on a full disk wait for room, or for a stop that has none."""
         step, progress, events = self.state.global_step, self.attempt.progress, self.attempt.events
         refuse_nonfinite(self.model, self.engine.local, self.state, self.attempt.run)
         events.append(SaveBegun(step=step))

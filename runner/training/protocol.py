@@ -84,7 +84,7 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
         self.trainer = trainer
         self.attempt = trainer.attempt
         self.stop = trainer.attempt.stop
-        self.stopping = False
+        self.stopping = self._tries_no_more = False
         self._is_compared = False
         self._stop_agreed = self._stop_told = False
         self._ranks = trainer.ranks
@@ -222,7 +222,12 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
             self._obey(asked, state, flow)
 
     def wait_for_room(self, state: TrainerState, lacking: Shortfall, needed_bytes: int) -> bool:
-        """Wait until a checkpoint can be written; False if a stop without it was asked for."""
+        """Wait until a checkpoint can be written; False if a stop gives it up.
+
+        A stop saves if there is room by then, and tries once: nobody is there to make more.
+        """
+        if self._tries_no_more:
+            return False
         tried = time.monotonic()
         patience = _BLIND_ROOM_POLL_SECONDS if lacking.cause else _ROOM_POLL_SECONDS
 
@@ -233,14 +238,25 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
             tried = time.monotonic()
             return self.trainer.shortfall(needed_bytes) is None
 
-        what = f"{lacking}; make room, or stop without saving"
+        lost = self._lost_without_room(state.global_step)
+        what = f"{lacking}; make room, or stop: without room by then {lost}"
         asked = self._wait(state, "disk_full", what, has_room)
-        if not VERBS.intersection(one.verb for one in asked):
+        stops = VERBS.intersection(one.verb for one in asked)
+        if not stops:
             return True
+        self._tries_no_more = True
+        has_some = self._ranks.from_main(self.trainer.shortfall(needed_bytes)) is None
+        saves = has_some and "stop_now" not in stops
         if not self.stopping:
             self.stopping = self.trainer.control.should_training_stop = True
-            self._tell(StopAccepted(step=state.global_step, verb="stop_now"))
-        return False
+            self._tell(StopAccepted(step=state.global_step, verb="stop" if saves else "stop_now"))
+        return saves
+
+    def _lost_without_room(self, step: int) -> str:
+        saved = checkpoints.committed(self.attempt.run)
+        if saved and saved[0].step >= step:
+            return "nothing that was learnt is lost"
+        return f"all that was learnt {f'after step {saved[0].step} ' if saved else ''}is lost"
 
     def _wait(
         self, state: TrainerState, reason: str, what: str, is_over: Callable[[], bool]

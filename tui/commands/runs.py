@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 
 from profiles.errors import ExitCode, UserError
-from profiles.runs import advice, find_run, identity, processes, reading, rundir
+from profiles.runs import advice, find_run, identity, notices, processes, reading, rundir
+from profiles.runs.journal import read_all
+from profiles.runs.records.worker import Paused
 from profiles.runs.state import State, status
 from runner.supervision import control, launch, leftovers
 from runner.supervision.console import LIMIT_BYTES
@@ -71,9 +73,19 @@ def show_status(run: rundir.RunDir) -> None:
 def ask(text: str | None, verb: str) -> int:
     """Leave a request; the run answers at its next step."""
     run = _working(text)
+    if verb == "stop" and (lacking := _lack_of_room(run)):
+        plain.say(f"! {lacking}")
     control.send(run, verb)
     plain.say(f"{run.id} {_SAID[verb]}")
     return 0
+
+
+def _lack_of_room(run: rundir.RunDir) -> str:
+    """What the run says as it waits for room to save; empty if it does not."""
+    now = status(run)
+    waits = [event.reason for event in read_all(run.worker_events) if isinstance(event, Paused)]
+    is_full = notices.DISK_FULL in now.notice or waits[-1:] == ["disk_full"]
+    return now.notice if now.state is State.PAUSED and is_full else ""
 
 
 def stop_now(text: str | None, *, sure: bool) -> int:
