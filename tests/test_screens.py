@@ -722,7 +722,7 @@ def test_home_looks_at_the_newest_runs_every_three_seconds(monkeypatch):
 )
 def test_a_row_of_home_says_what_a_run_is_and_when_it_was_heard_of(seconds, age):
     """In whole units: what changes every second would be sent every second."""
-    run = SimpleNamespace(id="2026-11-22_0450_tiny_lora_rwdxs")
+    run = rundir.RunDir(Path("2026-11-22_0450_tiny-lora_rwdxs"))
     now = Status(
         state=State.FINISHED,
         attempt=1,
@@ -738,8 +738,10 @@ def test_a_row_of_home_says_what_a_run_is_and_when_it_was_heard_of(seconds, age)
     row = home_screen.row(run, now)
 
     assert row == (
-        f"FINISHED            40/40  {age:>6}  better 3.83 -> 3.61   rwdxs  tiny_lora  2026-11-22"
+        f"FINISHED            40/40  {age:>6}  better 3.83 -> 3.61   rwdxs  tiny-lora  2026-11-22"
     )
+    renamed = home_screen.row(rundir.RunDir(Path("my_best run")), now)
+    assert renamed.rstrip().endswith("better 3.83 -> 3.61   my_best run")
 
 
 # --- what they are built from ---

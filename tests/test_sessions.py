@@ -339,6 +339,7 @@ def test_torchrun_as_we_start_it_survives_the_end_of_its_terminal(tmp_path):
             (folder / "go").touch()
 
         _wait(lambda: len(list(tmp_path.glob("*/done*"))) == 4)
+    assert len(list((run.path / ".trainer" / "launcher").iterdir())) == 2
 
 
 def _wait(condition, seconds: float = 90.0) -> None:

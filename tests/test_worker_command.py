@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +35,15 @@ def test_several_devices_are_started_by_torchrun(argv):
     assert "torch.distributed.run" in command
     assert {"--standalone", "--nproc-per-node=4", "--max-restarts=0"} <= set(command)
     assert "--signals-to-handle=SIGTERM,SIGINT" in command
+
+
+def test_what_torchrun_keeps_lies_in_the_run(argv, tmp_path):
+    """With what else is taken away at the end; its own choice is a folder in /tmp that stays."""
+    command = argv('strategy = "fsdp"\ngpus = 4')
+
+    (place,) = (one.partition("=")[2] for one in command if one.startswith("--log-dir="))
+    assert Path(place).parent == tmp_path / ".trainer"
+    assert command.index(f"--log-dir={place}") < command.index("runner.training.worker")
 
 
 def test_a_damaged_recipe_starts_one_worker_that_will_say_so(argv):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from profiles.runs import rundir
-from profiles.runs.state import status
+from profiles.runs.state import State, status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,5 +38,7 @@ class AppContext:
 
 
 def working_runs() -> list[RunDir]:
-    """Find the runs that still work, among the newest."""
-    return [run for run in rundir.all_runs()[:_MOST_RUNS] if not status(run).state.is_over]
+    """Find the runs that still work, among the newest; not those of which nobody can say."""
+    runs = [run for run in rundir.all_runs() if not rundir.is_empty(run)]
+    states = ((run, status(run).state) for run in runs[:_MOST_RUNS])
+    return [run for run, state in states if not (state.is_over or state is State.UNKNOWN)]

@@ -46,8 +46,7 @@ class LiveRun:
     def __init__(self, run: RunDir) -> None:
         manifest = read_json(run.manifest) or {}
         self.run = run
-        end_of_id = run.id.rpartition("_")[2]
-        self.name = f"{clean(words(manifest, 'name') or 'run', 34)} {clean(end_of_id, 10)}"
+        self.name = f"{clean(words(manifest, 'name') or 'run', 34)} {clean(run.end, 10)}"
         self._created = created(run)
         self._planned = planned(run)
         self.status: Status | None = None
@@ -67,6 +66,11 @@ class LiveRun:
     def is_over(self) -> bool:
         """No process works on it any more."""
         return self.status is not None and self.status.state.is_over
+
+    @property
+    def obeys(self) -> bool:
+        """Somebody answers requests, or nobody has looked yet."""
+        return self.status is None or self.status.state.obeys
 
     @property
     def is_finished(self) -> bool:

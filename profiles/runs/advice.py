@@ -14,7 +14,7 @@ from profiles.runs.rundir import RunDir, read_json
 
 def name_of(run: RunDir) -> str:
     """What a command takes for this run in any folder: its id, or its path if it lies elsewhere."""
-    return run.id if rundir.is_at_home(run) else shlex.quote(str(run.path.absolute()))
+    return shlex.quote(run.id) if rundir.is_at_home(run) else shlex.quote(str(run.path.absolute()))
 
 
 def line(verb: str, run: RunDir, *options: str) -> str:

@@ -16,12 +16,13 @@ from profiles.runs.rundir import RunDir
 def find(text: str | None) -> RunDir:
     """The run with this id, a unique part of an id, or a path; the newest for None.
 
+    Of folders that hold no run the newest is taken only where there is nothing else.
     UserError (NO_INPUT) where that is no run or several, REFUSED where it is another user's.
     """
     if text and (given := _by_path(Path(text))):
         return given
     runs = rundir.all_runs()
-    matches = [r for r in runs if text is None or text in r.id]
+    matches = [r for r in runs if text in r.id] if text else sorted(runs, key=rundir.is_empty)
     exact = [r for r in matches if r.id == text]
     if exact or len(matches) == 1 or (matches and text is None):
         return (exact or matches)[0]

@@ -40,6 +40,11 @@ class RunDir:
         return self.path.name
 
     @property
+    def end(self) -> str:
+        """The end of the id, which mostly is enough to name the run; all of a name of one's own."""
+        return self.id.rpartition("_")[2] if _ID_PATTERN.fullmatch(self.id) else self.id
+
+    @property
     def manifest(self) -> Path:
         """run.json: what was started, written once (launcher)."""
         return self.path / "run.json"
@@ -273,14 +278,39 @@ def others() -> list[RunDir]:
 
 def is_at_home(run: RunDir) -> bool:
     """Whether the run is one of those under the root, which are found by their ids."""
-    is_named = _ID_PATTERN.fullmatch(run.id) is not None
-    return is_named and run.path.parent.resolve() == run_root().resolve()
+    return run.path.parent.resolve() == run_root().resolve() and _is_run(run.id)
+
+
+def not_listed() -> list[str]:
+    """Names of folders under the root that are taken for no run: links, and what holds none."""
+    known = {run.id for run in _found()}
+    return sorted(e.name for e in _entries() if e.name not in known and e.is_dir())
 
 
 def _found() -> list[RunDir]:
+    folders = [e.name for e in _entries() if e.is_dir(follow_symlinks=False)]
+    return [RunDir(run_root() / name) for name in folders if _is_run(name)]
+
+
+def _is_run(name: str) -> bool:
+    """By its name, or by what it holds: a run may be renamed. No option, no other lines of text."""
+    if _ID_PATTERN.fullmatch(name):
+        return True
+    is_named = name.isprintable() and name[0] not in "-."
+    return is_named and reading.is_file(run_root() / name / "run.json")
+
+
+def is_empty(run: RunDir) -> bool:
+    """Nothing in its folder tells of a run; so it is too while a launcher makes the folders."""
+    told = (run.manifest, run.attempt_file, run.claims, run.supervisor_events, run.exit)
+    return not any(os.path.lexists(path) for path in told)
+
+
+def _entries() -> list[os.DirEntry[str]]:
+    """What lies under the root, but for what is hidden; nothing where there is no root."""
     root = run_root()
     try:
-        names = [e.name for e in os.scandir(root) if e.is_dir(follow_symlinks=False)]
+        return [entry for entry in os.scandir(root) if not entry.name.startswith(".")]
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -291,7 +321,6 @@ def _found() -> list[RunDir]:
             where=str(root),
             code=ExitCode.IO_ERROR,
         ) from error
-    return [RunDir(root / name) for name in names if _ID_PATTERN.fullmatch(name)]
 
 
 def created(run: RunDir) -> float:

@@ -65,6 +65,11 @@ class State(StrEnum):
         """No process works on the run any more."""
         return self in _OVER
 
+    @property
+    def obeys(self) -> bool:
+        """Somebody is there who answers a request from here."""
+        return not self.is_over and self not in (State.ELSEWHERE, State.UNKNOWN)
+
 
 _OVER = {State.STOPPED, State.FINISHED, State.FAILED, State.KILLED, State.LOST, State.DAMAGED}
 _STATE_OF_EVENT: dict[type[Record], State] = {

@@ -60,7 +60,7 @@ def send(run: RunDir, verb: str, args: Mapping[str, int] = MappingProxyType({}))
     """Ask the live attempt of `run` for `verb`; UserError if nothing is there to obey."""
     rundir.refuse_newer(run)
     now = status(run)
-    if now.state.is_over or now.state in (State.ELSEWHERE, State.UNKNOWN):
+    if not now.state.obeys:
         raise _nobody_obeys(run, verb, now)
     if verb != "stop_now" and _is_finishing(run, now.attempt):
         raise UserError(

@@ -32,6 +32,7 @@ def worker_argv(run_path: Path) -> list[str]:
         f"--nproc-per-node={num_processes}",
         "--max-restarts=0",
         "--signals-to-handle=SIGTERM,SIGINT",  # a hang-up must not end the run
+        f"--log-dir={run_path / '.trainer' / 'launcher'}",  # else a folder in /tmp stays
         *_WORKER,
         str(run_path),
     ]

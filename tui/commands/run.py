@@ -161,5 +161,4 @@ def _summary(recipe: Recipe, ready: preflight.Ready) -> list[str]:
 
 def short(run: RunDir) -> str:
     """The end of an id, which is enough to name a run."""
-    tail = run.id.rpartition("_")[2]
-    return tail if sum(tail in r.id for r in rundir.all_runs()) == 1 else run.id
+    return run.end if sum(run.end in r.id for r in rundir.all_runs()) == 1 else run.id

@@ -22,6 +22,7 @@ from tui.terminal import clean, look_at_terminal
 
 _POLL_SECONDS = 0.1
 _COMMAND_CELLS = 100
+_MOST_NAMES = 5
 _SAID = {
     "stop": "asked to save and stop",
     "stop_now": "asked to stop without saving",
@@ -43,6 +44,10 @@ def runs(*, as_json: bool) -> int:
     if others := len(rundir.others()):
         are = "1 run of another user is" if others == 1 else f"{others} runs of other users are"
         plain.say(f"{are} not shown: this user may not look into them")
+    if folders := rundir.not_listed():
+        names = ", ".join(clean(name, 40) for name in folders[:_MOST_NAMES])
+        more = f" and {len(folders) - _MOST_NAMES} more" if len(folders) > _MOST_NAMES else ""
+        plain.say(f"not listed (no run in it, a link, or no name to type): {names}{more}")
     return 0
 
 

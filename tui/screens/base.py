@@ -175,7 +175,7 @@ class BaseScreen(Screen[None]):
 
     def action_leave(self) -> None:
         """Leave, and say that training goes on."""
-        going = [run.id.rpartition("_")[2] for run in working_runs()]
+        going = [run.end for run in working_runs()]
         rows = [f"training goes on; watch it with: advisor watch {name}" for name in going]
         self.app.exit(0, message=Text("\n".join(rows)) if rows else None)
 

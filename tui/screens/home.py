@@ -138,8 +138,12 @@ def row(run: RunDir, now: Status) -> str:
     # Whole units only: a list that changes every second would be sent every second.
     parts = duration_text(max(0.0, time.time() - now.since)).split()[:2]
     age = "now" if parts[1] == "s" else " ".join(parts)
-    date, *middle, end = run.id.split("_")
+    date, slug = "", ""
+    if run.end != run.id:  # else it is a name of one's own
+        date, _, slug = run.id.removesuffix(f"_{run.end}").split("_")
     progress = status_page.progress(now)
-    state, slug = now.state.upper(), "_".join(middle[1:])
+    state = now.state.upper()
     model = short(now.result)
-    return harmless(f"{state:<13} {progress:>11}  {age:>6}  {model:<20}  {end:<5}  {slug}  {date}")
+    return harmless(
+        f"{state:<13} {progress:>11}  {age:>6}  {model:<20}  {run.end:<5}  {slug}  {date}"
+    )

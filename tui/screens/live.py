@@ -106,9 +106,9 @@ class LiveScreen(BaseScreen):
             seen.remember(self.run_dir.id, seen.Look(time.time(), self.live.step))
 
     def footer_actions(self) -> tuple[keys.Action, ...]:
-        """Other keys matter when the run is over."""
+        """Other keys matter when nobody is there to obey them."""
         is_over, done = self.live.is_over, self.live.is_finished
-        actions = keys.LIVE_OVER if is_over else self.ACTIONS
+        actions = self.ACTIONS if self.live.obeys else keys.LIVE_OVER
         hidden = {"r"} if done or not is_over else set()
         one_pane = self.has_class("-narrow") or self.has_class("-low")
         hidden |= set() if one_pane else {"tab"}
@@ -231,6 +231,9 @@ class LiveScreen(BaseScreen):
         """Ask how."""
         if self.live.is_over:
             self.say("the run is over already")
+            return
+        if not self.live.obeys:
+            self._ask_run("stop")  # which says why it cannot be asked
             return
 
         def answered(verb: str | None) -> None:
