@@ -12,7 +12,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from profiles.errors import ExitCode, UserError
-from profiles.runs import rundir
+from profiles.runs import listing
 
 ADVISOR = Path(sys.executable).parent / "advisor"
 
@@ -120,7 +120,7 @@ def test_bad_data_is_refused_with_place_and_code_and_starts_nothing(advisor, rec
     starts = [line.partition(":")[0] for line in done.stderr.splitlines() if line[:1].strip()]
     assert starts == ["error", "why", "do", "where"]
     assert str(orders) in done.stderr
-    assert rundir.all_runs() == []
+    assert listing.all_runs() == []
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_a_wrong_recipe_key_is_named_with_its_line(advisor, recipe):
 
     assert done.returncode == 78
     assert "line 10: unknown key `method.rnak`; did you mean `rank`?" in done.stderr
-    assert rundir.all_runs() == []
+    assert listing.all_runs() == []
 
 
 def test_a_dry_run_starts_nothing(advisor, recipe):
@@ -165,7 +165,7 @@ def test_a_dry_run_starts_nothing(advisor, recipe):
 
     assert done.returncode == 0, done.stderr
     assert "predicted peak" in done.stderr
-    assert rundir.all_runs() == []
+    assert listing.all_runs() == []
 
 
 def test_errors_as_json_have_the_same_parts(advisor):

@@ -29,7 +29,7 @@ from on_disk import read_all
 from pseudo_terminal import at_terminal
 
 from profiles.errors import ExitCode, UserError
-from profiles.runs import durable, identity, processes, rundir
+from profiles.runs import durable, identity, listing, processes, rundir
 from profiles.runs.state import State, status
 from runner.supervision import launch, leftovers
 from tui.commands import runs
@@ -266,7 +266,7 @@ def test_a_disk_that_takes_no_file_leaves_nothing_half_started(home, monkeypatch
 
     assert found.value.code == code
     assert all((found.value.why, found.value.do, found.value.where))
-    assert rundir.all_runs() == []
+    assert listing.all_runs() == []
 
 
 def test_a_full_disk_keeps_a_resume_from_beginning(killed, monkeypatch):
@@ -406,7 +406,7 @@ def test_a_run_outlives_the_terminal_it_was_started_from(start):
         code=START_AT_TERMINAL, **environment(100_000), PYTHONSAFEPATH="1"
     ) as terminal:
         terminal.until(b"started ")
-        run = wait_for(lambda: [r for r in rundir.all_runs() if not _is_over(r)], "the run")[0]
+        run = wait_for(lambda: [r for r in listing.all_runs() if not _is_over(r)], "the run")[0]
         wait_for(lambda: steps_done(run) > 3, "steps")
         terminal.close()
         starter = terminal.process.wait(10)

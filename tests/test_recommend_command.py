@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from advisor import recipe as recipes
-from profiles.runs import rundir
+from profiles.runs import listing
 from tui import plain
 from tui.main import run
 from tui.pages.json_keys import COMPARISON, RECOMMENDATION
@@ -284,7 +284,7 @@ def test_the_recipe_of_a_catalog_model_names_the_download(call, orders, tmp_path
     assert code == 66
     assert f"error: {LLAMA} is not on this disk" in err
     assert "hf download" in err
-    assert rundir.all_runs() == []
+    assert listing.all_runs() == []
 
 
 def test_the_saved_recipe_is_what_runs(call, orders, tmp_path):

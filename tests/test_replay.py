@@ -11,7 +11,7 @@ import pytest
 
 from advisor import recipe as recipes
 from profiles.errors import ExitCode, UserError
-from profiles.runs import find_run, rundir
+from profiles.runs import find_run, listing, rundir
 from profiles.runs.state import State, status
 from runner.checks import replay
 from runner.checks.replay import Change
@@ -155,7 +155,7 @@ def test_a_flipped_byte_of_the_data_is_refused_with_the_table(advisor, locked, b
     assert "changed then now data.train" in said
     assert "click 0.1" in said
     assert "no-such-package 1.0 not there" in said
-    assert len(rundir.all_runs()) == 1
+    assert len(listing.all_runs()) == 1
 
 
 def test_changed_data_can_be_allowed(advisor, locked, bare_inputs):

@@ -10,7 +10,7 @@ import pytest
 from driven_app import drive, press, text, until
 
 from profiles.errors import UserError
-from profiles.runs import find_run, rundir
+from profiles.runs import find_run, listing, rundir
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import State
 from tests.canned_run import canned_run
@@ -49,12 +49,12 @@ def test_a_run_that_was_renamed_is_listed_by_what_it_holds(call, name):
     """And found by its name, or a part of it."""
     run = renamed(canned_run(end="failed"), name)
 
-    assert rundir.all_runs() == [run]
+    assert listing.all_runs() == [run]
     assert call("runs")[1].splitlines()[1].startswith(name)
     assert find_run.find(name) == find_run.find(name[:3]) == run
     assert call("watch", name, "--json")[0] == 0
     assert run.end == name
-    assert rundir.not_listed() == []
+    assert listing.not_listed() == []
 
 
 def test_an_id_is_named_by_its_end():
@@ -94,7 +94,7 @@ def test_an_empty_folder_is_not_the_newest_run(call):
     run = canned_run(end="failed")
     nothing = empty()
 
-    assert rundir.all_runs() == [nothing, run]
+    assert listing.all_runs() == [nothing, run]
     assert find_run.find(None) == run
     assert json.loads(call("watch", "--json")[1])["id"] == run.id
     assert find_run.find(nothing.id) == nothing

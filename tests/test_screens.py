@@ -19,7 +19,7 @@ from textual.widgets import Input, OptionList
 from profiles.errors import ExitCode, UserError
 from profiles.machines import machine
 from profiles.run_facts import Result, Verdict
-from profiles.runs import rundir
+from profiles.runs import listing, rundir
 from profiles.runs.journal import Journal
 from profiles.runs.records.worker import Paused
 from profiles.runs.rundir import RunDir
@@ -703,7 +703,7 @@ def test_home_looks_at_the_newest_runs_every_three_seconds(monkeypatch):
     monkeypatch.setattr(home_screen, "monotonic", lambda: now[0])
     monkeypatch.setattr(Home, "work", lambda _home, name, *_: begun.append((name, now[0])))
     run = canned_run(done=1)
-    monkeypatch.setattr(rundir, "all_runs", lambda: [run] * 300)
+    monkeypatch.setattr(listing, "all_runs", lambda: [run] * 300)
 
     async def script(app, pilot):
         begun.clear()

@@ -18,7 +18,7 @@ import pytest
 from record_examples import example
 
 from profiles import installation
-from profiles.runs import durable, identity, locks, notices, processes, rundir, state
+from profiles.runs import durable, identity, listing, locks, notices, processes, rundir, state
 from profiles.runs.journal import Journal
 from profiles.runs.records.supervisor import (
     Responsive,
@@ -309,7 +309,7 @@ def test_no_content_makes_a_reader_raise(run, sleeper, name, content):
     (run.path / name).parent.mkdir(exist_ok=True)
     (run.path / name).write_bytes(content)
 
-    assert [r.path for r in rundir.all_runs()] == [run.path]
+    assert [r.path for r in listing.all_runs()] == [run.path]
     assert isinstance(state.status(run), state.Status)
 
 
@@ -335,8 +335,8 @@ def test_what_is_no_regular_file_keeps_no_reader_waiting(run, sleeper, name, kin
     if kind == "link":
         path.symlink_to(pipe)
     code = (
-        "import sys; from pathlib import Path; from profiles.runs import rundir, state;"
-        "print(state.status(rundir.all_runs()[0]).state)"
+        "import sys; from pathlib import Path; from profiles.runs import listing, state;"
+        "print(state.status(listing.all_runs()[0]).state)"
     )
 
     done = subprocess.run([sys.executable, "-c", code], timeout=20, capture_output=True, check=True)

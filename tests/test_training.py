@@ -21,7 +21,7 @@ from on_disk import num_damaged, read_all
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from profiles.runs import find_run, rundir
+from profiles.runs import find_run, listing, rundir
 from profiles.runs.state import State, status
 from runner.engines.fsdp import shard_by_layer
 
@@ -236,14 +236,14 @@ def test_a_closed_terminal_does_not_end_a_run(recipe, tmp_path):
         advisor = str(Path(sys.executable).parent / "advisor")
         os.execv(advisor, [advisor, "run", str(path), "--follow"])  # noqa: S606
     deadline = time.monotonic() + 120
-    while not any(status(r).step for r in rundir.all_runs()) and time.monotonic() < deadline:
+    while not any(status(r).step for r in listing.all_runs()) and time.monotonic() < deadline:
         if select.select([terminal], [], [], 0.1)[0]:
             os.read(terminal, 65536)
 
     os.close(terminal)
     os.waitpid(pid, 0)
 
-    (run,) = rundir.all_runs()
+    (run,) = listing.all_runs()
     while not status(run).state.is_over and time.monotonic() < deadline:
         time.sleep(0.1)
     assert status(run).state is State.FINISHED

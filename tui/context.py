@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from profiles.runs import rundir
+from profiles.runs import listing
 from profiles.runs.state import State, status
 
 if TYPE_CHECKING:
@@ -39,6 +39,6 @@ class AppContext:
 
 def working_runs() -> list[RunDir]:
     """Find the runs that still work, among the newest; not those of which nobody can say."""
-    runs = [run for run in rundir.all_runs() if not rundir.is_empty(run)]
+    runs = [run for run in listing.all_runs() if not listing.is_empty(run)]
     states = ((run, status(run).state) for run in runs[:_MOST_RUNS])
     return [run for run, state in states if not (state.is_over or state is State.UNKNOWN)]

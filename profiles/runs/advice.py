@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 import shlex
 
-from profiles.runs import reading, rundir
+from profiles.runs import listing, reading
 from profiles.runs.rundir import RunDir, read_json
 
 
 def name_of(run: RunDir) -> str:
     """What a command takes for this run in any folder: its id, or its path if it lies elsewhere."""
-    return shlex.quote(run.id) if rundir.is_at_home(run) else shlex.quote(str(run.path.absolute()))
+    return shlex.quote(run.id) if listing.is_at_home(run) else shlex.quote(str(run.path.absolute()))
 
 
 def line(verb: str, run: RunDir, *options: str) -> str:
@@ -31,7 +31,7 @@ def anew(run: RunDir, *options: str) -> str:
     """How the recipe of a run is started from its beginning, as a run of its own."""
     if not reading.is_file(run.recipe):
         return f"no {run.recipe.name} is left to start anew"
-    if rundir.is_at_home(run) and run.base_dir() != run.path:
+    if listing.is_at_home(run) and run.base_dir() != run.path:
         asked = " ".join(("advisor run", *options, shlex.quote(str(run.path))))
         return f"`{asked}` starts its recipe anew"
     return (

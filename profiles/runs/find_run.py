@@ -9,7 +9,7 @@ from pathlib import Path
 
 from profiles.errors import ExitCode, UserError
 from profiles.quantities import some_of
-from profiles.runs import reading, rundir
+from profiles.runs import listing, reading, rundir
 from profiles.runs.rundir import RunDir
 
 
@@ -21,13 +21,15 @@ def find(text: str | None) -> RunDir:
     """
     if text and (given := _by_path(Path(text))):
         return given
-    runs = rundir.all_runs()
-    matches = [r for r in runs if text in r.id] if text else sorted(runs, key=rundir.is_empty)
+    runs = listing.all_runs()
+    matches = sorted(runs, key=listing.is_empty)
+    if text is not None:
+        matches = [r for r in runs if text in r.id]
     exact = [r for r in matches if r.id == text]
     if exact or len(matches) == 1 or (matches and text is None):
         return (exact or matches)[0]
     if text and not matches:
-        closed = [run for run in rundir.others() if text in run.id]
+        closed = [run for run in listing.others() if text in run.id]
         if closed:
             raise _closed(closed[0])
         if "/" in text:
@@ -38,7 +40,7 @@ def find(text: str | None) -> RunDir:
 def _by_path(folder: Path) -> RunDir | None:
     """The run in a folder; what its manifest is worth, the run's status says."""
     run = RunDir(folder.resolve() if reading.is_folder(folder) else folder)
-    if os.path.lexists(run.manifest) or (reading.is_folder(folder) and rundir.is_at_home(run)):
+    if os.path.lexists(run.manifest) or (reading.is_folder(folder) and listing.is_at_home(run)):
         if not os.access(run.path, os.R_OK | os.X_OK):
             raise _closed(run)
         return run

@@ -83,8 +83,6 @@ _STATE_OF_EVENT: dict[type[Record], State] = {
     Unpaused: State.RUNNING,
     Restarted: State.STARTING,
 }
-
-
 _CHECKPOINT = re.compile(r"step-[0-9]{8}")
 
 
@@ -225,9 +223,7 @@ def _derive(
         lost = notices.SUPERVISOR_LOST if who.supervisor is not None and not supervised else ""
         full = _disk_notice(run)
         told = "; ".join(filter(None, [full or notices.newest(events), lost]))
-        paused = (
-            full and heartbeats.of_worker(run).phase == "paused"
-        )  # the event that says so waits for room
+        paused = full and heartbeats.of_worker(run).phase == "paused"  # its event waits for room
         state = State.PAUSED if paused else _live_state(events)
         return _Found(state, notice=told)
     if supervised:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from profiles.runs import devices, rundir
+from profiles.runs import devices, listing
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import State, status
 
@@ -15,7 +15,7 @@ _AT_WORK = {State.QUEUED, State.STARTING, State.RUNNING, State.CHECKPOINTING, St
 
 def warnings(wanted: Sequence[str]) -> list[str]:
     """One for each run at work on one of these GPUs, or on the CPU where none is wanted."""
-    at_work = [run for run in rundir.all_runs()[:_MOST_RUNS] if status(run).state in _AT_WORK]
+    at_work = [run for run in listing.all_runs()[:_MOST_RUNS] if status(run).state in _AT_WORK]
     return [text for run in at_work if (text := _warning(run, wanted))]
 
 

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
 from doubles import end_everything, environment  # the line above must come first
 from killing import kill_readers, kill_supervisors, kill_workers
 
-from profiles.runs import rundir
+from profiles.runs import listing
 from runner.supervision import launch
 
 ADVISOR = Path(sys.executable).parent / "advisor"
@@ -30,7 +30,7 @@ def start(arguments):
 
 def end_all_runs():
     """Leave no process behind, whatever went wrong."""
-    for run in rundir.all_runs():
+    for run in listing.all_runs():
         end_everything(run)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from on_disk import read_all
 
-from profiles.runs import identity, rundir
+from profiles.runs import identity, listing
 from profiles.runs.rundir import read_json
 from profiles.runs.state import status
 from runner.supervision import launch, leftovers
@@ -88,5 +88,5 @@ def start(monkeypatch):
         return run
 
     yield call
-    for run in [*started, *(r for r in rundir.all_runs() if r not in started)]:
+    for run in [*started, *(r for r in listing.all_runs() if r not in started)]:
         end_everything(run)

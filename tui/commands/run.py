@@ -8,7 +8,7 @@ from advisor import recipe as recipes
 from advisor.recipe import Recipe
 from profiles.errors import ExitCode, UserError
 from profiles.quantities import bytes_text, count_text, duration_text
-from profiles.runs import reading, rundir
+from profiles.runs import listing, reading, rundir
 from profiles.runs.rundir import RunDir
 from runner.checks import preflight, replay
 from runner.supervision import launch
@@ -161,4 +161,4 @@ def _summary(recipe: Recipe, ready: preflight.Ready) -> list[str]:
 
 def short(run: RunDir) -> str:
     """The end of an id, which is enough to name a run."""
-    return run.end if sum(run.end in r.id for r in rundir.all_runs()) == 1 else run.id
+    return run.end if sum(run.end in r.id for r in listing.all_runs()) == 1 else run.id

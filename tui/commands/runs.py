@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from profiles.errors import ExitCode, UserError
-from profiles.runs import advice, find_run, identity, notices, processes, reading, rundir
+from profiles.runs import advice, find_run, identity, listing, notices, processes, reading, rundir
 from profiles.runs.journal import read_all
 from profiles.runs.records.worker import Paused
 from profiles.runs.state import State, status
@@ -34,17 +34,17 @@ _SAID = {
 
 def runs(*, as_json: bool) -> int:
     """List every run with its state."""
-    found = [(run, status(run)) for run in rundir.all_runs()]
+    found = [(run, status(run)) for run in listing.all_runs()]
     if as_json:
         plain.show_json([{"id": r.id, "path": str(r.path), **plain.jsonable(s)} for r, s in found])
     elif found:
         plain.show(page.runs(found))
     else:
         plain.say(f"no runs yet in {rundir.run_root()}")
-    if others := len(rundir.others()):
+    if others := len(listing.others()):
         are = "1 run of another user is" if others == 1 else f"{others} runs of other users are"
         plain.say(f"{are} not shown: this user may not look into them")
-    if folders := rundir.not_listed():
+    if folders := listing.not_listed():
         names = ", ".join(clean(name, 40) for name in folders[:_MOST_NAMES])
         more = f" and {len(folders) - _MOST_NAMES} more" if len(folders) > _MOST_NAMES else ""
         plain.say(f"not listed (no run in it, a link, or no name to type): {names}{more}")

@@ -13,7 +13,7 @@ from textual.widgets.option_list import Option
 from profiles import installation
 from profiles.machines import machine
 from profiles.quantities import duration_text
-from profiles.runs import rundir
+from profiles.runs import listing, rundir
 from profiles.runs.state import Status, status
 from tui import keys
 from tui.pages import machine as machine_page
@@ -130,7 +130,7 @@ class Home(BaseScreen):
 
 def look_at_runs() -> Found:
     """Find the newest runs with their states."""
-    return [(run, status(run)) for run in rundir.all_runs()[:_MOST_RUNS]]
+    return [(run, status(run)) for run in listing.all_runs()[:_MOST_RUNS]]
 
 
 def row(run: RunDir, now: Status) -> str:
