@@ -26,15 +26,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from profiles.data import folders
 from profiles.errors import ExitCode, UserError
 from profiles.installation import home
 from profiles.runs import durable
 from profiles.runs.rundir import read_json
 
 DATA_SUFFIXES: Final = frozenset(
-    {".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".jinja"}
+    {".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".parquet", ".jinja"}
 )
-"""Of data files, and of the chat templates that they are written by."""
+"""Of data files, packed or not, and of the chat templates that they are written by."""
 SYSTEM_PLACES: Final = tuple(
     Path("/", *place.split())
     for place in ("etc", "proc", "sys", "dev", "boot", "var log", "var spool", "run secrets")
@@ -115,9 +116,15 @@ def _closed(path: Path, open_places: list[Path], *, is_data: bool) -> str:
     if hidden:
         return f"{hidden[0]} is hidden, and hidden places keep settings and keys"
     is_open = any(real.is_relative_to(place) for place in open_places)
-    if not is_open and called.suffix.lower() not in DATA_SUFFIXES:
+    if not is_open and not _is_data_by_name(called):
         return "it lies outside the recipe's folder and is no data file by its name"
     return ""
+
+
+def _is_data_by_name(file: Path) -> bool:
+    """Also a folder whose rows lie in files: what of it is read is decided by its own list."""
+    inner = file.with_suffix("") if file.suffix.lower() == ".gz" else file
+    return inner.suffix.lower() in DATA_SUFFIXES or folders.holds_rows(file)
 
 
 def _called(path: Path, real: Path, open_places: list[Path]) -> Path:

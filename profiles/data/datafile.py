@@ -20,12 +20,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from profiles.data import charset_errors, charsets, streams
+from profiles.data import charset_errors, charsets, folders, streams
 from profiles.data.dataset_errors import damaged_gzip, no_parquet, not_read, nul_bytes, packed
 from profiles.data.words import printable
 from profiles.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import Iterator
 
 MAX_RECORD_BYTES: Final = 64_000_000
@@ -67,6 +68,7 @@ class Container(StrEnum):
     CSV = "CSV"
     TEXT = "text"
     PARQUET = "Parquet"
+    ARROW = "Arrow"
 
 
 class DataFile:
@@ -81,24 +83,40 @@ class DataFile:
         """That have been read, where a library reads the file by itself."""
         self.num_given = 0
         """Bytes that readers got, unpacked."""
-        self._raw = streams.Hashed(path)
+        self.is_packed, self.suffix, self.head = False, "", b""
+        """Whether by gzip; of what is in it; its first bytes, some thousands if there are so many.
+        Of a folder nothing."""
+        self.encoding: str | None = None
+        """What it is read as, where that is not UTF-8."""
+        folder = folders.look(Path(path), _SUFFIXES) if Path(path).is_dir() else None
+        self.files = folder.files if folder else (Path(path),)
+        """The path itself, or the files of a folder that hold its rows."""
+        self._stamps = [_stamp(file) for file in self.files]
+        self._size = sum(stamp[1] for stamp in self._stamps)
+        self._raw = streams.Hashed([str(file) for file in self.files])
         lowest = layers.enter_context(streams.buffered(self._raw))
+        if folder:
+            self._file = lowest
+            self.container = Container(folder.shards)
+        else:
+            self._look_into(lowest, encoding, layers)
+
+    def _look_into(
+        self, lowest: io.BufferedReader, encoding: str | None, layers: ExitStack
+    ) -> None:
+        """Unpack and recode what is read, and decide by which reader."""
         file = layers.enter_context(streams.unpacked(lowest))
         self.is_packed = file is not lowest
-        self.suffix = _suffix(path, is_packed=self.is_packed)
-        is_other = encoding not in (None, charsets.UTF8) and not file.peek(4).startswith(
-            _PARQUET_MAGIC
-        )
-        self.encoding = encoding if is_other and not streams.is_utf8(path) else None
-        """What it is read as, where that is not UTF-8."""
+        self.suffix = _suffix(self.path, is_packed=self.is_packed)
+        is_other = encoding not in (None, charsets.UTF8)
+        is_other = is_other and not file.peek(4).startswith(_PARQUET_MAGIC)
+        self.encoding = encoding if is_other and not streams.is_utf8(self.path) else None
         if self.encoding is not None:
             recoded = streams.Recoded(file, self.encoding)
             file = layers.enter_context(streams.buffered(recoded))
         self._file = file
         self.head = file.peek(1)
-        """The first bytes, some thousands if there are so many."""
         self.container = _container(self)
-        self._identity = _identity(self._raw.status)
 
     @property
     def sha256(self) -> str:
@@ -113,7 +131,7 @@ class DataFile:
     @property
     def share(self) -> float:
         """Of the file that has been read."""
-        return self.share_of_rows or self.num_bytes / max(1, self._raw.status.st_size)
+        return self.share_of_rows or self.num_bytes / max(1, self._size)
 
     def read(self, size: int) -> bytes:
         """Bytes from where the last read ended; none at the end of the file."""
@@ -151,7 +169,7 @@ class DataFile:
     def has_changed(self) -> bool:
         """Another file, size or time of writing than when it was opened; or it is gone."""
         try:
-            return _identity(Path(self.path).stat()) != self._identity
+            return [_stamp(file) for file in self.files] != self._stamps
         except OSError:
             return True
 
@@ -177,7 +195,17 @@ def open_data(path: str | os.PathLike[str], encoding: str | None = None) -> Iter
         raise _unreadable(name, error) from error
 
 
-def _identity(status: os.stat_result) -> tuple[int, int, int]:
+def files_of(path: str | os.PathLike[str]) -> tuple[Path, ...]:
+    """The files that hold the rows of a data set, itself if it is no folder; none if unreadable."""
+    try:
+        is_folder = Path(path).is_dir()
+        return folders.look(Path(path), _SUFFIXES).files if is_folder else (Path(path),)
+    except (UserError, ValueError):
+        return ()
+
+
+def _stamp(file: Path) -> tuple[int, int, int]:
+    status = file.stat()
     return (status.st_ino, status.st_size, status.st_mtime_ns)
 
 
@@ -248,15 +276,7 @@ def _require_file(path: str) -> None:
     except ValueError as error:  # a NUL in the path
         what = f"{printable(path, 200)} cannot be opened"
         raise _no_input(what, why=str(error), do="check the path", path=path) from None
-    if stat.S_ISDIR(mode):
-        names = sorted(name for name in _names_in(file) if Path(name).suffix.lower() in _SUFFIXES)
-        raise _no_input(
-            f"{path} is a folder, not a file",
-            why="a data set is one file: .json, .jsonl, .csv, .tsv, .txt or .parquet",
-            do=f"give one of its files: {', '.join(names[:5]) or 'it has none of these'}",
-            path=path,
-        )
-    if not stat.S_ISREG(mode):
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise _no_input(
             f"{path} is not a regular file",
             why="a pipe or a device can be read only once",

@@ -11,11 +11,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypedDict, Unpack
 
 from profiles.data.columns import Columns
-from profiles.data.datafile import Container, DataFile, open_data
+from profiles.data.datafile import Container, DataFile, files_of, open_data
 from profiles.data.dataset_errors import no_examples, nothing_to_learn, other_training
 from profiles.data.formats import by_name
 from profiles.data.formats.spec import TEXTS, Example, NumberedRow, Row, RowError
@@ -173,7 +172,7 @@ def tally_for(reading: Reading, renderer: Renderer | None) -> Tally:
 def _num_bytes(path: str | os.PathLike[str]) -> int:
     """Size, or 0 where opening it will tell what is wrong."""
     try:
-        return Path(path).stat().st_size
+        return sum(file.stat().st_size for file in files_of(path))
     except (OSError, ValueError):
         return 0
 

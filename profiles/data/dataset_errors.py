@@ -159,11 +159,11 @@ def no_parquet(path: str) -> UserError:
     )
 
 
-def damaged_parquet(path: str, reason: str, *, has_changed: bool) -> UserError:
-    """Tell of a Parquet file that the library cannot read."""
+def damaged_columns(path: str, kind: str, reason: str, *, has_changed: bool) -> UserError:
+    """Tell of a file of columns, Parquet or Arrow, that the library cannot read."""
     grown = " (it changed while it was read)" if has_changed else ""
     return _bad_data(
-        "the Parquet file is damaged or not complete",
+        f"the {kind} file is damaged or not complete",
         why=f"{printable(' '.join(reason.split()), 200)}{grown}",
         do="copy or write the file again; its index stands at the end and is written last",
         where=path,

@@ -1,25 +1,24 @@
-"""Reads the rows of a Parquet file one by one, in batches of a few megabytes.
+"""Reads the rows of Parquet and Arrow files one by one, in batches of a few megabytes.
 
 Decides how much is decoded at once and what a damaged file is told as. The library is loaded only
 when a file asks for it, for it comes with the packages for training. Nothing is unpickled, and
-pandas is never used. A row's line is its number: the file has no lines.
+pandas is never used. A row's line is its number: the files have no lines.
 """
 
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+import os
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from profiles.data.datafile import MAX_RECORD_BYTES
-from profiles.data.dataset_errors import bad_header, damaged_parquet, too_big, too_deep
+from profiles.data.dataset_errors import bad_header, damaged_columns, too_big, too_deep
 from profiles.data.json_values import MAX_DEPTH
 from profiles.data.words import printable
 from profiles.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from profiles.data.datafile import DataFile
     from profiles.data.formats.spec import NumberedRow, Row
 
@@ -29,13 +28,24 @@ HASHED_BYTES: Final = 1 << 20
 MIN_VERSION: Final = 15
 """Up to 14.0.0 a file could make the library unpickle what is in it (CVE-2023-47248)."""
 
+_Batches = Callable[[Any, BinaryIO, str], Iterator[tuple[Any, float]]]
+
 
 def parquet_rows(file: DataFile) -> Iterator[NumberedRow]:
-    """Rows of an open file; what the library refuses is told as damage."""
-    parquet = _library(file.path)
-    file.detail = "a row counts as a line"
+    """Rows of an open file, or of all files of a folder; what the library refuses is damage."""
+    return _numbered(file, _library(file.path, "pyarrow.parquet"), _parquet_batches)
+
+
+def arrow_rows(file: DataFile) -> Iterator[NumberedRow]:
+    """The same of Arrow streams, as `datasets` saves them."""
+    return _numbered(file, _library(file.path, "pyarrow"), _arrow_batches)
+
+
+def _numbered(file: DataFile, library: Any, batches: _Batches) -> Iterator[NumberedRow]:
+    several = f"{len(file.files)} files, " if len(file.files) > 1 else ""
+    file.detail = f"{several}a row counts as a line"
     number = 0
-    for batch in _batches(parquet, file):
+    for batch in _lists(library, file, batches):
         for row in batch:
             number += 1
             yield number, number, row
@@ -43,16 +53,16 @@ def parquet_rows(file: DataFile) -> Iterator[NumberedRow]:
         pass
 
 
-def _library(path: str) -> Any:
+def _library(path: str, module: str) -> Any:
     try:
         version = str(importlib.import_module("pyarrow").__version__)
         if int(version.split(".", maxsplit=1)[0]) >= MIN_VERSION:
-            return importlib.import_module("pyarrow.parquet")
+            return importlib.import_module(module)
         found = f"pyarrow {version} is installed, which is too old to be safe"
     except ImportError:
         found = "pyarrow is not installed"
     raise UserError(
-        "Parquet files need a package that is not here",
+        "Parquet and Arrow files need a package that is not here",
         why=f"{found}; it comes with the packages for training",
         do="pip install 'tunedeck[train]'",
         where=path,
@@ -60,25 +70,47 @@ def _library(path: str) -> Any:
     )
 
 
-def _batches(parquet: Any, file: DataFile) -> Iterator[list[Row]]:
+def _lists(library: Any, file: DataFile, batches: _Batches) -> Iterator[list[Row]]:
     """Lists of rows; whatever the library raises on content becomes a UserError."""
+    num_rows, part = 0, file.files[0]
     try:
-        with Path(file.path).open("rb") as source:
-            table = parquet.ParquetFile(source, pre_buffer=False)
-            _check_schema(table.schema_arrow, file.path)
-            num_rows = 0
-            for batch in table.iter_batches(batch_size=_batch_rows(table.metadata)):
-                _check_size(batch, num_rows, file.path)
-                num_rows += batch.num_rows
-                file.share_of_rows = num_rows / table.metadata.num_rows
-                yield batch.to_pylist()
+        for number, part in enumerate(file.files):
+            with part.open("rb") as source:
+                for batch, share in batches(library, source, file.path):
+                    _check_size(batch, num_rows, file.path)
+                    num_rows += batch.num_rows
+                    file.share_of_rows = (number + share) / len(file.files)
+                    yield batch.to_pylist()
     except UserError:
         raise
     except MemoryError:
         raise too_big(file.path, MAX_RECORD_BYTES) from None
     except Exception as error:  # the library raises some ten types, OSError among them
         reason = str(error) or type(error).__name__
-        raise damaged_parquet(file.path, reason, has_changed=file.has_changed()) from error
+        kind, changed = file.container.value, file.has_changed()
+        raise damaged_columns(str(part), kind, reason, has_changed=changed) from error
+
+
+def _parquet_batches(parquet: Any, source: BinaryIO, path: str) -> Iterator[tuple[Any, float]]:
+    """Batches, each with the share of the file that is read with it."""
+    table = parquet.ParquetFile(source, pre_buffer=False)
+    _check_schema(table.schema_arrow, path)
+    num_rows = 0
+    for batch in table.iter_batches(batch_size=_batch_rows(table.metadata)):
+        num_rows += batch.num_rows
+        yield batch, num_rows / table.metadata.num_rows
+
+
+def _arrow_batches(arrow: Any, source: BinaryIO, path: str) -> Iterator[tuple[Any, float]]:
+    """The same; what is said to be in the file is held against what is there."""
+    size = os.fstat(source.fileno()).st_size
+    with arrow.memory_map(source.name) as mapped, arrow.ipc.open_stream(mapped) as stream:
+        _check_schema(stream.schema, path)
+        for whole in stream:
+            whole.validate(full=True)
+            rows = max(1, BATCH_BYTES * whole.num_rows // max(1, whole.nbytes))
+            for start in range(0, whole.num_rows, min(rows, MAX_BATCH_ROWS)):
+                yield whole.slice(start, min(rows, MAX_BATCH_ROWS)), mapped.tell() / size
 
 
 def _batch_rows(metadata: Any) -> int:

@@ -12,7 +12,7 @@ from profiles.data.datafile import Container, open_data
 from profiles.data.dataset_errors import bad_row
 from profiles.data.formats.spec import Row, RowError
 from profiles.data.json_rows import json_rows
-from profiles.data.parquet_rows import parquet_rows
+from profiles.data.parquet_rows import arrow_rows, parquet_rows
 from profiles.data.text_rows import text_rows
 
 if TYPE_CHECKING:
@@ -45,4 +45,6 @@ def stream_rows(
         return text_rows(file)
     if file.container is Container.PARQUET:
         return parquet_rows(file)
+    if file.container is Container.ARROW:
+        return arrow_rows(file)
     return json_rows(file, skip_bad=skip_bad)

@@ -10,12 +10,11 @@ import codecs
 import gzip
 import hashlib
 import io
-import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from _typeshed import WriteableBuffer
 
@@ -24,11 +23,11 @@ GZIP_MAGIC: Final = b"\x1f\x8b"
 
 
 class Hashed(io.RawIOBase):
-    """A file that is hashed and counted as it is read."""
+    """Files, one after another, that are hashed and counted as they are read."""
 
-    def __init__(self, path: str) -> None:
-        self._file = io.FileIO(path)
-        self.status = os.fstat(self._file.fileno())
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._file = io.FileIO(paths[0])
+        self._left = list(paths[1:])
         self.sha256 = hashlib.sha256()
         self.num_bytes = 0
 
@@ -39,7 +38,9 @@ class Hashed(io.RawIOBase):
     def readinto(self, buffer: WriteableBuffer) -> int:
         """As RawIOBase has it."""
         view = memoryview(buffer)
-        size = self._file.readinto(view) or 0
+        while not (size := self._file.readinto(view) or 0) and self._left:
+            self._file.close()
+            self._file = io.FileIO(self._left.pop(0))
         self.sha256.update(view[:size])
         self.num_bytes += size
         return size

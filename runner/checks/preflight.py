@@ -19,7 +19,7 @@ from advisor.choice.lengths import Lengths
 from advisor.recipe import Recipe
 from advisor.registry.lookup import ENGINES, OPTIMIZERS, TASKS, kinds_of_rows
 from profiles import installation
-from profiles.data import dataset
+from profiles.data import datafile, dataset
 from profiles.data.parts import parts_of
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Dataset, Machine, Model
@@ -223,7 +223,7 @@ def _changes(
     base_dir = run.base_dir()
     lock = replay.lock_beside(run.recipe, allow_changed=allow_changed)
     files = {key: base_dir / name for key, name in recipe.data.files.items()}
-    gone = {key: path for key, path in files.items() if not reading.is_file(path)}
+    gone = {key: path for key, path in files.items() if not _is_there(path)}
     folder = base_dir / recipe.model.id
     gone |= {} if reading.is_folder(folder) else {"model.id": folder}
     if gone:
@@ -235,6 +235,12 @@ def _changes(
             code=ExitCode.NO_INPUT,
         )
     return replay.changes(lock, replay.found(recipe, base_dir, lock, around)) if lock else ()
+
+
+def _is_there(path: Path) -> bool:
+    """A file, or a folder of files with rows."""
+    files = datafile.files_of(path)
+    return bool(files) and all(map(reading.is_file, files))
 
 
 def _ignored(base: Model) -> list[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from advisor.recipe import Recipe
+from profiles.data import datafile
 from profiles.errors import ExitCode, UserError
 from profiles.quantities import some_of
 from profiles.runs.journal import read_all
@@ -63,7 +64,7 @@ class Change:
         """Key of the recipe that names it, for data and model; empty for what computes."""
         if self.name.startswith("model/"):
             return "model.id"
-        return self.name if self.name.startswith("data.") else ""
+        return self.name.partition("/")[0] if self.name.startswith("data.") else ""
 
 
 def lock_beside(recipe_path: Path, *, allow_changed: bool = False) -> dict[str, Any] | None:
@@ -213,7 +214,12 @@ def refuse_resume(changed: Iterable[Change], where: Path) -> None:
 
 def input_files(recipe: Recipe, base_dir: Path) -> dict[str, Path]:
     """The files that the result depends on, by the names of the lock: data, model, tokenizer."""
-    data = {key: base_dir / name for key, name in recipe.data.files.items()}
+    data = {
+        key if len(files) == 1 else f"{key}/{file.name}": file
+        for key, name in recipe.data.files.items()
+        for files in [datafile.files_of(base_dir / name) or (base_dir / name,)]
+        for file in files
+    }
     folder = base_dir / recipe.model.id
     model = [path for path in sorted(folder.glob("*")) if path.suffix in _MODEL_FILES]
     return data | {f"model/{path.name}": path for path in model}

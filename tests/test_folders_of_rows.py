@@ -1,0 +1,196 @@
+"""Data sets that are folders: what `datasets` saves, and shards of Parquet."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+from data_files import refused
+
+pyarrow = pytest.importorskip("pyarrow")
+datasets = pytest.importorskip("datasets")
+
+from pyarrow import parquet  # noqa: E402
+
+from advisor import recipe as recipes  # noqa: E402
+from profiles import paths  # noqa: E402
+from profiles.data import dataset  # noqa: E402
+from profiles.errors import ExitCode, UserError  # noqa: E402
+from runner.checks import replay  # noqa: E402
+from tui.main import run  # noqa: E402
+
+ROWS = [{"prompt": f"why {number}?", "completion": f"because {number}"} for number in range(2500)]
+
+
+def saved(folder: Path, *, num_shards: int = 3, rows: list = ROWS) -> Path:
+    """As the library saves it."""
+    datasets.Dataset.from_list(rows).save_to_disk(folder, num_shards=num_shards)
+    return folder
+
+
+def sharded(folder: Path, *, num_shards: int = 3) -> Path:
+    """Parquet files with a third of the rows each."""
+    folder.mkdir()
+    size = -(-len(ROWS) // num_shards)
+    for number in range(num_shards):
+        part = ROWS[number * size : (number + 1) * size]
+        table = pyarrow.Table.from_pylist(part)
+        parquet.write_table(table, folder / f"train-{number:05}-of-{num_shards:05}.parquet")
+    return folder
+
+
+def recipe_of(folder: Path) -> recipes.Recipe:
+    """Trains on a folder."""
+    return recipes.parse(
+        f'schema = 1\nname = "x"\n[model]\nid = "model"\n[data]\ntrain = "{folder.name}"\n'
+        '[method]\nname = "lora"\n',
+        where="r",
+    )
+
+
+@pytest.mark.parametrize(("make", "kind"), [(saved, "Arrow"), (sharded, "Parquet")])
+@pytest.mark.parametrize("num_shards", [1, 3])
+def test_rows_come_in_order_from_all_files(tmp_path, make, kind, num_shards):
+    """And the hash is of all their bytes."""
+    folder = make(tmp_path / "rows", num_shards=num_shards)
+
+    found = dataset.check(folder)
+
+    assert [row for _, _, row in dataset.read_rows(folder)] == ROWS
+    assert [line for line, _, _ in dataset.read_rows(folder)] == list(range(1, 2501))
+    assert found.num_rows == 2500
+    several = "3 files, " if num_shards == 3 else ""
+    assert found.container == f"{kind}, {several}a row counts as a line"
+    files = sorted(folder.glob(f"*.{kind.lower()}"))
+    assert found.sha256 == hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
+    assert found.num_bytes == sum(file.stat().st_size for file in files)
+
+
+def test_rows_that_were_shuffled_come_shuffled(tmp_path):
+    """The library writes them so."""
+    shuffled = datasets.Dataset.from_list(ROWS).shuffle(seed=3)
+    shuffled.save_to_disk(tmp_path / "rows")
+
+    assert [row for _, _, row in dataset.read_rows(tmp_path / "rows")] == list(shuffled)
+
+
+def test_several_splits_are_answered_with_their_folders(tmp_path, capsys):
+    """Each is a data set; the advice works."""
+    one = datasets.Dataset.from_list(ROWS[:9])
+    datasets.DatasetDict({"train": one, "held": one}).save_to_disk(tmp_path / "rows")
+
+    error = refused(tmp_path / "rows")
+
+    assert error.do == f"give one of them: {tmp_path / 'rows/held'} or {tmp_path / 'rows/train'}"
+    assert run(["data", "check", error.do.split(" or ")[-1]]) == 0
+    assert "9 usable" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b'{"_data_files": []}',
+        b'{"_data_files": [{"filename": "../rows.arrow"}]}',
+        b'{"_data_files": [{"filename": 5}]}',
+        b'{"_data_files": [{}]}',
+        b"[" * 100_000,
+        b"\xff",
+    ],
+)
+def test_a_list_of_files_that_is_none_is_told(tmp_path, state):
+    """No file outside the folder is read."""
+    folder = saved(tmp_path / "rows", rows=ROWS[:9])
+    (folder / "state.json").write_bytes(state)
+
+    error = refused(folder)
+
+    assert (error.code, error.where) == (ExitCode.BAD_DATA, str(folder / "state.json"))
+
+
+def test_a_shard_that_is_gone_cut_or_no_file_is_told(tmp_path):
+    """By its name."""
+    folder = saved(tmp_path / "rows")
+    second = folder / "data-00001-of-00003.arrow"
+    whole = second.read_bytes()
+    second.write_bytes(whole[: len(whole) // 2])
+    error = refused(folder)
+    assert (error.what, error.where) == (
+        "the Arrow file is damaged or not complete",
+        str(second),
+    )
+
+    second.write_bytes(b"\xff" * 100)
+    assert "damaged" in refused(folder).what
+    second.unlink()
+    assert refused(folder).what == f"the data set lacks {second.name}"
+    os.mkfifo(second)
+    assert refused(folder).why == "it is not a regular file"
+
+
+def test_offsets_that_lie_are_refused(tmp_path):
+    """A file may say that a text begins anywhere."""
+    text = pyarrow.array(["abc", "defg"])
+    lying = pyarrow.Array.from_buffers(
+        pyarrow.string(),
+        2,
+        [None, pyarrow.array([0, 1_000_000, 7], pyarrow.int32()).buffers()[1], text.buffers()[2]],
+    )
+    folder = saved(tmp_path / "rows", num_shards=1, rows=[{"text": "a"}])
+    batch = pyarrow.record_batch([lying], ["text"])
+    with (
+        pyarrow.OSFile(str(next(folder.glob("*.arrow"))), "wb") as file,
+        pyarrow.ipc.new_stream(file, batch.schema) as stream,
+    ):
+        stream.write_batch(batch)
+
+    assert "damaged" in refused(folder).what
+
+
+def test_every_file_of_a_folder_is_in_the_lock(tmp_path):
+    """A change of one is a change of the data."""
+    folder = saved(tmp_path / "rows")
+    recipe = recipe_of(folder)
+    lock = replay.found(recipe, tmp_path, {}, {})
+    assert [name for name in lock["sha256"] if name.startswith("data.train/data-")] == [
+        f"data.train/data-0000{number}-of-00003.arrow" for number in range(3)
+    ]
+    assert all(lock["sha256"].values())
+
+    with (folder / "data-00002-of-00003.arrow").open("ab") as file:
+        file.write(b"\0")
+    (change,) = replay.changes(lock, replay.found(recipe, tmp_path, lock, {}))
+
+    assert change.name == "data.train/data-00002-of-00003.arrow"
+    assert change.input_key == "data.train"
+
+
+def test_a_folder_elsewhere_is_asked_about_as_a_file_is(tmp_path, monkeypatch):
+    """A folder without rows there is no data by its name."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    monkeypatch.chdir(here)
+    folder = saved(there / "rows", rows=ROWS[:9])
+    (there / "private").mkdir()
+
+    paths.refuse_closed([folder], here, here)
+    assert paths.unanswered([folder], here) == [folder]
+    for name in ("private", "home.tar.gz"):
+        with pytest.raises(UserError) as caught:
+            paths.refuse_closed([there / name], here, here)
+        assert "no data file by its name" in caught.value.why
+    packed = there / "rows.jsonl.gz"
+    paths.refuse_closed([packed], here, here)
+
+
+def test_a_folder_without_rows_names_its_files(tmp_path):
+    """As it always did."""
+    (tmp_path / "rows.jsonl").write_text(json.dumps(ROWS[0]))
+
+    assert refused(tmp_path).do == "give one of its files: rows.jsonl"
