@@ -74,6 +74,14 @@ def _columns(columns: dict[str, str]) -> dict[str, str]:
     return columns
 
 
+Encoding = Annotated[
+    str,
+    AfterValidator(charsets.python_name),
+    WithJsonSchema({"type": "string", "enum": [charsets.UTF8, *charsets.ENCODINGS]}),
+]
+"""Python's name of one that is read, by any name that it has."""
+
+
 class Section(BaseModel):
     """A table of the recipe: closed, immutable, strictly typed."""
 
@@ -97,7 +105,7 @@ class DataSection(Section):
     without it a part of `train` is split off."""
     format: Annotated[str, *known(formats.names, "data format")] | None = None
     """Found out from the rows if not given."""
-    encoding: Annotated[str, AfterValidator(charsets.python_name)] | None = None
+    encoding: Encoding | None = None
     """What files that are not UTF-8 are in, such as "gb18030"; UTF-8 files are read as such."""
     columns: Annotated[dict[str, str], AfterValidator(_columns), Field(min_length=1)] | None = None
     """Parts of a row, such as `prompt`: a column's name, or a template of columns in braces like

@@ -33,9 +33,10 @@ from profiles.runs import durable
 from profiles.runs.rundir import read_json
 
 DATA_SUFFIXES: Final = frozenset(
-    {".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".parquet", ".jinja"}
+    {".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".jinja"}
 )
-"""Of data files, packed or not, and of the chat templates that they are written by."""
+"""Of data files, packed or not, and of the chat templates that they are written by. A .txt file is
+data too, but elsewhere it may be any note: such a one is named by hand or with --allow-outside."""
 SYSTEM_PLACES: Final = tuple(
     Path("/", *place.split())
     for place in ("etc", "proc", "sys", "dev", "boot", "var log", "var spool", "run secrets")
