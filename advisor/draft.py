@@ -51,6 +51,7 @@ def recipe_of(found: Recommendation, *, model: str, data: str, version: str) -> 
             **(found.dataset.read_with if found.dataset else {}),
         },
         "method": {"name": plan.method.name, **asdict(settings)},
+        "objective": asdict(plan.task.objective()),
         "train": _train(found, choice),
         "hardware": {"strategy": plan.engine.name, "gpus": plan.num_gpus},
         "plan": _prediction(found, choice, version),

@@ -19,9 +19,9 @@ from advisor.registry.spec import (
     Offload,
     OptimizerSpec,
     Settings,
-    TaskSpec,
     keys_of,
 )
+from advisor.registry.task_spec import TaskSpec
 from advisor.registry.tasks import SFT
 from profiles.errors import ExitCode, UserError
 
@@ -150,7 +150,12 @@ class Plan:
     @property
     def tokens_per_micro_batch(self) -> int:
         """Tokens one device holds activations for, padding included (M = B x T)."""
-        return self.micro_batch * self.seq_len
+        return self.sequences * self.seq_len
+
+    @property
+    def sequences(self) -> int:
+        """That go through the model at once on a device: two for a preference pair."""
+        return self.micro_batch * self.task.sequences_per_row
 
     @property
     def effective_batch(self) -> int:

@@ -23,13 +23,16 @@ from advisor.recipe_sections import (
     MethodSection,
     ModelSection,
     PlanSection,
+    Section,
     TrainSection,
     known,
     method_section,
+    objective_section,
 )
 from advisor.registry.conflicts import conflict
 from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, TASKS, is_ready
 from advisor.registry.spec import MethodSpec, keys_of
+from advisor.registry.task_spec import TaskSpec
 from advisor.registry.tasks import SFT
 from profiles import toml_text
 from profiles.data import formats
@@ -53,14 +56,23 @@ class Recipe(BaseModel):
     model: ModelSection
     data: DataSection
     method: MethodSection
+    objective: Section = Section()
     train: TrainSection = TrainSection()
     hardware: HardwareSection = HardwareSection()
     plan: PlanSection = PlanSection()
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate asked for, or the method's default."""
-        return self.train.learning_rate or self.method.spec.default_rate
+        """The learning rate asked for, or the method's default for the task."""
+        own = TASKS[self.task].rate(self.method.spec.default_rate)
+        return self.train.learning_rate or own
+
+    @property
+    def goal(self) -> Any:
+        """The task's settings, as its frozen dataclass takes them."""
+        kind = TASKS[self.task].objective
+        given = self.objective.model_dump(exclude_none=True)
+        return kind(**{name: given[name] for name in keys_of(kind) if name in given})
 
     def to_plan(self, framework: Framework, seq_len: int | None = None) -> Plan:
         """The part that memory and speed depend on, as it is on a machine.
@@ -90,19 +102,22 @@ class Recipe(BaseModel):
         content["method"] = {"name": self.method.name} | content["method"]
         if content["plan"] == {"path": []}:
             del content["plan"]
+        if not content["objective"]:
+            del content["objective"]
         return tomli_w.dumps(content, multiline_strings=False)
 
 
 def schema() -> type[Recipe]:
-    """The recipe with a table for each method of the registry."""
-    return _schema(tuple(METHODS))
+    """The recipe with a table for each method of the registry, and the settings of its tasks."""
+    return _schema(tuple(METHODS), tuple(TASKS))
 
 
 @lru_cache(maxsize=8)
-def _schema(methods: tuple[MethodSpec, ...]) -> type[Recipe]:
+def _schema(methods: tuple[MethodSpec, ...], tasks: tuple[TaskSpec, ...]) -> type[Recipe]:
     sections = tuple(method_section(method) for method in methods)
     method: Any = Annotated[Union[sections], Field(discriminator="name")]  # noqa: UP007  # of a tuple
-    return create_model("Recipe", __base__=Recipe, method=(method, ...))
+    goal: Any = objective_section(tasks)
+    return create_model("Recipe", __base__=Recipe, method=(method, ...), objective=(goal, goal()))
 
 
 def parse(text: str, *, where: str) -> Recipe:
@@ -163,12 +178,28 @@ def _refused(recipe: Recipe) -> Iterator[tuple[str, str]]:
         value = getattr(plan.settings, name)
         if value in about.not_yet:
             yield f"method.{name}", f"this version does not run {value} yet"
+    yield from _beside_the_task(recipe, plan.task)
     chosen = formats.by_name(recipe.data.format) if recipe.data.format else None
     if chosen and not chosen.serves(plan.task.learns_from):
         can_be = ", ".join(formats.names(plan.task.learns_from))
         yield "data.format", f"{chosen.name} is not for {recipe.task}; that learns from {can_be}"
-    if reason := conflict(plan.method, plan.settings, plan.optimizer, plan.engine):
+    if reason := conflict(plan.method, plan.settings, plan.optimizer, plan.engine, plan.task):
         yield "hardware.strategy", reason
+
+
+def _beside_the_task(recipe: Recipe, task: TaskSpec) -> Iterator[tuple[str, str]]:
+    """(key, why) of what the recipe asks for and its task has no use for."""
+    for name in recipe.objective.model_dump(exclude_none=True):
+        if name not in keys_of(task.objective):
+            having = ", ".join(one.name for one in TASKS if name in keys_of(one.objective))
+            yield f"objective.{name}", f"{task.name} has no such setting; {having} has"
+    if recipe.data.packing and not task.packs:
+        yield "data.packing", f"rows of {task.name} cannot be packed; leave it out"
+    if recipe.data.learn != "all" and not task.chooses_replies:
+        yield "data.learn", f"{task.name} learns from the last reply alone; leave it out"
+    if recipe.train.micro_batch < task.least_micro_batch:
+        least = task.least_micro_batch
+        yield "train.micro_batch", f"{task.name} compares rows: {least} are the least"
 
 
 def with_changes(text: str, changes: dict[str, str], *, where: str) -> Recipe:
@@ -182,24 +213,31 @@ def with_changes(text: str, changes: dict[str, str], *, where: str) -> Recipe:
             if not isinstance(table, dict):
                 raise recipe_errors.refusal([f"--set {dotted}: `{name}` is no table"], where)
         table[key] = _toml_value(value)
-    if "method.name" in changes:
-        _leave_method(content, changes, old=toml_text.parse(text))
+    _leave_behind(content, changes, old=toml_text.parse(text))
     return validate(content, where=f"{where} with --set", text="")
 
 
-def _leave_method(content: dict[str, Any], changes: dict[str, str], *, old: dict[str, Any]) -> None:
-    """A changed method takes the old one's own keys and default learning rate with it."""
-    method, before = content["method"], old.get("method", {})
+def _leave_behind(content: dict[str, Any], changes: dict[str, str], *, old: dict[str, Any]) -> None:
+    """A changed method or task takes the old one's keys and default learning rate with it."""
+    method, before = content.get("method"), old.get("method", {})
     if not isinstance(method, dict):  # `--set method=...` besides: the schema says what is wrong
         return
     name, was = str(method.get("name")), str(before.get("name"))
-    if name in METHODS:
+    task, did = (str(one.get("task", SFT.name)) for one in (content, old))
+    if name != was and name in METHODS:
         for key in set(before) - {"name", *keys_of(METHODS[name].settings)}:
             method.pop(key, None)
+    if task != did and task in TASKS:
+        goal = content.get("objective")
+        for key in set(old.get("objective", {})) - set(keys_of(TASKS[task].objective)):
+            if isinstance(goal, dict):
+                goal.pop(key, None)
     train = content.get("train")
-    if not isinstance(train, dict) or "train.learning_rate" in changes:
+    if (name, task) == (was, did) or not isinstance(train, dict):
         return
-    if was in METHODS and train.get("learning_rate") == METHODS[was].default_rate:
+    if "train.learning_rate" in changes or was not in METHODS or did not in TASKS:
+        return
+    if train.get("learning_rate") == TASKS[did].rate(METHODS[was].default_rate):
         del train["learning_rate"]
 
 

@@ -26,6 +26,7 @@ from advisor.registry.engines import SINGLE
 from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, nearest
 from advisor.registry.optimizers import ADAMW
 from advisor.registry.spec import Key, MethodSpec, Settings, keys_of
+from advisor.registry.task_spec import TaskSpec
 from profiles import chat_families
 from profiles.data import charsets, formats
 from profiles.data.columns import Columns
@@ -181,6 +182,18 @@ def method_section(spec: MethodSpec) -> type[MethodSection]:
     return create_model(
         f"{spec.name}_method", __base__=MethodSection, __doc__=doc, name=name, **keys
     )
+
+
+@lru_cache(maxsize=32)
+def objective_section(tasks: tuple[TaskSpec, ...]) -> type[Section]:
+    """[objective]: the settings of all tasks; which of them a recipe may name, its task says."""
+    keys: dict[str, Any] = {}
+    for name, (field, about) in (
+        pair for task in tasks for pair in keys_of(task.objective).items()
+    ):
+        keys[name] = (_type_of(field.default, about) | None, Field(default=None, **_bounds(about)))
+    doc = "[objective]: settings of the task; what is left out is as the task has it."
+    return create_model("objective", __base__=Section, __doc__=doc, **keys)
 
 
 def _type_of(default: Any, about: Key) -> Any:

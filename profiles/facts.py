@@ -240,7 +240,10 @@ class TokenStats:
     max_length: int | None = None
     """At which `counts` are taken."""
     lengths: tuple[tuple[int, int], ...] = ()
-    """Tokens, and how many examples have as many; the shortest first."""
+    """Tokens, and how many examples have as many; the shortest first. Of a preference pair these
+    are the longer text's, and"""
+    beside: tuple[tuple[int, int], ...] = ()
+    """those of the shorter texts; empty for rows of one text. `mean` is over all texts."""
     starts: tuple[tuple[int, int], ...] = ()
     """Tokens before the first one that is learnt, and how many examples have as many; those of
     which nothing is learnt are in `unlearnt`."""
@@ -261,8 +264,11 @@ class TokenStats:
         lost = sum(rows for start, rows in self.starts if start >= limit)
         num_longer = sum(rows for length, rows in self.lengths if length > limit)
         unlearnt_longer = sum(rows for length, rows in self.unlearnt if length > limit)
-        unread = sum((length - limit) * rows for length, rows in self.lengths if length > limit)
+        every = (*self.lengths, *self.beside)
+        unread = sum((length - limit) * rows for length, rows in every if length > limit)
+        # The texts of a pair begin alike, so that where nothing is learnt both are cut
         left_out = sum(min(length, limit) * rows for length, rows in self.unlearnt) + limit * lost
+        left_out *= 2 if self.beside else 1
         return RowCounts(
             num_rows=sum(rows for _, rows in self.lengths),
             num_dropped=lost + sum(rows for _, rows in self.unlearnt),

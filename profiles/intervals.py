@@ -29,6 +29,11 @@ class Difference:
     high: float
 
     @property
+    def ends(self) -> tuple[float, float, float]:
+        """Low, value and high, as records keep them."""
+        return self.low, self.value, self.high
+
+    @property
     def is_clear(self) -> bool:
         """The interval holds no zero: chance alone would hardly do it."""
         return self.low > 0 or self.high < 0

@@ -29,8 +29,21 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreChange:
+    """What a task judges by beside the loss: the higher, the better."""
+
+    name: str
+    before: float | None
+    value: float | None
+    against: str
+    """What `before` is of: the base model, or chance."""
+    gain: Difference | None
+    """By how much it rose, with a 95 % interval over the rows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """From the base model to a step, on one evaluation set; losses in nats per token."""
+    """From the base model to a step, on one evaluation set; losses in nats per token or row."""
 
     data: str
     """Name of the set; empty for one without."""
@@ -38,6 +51,12 @@ class Change:
     loss: float | None
     gain: Difference | None
     """By how much the loss fell, with a 95 % interval over the rows."""
+    scores: tuple[ScoreChange, ...] = ()
+
+    @property
+    def judged(self) -> Difference | None:
+        """What says whether it is better: of the first score, or of the loss."""
+        return self.scores[0].gain if self.scores else self.gain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +74,8 @@ class Result:
     loss: float | None = None
     gain: Difference | None = None
     """Of these weights over the base model; None where rows were not compared one by one."""
+    scores: tuple[ScoreChange, ...] = ()
+    """Of these weights; the first, if there is any, decides the verdict."""
     best_step: int | None = None
     best_loss: float | None = None
     last_step: int | None = None

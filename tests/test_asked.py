@@ -8,6 +8,7 @@ import pytest
 from known import HOST, dataset, model
 from small_model import small_model
 
+from advisor.registry.lookup import kinds_of_rows
 from profiles.data import dataset as datasets
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Origin
@@ -76,7 +77,7 @@ def test_data_is_counted_by_the_models_tokenizer_as_long_as_a_person_waits(monke
 
     limit = {
         "count_up_to_bytes": datasets.COUNTED_WHILE_WAITING_BYTES,
-        "kinds": ("replies", "text"),
+        "kinds": kinds_of_rows(),
     }
     encoders = [options.pop("encoder") for _, options in asked]
     assert [encoder is not None for encoder in encoders] == [True, False, False]

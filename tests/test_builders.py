@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("torch")
+from transformers import Trainer
 from transformers.training_args import OptimizerNames
 
 from advisor.plan import Plan
@@ -46,7 +47,9 @@ def test_a_task_that_runs_has_columns_arguments_and_a_trainer(spec):
 
     assert callable(task.columns)
     assert callable(task.arguments)
-    assert task.TRAINER.__mro__[1] is RunProtocol  # before the library's own trainer
+    kinds = task.TRAINER.__mro__
+    assert kinds.index(RunProtocol) < kinds.index(Trainer)  # before the library's own trainer
+    assert task.HEAD == {} or spec.head == "score"
     assert task.TRAINER.batches.blocks == spec.sequences_per_row
 
 

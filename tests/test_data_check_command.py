@@ -45,14 +45,13 @@ def test_a_sound_file_is_ready_for_training(tmp_path, capsys):
     assert "Latin 100 %" in out
 
 
-def test_preference_data_is_shown_and_not_ready(tmp_path, capsys):
-    """With the training that it needs."""
+def test_preference_data_is_ready_for_its_own_task(tmp_path, capsys):
+    """As data of replies is for theirs."""
     path = write_rows(tmp_path, [{"prompt": "q", "chosen": "yes", "rejected": "no"}])
 
     code, out = checked(capsys, path)
 
-    assert code == 65
-    assert "needs preference training (DPO)" in " ".join(out.split())
+    assert (code, "ready for training" in out) == (0, True)
 
 
 def test_labels_are_shown(tmp_path, capsys):
@@ -183,7 +182,7 @@ def test_held_out_rows_that_cannot_be_used_decide_the_code_too(tmp_path, capsys)
     assert code == 66
     assert "row" not in out.split("ready for training\n")[-1]
 
-    bad = write_rows(tmp_path, [{"prompt": "q", "chosen": "yes", "rejected": "no"}], "bad.jsonl")
+    bad = write_rows(tmp_path, [{"prompt": "q", "chosen": "yes", "rejected": 7}], "bad.jsonl")
     assert checked(capsys, bad, "--eval", tmp_path / "none.jsonl")[0] == 65
     assert checked(capsys, good, bad)[0] == 65
 

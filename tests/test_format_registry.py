@@ -165,7 +165,8 @@ def test_data_for_another_task_is_shown_and_not_trained_on(tmp_path):
     problem = "needs training of a ranker, which this version does not run"
     assert dataset.inspect(path).dataset.problem == problem
     error = refused(path)
-    assert (error.what, error.do) == (f"ranking data {problem}", "rank them by hand")
+    words = "ranking data is for training of a ranker, not for this task"
+    assert (error.what, error.do) == (words, "rank them by hand")
     told = error.why.removeprefix("here it can be ").split(", ")
     assert (set(told) > {"messages", "interview", "riddle"}, "ranking" in told) == (True, False)
     assert dataset.inspect(path, kinds=("rank",)).dataset.problem == ""

@@ -23,9 +23,9 @@ from advisor.registry.spec import (
     OptimizerSpec,
     Rate,
     Settings,
-    TaskSpec,
     key,
 )
+from advisor.registry.task_spec import TaskSpec
 from advisor.rules.case import Finding
 from profiles.data import formats
 from profiles.data.formats.spec import Example, Field, Format

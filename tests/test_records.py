@@ -14,7 +14,7 @@ from record_examples import classes, example
 
 from profiles.runs import records
 from profiles.runs.journal import Journal, Tail, read_all
-from profiles.runs.records.evaluation import Answer, Evaluated, Published
+from profiles.runs.records.evaluation import Answer, Evaluated, Published, RowLosses
 from profiles.runs.records.metrics import Loss, Step
 from profiles.runs.records.packing import Packing
 from profiles.runs.records.record import Record
@@ -39,7 +39,7 @@ ON_DISK = {
     "Dropped": "dropped count",
     "End": "end state step",
     "EarlyStop": "early_stop step best_step evaluations",
-    "Evaluated": "evaluated step loss seconds data rows gain",
+    "Evaluated": "evaluated step loss seconds data rows gain scores",
     "Exit": "exit state code what",
     "Guard": "guard step fault what",
     "InputsTouched": "inputs_touched step names",
@@ -57,7 +57,7 @@ ON_DISK = {
     "Restarted": "restarted number of what",
     "Resumed": "resumed from_step passed_over what",
     "Rotated": "rotated steps",
-    "RowLosses": "row_losses step data first losses tokens",
+    "RowLosses": "row_losses step data first losses tokens scores",
     "SaveBegun": "save_begun step",
     "SaveFailed": "save_failed step what",
     "Stalled": "stalled step phase seconds what",
@@ -82,7 +82,8 @@ OPTIONAL = {
     Resumed: {"what"},
     Packing: {"difference", "rounding", "what"},
     Paused: {"reason", "what"},
-    Evaluated: {"data", "rows", "gain"},
+    Evaluated: {"data", "rows", "gain", "scores"},
+    RowLosses: {"scores"},
     Published: {"what"},
     Changed: {"log_every", "eval_every"},
     TrainBegun: {"seconds"},

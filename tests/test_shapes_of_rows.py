@@ -471,7 +471,7 @@ def test_rated_replies_are_read_for_their_task_and_refused_by_others(tmp_path, r
 
     assert examples(path, kinds=("rated",)) == [expected]
     error = refused(path)
-    assert error.what.startswith("rated data needs training on good and bad replies (KTO)")
+    assert error.what.startswith("rated data is for training on good and bad replies (KTO)")
     assert 'task = "kto"' in error.do
     assert "jq -c 'select(.label) | del(.label)'" in error.do
 

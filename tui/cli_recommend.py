@@ -31,7 +31,7 @@ def _show_keys(context: click.Context, _parameter: click.Parameter, wanted: bool
 @click.option("--gpu", help='Plan for this machine instead: "4x RTX 4090".')
 @click.option("--compare", is_flag=True, help='Compare MACHINEs: --compare "RTX 4090" "8x H100".')
 @click.option("--price", "prices", type=float, multiple=True, help="Of each machine, per hour.")
-@click.option("--task", default="sft", show_default=True, help="As `advisor methods` lists them.")
+@click.option("--task", help="As `advisor methods` lists them; without it the data say it.")
 @click.option("--complexity", type=_LEVELS, help="Of the task.")
 @click.option(
     "--critical/--not-critical", default=None, help="Only the best will do, cost is none."

@@ -29,7 +29,7 @@ class Answers:
     """The answers that no probe can give. Defaults after the method documents §1."""
 
     task: Answer[str] = field(default_factory=lambda: Answer("sft"))
-    """"sft" or "classify"."""
+    """Its name; measured where the data proposed it."""
     complexity: Answer[Complexity] = field(default_factory=lambda: Answer("medium"))
     complexity_words: str = ""
     """The evidence for a complexity that the data proposed; empty for anybody's word."""

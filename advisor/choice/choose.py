@@ -54,7 +54,7 @@ def choose(
 def _dropout(plan: Plan, options: Options, dataset: Dataset | None) -> float:
     """None for adapters on experts: PEFT adds those to the weights, which have no input."""
     on_experts = options.model.experts is not None and plan.method.expert_rank(plan.settings)
-    return 0.0 if on_experts else hyperparameters.dropout(dataset)
+    return 0.0 if on_experts or not plan.task.drops_out else hyperparameters.dropout(dataset)
 
 
 def runnable(
@@ -86,7 +86,7 @@ def _choice(
         rung=rung,
         fit=found,
         hyperparameters=hyperparameters.starting_values(it, options.machine, dataset, epochs),
-        learning_rate=plan.method.rate(model, plan.settings).value,
+        learning_rate=hyperparameters.rate(plan, model).value,
         warmup=hyperparameters.warmup(dataset, epochs, plan.effective_batch),
         duration=usual(found, model, options.machine, dataset, epochs),
         disk_bytes=disk.total(kept),

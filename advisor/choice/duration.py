@@ -102,13 +102,14 @@ def schedule(plan: Plan, lengths: Lengths, rows: Rows, wanted: Wanted) -> Schedu
     batches, tokens = float(rows.trained), lengths.mean
     if plan.packing:
         batches, tokens = rows.trained * lengths.mean / plan.seq_len, plan.seq_len
+    tokens *= plan.task.sequences_per_row
     an_epoch = max(1, math.ceil(batches / plan.effective_batch))
     num_steps = wanted.max_steps or max(1, math.ceil(an_epoch * wanted.epochs))
     every = interval(num_steps)
     answered = min(wanted.samples, rows.held_out or rows.evaluated)
     return Schedule(
         rows=rows,
-        mean_tokens=lengths.mean,
+        mean_tokens=lengths.mean * plan.task.sequences_per_row,
         longest=lengths.max,
         trained_tokens=num_steps * batches / an_epoch * tokens,
         # The last step is evaluated too, whatever the interval.
@@ -180,7 +181,7 @@ def duration(found: Fit, model: Model, machine: Machine, through: Schedule) -> D
             *_preparation(model, plan, through),
             ("evaluating", evaluation),
             ("answering", answers),
-            ("longest", plan.micro_batch * through.longest / rate),
+            ("longest", plan.sequences * through.longest / rate),
         ),
         training=through.trained_tokens / rate,
         evaluating=through.num_evaluations * evaluation,

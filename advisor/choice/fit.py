@@ -145,7 +145,7 @@ def _timed(model: Model, machine: Machine, fit: Fit, lengths: Lengths | None) ->
     fit = replace(fit, speed=speed.estimate(model, plan, used))
     if lengths is None:
         return fit
-    usual = replace(plan, seq_len=min(plan.seq_len, lengths.padded(plan.micro_batch)))
+    usual = replace(plan, seq_len=min(plan.seq_len, lengths.padded(plan.sequences)))
     timed = speed.estimate(model, usual, used)
     if timed is None:
         return fit

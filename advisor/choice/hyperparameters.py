@@ -15,7 +15,7 @@ from advisor.choice.upcycle import AUX_LOSS
 from advisor.plan import Plan
 from advisor.registry.lookup import preset_of
 from advisor.registry.low_rank import LowRank
-from advisor.registry.spec import Hyperparameter
+from advisor.registry.spec import Hyperparameter, Rate, keys_of
 from profiles.facts import Dataset, Machine, Model
 
 WEIGHT_DECAY: Final = 0.01
@@ -49,6 +49,15 @@ def warmup(dataset: Dataset | None, epochs: float, effective_batch: int) -> floa
     return round(min(_WARMUP_SHARE, _WARMUP_STEPS / steps), 4)
 
 
+def rate(plan: Plan, model: Model) -> Rate:
+    """Where in the method's range to start, and smaller where the task asks for it."""
+    found = plan.method.rate(model, plan.settings)
+    if plan.task.rate_factor == 1:
+        return found
+    reason = f"{plan.task.rate_factor:g} of that of fine-tuning on replies; {found.reason}"
+    return Rate(plan.task.rate(found.value), reason)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configured:
     """What is to be set up: a rung's plan, for the model that it trains."""
@@ -65,11 +74,12 @@ def starting_values(
 ) -> tuple[Hyperparameter, ...]:
     """Everything to start from, in the order in which people ask."""
     model, plan = configured.model, configured.plan
-    rate = plan.method.rate(model, plan.settings)
+    found = rate(plan, model)
     share = warmup(dataset, epochs, plan.effective_batch)
     rows = "the data's size is not known" if dataset is None else f"{dataset.num_rows} rows"
     return (
-        Hyperparameter("learning rate", f"{rate.value:g}", rate.reason),
+        Hyperparameter("learning rate", f"{found.value:g}", found.reason),
+        *_of_objective(plan),
         *_of_method(configured, dataset),
         *_of_mixture(configured),
         Hyperparameter("scheduler", SCHEDULER, "documents: cosine or linear"),
@@ -83,6 +93,14 @@ def starting_values(
             f"after {PATIENCE} evaluations",
             "documents: no better in 3 of them; the best step is published",
         ),
+    )
+
+
+def _of_objective(plan: Plan) -> tuple[Hyperparameter, ...]:
+    """The task's own settings, as they are where nobody says otherwise."""
+    return tuple(
+        Hyperparameter(name, f"{field.default:g}", f"{plan.task.title}: {about.doc}")
+        for name, (field, about) in keys_of(plan.task.objective).items()
     )
 
 

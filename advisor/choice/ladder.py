@@ -85,7 +85,9 @@ def spread(plan: Plan, num_gpus: int) -> tuple[Plan, ...]:
         else:
             same = any(other.engine.divides == engine.divides for other in found)
             can_be = engine.several and not same and _brings(plan, engine.divides)
-            can_be = can_be and not conflict(plan.method, plan.settings, plan.optimizer, engine)
+            can_be = can_be and not conflict(
+                plan.method, plan.settings, plan.optimizer, engine, plan.task
+            )
         if can_be:
             found.append(replace(plan, engine=engine, num_gpus=num_gpus))
     return tuple(found)

@@ -33,7 +33,7 @@ def _smaller_states(plan: Plan) -> str:
     """The first optimizer that runs and keeps fewer bytes for a weight; empty if none does."""
     kept = plan.optimizer.states * plan.optimizer.bits
     for other in OPTIMIZERS:
-        fits = not conflict(plan.method, plan.settings, other, plan.engine)
+        fits = not conflict(plan.method, plan.settings, other, plan.engine, plan.task)
         if is_ready(other) and fits and other.states * other.bits < kept:
             return other.name
     return ""

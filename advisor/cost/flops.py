@@ -82,10 +82,12 @@ def flops_per_token(model: Model, plan: Plan) -> Flops:
     forward = totals.forward.at(row) + totals.forward_sliding.at(short)
     # A soft prompt lengthens every row.
     longer = 1 + plan.settings.num_virtual_tokens / row
+    # What goes forward alone, beside each sequence that goes both ways.
+    alone = forward * plan.task.extra_forwards / plan.task.sequences_per_row
     return Flops(
-        model_flops=round(needed * longer),
-        hardware_flops=round((needed + extra) * longer),
-        forward_flops=round(forward * longer),
+        model_flops=round((needed + alone) * longer),
+        hardware_flops=round((needed + extra + alone) * longer),
+        forward_flops=round((forward + alone) * longer),
     )
 
 

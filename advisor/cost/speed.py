@@ -159,7 +159,7 @@ def _speed(
     rough: bool,
 ) -> SpeedEstimate:
     low, expected, high = seconds
-    tokens = plan.effective_batch * plan.seq_len
+    tokens = plan.effective_batch * plan.task.sequences_per_row * plan.seq_len
     return SpeedEstimate(
         low_step_seconds=low,
         step_seconds=expected,

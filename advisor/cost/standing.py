@@ -20,6 +20,7 @@ from advisor.cost.sharding import (
 from advisor.cost.weights import (
     adapter_bytes,
     embedding_params,
+    reference_bytes,
 )
 from advisor.graph.attention import attention_of
 from advisor.graph.modules import INDEX
@@ -123,7 +124,7 @@ class Standing:
         model, plan, shares = self.model, self.plan, self.shares
         self.states = once(resident_states(model, plan))
         return {
-            "weights": once(weights_here(model, plan)),
+            "weights": once(weights_here(model, plan) + reference_bytes(model, plan)),
             "adapters": once(adapter_bytes(model, plan) / shares.adapters * shares.weights_here),
             "optimizer": NOTHING if plan.framework.first_step else self.states,
         }

@@ -90,19 +90,27 @@ def work(model: Model, plan: Plan) -> Work:
 @lru_cache(maxsize=4096)
 def _work(model: Model, plan: Plan) -> Work:
     counted = _Counted(plan)
+    # What goes forward alone, beside each sequence that goes both ways
+    alone = plan.task.extra_forwards / plan.task.sequences_per_row
     for group in groups(model, plan):
         tape = group_tape(model, plan, group)
         again = group.num_layers * recomputed_share(model, plan) if group.trains else 0.0
         counted.add(tape, group.num_layers, again, backward=group.trains)
         masked = is_masked(model, plan, group.kind)
-        counted.attend(tape, group.num_layers, again, masked=masked, sliding=group.kind.is_sliding)
+        sliding = group.kind.is_sliding
+        counted.attend(tape, group.num_layers, again, masked=masked, sliding=sliding)
+        if alone:
+            counted.add(tape, group.num_layers * alone, 0, backward=False)
+            counted.attend(tape, 0, group.num_layers * alone, masked=masked, sliding=sliding)
     norm = norm_tape(model, plan, stream=norm_width(plan))
     counted.add(norm, 1, 0, backward=True)
+    counted.add(norm, alone, 0, backward=False)
     loss = loss_tape(model, plan, width=norm.output.width)
     if plan.loss in TILE_PASSES:
-        counted.fused_head(model)
+        counted.fused_head(model, alone)
     else:
         counted.add(loss, 1, 0, backward=True)
+        counted.add(loss, alone, 0, backward=False)
     return counted.result()
 
 
@@ -156,14 +164,17 @@ class _Counted:
                     Attention(forward, back * op.pair_flops, masked, sliding, op.output.width)
                 )
 
-    def fused_head(self, model: Model) -> None:
+    def fused_head(self, model: Model, alone: float) -> None:
         """Products with the head in tiles, each tile read and written beside them."""
         h, v, width = model.hidden_size, model.vocab_size, flow_width(self.plan)
         size = once(width * h * v).plus(per_token(width * (h + v)))
         again = 1 if self.plan.loss == "chunked" else 0
         trained = 1 if self.plan.method.trains_base else 0
-        self.products[Product(2.0 * h * v, 0, size, width, grouped=False)] += 2 + again + trained
-        self.moved = self.moved.plus(per_token(width * v * TILE_PASSES[self.plan.loss]))
+        self.products[Product(2.0 * h * v, 0, size, width, grouped=False)] += (
+            2 + again + trained + alone
+        )
+        passes = TILE_PASSES[self.plan.loss] + alone
+        self.moved = self.moved.plus(per_token(width * v * passes))
 
     def _launch(self, op: Op, forward: float, returns: float) -> None:
         if op.name in VIEWS:

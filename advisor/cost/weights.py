@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from advisor.graph.network import network
 from advisor.precision import base_width, leftover_width, trained_width
+from advisor.registry.spec import nothing_added
 from advisor.tape import Matrix
 
 if TYPE_CHECKING:
@@ -76,6 +77,12 @@ def base_bytes(model: Model, plan: Plan) -> float:
     narrow = sum([m.n_in * m.n_out * m.copies for m in _quantized(model, plan)])
     numbers = narrow * plan.base_bits / 8
     return numbers + scale_bytes(model, plan) + leftover * (model.num_params - narrow)
+
+
+def reference_bytes(model: Model, plan: Plan) -> float:
+    """The frozen copy that a task compares with where nothing is added that could be left out."""
+    keeps = plan.task.reference and plan.method.added is nothing_added
+    return base_bytes(model, plan) if keeps else 0.0
 
 
 def _quantized(model: Model, plan: Plan) -> list[Matrix]:

@@ -6,74 +6,98 @@ before anything starts.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from advisor.registry.spec import nothing_added
+from advisor.registry.tasks import SFT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from advisor.registry.spec import EngineSpec, MethodSpec, OptimizerSpec, Settings
+    from advisor.registry.task_spec import TaskSpec
 
-    Rule = Callable[[MethodSpec, Settings, OptimizerSpec, EngineSpec], str]
+
+class Together(NamedTuple):
+    """What is chosen, each of its kind."""
+
+    method: MethodSpec
+    settings: Settings
+    optimizer: OptimizerSpec
+    engine: EngineSpec
+    task: TaskSpec
 
 
 def conflict(
-    method: MethodSpec, settings: Settings, optimizer: OptimizerSpec, engine: EngineSpec
+    method: MethodSpec,
+    settings: Settings,
+    optimizer: OptimizerSpec,
+    engine: EngineSpec,
+    task: TaskSpec = SFT,
 ) -> str:
     """Why these cannot be used together; empty if they can."""
-    return next(filter(None, (rule(method, settings, optimizer, engine) for rule in _RULES)), "")
+    chosen = Together(method, settings, optimizer, engine, task)
+    return next(filter(None, (rule(chosen) for rule in _RULES)), "")
 
 
-def _whole_gradients(
-    _method: MethodSpec, _settings: Settings, optimizer: OptimizerSpec, engine: EngineSpec
-) -> str:
+def _whole_gradients(chosen: Together) -> str:
     """Shards of a gradient are no matrices that could be projected (transformers' GaLore page)."""
-    if optimizer.projected_rank and engine.divides:
-        return f"{optimizer.title} projects whole gradients, {engine.title} divides them"
-    return ""
-
-
-def _whole_states(
-    _method: MethodSpec, _settings: Settings, optimizer: OptimizerSpec, engine: EngineSpec
-) -> str:
-    """Bitsandbytes' optimizers under FSDP2 (bitsandbytes issue 1633)."""
-    if optimizer.bits == 8 and engine.float_shards:
-        return f"{engine.title} cannot divide the states of {optimizer.title}"
-    return ""
-
-
-def _projected_adapters(
-    method: MethodSpec, _settings: Settings, optimizer: OptimizerSpec, _engine: EngineSpec
-) -> str:
-    """Low-rank weights have no gradient that is worth projecting."""
-    if optimizer.projected_rank and not method.trains_base:
+    if chosen.optimizer.projected_rank and chosen.engine.divides:
         return (
-            f"{optimizer.title} projects the gradients of whole matrices, {method.title} has none"
+            f"{chosen.optimizer.title} projects whole gradients, {chosen.engine.title} divides them"
         )
     return ""
 
 
-def _int8_weights(
-    _method: MethodSpec, settings: Settings, _optimizer: OptimizerSpec, engine: EngineSpec
-) -> str:
+def _whole_states(chosen: Together) -> str:
+    """Bitsandbytes' optimizers under FSDP2 (bitsandbytes issue 1633)."""
+    if chosen.optimizer.bits == 8 and chosen.engine.float_shards:
+        return f"{chosen.engine.title} cannot divide the states of {chosen.optimizer.title}"
+    return ""
+
+
+def _projected_adapters(chosen: Together) -> str:
+    """Low-rank weights have no gradient that is worth projecting."""
+    if chosen.optimizer.projected_rank and not chosen.method.trains_base:
+        has_none = f"{chosen.method.title} has none"
+        return f"{chosen.optimizer.title} projects the gradients of whole matrices, {has_none}"
+    return ""
+
+
+def _int8_weights(chosen: Together) -> str:
     """Only float types are sharded (bitsandbytes' FSDP-QLoRA page)."""
-    if settings.base_bits == 8 and "weights" in engine.divides:
-        return f"{engine.title} cannot divide 8-bit weights"
+    if chosen.settings.base_bits == 8 and "weights" in chosen.engine.divides:
+        return f"{chosen.engine.title} cannot divide 8-bit weights"
     return ""
 
 
-def _prompts_on_few_bits(
-    _method: MethodSpec, settings: Settings, _optimizer: OptimizerSpec, engine: EngineSpec
-) -> str:
+def _prompts_on_few_bits(chosen: Together) -> str:
     """A prompt's fp32 vectors and 4-bit storage are of two types in one unit."""
-    if settings.num_virtual_tokens and settings.base_bits < 16 and "weights" in engine.divides:
-        return f"{engine.title} cannot divide a quantized base with a soft prompt"
+    if (
+        chosen.settings.num_virtual_tokens
+        and chosen.settings.base_bits < 16
+        and "weights" in chosen.engine.divides
+    ):
+        return f"{chosen.engine.title} cannot divide a quantized base with a soft prompt"
     return ""
 
 
-_RULES: Final[tuple[Rule, ...]] = (
+def _frozen_copy(chosen: Together) -> str:
+    """Where the base trains itself, its reference is a second model, whole on each device."""
+    task, engine = chosen.task, chosen.engine
+    if task.reference and chosen.method.added is nothing_added and "weights" in engine.divides:
+        return (
+            f"{engine.title} cannot divide the frozen copy that {task.title} compares with; an "
+            "adapter needs none"
+        )
+    return ""
+
+
+_RULES: Final[tuple[Callable[[Together], str], ...]] = (
     _whole_gradients,
     _whole_states,
     _projected_adapters,
     _int8_weights,
     _prompts_on_few_bits,
+    _frozen_copy,
 )

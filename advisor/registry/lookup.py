@@ -27,9 +27,9 @@ from advisor.registry.spec import (
     Named,
     OptimizerSpec,
     PresetSpec,
-    TaskSpec,
     keys_of,
 )
+from advisor.registry.task_spec import TaskSpec
 from profiles.errors import ExitCode, UserError
 
 Entry = TypeVar("Entry", bound=Named)
@@ -134,6 +134,12 @@ def kinds_of_rows(task: str | None = None) -> tuple[str, ...]:
     """What a task learns from, or all that can be trained on; as data formats name it."""
     chosen = [TASKS[task]] if task else [one for one in TASKS if is_ready(one)]
     return tuple(dict.fromkeys(kind for one in chosen for kind in one.learns_from))
+
+
+def proposed_task(kind: str) -> TaskSpec:
+    """What is trained on rows of this kind where nobody names a task: the first that runs."""
+    able = [task for task in TASKS if kind in task.proposed_by]
+    return next(filter(is_ready, able), able[0] if able else TASKS[tasks.SFT.name])
 
 
 def preset_of(name: str) -> PresetSpec:

@@ -1,4 +1,4 @@
-"""What a description of a method, optimizer, engine, task, metric or export format consists of.
+"""What a description of a method, optimizer or engine consists of; of a task: `task_spec`.
 
 A spec is frozen data and small pure functions; the code that needs torch is its builder, a module
 of the runner. A spec without a builder can be estimated and cannot be started: "not yet".
@@ -65,8 +65,8 @@ class Settings:
         return 0
 
 
-def keys_of(settings: type[Settings]) -> dict[str, tuple[Field[Any], Key]]:
-    """The recipe keys of a family, in order."""
+def keys_of(settings: type[Any]) -> dict[str, tuple[Field[Any], Key]]:
+    """The recipe keys of a family or of a task, in order."""
     return {f.name: (f, f.metadata["key"]) for f in fields(settings)}
 
 
@@ -295,21 +295,3 @@ class EngineSpec(Named):
     """Only tensors of floating-point numbers can be divided."""
     unit_seconds: float = 0.0
     """Host time to gather one unit and let it go, in each pass."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class TaskSpec(Named):
-    """What is learnt from which rows."""
-
-    name: str
-    title: str
-    builder: str = ""
-    """Module of `runner.tasks`; empty: not yet."""
-    needs: tuple[str, ...] = ()
-    learns_from: tuple[str, ...] = ("replies", "text")
-    """Kinds of rows, as data formats name theirs."""
-    sequences_per_row: int = 1
-    """That pass through the model: two for a preference pair."""
-    reference_forward: bool = False
-    """The model before training is asked too."""
-    head: Literal["lm", "score"] = "lm"

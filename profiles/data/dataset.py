@@ -63,8 +63,8 @@ class UsableRow(NamedTuple):
     line: int
     number: int
     example: Example
-    written: Written | None
-    """As the model reads it, where a model is known."""
+    written: tuple[Written, ...]
+    """As the model reads it, where a model is known; of a pair both replies, the better first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -248,7 +248,7 @@ def no_row_there(path: str, place: str) -> UserError:
 def other_training(path: str, found: Format, kinds: Collection[str]) -> UserError:
     """Tell of sound data whose rows are of another kind than these."""
     return _bad_data(
-        f"{found.name} data needs {found.needs}, which this version does not run",
+        f"{found.name} data is for {found.needs}, not for this task",
         why=f"here it can be {', '.join(names(kinds))}",
         do=found.instead,
         where=path,

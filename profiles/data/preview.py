@@ -22,7 +22,7 @@ from profiles.row_counts import RowCounts
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from profiles.data.encoding import Encoded, Encoder
     from profiles.data.formats.spec import Example, NumberedRow
@@ -149,13 +149,16 @@ class Reader:
             told=tally.kinds_told,
         )
 
-    def _parts(self, example: Example, written: Written | None) -> tuple[Part, ...]:
-        if written is None:
-            return tuple(Part(text, is_learnt) for text, is_learnt in example.segments if text)
-        if self.encoder is None:
-            return tuple(Part(text, is_learnt) for text, is_learnt in written.segments if text)
-        encoded = self.encoder.encode([written])[0]
-        return tuple(_by_token(written.text, encoded, self.max_length))
+    def _parts(self, example: Example, written: Sequence[Written]) -> tuple[Part, ...]:
+        """Of a pair both texts that the model reads, the one with the chosen reply first."""
+        texts: list[Example | Written] = [*written]
+        texts = texts or [one for one in (example, example.worse) if one]
+        if self.encoder is None or not written:
+            told = (part for one in texts for part in one.segments)
+            return tuple(Part(text, is_learnt) for text, is_learnt in told if text)
+        encoded = zip(written, self.encoder.encode(written), strict=True)
+        limit = self.max_length
+        return tuple(part for one, ids in encoded for part in _by_token(one.text, ids, limit))
 
 
 def _by_token(text: str, encoded: Encoded, max_length: int | None) -> Iterator[Part]:

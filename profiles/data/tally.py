@@ -92,8 +92,11 @@ class Tally:
             used = {"task", *self.mapping.sources}
         self.unused_keys = tuple(key for key in keys if key not in used)
 
-    def read(self, row: Row | RowError, line: int) -> tuple[Example, Written | None] | None:
-        """Count a row, and return its example, and its text for the model, if it is of use."""
+    def read(self, row: Row | RowError, line: int) -> tuple[Example, tuple[Written, ...]] | None:
+        """Count a row, and return its example, and its texts for the model, if it is of use.
+
+        A text for each reply of a pair, the better one first; none where no model is known.
+        """
         self.num_rows += 1
         if isinstance(row, RowError):
             self._add_fault(str(row), line)
@@ -113,12 +116,12 @@ class Tally:
             self.num_empty += 1
             return None
         try:
-            written = self._write(example, line) if self.renderer else None
+            written = self._write(example, line) if self.renderer else ()
         except RowError as error:
             self.is_refused_by_template |= isinstance(error, TemplateRowError)
             self._add_fault(str(error), line)
             return None
-        if example.is_only_read or (written is not None and not written.learnt):
+        if example.is_only_read or not all(one.learnt for one in written):
             self.num_only_read += 1
             return None
         for kind in example.remarks:
@@ -127,12 +130,13 @@ class Tally:
             self.row_tasks.add(task)
         return example, written
 
-    def _write(self, example: Example, line: int) -> Written:
+    def _write(self, example: Example, line: int) -> tuple[Written, ...]:
         assert self.renderer is not None
-        written = self.renderer.write(example)
-        for kind in written.faults:
+        replies = filter(None, (example, example.worse))
+        written = tuple([self.renderer.write(one) for one in replies])
+        for kind in dict.fromkeys(fault for one in written for fault in one.faults):
             _count(self.changed, kind, line)
-        self.num_endless += written.is_chat and not self.renderer.ends(written)
+        self.num_endless += any(one.is_chat and not self.renderer.ends(one) for one in written)
         return written
 
     def _add_types(self, row: Row, line: int) -> None:

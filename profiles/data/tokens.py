@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from profiles.data.encoding import Encoder
-    from profiles.data.formats.spec import Example
+    from profiles.data.formats.spec import Example, Segments
     from profiles.data.rendering import Written
     from profiles.models.chat_template import Span
     from profiles.row_counts import RowCounts
@@ -58,10 +58,12 @@ class TokenMeter:
         self._encoder = encoder
         self._origin = Origin.MEASURED if encoder else Origin.PREDICTED
         self._max_length = max_length
-        self._batch: list[tuple[Written, int]] = []
+        self._batch: list[tuple[Sequence[Written], int]] = []
         self._batch_chars = 0
         self._lengths = Counter[int]()
-        """How many examples have each length."""
+        """How many examples have each length; of a preference pair the longer text's."""
+        self._beside = Counter[int]()
+        """Lengths of the shorter texts of pairs."""
         self._starts = Counter[int]()
         """How many examples have so many tokens before the first that is learnt."""
         self._unlearnt = Counter[int]()
@@ -70,50 +72,55 @@ class TokenMeter:
         """How many learnt parts begin after so many tokens, less those that end there."""
         self._longest = _Longest()
 
-    def add(self, example: Example, written: Written | None, line: int) -> None:
-        """Take one example, and its text where a model is known; it is counted with its batch."""
-        if self._encoder is None or written is None:
+    def add(self, example: Example, written: Sequence[Written], line: int) -> None:
+        """Take one example, and its texts where a model is known; it is counted with its batch.
+
+        `written`: one text, or those of both replies of a pair.
+        """
+        if self._encoder is None or not written:
             self._predict(example, written, line)
             return
         self._batch.append((written, line))
-        self._batch_chars += ROW_CHARS + len(written.text)
+        self._batch_chars += sum([ROW_CHARS + len(one.text) for one in written])
         if self._batch_chars >= BATCH_CHARS:
             self.finish()
 
     def finish(self) -> None:
         """Count what is waiting."""
         if self._encoder is not None and self._batch:
-            encoded = self._encoder.encode([written for written, _ in self._batch])
-            for (written, line), one in zip(self._batch, encoded, strict=True):
-                self._take(one.num_tokens, one.learnt, line, (written.text,))
+            texts = [one for written, _ in self._batch for one in written]
+            encoded = iter(self._encoder.encode(texts))
+            for written, line in self._batch:
+                found = [next(encoded) for _ in written]
+                texts_of_row = [one.text for one in written]
+                self._take([(e.num_tokens, e.learnt) for e in found], line, texts_of_row)
         self._batch.clear()
         self._batch_chars = 0
 
-    def _predict(self, example: Example, written: Written | None, line: int) -> None:
-        if written is not None:
-            segments, marks = written.segments, (0, 0)
+    def _predict(self, example: Example, written: Sequence[Written], line: int) -> None:
+        if written:
+            told, marks = [one.segments for one in written], (0, 0)
         else:
-            segments = example.segments
+            told = [one.segments for one in (example, example.worse) if one]
             marks = (MARK_TOKENS_BEFORE, MARK_TOKENS_AFTER) if example.messages else (0, 0)
-        length, learnt = 0, []
-        for text, is_learnt in segments:
-            begin = length + marks[0]
-            end = begin + _predict_one(text)
-            if is_learnt and begin < end:
-                learnt.append((begin, end))
-            length = end + marks[1]
-        self._take(length, learnt, line, [text for text, _ in segments])
+        texts = [text for segments in told for text, _ in segments]
+        self._take([_predicted(segments, marks) for segments in told], line, texts)
 
     def _take(
-        self, num_tokens: int, learnt: Sequence[Span], line: int, texts: Sequence[str]
+        self, found: Sequence[tuple[int, Sequence[Span]]], line: int, texts: Sequence[str]
     ) -> None:
-        """Count an example; `learnt` are its tokens as Encoded has them."""
+        """Count an example by the tokens of its texts, and what is learnt of each as in Encoded.
+
+        Of a pair all is lost where one of its replies is.
+        """
+        num_tokens, *beside = sorted([length for length, _ in found], reverse=True)
         self._lengths[num_tokens] += 1
-        if learnt:
-            self._starts[learnt[0][0]] += 1
+        self._beside.update(beside)
+        if all(learnt for _, learnt in found):
+            self._starts[max(learnt[0][0] for _, learnt in found)] += 1
         else:
             self._unlearnt[num_tokens] += 1
-        for begin, end in learnt:
+        for begin, end in (span for _, learnt in found for span in learnt):
             self._edges[begin] += 1
             self._edges[end] -= 1
         if num_tokens > self._longest.num_tokens:
@@ -130,18 +137,20 @@ class TokenMeter:
         lengths, counts = zip(*sorted(self._lengths.items()), strict=True)
         num_up_to = list(accumulate(counts))
         num_rows = num_up_to[-1]
-        total = sum(length * count for length, count in self._lengths.items())
+        every = self._lengths + self._beside
+        total = sum(length * count for length, count in every.items())
         return TokenStats(
             min=lengths[0],
             median=lengths[bisect_left(num_up_to, 0.5 * num_rows)],
             p95=lengths[bisect_left(num_up_to, 0.95 * num_rows)],
             max=lengths[-1],
-            mean=total / num_rows,
+            mean=total / every.total(),
             total=total,
             max_length=self._max_length,
             origin=self._origin,
             longest_line=self._longest.line,
             lengths=tuple(sorted(self._lengths.items())),
+            beside=tuple(sorted(self._beside.items())),
             starts=tuple(sorted(self._starts.items())),
             unlearnt=tuple(sorted(self._unlearnt.items())),
             edges=tuple(sorted((at, net) for at, net in self._edges.items() if net)),
@@ -174,6 +183,18 @@ class TokenMeter:
             return [f"{size}: is a line break missing?"]
         lost = math.floor(1000 * (1 - self._max_length / one.num_tokens)) / 10
         return [f"{size}, will be truncated to {self._max_length} ({lost:.1f} % lost)"]
+
+
+def _predicted(segments: Segments, marks: tuple[int, int]) -> tuple[int, list[Span]]:
+    """Tokens of a text, and those that are learnt; `marks`: before and after each part."""
+    length, learnt = 0, []
+    for text, is_learnt in segments:
+        begin = length + marks[0]
+        end = begin + _predict_one(text)
+        if is_learnt and begin < end:
+            learnt.append((begin, end))
+        length = end + marks[1]
+    return length, learnt
 
 
 def _short(num_tokens: int) -> str:

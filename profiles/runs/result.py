@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from profiles.intervals import Difference
-from profiles.run_facts import Change, Result, Verdict
+from profiles.run_facts import Change, Result, ScoreChange, Verdict
 from profiles.runs.records import Record
-from profiles.runs.records.evaluation import Evaluated, Published
+from profiles.runs.records.evaluation import Evaluated, Published, Scored
 
 Evaluations = dict[int, Evaluated]
 """Of one set, by step; the base model's is step 0."""
@@ -46,6 +46,7 @@ def result_of(events: Iterable[Record]) -> Result:
         step=judged.step,
         loss=judged.loss,
         gain=change.gain,
+        scores=change.scores,
         best_step=best,
         best_loss=main[best].loss if best else None,
         last_step=steps[-1],
@@ -65,13 +66,34 @@ def _best(main: Evaluations) -> int | None:
 def change_of(evaluations: Evaluations, judged: Evaluated) -> Change:
     """From the base model to a step, on one set."""
     base = evaluations[0].loss if 0 in evaluations else None
-    gain = Difference(*judged.gain) if judged.gain and len(judged.gain) == len("low") else None
-    return Change(data=judged.data or "", base_loss=base, loss=judged.loss, gain=gain)
+    return Change(
+        data=judged.data or "",
+        base_loss=base,
+        loss=judged.loss,
+        gain=_difference(judged.gain),
+        scores=tuple(_score_change(score) for score in judged.scores or ()),
+    )
+
+
+def _difference(told: tuple[float, ...] | None) -> Difference | None:
+    return Difference(*told) if told and len(told) == len("low") else None
+
+
+def _score_change(score: Scored) -> ScoreChange:
+    return ScoreChange(
+        name=score.name,
+        before=score.before,
+        value=score.value,
+        against=score.against,
+        gain=_difference(score.gain),
+    )
 
 
 def _verdict(change: Change, rows: int) -> Verdict:
     if change.loss is None:
         return Verdict.NOT_FINITE
+    if change.scores:
+        return _by_score(change.judged)
     if change.base_loss is None:
         return Verdict.NOT_COMPARED
     if change.gain is None and rows:  # too few rows, or not those of the base model
@@ -81,10 +103,18 @@ def _verdict(change: Change, rows: int) -> Verdict:
     return Verdict.BETTER if change.loss < change.base_loss else Verdict.WORSE
 
 
+def _by_score(gain: Difference | None) -> Verdict:
+    if gain is None:
+        return Verdict.NOT_COMPARED
+    if not gain.is_clear:
+        return Verdict.SAME
+    return Verdict.BETTER if gain.value > 0 else Verdict.WORSE
+
+
 def _worse_on(found: dict[str, Evaluations], name: str, step: int) -> Iterator[Change]:
     """The other sets on which the step is clearly worse than the base model."""
     for other, evaluations in found.items():
         if other != name and step in evaluations:
             change = change_of(evaluations, evaluations[step])
-            if change.gain is not None and change.gain.high < 0:
+            if change.judged is not None and change.judged.high < 0:
                 yield change

@@ -23,9 +23,13 @@ def family_of(spec: MethodSpec) -> Any:
     return import_module(f"{__name__}.{spec.builder}")
 
 
-def prepare(plan: Plan, model_dir: Path, seed: int) -> Any:
-    """The model of a folder, ready to be trained; what the method adds is drawn from the seed."""
+def prepare(plan: Plan, model_dir: Path, seed: int, **head: Any) -> Any:
+    """The model of a folder, ready to be trained; what is added to it is drawn from the seed.
+
+    `head`: from_pretrained's options of a score head, such as how many numbers it gives.
+    """
     family = family_of(plan.method)
-    model = load_base(model_dir, **family.load_options(plan))
+    set_seed(seed)
+    model = load_base(model_dir, plan.task.head, **family.load_options(plan), **head)
     set_seed(seed)
     return family.adapt(model, plan)

@@ -6,9 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
 from transformers.integrations import sdpa_attention
 
+from advisor.registry.task_spec import Head
 from profiles.models.safe_config import CODE_KEY
 
 _FLASH_CAPABILITY = (8, 0)
@@ -20,14 +25,20 @@ COMPUTE_DTYPES = {
 }
 
 
-def load_base(model_dir: Path, **options: Any) -> PreTrainedModel:
+_KINDS: dict[Head, Any] = {
+    "lm": AutoModelForCausalLM,
+    "score": AutoModelForSequenceClassification,
+}
+
+
+def load_base(model_dir: Path, head: Head = "lm", **options: Any) -> PreTrainedModel:
     """Load from local safetensors only, never running code that came with the model.
 
-    `options`: from_pretrained's, the type among them. transformers takes SDPA for attention, or
-    eager attention where a family has no other.
+    `head`: as a task has it; a score head is new. `options`: from_pretrained's, the type among
+    them. transformers takes SDPA for attention, or eager attention where a family has no other.
     """
     _repeat_heads_where_needed()
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+    model: PreTrainedModel = _KINDS[head].from_pretrained(
         model_dir,
         trust_remote_code=False,
         use_safetensors=True,

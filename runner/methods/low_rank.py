@@ -32,6 +32,8 @@ def load_options(plan: Plan) -> dict[str, Any]:
         bnb_4bit_compute_dtype=dtype,
         # What divides floating-point tensors alone takes 4-bit storage that looks like them
         bnb_4bit_quant_storage=dtype if plan.engine.float_shards else None,
+        # A new head is trained whole; transformers itself leaves out an LM head alone
+        llm_int8_skip_modules=None if plan.task.head == "lm" else ["score", "classifier"],
     )
     return {"dtype": dtype, "quantization_config": quantization}
 
@@ -46,7 +48,7 @@ def peft_config(plan: Plan) -> LoraConfig:
         lora_dropout=settings.dropout,
         target_modules=targets_of(settings.targets),
         bias="none",
-        task_type=TaskType.CAUSAL_LM,
+        task_type=TaskType.CAUSAL_LM if plan.task.head == "lm" else TaskType.SEQ_CLS,
     )
 
 

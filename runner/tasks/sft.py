@@ -12,20 +12,18 @@ from trl import SFTConfig, SFTTrainer
 from advisor.recipe_sections import DataSection
 from profiles.data.formats.spec import Example
 from runner.training.batches import IGNORED_LABEL
-from runner.training.data import Render
+from runner.training.data import Render, labelled
+from runner.training.row_losses import RowValues
 from runner.training.trainer import RunProtocol
+
+HEAD: dict[str, Any] = {}
+"""It is the base model's own."""
 
 
 def columns(example: Example, render: Render, max_length: int) -> dict[str, Any] | None:
     """TRL's columns of a row in tokens; None if nothing is learnt within this length."""
-    encoded = render(example)
-    if not encoded.num_learnt_within(max_length):
-        return None
-    ids = encoded.ids
-    labels = [IGNORED_LABEL] * len(ids)
-    for first, last in encoded.learnt:
-        labels[first:last] = ids[first:last]
-    return {"input_ids": ids[:max_length], "labels": labels[:max_length]}
+    found = labelled(render(example), max_length)
+    return found and {"input_ids": found.ids, "labels": found.labels}
 
 
 def arguments(data: DataSection, **common: Any) -> SFTConfig:
@@ -77,16 +75,16 @@ class RunSft(RunProtocol, SFTTrainer):  # type: ignore[misc]
             loss = loss + (self._aux_weight(num_items) - inside) * outputs.aux_loss
         return loss
 
-    def row_losses(self, model: Any, inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def row_losses(self, model: Any, inputs: Any) -> RowValues:
         """Each row's sum of losses and number of tokens that count; the router's part left out."""
         inputs = {**inputs, "use_cache": False}
         if self.plan.loss != "full":
             outputs = model(**inputs, fused_lm_head=True)
-            return -outputs.log_probs.sum(1), outputs.label_mask.sum(1)
+            return RowValues(-outputs.log_probs.sum(1), outputs.label_mask.sum(1))
         labels = inputs.pop("labels")[:, 1:]
         logits = model(**inputs).logits[:, -labels.shape[1] - 1 : -1].float()  # past a soft prompt
         losses = cross_entropy(logits.transpose(1, 2), labels, reduction="none")
-        return losses.sum(1), (labels != IGNORED_LABEL).sum(1)
+        return RowValues(losses.sum(1), (labels != IGNORED_LABEL).sum(1))
 
     @property
     def _num_averaged(self) -> int:

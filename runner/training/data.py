@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
@@ -36,6 +36,7 @@ from runner.checks import chat_templates
 from runner.training import arrow_rows
 from runner.training.arrow_rows import RowWriter
 from runner.training.attempt import Progress
+from runner.training.batches import IGNORED_LABEL
 
 ROWS_PREFIX = "rows-"
 """Of the folders that hold the rows of an attempt."""
@@ -44,6 +45,25 @@ _POLL_SECONDS = 0.1
 Render = Callable[[Example], Encoded]
 Columns = Callable[[Example, Render, int], dict[str, Any] | None]
 """A task's: an example as its trainer takes it, cut to a length; None if nothing is learnt."""
+
+
+class Labelled(NamedTuple):
+    """A text in tokens, cut to a length."""
+
+    ids: list[int]
+    labels: list[int]
+    """The ids that are learnt, the others ignored."""
+
+
+def labelled(encoded: Encoded, max_length: int) -> Labelled | None:
+    """What a model reads and learns of a text; None if nothing is learnt within this length."""
+    if not encoded.num_learnt_within(max_length):
+        return None
+    ids = encoded.ids
+    labels = [IGNORED_LABEL] * len(ids)
+    for first, last in encoded.learnt:
+        labels[first:last] = ids[first:last]
+    return Labelled(ids[:max_length], labels[:max_length])
 
 
 @dataclass(slots=True)

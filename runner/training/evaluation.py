@@ -15,7 +15,7 @@ import torch
 from profiles.runs.records.evaluation import EarlyStop, Evaluated
 from runner.training import row_losses
 from runner.training.parts import Part
-from runner.training.row_losses import Rows
+from runner.training.row_losses import Rows, RowValues
 from runner.training.selection import Selection
 from runner.training.stopping import StopEarly
 from runner.training.telemetry import TOKEN_STATS
@@ -35,8 +35,8 @@ class Evaluation(Part):
     batch_rows: list[Rows]
     """Of the evaluation that goes on, batch by batch, those of this rank."""
 
-    def row_losses(self, model: Any, inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sum of the losses of each row's tokens that count, and their number; the task's."""
+    def row_losses(self, model: Any, inputs: Any) -> tuple[Any, ...]:
+        """The loss of each row, and the scores that its task has: RowValues."""
         raise NotImplementedError
 
     def prediction_step(self, model: Any, inputs: Any, *_args: Any, **_kwargs: Any) -> Any:
@@ -57,12 +57,17 @@ class Evaluation(Part):
     def _predict_in_pieces(self, model: Any, inputs: Any) -> Any:
         """(loss, None, None): the mean over the batch, as if it had not been divided."""
         inputs = self._prepare_inputs(inputs)
-        parts = self.batches.divided(inputs, self.division.pieces["eval"])
         with torch.no_grad(), self.compute_loss_context_manager():
-            found = [self.row_losses(model, part) for part in parts]
-        sums, counts = (torch.cat(values).float() for values in zip(*found, strict=True))
+            parts = self.whole_parts(model, inputs, "eval")
+            found = [RowValues(*self.row_losses(model, part)) for part in parts]
+        sums, counts = (torch.cat([one[i] for one in found]).float() for i in range(2))
+        names = found[0].scores
         self.batch_rows.append(
-            Rows((sums / counts.clamp(min=1)).tolist(), [int(count) for count in counts])
+            Rows(
+                (sums / counts.clamp(min=1)).tolist(),
+                [int(count) for count in counts],
+                {name: torch.cat([one.scores[name] for one in found]).tolist() for name in names},
+            )
         )
         return sums.sum() / counts.sum().clamp(min=1), None, None
 
@@ -89,14 +94,16 @@ class Evaluation(Part):
         elif name not in self.base_rows:
             self.base_rows[name] = row_losses.read(self.attempt.run, 0, name)
         row_losses.write(self.attempt.evaluations, step, name, rows)
-        gain = row_losses.gain(self.base_rows[name], rows) if step else None
+        base = self.base_rows[name] if step else None
+        gain = row_losses.gain(base, rows)
         event = Evaluated(
             step=step,
             loss=rows.mean,
             seconds=round(seconds, 4),
             data=name or None,
             rows=len(rows.losses),
-            gain=None if gain is None else (gain.low, gain.value, gain.high),
+            gain=gain.ends if gain else None,
+            scores=row_losses.scored(base, rows, self.plan.task.scores) or None,
         )
         self.attempt.events.append(event)
         if name == self.eval_names[0]:

@@ -38,9 +38,12 @@ class Fault:
 class LossGuard:
     """Looks at each logged loss and gradient norm."""
 
-    def __init__(self, *, has_scaler: bool) -> None:
-        """`has_scaler`: a loss scaler skips steps whose gradient is not finite (fp16)."""
-        self._has_scaler = has_scaler
+    def __init__(self, *, has_scaler: bool, can_be_solved: bool = False) -> None:
+        """`has_scaler`: a loss scaler skips steps whose gradient is not finite (fp16).
+
+        `can_be_solved`: the loss of rows that are told apart is 0, and no fault.
+        """
+        self._has_scaler, self._can_be_solved = has_scaler, can_be_solved
         self._zero_losses = 0
         self._zero_gradients = 0
         self._nonfinite_gradients = 0
@@ -53,8 +56,9 @@ class LossGuard:
         return self._nothing_learnt(loss, gradient) or self._wild(gradient) or self._spike(loss)
 
     def _nothing_learnt(self, loss: float, gradient: float | None) -> Fault | None:
-        self._zero_losses = self._zero_losses + 1 if loss == 0.0 else 0
-        self._zero_gradients = self._zero_gradients + 1 if gradient == 0.0 else 0
+        solved = self._can_be_solved and loss == 0.0
+        self._zero_losses = self._zero_losses + 1 if loss == 0.0 and not solved else 0
+        self._zero_gradients = self._zero_gradients + 1 if gradient == 0.0 and not solved else 0
         if self._zero_losses >= NUM_ZEROS:
             what = f"the loss was exactly 0 at {NUM_ZEROS} logs in a row: nothing is being trained"
             return Fault("zero_loss", what, ends_run=True)

@@ -6,6 +6,8 @@ the task's.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from transformers import Trainer
 
@@ -15,6 +17,7 @@ from runner.engines.ranks import Ranks
 from runner.training.attempt import Attempt
 from runner.training.batches import Batches
 from runner.training.division import Division, During
+from runner.training.pieces import Batch
 from runner.training.protocol import ProtocolCallback
 from runner.training.saving import Saver
 from runner.training.telemetry import StepRecorder
@@ -36,6 +39,16 @@ class Part(Trainer):  # type: ignore[misc]
     """Of the loss that is being computed, in its whole micro-batch; 1 if that is not divided."""
     is_trial: bool
     """The gradients that are being computed will be thrown away."""
+
+    def whole_parts(self, model: Any, inputs: Any, during: During) -> list[Batch]:
+        """A micro-batch in so many pieces, each with what its loss needs of the whole."""
+        parts = self.batches.divided(inputs, self.division.pieces[during])
+        known = self.of_whole(model, parts)
+        return [part | known for part in parts] if known else parts
+
+    def of_whole(self, model: Any, parts: list[Batch]) -> Batch:  # noqa: ARG002  # most need none
+        """What a loss needs of the whole micro-batch, found piece by piece; most need nothing."""
+        return {}
 
     def divide(self, during: During, reason: str, rows: int) -> None:
         """Twice as many pieces from here on, if no other rank waits for this one."""

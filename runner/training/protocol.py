@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
+from advisor.plan import Plan
 from profiles.runs.records import Record
 from profiles.runs.records.metrics import Loss
 from profiles.runs.records.worker import (
@@ -56,6 +57,7 @@ class Trains(typing.Protocol):
     """What the callback needs of the trainer that calls it."""
 
     args: Any
+    plan: Plan
     control: TrainerControl
     attempt: Attempt
     ranks: Ranks
@@ -89,7 +91,9 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
         self._stop_agreed = self._stop_told = False
         self._ranks = trainer.ranks
         self._on_spike = on_spike
-        self._guard = LossGuard(has_scaler=trainer.args.fp16)
+        self._guard = LossGuard(
+            has_scaler=trainer.args.fp16, can_be_solved=bool(trainer.plan.task.scores)
+        )
         self._optimizer_phase: contextlib.AbstractContextManager[None] | None = None
 
     def on_train_begin(self, _args: Any, state: TrainerState, _control: Any, **_: Any) -> None:

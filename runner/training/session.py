@@ -147,7 +147,7 @@ class Session:
         settings = task.arguments(self.recipe.data, **common)
         assert settings.device  # chooses this rank's GPU, before anything is loaded onto one
         with self.attempt.during("loading"):
-            prepared = methods.prepare(self.plan, model_dir, self.recipe.train.seed)
+            prepared = methods.prepare(self.plan, model_dir, self.recipe.train.seed, **task.HEAD)
         with self.attempt.during("checking"):
             finite.refuse_base(prepared, model_dir)
             packs = self.recipe.data.packing and isolation.decide(
@@ -164,6 +164,7 @@ class Session:
                 facts=self._facts(),
                 lighter=lighter.changes(self.plan),
                 train=self.recipe.train,
+                goal=self.recipe.goal,
                 model=prepared,
                 processing_class=tokenizer,
                 args=settings,
@@ -282,7 +283,8 @@ class Session:
 
     def _examples(self, trainer: RunProtocol, splits: data.Splits, moment: str) -> None:
         rows = splits.asked
-        if not rows or trainer.args.world_size > 1:  # no sharded models
+        can_answer = self.plan.task.head == "lm" and trainer.args.world_size == 1  # none sharded
+        if not rows or not can_answer:
             return
         with self.attempt.during("answering", len(rows)):
             examples.write(

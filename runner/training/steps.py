@@ -49,7 +49,7 @@ class Steps(Part):
 
     def _in_pieces(self, model: Any, inputs: Any, num_items: Any) -> torch.Tensor:
         """The loss of a micro-batch: the sum over its pieces, each a share of what is learnt."""
-        *early, last = self.batches.divided(inputs, self.division.pieces["train"])
+        *early, last = self.whole_parts(model, inputs, "train")
         learnt, total = max(1, self.batches.num_learnt(inputs)) if early else 0, 0.0
         for piece in early:
             with self.engine.unsynced(self.accelerator, model):

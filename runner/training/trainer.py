@@ -10,6 +10,7 @@ from typing import Any
 
 from advisor.plan import Plan
 from advisor.recipe_sections import TrainSection
+from advisor.registry.task_spec import NO_OBJECTIVE, Objective
 from profiles.runs.records.worker import Changed
 from runner.engines import engine_of
 from runner.engines.ranks import Ranks
@@ -42,14 +43,15 @@ class RunProtocol(LongestFirst, Evaluation, Checkpointing):
         facts: dict[str, Any],
         lighter: Sequence[str],
         train: TrainSection,
+        goal: Objective = NO_OBJECTIVE,
         **kw: Any,
     ) -> None:
         """`facts` go into every checkpoint's manifest; `lighter` are changes that save memory.
 
-        `kw` are the library's own trainer's.
+        `goal`: the task's settings. `kw` are the library's own trainer's.
         """
         super().__init__(**kw)
-        self.attempt, self.plan = attempt, plan
+        self.attempt, self.plan, self.goal = attempt, plan, goal
         self.engine = engine_of(plan.engine)
         self.ranks = Ranks(self.args.world_size, is_main=self.is_world_process_zero())
         self.recorder = StepRecorder(attempt.metrics, self.args.device)

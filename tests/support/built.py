@@ -92,12 +92,6 @@ class Built:
         return longest == self.args.max_length
 
     @property
-    def trainer_kind(self):
-        """TRL's class that ours is made of."""
-        kinds = type(self.trainer).__mro__
-        return next(kind.__name__ for kind in kinds if kind.__module__.startswith("trl."))
-
-    @property
     def template(self):
         """Which chat template: the model's, or one of ours."""
         marks = {"chatml": "<|im_start|>", "plain": "### Answer:"}

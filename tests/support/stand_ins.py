@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from types import SimpleNamespace
 
+from plans import made
 from transformers import TrainerControl, TrainerState
 
 from profiles.runs.records.worker import Changed
@@ -90,6 +91,7 @@ class Trainer:
     """What the protocol's callback needs of a trainer; `done` is what it was told to do."""
 
     def __init__(self, attempt, ranks, *, fp16=False):
+        self.plan = made("lora", seq_len=8)
         self.args = SimpleNamespace(fp16=fp16)
         self.control = TrainerControl()
         self.attempt = attempt

@@ -46,7 +46,6 @@ class Wire:
 
 
 WIRES = (
-    Wire("task", "trainer_kind", by={"sft": "SFTTrainer"}),
     Wire("model.id", "loading.path", ("other",), of=lambda b: Path(b.recipe.model.id)),
     Wire("model.id", "tokenizer.name_or_path"),
     Wire("model.id", "trust", of=lambda _: (False, False, False)),
@@ -175,6 +174,14 @@ ELSEWHERE = {
     "data.learn": Elsewhere(
         "a row has one reply here",
         "test_splits.py::test_every_reply_is_learnt_or_the_last_of_each_row",
+    ),
+    "task": Elsewhere(
+        "each has a trainer and rows of its own",
+        "test_task_training.py::test_a_task_learns_and_goes_on_to_equality_where_it_was_killed",
+    ),
+    "objective.beta": Elsewhere(
+        "a task has it that reads other rows",
+        "test_task_losses.py::test_the_loss_is_trl_s",
     ),
     "name": FOR_PEOPLE,
     "plan.machine": FOR_PEOPLE,

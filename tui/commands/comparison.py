@@ -18,8 +18,9 @@ def compare(request: Request, machines: tuple[str, ...], *, compare: bool) -> in
     _check(request, machines, compare=compare)
     here = machine.probe(installation.home())
     targets = [planned.plan_machine(text, host=here) for text in machines]
-    base, answers = find_model.resolve(request.model), request.asked.answers()
+    base = find_model.resolve(request.model)
     data = read_data(base, request.data, request.asked) if request.data is not None else None
+    answers = request.asked.answers(data)
     found = comparison.compare(base, targets, data, answers)
     rows = comparison.rows(found, request.prices)
     if request.as_json:

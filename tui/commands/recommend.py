@@ -145,10 +145,9 @@ def target_machine(gpu: str | None) -> Machine:
 
 def find(base: Model, data_file: str | None, target: Machine, asked: Asked) -> Recommendation:
     """Collect the facts and ask the advisor."""
-    answers = asked.answers()
-    checks.check(base, target, None, answers)  # before minutes go into a large file
+    checks.check(base, target, None, asked.answers())  # before minutes go into a large file
     data = read_data(base, data_file, asked) if data_file is not None else None
-    return advice.recommend(base, target, data, answers)
+    return advice.recommend(base, target, data, asked.answers(data))
 
 
 def read_data(base: Model, data_file: str, asked: Asked) -> Dataset:

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from advisor.choice.answers import Answer, Answers, Complexity
-from profiles.facts import Origin
+from advisor.registry.lookup import proposed_task
+from advisor.registry.tasks import SFT
+from profiles.data import formats
+from profiles.facts import Dataset, Origin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 class Asked:
     """Answers given on the command line; None where none was given."""
 
-    task: str = "sft"
+    task: str | None = None
     complexity: Complexity | None = None
     critical: bool | None = None
     value: bool | None = None
@@ -39,10 +42,10 @@ class Asked:
         given = {key: getattr(self, key) for key in keys}
         return {key: value for key, value in given.items() if value is not None}
 
-    def answers(self) -> Answers:
-        """As the tree takes them, each with its origin."""
+    def answers(self, dataset: Dataset | None = None) -> Answers:
+        """As the tree takes them, each with its origin: the data propose what nobody answered."""
         return Answers(
-            task=Answer(self.task, Origin.DEFAULT if self.task == "sft" else Origin.USER),
+            task=self._task(dataset),
             complexity=Answer.of(self.complexity, "medium"),
             critical=Answer.of(self.critical, False),
             value=Answer.of(self.value, True),
@@ -50,6 +53,12 @@ class Asked:
             seq_len=_number(self.seq_len),
             effective_batch=_number(self.effective_batch),
         )
+
+    def _task(self, dataset: Dataset | None) -> Answer[str]:
+        if self.task is not None or dataset is None:
+            return Answer.of(self.task, SFT.name)
+        kind = formats.by_name(dataset.format).kind
+        return Answer(proposed_task(kind).name, Origin.MEASURED)
 
 
 def _number(asked: int | None) -> Answer[int] | None:

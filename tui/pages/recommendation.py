@@ -9,6 +9,7 @@ from advisor.choice.fit import Fit
 from advisor.choice.recommend import Choice, Recommendation
 from advisor.cost.speed import cost
 from advisor.registry.lookup import is_ready
+from advisor.registry.tasks import SFT
 from profiles.facts import Machine, Origin
 from profiles.quantities import bytes_text, count_text, duration_text
 from tui.pages import alternatives, memory
@@ -89,6 +90,7 @@ def _answer(found: Recommendation, width: int, price: float | None) -> list[str]
     pairs = [
         ("recommended", headline(found)),
         *_runner(found),
+        *_task(found),
         ("for", f"{found.model.id} ({size(found.model)}) on {machine_text(found.machine)}"),
         ("because", found.detour or f"the tree ends at: {found.leaf.name}"),
         ("why no more", alternatives.above(found)),
@@ -118,6 +120,18 @@ def _data(found: Recommendation) -> str:
     about = "" if tokens.origin is Origin.MEASURED else "about "
     counts = tokens.at(found.fit.plan.seq_len)
     return f"{count_text(counts.num_rows)} rows, {about}{counts.words}"
+
+
+def _task(found: Recommendation) -> list[tuple[str, str]]:
+    """What is trained, and who said so, where it is not what is trained without a word."""
+    task, answer = found.fit.plan.task, found.answers.task
+    if answer.origin is Origin.DEFAULT or task is SFT:
+        return []
+    if answer.origin is Origin.USER or found.dataset is None:
+        return [("task", task.title)]
+    return [
+        ("task", f"{task.title}: {found.dataset.format} data asks for it; --task names another")
+    ]
 
 
 def _nearest(found: Recommendation) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from profiles.intervals import Difference
 from profiles.quantities import count_text
-from profiles.run_facts import Change, Result, Verdict
+from profiles.run_facts import Change, Result, ScoreChange, Verdict
+from profiles.runs.records.evaluation import score_text
 
 _WORDS = {
     Verdict.BETTER: "better than the base model",
@@ -24,7 +25,10 @@ def sentence(found: Result) -> str:
     """What the evaluations say, on which rows, and whose weights it is about."""
     if found.verdict is Verdict.NOT_EVALUATED:
         return "not evaluated after training: whether the model got better is not known"
-    parts = [f"{_WORDS[found.verdict]}: {_losses(found)}{_rows(found)}"]
+    words = _WORDS[found.verdict]
+    if found.scores:
+        words = words.replace("the base model", found.scores[0].against)
+    parts = [f"{words}: {'; '.join([*map(score, found.scores), _losses(found)])}{_rows(found)}"]
     parts += [_which(found)] if _which(found) else []
     parts += [f"WORSE on {_on(one)}" for one in found.worse_on]
     return "; ".join(parts)
@@ -35,10 +39,29 @@ def short(found: Result) -> str:
     if found.verdict in (Verdict.NOT_EVALUATED, Verdict.NOT_FINITE):
         return found.verdict
     word = _SHORT.get(found.verdict, found.verdict)
+    if found.scores:
+        told = f"{word} {_short_score(found.scores[0])}"
+        return told + (" forgot" if found.worse_on else "")
     losses = f"{found.loss:.2f}"
     if found.base_loss is not None:
         losses = f"{found.base_loss:.2f} -> {losses}"
     return f"{word} {losses}" + (" forgot" if found.worse_on else "")
+
+
+def score(one: ScoreChange) -> str:
+    """Like "accuracy 0.467 -> 0.700 (higher by 0.233, 95 %: 0.082 to 0.384)"."""
+    if one.gain is None:
+        return f"{one.name} {score_text(one.value)}"
+    gain, word = one.gain, "higher" if one.gain.value >= 0 else "lower"
+    low, high = (gain.low, gain.high) if gain.value >= 0 else (-gain.high, -gain.low)
+    interval = f"{word} by {abs(gain.value):.3f}, 95 %: {low:.3f} to {high:.3f}"
+    return f"{one.name} {score_text(one.before)} -> {score_text(one.value)} ({interval})"
+
+
+def _short_score(one: ScoreChange) -> str:
+    before = "" if one.before is None else f"{one.before:.2f} -> "
+    value = "not finite" if one.value is None else f"{one.value:.2f}"
+    return f"{one.name} {before}{value}"
 
 
 def _losses(found: Result) -> str:
@@ -81,5 +104,7 @@ def _which(found: Result) -> str:
 
 
 def _on(one: Change) -> str:
+    if one.scores:
+        return f"{one.data}: {score(one.scores[0])}"
     assert one.gain is not None
     return f"{one.data}: {one.base_loss:.4f} -> {one.loss:.4f} ({_interval(one.gain)})"

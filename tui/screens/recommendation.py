@@ -76,7 +76,7 @@ class RecommendationScreen(BaseScreen):
         model, here, data = self.context.model, self._machine, self.context.data
         if model is None or here is None:
             return
-        answers = self.asked.answers()
+        answers = self.asked.answers(data)
         self.work("advise", lambda: advice.recommend(model, here, data, answers), self._take)
 
     def _take(self, found: Recommendation) -> None:

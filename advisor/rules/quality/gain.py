@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from advisor.rules.case import Finding
 from advisor.rules.quality.training import Training
-from profiles.run_facts import Verdict
+from profiles.run_facts import Result, Verdict
 
 
 def check(training: Training) -> Finding | None:
@@ -18,7 +18,7 @@ def check(training: Training) -> Finding | None:
             title="worse than the base model",
             severity="critical",
             confidence="exact",
-            sentence=f"the evaluation loss rose from {result.base_loss:.4f} to {result.loss:.4f}: "
+            sentence=f"{_what(result)}: "
             "a learning rate that is too high, or data unlike what is evaluated",
             evidence=_evidence(training),
             change=training.lower_rate,
@@ -37,8 +37,17 @@ def check(training: Training) -> Finding | None:
     )
 
 
+def _what(result: Result) -> str:
+    """What got worse, from where to where."""
+    if result.scores:
+        first = result.scores[0]
+        return f"{first.name} fell from {first.before:.3f} to {first.value:.3f}"
+    return f"the evaluation loss rose from {result.base_loss:.4f} to {result.loss:.4f}"
+
+
 def _evidence(training: Training) -> dict[str, float]:
     result = training.result
-    gain = asdict(result.gain) if result.gain else {}
+    judged = result.scores[0].gain if result.scores else result.gain
+    gain = asdict(judged) if judged else {}
     losses = {"base_loss": result.base_loss, "loss": result.loss}
     return {**{name: value for name, value in losses.items() if value is not None}, **gain}

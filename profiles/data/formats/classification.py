@@ -26,5 +26,6 @@ CLASSIFICATION = Format(
     read=_read,
     kind="label",
     needs="training of a classifier",
-    instead='to learn the texts themselves, without the labels, set the format to "text"',
+    instead='name the task: `--task classify`, in a recipe `task = "classify"`; or, to learn the '
+    'texts themselves, without the labels, set the format to "text"',
 )

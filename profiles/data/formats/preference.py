@@ -80,5 +80,6 @@ PREFERENCE = Format(
     read=_read,
     kind="preference",
     needs="preference training (DPO)",
-    instead="give a file with one reply per row, for example the `chosen` replies as `output`",
+    instead='name the task: `--task dpo`, in a recipe `task = "dpo"`; or give a file with one '
+    "reply per row, for example the `chosen` replies as `output`",
 )

@@ -34,7 +34,7 @@ RATED = Format(
     read=_read,
     kind="rated",
     needs="training on good and bad replies (KTO)",
-    instead='train it with task = "kto"; or keep the rows whose label is true and take `label` '
-    "out of them, to fine-tune on the good replies alone: "
+    instead='name the task: `--task kto`, in a recipe `task = "kto"`; or keep the '
+    "rows whose label is true and take `label` out of them, to fine-tune on good replies alone: "
     "jq -c 'select(.label) | del(.label)' FILE.jsonl > good.jsonl",
 )

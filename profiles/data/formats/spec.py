@@ -105,6 +105,16 @@ class Example:
         return ((self.prompt or "", False), (self.completion or "", True))
 
     @property
+    def worse(self) -> Example | None:
+        """The same with the rejected reply in the better one's place; None without one."""
+        if self.rejected is None:
+            return None
+        if not self.messages:
+            return replace(self, completion=self.rejected, rejected=None)
+        reply = Message(role="assistant", content=self.rejected)
+        return replace(self, messages=(*self.messages[:-1], reply), rejected=None)
+
+    @property
     def is_empty(self) -> bool:
         """The reply is nothing but white space, so there is nothing to learn."""
         if self.rejected is not None and not self.rejected.strip():

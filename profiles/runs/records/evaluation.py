@@ -15,6 +15,30 @@ _SHOWN = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """What tells better from worse beside the loss: the higher, the better; a mean over rows."""
+
+    name: str
+    value: float | None
+    """None if it was not finite."""
+    before: float | None = field(default=None, metadata=LEFT_OUT)
+    """What it is compared with: the base model's, or chance."""
+    against: str = "the base model"
+    gain: tuple[float, ...] | None = field(default=None, metadata=LEFT_OUT)
+    """How much higher it is: low, value and high of a 95 % interval over the rows."""
+
+    @property
+    def words(self) -> str:
+        """Like "accuracy 0.533"."""
+        return f"{self.name} {score_text(self.value)}"
+
+
+def score_text(value: float | None) -> str:
+    """Three decimals."""
+    return "not finite" if value is None else f"{value:.3f}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluated(Record):
     """An evaluation set went through the model; step 0 is the base model's."""
 
@@ -22,7 +46,8 @@ class Evaluated(Record):
 
     step: int
     loss: float | None
-    """Mean over all tokens that count, in nats; None if it was not finite."""
+    """Mean over all tokens that count, in nats, or over all rows, as the task has it; None if it
+    was not finite."""
     seconds: float
     data: str | None = field(default=None, metadata=LEFT_OUT)
     """Name of the set; None where there is one without a name."""
@@ -31,21 +56,37 @@ class Evaluated(Record):
     gain: tuple[float, ...] | None = field(default=None, metadata=LEFT_OUT)
     """How much lower the loss is than the base model's on the same rows: low, value and high of a
     95 % interval; None for the base model, and where there is nothing to compare with."""
+    scores: tuple[Scored, ...] | None = field(default=None, metadata=LEFT_OUT)
+    """Of a task that has any; the first decides whether the model is better."""
 
     @property
     def words(self) -> str:
-        """The loss."""
+        """The loss and the scores."""
         when = f"step {self.step}" if self.step else "base model"
         of = f" of {self.data}" if self.data else ""
         took = duration_text(self.seconds)
-        return f"{when}: evaluation loss{of} {loss_text(self.loss)} ({took})"
+        scores = "".join(f", {score.words}" for score in self.scores or ())
+        return f"{when}: evaluation loss{of} {loss_text(self.loss)}{scores} ({took})"
 
     @property
     def warning(self) -> str:
         """That the model is clearly worse than before."""
-        if self.gain is None or max(self.gain, default=0.0) >= 0:
+        gain, what, against = self.gain, "", "the base model"
+        if self.scores:
+            first = self.scores[0]
+            gain, what, against = first.gain, f"{first.name} ", first.against
+        if gain is None or max(gain, default=0.0) >= 0:
             return ""
-        return f"step {self.step} is worse than the base model, by {-max(self.gain):.4f} at least"
+        return f"step {self.step} is worse than {against}, by {what}{-max(gain):.4f} at least"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowScores:
+    """One score of some rows."""
+
+    name: str
+    values: tuple[float | None, ...]
+    """None if it was not finite."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +103,8 @@ class RowLosses(Record):
     losses: tuple[float | None, ...]
     """Mean over the row's tokens that count, in nats; None if it was not finite."""
     tokens: tuple[int, ...]
+    """That count; 1 where the loss is one of whole rows."""
+    scores: tuple[RowScores, ...] | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

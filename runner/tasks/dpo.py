@@ -1,0 +1,55 @@
+"""Direct Preference Optimization: the chosen reply becomes likelier than the rejected one.
+
+Rafailov et al., arXiv 2305.18290, equation 7.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn.functional import logsigmoid
+
+from advisor.registry.tasks import Beta
+from runner.training import pairs
+from runner.training.on_rows import RunOnRows, arguments, padding_of
+from runner.training.pairs import columns
+from runner.training.row_losses import RowValues
+
+__all__ = ["HEAD", "TRAINER", "arguments", "columns"]
+
+HEAD: dict[str, Any] = {}
+
+
+class RunOnPairs(RunOnRows):
+    """Rows are preference pairs, judged by what the model makes of both replies."""
+
+    batches = pairs.PairBatches()
+
+    def __init__(self, *args: Any, processing_class: Any, **kw: Any) -> None:
+        """As RunOnRows has it."""
+        collator = pairs.Collator(padding_of(processing_class))
+        super().__init__(*args, processing_class=processing_class, data_collator=collator, **kw)
+
+
+def preferred(margins: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The scores of pairs: by how much the chosen reply is ahead, and whether it is."""
+    return {"margin": margins.detach(), "accuracy": (margins.detach() > 0).float()}
+
+
+class RunDpo(RunOnPairs):
+    """One attempt of a run that trains on preference pairs."""
+
+    def row_losses(self, model: Any, inputs: Any) -> RowValues:
+        """-log sigmoid(beta * how much further the replies lie apart than in the reference)."""
+        assert isinstance(self.goal, Beta)
+        with self.reference() as before:  # first, so that no activations are kept meanwhile
+            reference, _ = self.log_probs(before, inputs)
+        sums, counts = self.log_probs(model, inputs)
+        chosen, rejected = (sums - reference).chunk(2)
+        losses = -logsigmoid(self.goal.beta * (chosen - rejected))
+        better, worse = (sums / counts).chunk(2)
+        return RowValues(losses, torch.ones_like(losses), preferred(better - worse))
+
+
+TRAINER = RunDpo

@@ -1,0 +1,108 @@
+"""Tasks whose loss is a mean over rows: what they share, whatever a row is.
+
+So a step's loss is the sum over its rows, however they are divided into pieces, and a batch that
+is not full counts as much as it has rows. Formulas are the papers'; the fused head that never
+holds a micro-batch's logits is TRL's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch.nn.functional import cross_entropy
+from transformers import Trainer, TrainingArguments
+from trl.trainer.utils import add_fused_lm_head
+
+from advisor.plan import Plan
+from advisor.recipe_sections import DataSection
+from runner.training.attempt import Attempt
+from runner.training.batches import IGNORED_LABEL
+from runner.training.pairs import RowBatches
+from runner.training.row_losses import RowValues
+from runner.training.trainer import RunProtocol
+
+
+def arguments(_data: DataSection, **common: Any) -> TrainingArguments:
+    """`common` are the fields of transformers' TrainingArguments."""
+    return TrainingArguments(remove_unused_columns=False, **common)
+
+
+def padding_of(tokenizer: Any) -> int:
+    """The token that fills rows up: masked, so that any will do where there is none for it."""
+    known = (tokenizer.pad_token_id, tokenizer.eos_token_id)
+    return next((token for token in known if token is not None), 0)
+
+
+class RunOnRows(RunProtocol, Trainer):  # type: ignore[misc]
+    """One attempt of a run whose loss is a mean over rows."""
+
+    batches = RowBatches()
+
+    def __init__(self, attempt: Attempt, plan: Plan, *, model: Any, **kw: Any) -> None:
+        """As RunProtocol's; the reference is made of the model as it is before training."""
+        is_adapted = isinstance(model, PeftModel)
+        frozen = None
+        if plan.task.reference and not is_adapted:
+            frozen = copy.deepcopy(model).requires_grad_(requires_grad=False).eval()
+        if plan.task.head == "lm":
+            for one in filter(None, (model.get_base_model() if is_adapted else model, frozen)):
+                add_fused_lm_head(one)
+        if is_adapted and kw["args"].gradient_checkpointing:
+            model.enable_input_require_grads()  # transformers issue 42489
+        super().__init__(attempt, plan, model=model, **kw)
+        self.model_accepts_loss_kwargs = True  # the loss is by the rows of the whole step
+        self._frozen = frozen.to(self.args.device) if frozen is not None else None
+
+    @contextlib.contextmanager
+    def reference(self) -> Iterator[Any]:
+        """The model as it was before training, for a forward pass without gradients."""
+        with torch.no_grad():
+            if self._frozen is not None:
+                yield self._frozen
+                return
+            was_training = self.model.training
+            self.model.eval()
+            with self.model.disable_adapter():
+                yield self.model
+            self.model.train(was_training)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        """Rows of all micro-batches of a step, on all ranks."""
+        mine = torch.tensor(sum(map(self.batches.num_learnt, batch_samples)), device=device)
+        return self.accelerator.gather(mine).sum().clamp(min=1)
+
+    def compute_loss(
+        self, model: Any, inputs: Any, _outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The sum of the rows' losses by the rows of the step."""
+        with self.recorder.phase("forward"):
+            losses = self.row_losses(model, inputs).losses
+        if num_items_in_batch is None:
+            return losses.mean() * self.share
+        # DDP takes the mean of the ranks' gradients
+        return losses.sum() * self.accelerator.num_processes / num_items_in_batch
+
+    def row_losses(self, model: Any, inputs: Any) -> RowValues:
+        """The loss of each row and its scores; the task's."""
+        raise NotImplementedError
+
+    def log_probs(self, model: Any, inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sum of the log-probabilities of each sequence's labels, in nats, and their number.
+
+        The first token of a sequence is never predicted.
+        """
+        labels = inputs["labels"]
+        counts = (labels[:, 1:] != IGNORED_LABEL).sum(1)
+        read = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        if self.plan.loss == "chunked":
+            found = model(**read, labels=labels, fused_lm_head=True, use_cache=False).log_probs
+            return found.float().sum(1), counts
+        width = labels.shape[1]  # a soft prompt stands before it
+        logits = model(**read, use_cache=False).logits[:, -width:-1].float()
+        losses = cross_entropy(logits.transpose(1, 2), labels[:, 1:], reduction="none")
+        return -losses.sum(1), counts

@@ -1,0 +1,175 @@
+"""Each task trains a tiny random model: it learns, goes on where it was killed, and comes back."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import real_runs
+
+torch = pytest.importorskip("torch")
+
+from advisor.registry.lookup import TASKS, is_ready  # noqa: E402
+from profiles.runs.journal import read_all  # noqa: E402
+from profiles.runs.result import result_of  # noqa: E402
+from runner.demo_text import instruction_rows  # noqa: E402
+from runner.tasks import task_of  # noqa: E402
+
+pytestmark = pytest.mark.slow
+STEPS = 20
+
+
+def preference_rows(num_rows):
+    """An order and its record, and one that misses the point at greater length."""
+    asked = instruction_rows(num_rows, seed=1)
+    return [
+        {
+            "prompt": f"{row['instruction']} {row['input']}\n",
+            "chosen": row["output"],
+            "rejected": " ".join(row["input"].split()[::-1]),
+        }
+        for row in asked
+    ]
+
+
+ROWS = {"preference": preference_rows}
+LEARNS = {"dpo": "learning_rate = 2e-2"}
+"""What a tiny model needs to learn in so few steps."""
+JUDGED = [task for task in TASKS if is_ready(task) and task.scores]
+each_task = pytest.mark.parametrize("task", JUDGED, ids=str)
+
+
+@pytest.fixture
+def start(tmp_path, tiny_model):
+    """Begin a run of a task; `settings`: of real_runs.new_run."""
+
+    def begin(task, **settings):
+        data = tmp_path / "rows.json"
+        data.write_text(json.dumps(ROWS[task.learns_from[0]](40)))
+        given = {"adapter": "rank = 8\nalpha = 16", "steps": STEPS, "split": "8:2:0"}
+        run = real_runs.new_run(tiny_model, data, **given | {"micro_batch": 4} | settings)
+        text = f'task = "{task.name}"\n' + run.recipe.read_text()
+        rate = LEARNS[task.name] if settings.get("method") != "full" else "learning_rate = 1e-3"
+        run.recipe.write_text(text.replace("learning_rate = 5e-3", rate))
+        return run
+
+    return begin
+
+
+class Killed(BaseException):
+    """As SIGKILL: nobody handles it."""
+
+
+def killed_at(step, task, monkeypatch):
+    """Let the next attempt end in the middle of this step, as if it had never been told to."""
+    trainer = task_of(task).TRAINER
+    whole = trainer.training_step
+
+    def dying(self, *args, **kw):
+        if self.state.global_step == step and not self.is_trial:
+            raise Killed
+        return whole(self, *args, **kw)
+
+    monkeypatch.setattr(trainer, "training_step", dying)
+
+
+@each_task
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_task_learns_and_goes_on_to_equality_where_it_was_killed(
+    start, monkeypatch, task, method
+):
+    """Its first score is clearly better than before; losses and weights are the undisturbed ones.
+
+    The second run is killed in the middle of step 14; its newest checkpoint is of step 10.
+    """
+    settings = {"method": method, "save_every": 10, "eval_every": 10}
+    undisturbed, run = start(task, **settings), start(task, **settings)
+    real_runs.attempt(undisturbed)
+    with monkeypatch.context() as patch:
+        killed_at(13, task, patch)
+        with pytest.raises(Killed):
+            real_runs.attempt(run)
+    real_runs.next_attempt(run)
+
+    found = result_of(read_all(undisturbed.worker_events))
+    assert found.scores[0].gain.low > 0, found.scores
+    assert len(real_runs.losses(run)) == STEPS
+    assert real_runs.losses(run) == real_runs.losses(undisturbed)
+    assert real_runs.events(run, "resumed")[0]["from_step"] == 10
+    same, other = real_runs.weights(run), real_runs.weights(undisturbed)
+    assert all(torch.equal(same[name], other[name]) for name in same)
+    assert result_of(read_all(run.worker_events)).scores == found.scores
+
+
+@each_task
+def test_pieces_of_a_micro_batch_make_the_step_of_the_whole(start, monkeypatch, task):
+    """Out of memory in the third step and in an evaluation: same losses, logs and scores."""
+    settings = {"steps": 6, "eval_every": 3, "micro_batch": 4, "accumulation": 2}
+    whole, short = start(task, **settings), start(task, **settings)
+    real_runs.attempt(whole)
+    trainer = task_of(task).TRAINER
+    rows = trainer.row_losses
+
+    def limited(self, model, inputs):
+        if self.state.global_step >= 2 and self.batches.num_rows(inputs) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return rows(self, model, inputs)
+
+    monkeypatch.setattr(trainer, "row_losses", limited)
+    real_runs.attempt(short)
+
+    assert [(e["during"], e["pieces"]) for e in real_runs.events(short, "oom")] == [
+        ("train", 2),
+        ("train", 4),
+        ("eval", 2),
+        ("eval", 4),
+    ]
+    assert real_runs.losses(short) == pytest.approx(real_runs.losses(whole), abs=1e-6)
+    counted = ("rows", "tokens", "padded_tokens", "label_tokens", "longest")
+    for one, other in zip(real_runs.steps(short), real_runs.steps(whole), strict=True):
+        assert [one[name] for name in counted] == [other[name] for name in counted]
+    for one, other in zip(evaluations(short), evaluations(whole), strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
+
+
+def evaluations(run):
+    """Loss and scores of each evaluation."""
+    found = real_runs.events(run, "evaluated")
+    return [[e["loss"], *(score["value"] for score in e["scores"])] for e in found]
+
+
+LOADED = """
+import json, sys, torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+folder, base, head = sys.argv[1:]
+kind = {"lm": AutoModelForCausalLM, "score": AutoModelForSequenceClassification}[head]
+more = {"num_labels": 1} if head == "score" else {}
+model = PeftModel.from_pretrained(kind.from_pretrained(base, **more), folder).eval()
+with torch.no_grad():
+    print(json.dumps(model(input_ids=torch.tensor([[5, 6, 7, 8]])).logits.flatten().tolist()))
+"""
+
+
+@each_task
+def test_what_is_published_is_what_was_trained(start, monkeypatch, tiny_model, task):
+    """Loaded by the libraries alone, in a new process."""
+    run, seen = start(task, steps=4), []
+    trainer = task_of(task).TRAINER
+    save = trainer.save_model
+
+    def watched(self, *args, **kw):
+        with torch.no_grad():
+            logits = self.model.eval()(input_ids=torch.tensor([[5, 6, 7, 8]])).logits
+        seen.append(logits.flatten().tolist())
+        save(self, *args, **kw)
+
+    monkeypatch.setattr(trainer, "save_model", watched)
+    real_runs.attempt(run)
+
+    command = [sys.executable, "-c", LOADED, str(run.model), str(tiny_model), task.head]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert json.loads(loaded.stdout) == pytest.approx(seen[-1], abs=1e-5)
