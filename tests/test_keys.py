@@ -27,6 +27,18 @@ KEYS = {
         "down": "line_down",
         "up": "line_up",
     },
+    "DATA": {
+        "enter": "",
+        "right": "",
+        "f2": "rows",
+        "escape": "back",
+        "f1": "help",
+        "ctrl+u": "clear",
+        "pagedown": "page_down",
+        "pageup": "page_up",
+        "down": "line_down",
+        "up": "line_up",
+    },
     "RECOMMENDATION": {
         "l": "launch",
         "s": "save",
@@ -90,6 +102,8 @@ def test_the_keys_of_a_screen_and_what_they_do(screen):
 FOOTERS = {
     "HOME": "n new run  enter open  w watch  m machine  ? help  q leave",
     "FORM": "enter check, then go on  -> complete  esc back  f1 help  ctrl+u clear  pgdn scroll",
+    "DATA": "enter check, then go on  -> complete  f2 rows  esc back  f1 help  ctrl+u clear  "
+    "pgdn scroll",
     "RECOMMENDATION": "l launch  s save  ? help  esc back  e explain  q leave  1 complexity  "
     "2 critical  3 value  4 quality",
     "LIVE": "? help  q leave (run goes on)  p pause  s stop  tab pane  l log  c checkpoint  "
@@ -114,7 +128,7 @@ def test_only_clearing_the_input_comes_before_the_input_itself():
     """All other keys are letters that belong into what is being typed."""
     every = [action for screen in KEYS for action in getattr(keys, screen)]
 
-    assert [action.key for action in every if action.is_first] == ["ctrl+u"]
+    assert [action.key for action in every if action.is_first] == ["ctrl+u"] * 2
 
 
 def test_a_key_is_called_what_people_call_it():

@@ -259,7 +259,7 @@ def test_a_name_works_wherever_a_model_is_named(call, orders):
     code, out, err = call("data", "check", orders, "--model", LLAMA)
 
     assert code == 0
-    assert "(from characters)" in out
+    assert "from characters" in out
     assert "is not on this disk" in err
 
 

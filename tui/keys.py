@@ -67,6 +67,11 @@ FORM = (
     _action("down", "line_down", "scroll", "one line down"),
     _action("up", "line_up", "scroll", "one line up"),
 )
+DATA = (
+    *FORM[:2],
+    _action("f2", "rows", "rows", "the first rows as the model reads them, and what is learnt"),
+    *FORM[2:],
+)
 RECOMMENDATION = (
     _action("l", "launch", "launch", "check everything, ask once, start the run"),
     _action("s", "save", "save", "write the recipe to a file"),

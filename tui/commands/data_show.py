@@ -16,6 +16,7 @@ from runner.checks import chat_templates
 from tui import plain
 from tui.pages import data_rows as page
 from tui.terminal import Colours, look_at_terminal
+from tui.tones import Line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,10 @@ class Shown:
     how: str
     notes: tuple[str, ...] = ()
 
+    def lines(self, width: int, *, unicode: bool) -> list[Line]:
+        """The page."""
+        return page.lines(self.preview, self.how, self.notes, width, unicode=unicode)
+
 
 def show(path: str, asked: Asked, *, as_json: bool) -> int:
     """Print some rows; one that cannot be trained on is shown with the reason."""
@@ -51,9 +56,7 @@ def show(path: str, asked: Asked, *, as_json: bool) -> int:
         plain.show_json(page.document(found.preview, found.how, found.notes))
         return 0
     terminal = look_at_terminal()
-    lines = page.lines(
-        found.preview, found.how, found.notes, plain.page_width(), unicode=terminal.unicode
-    )
+    lines = found.lines(plain.page_width(), unicode=terminal.unicode)
     plain.show_toned(lines, coloured=terminal.colours is not Colours.NONE)
     return 0
 

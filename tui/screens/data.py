@@ -1,21 +1,29 @@
-"""Which data: a file, validated row by row."""
+"""Which data: a file, validated row by row, and shown as the model reads it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from textual.widgets import Input
+
 from advisor.registry.lookup import kinds_of_rows
 from profiles.facts import Dataset
+from tui import keys
 from tui.pages import data as page
-from tui.screens.path_form import PathForm
+from tui.screens.path_form import PathForm, expanded
 
 if TYPE_CHECKING:
+    from tui.commands import data_show
     from tui.context import AppContext
+
+_NUM_ROWS = 10
+"""That are shown; of others the title tells."""
 
 
 class DataScreen(PathForm[Dataset]):
     """The second question of a new run."""
 
+    ACTIONS = keys.DATA
     TITLE_TEXT = "new run, 2 of 3: the data"
     PLACEHOLDER = "file: JSON, JSONL, CSV or Parquet (alpaca, sharegpt, messages, prompt, text)"
     NEXT = "the recommendation"
@@ -43,6 +51,26 @@ class DataScreen(PathForm[Dataset]):
     def go_on(self) -> None:
         """To the recommendation."""
         self.context.open("recommendation")
+
+    def action_rows(self) -> None:
+        """Show the first rows of the path that is typed, whether it was found sound or not."""
+        typed = self.query_one(Input).value.strip()
+        if not typed:
+            self.say(self.PLACEHOLDER)
+            return
+        self.say(f"reading {typed}; esc cancels")
+        self.work("rows", lambda: self._rows_of(expanded(typed)), self._show_rows)
+
+    def _rows_of(self, path: str) -> data_show.Shown:
+        from tui.commands import data_show  # noqa: PLC0415  # the tokenizer library loads with it
+
+        return data_show.look(path, self.context.model, data_show.Asked(num_rows=_NUM_ROWS))
+
+    def _show_rows(self, found: data_show.Shown) -> None:
+        self.say(f"enter goes on: {self.NEXT}" if self.found else "enter checks it")
+        title = f"the first {_NUM_ROWS} rows; for others: advisor data show FILE --at LINE"
+        unicode = self.context.terminal.unicode
+        self.context.open("pager", title, lambda width: found.lines(width, unicode=unicode))
 
 
 SCREEN = DataScreen

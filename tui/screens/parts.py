@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from rich.text import Text
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
 from tui.plain import wrap
 from tui.terminal import Symbols, clean, harmless, num_cells
+from tui.tones import Line
 from tui.widgets.chart import DRAWINGS
 from tui.widgets.lines import Lines
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from textual import events
     from textual.app import ComposeResult
 
-MakeLines = Callable[[int], Iterable[str]]
+MakeLines = Callable[[int], Iterable[str | Line]]
 """Writes lines for a width."""
 
 
@@ -122,9 +124,15 @@ class Page(VerticalScroll):
         self._width = self.scrollable_content_region.width
         if self._width < 1:
             return
-        made = [harmless(line) for line in self._make(self._width)]
-        self._lines = [part for line in made for part in fitting(line, self._width)]
-        self.query_one(Static).update("\n".join(self._lines))
+        made = [line if isinstance(line, Line) else Line(line) for line in self._make(self._width)]
+        fitted = [
+            Line(part, line.tone)
+            for line in made
+            for part in fitting(harmless(line.text), self._width)
+        ]
+        self._lines = [line.text for line in fitted]
+        toned = [Text(line.text, line.tone.rich) for line in fitted]
+        self.query_one(Static).update(Text("\n").join(toned))
 
     def on_resize(self, _event: events.Resize) -> None:
         """Wrap anew."""

@@ -31,7 +31,7 @@ _MOST_ENTRIES = 10_000
 class PathForm(BaseScreen, Generic[T]):
     """Enter checks the path; enter again goes on with what was found."""
 
-    ACTIONS = keys.FORM
+    ACTIONS: ClassVar[tuple[keys.Action, ...]] = keys.FORM
     TITLE_TEXT: ClassVar[str]
     PLACEHOLDER: ClassVar[str]
     NEXT: ClassVar[str]
