@@ -34,8 +34,8 @@ def count_text(number: float | None) -> str:
 
 def some_of(names: Sequence[str], most: int = 5, *, between: str = ", ") -> str:
     """a, b, c and 12 more."""
-    more = len(names) - most
-    return between.join(names[:most]) + (f" and {count_text(more)} more" if more > 0 else "")
+    shown, more = between.join(names[:most]), len(names) - most
+    return f"{shown}{between.strip(' ,')} and {count_text(more)} more" if more > 0 else shown
 
 
 def duration_text(seconds: float | None) -> str:

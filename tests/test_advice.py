@@ -201,6 +201,42 @@ def test_the_reason_of_a_renamed_run_names_a_path_that_is_there(home, tmp_path):
     assert status(renamed).reason == f"the result is in {renamed.model}"
 
 
+def test_a_place_that_no_manifest_tells_is_known_by_the_id(home, tmp_path):
+    """As runs of the first version are."""
+    run = finished_run(home, tmp_path / "base")
+
+    assert status(run).reason.endswith(f", the result is in {run.model}")
+
+
+@pytest.mark.parametrize("command", ["resume", "profile", "run"])
+def test_what_needs_the_place_of_the_data_names_a_damaged_manifest(call, home, tmp_path, command):
+    """Not what is missing where relative paths lead to without it."""
+    run = finished_run(home, tmp_path / "base")
+    run.manifest.write_text("{")
+    run.exit.write_text(run.exit.read_text().replace("finished", "stopped"))
+
+    code, _, said = call(command, run.path)
+
+    assert code == ExitCode.BAD_DATA
+    assert "run.json cannot be read" in said
+    assert "it is missing or damaged" in said
+
+
+@pytest.mark.parametrize("command", ["watch", "profile", "logs"])
+def test_a_run_whose_manifest_is_a_pipe_is_found_by_its_path(call, home, tmp_path, command):
+    """And says what is wrong with it, as it does by its id."""
+    run = finished_run(home, tmp_path / "base")
+    run.manifest.unlink()
+    os.mkfifo(run.manifest)
+    elsewhere = run.path.rename(tmp_path / "elsewhere")
+
+    _, _, said = call(command, elsewhere)
+
+    assert "no run is called" not in said
+    assert "is no run directory" not in said
+    assert command == "logs" or "run.json cannot be read" in said
+
+
 def test_an_unknown_id_is_answered_with_ids_that_are_like_it():
     """Or with the newest where none is."""
     run, _ = canned_run(), canned_run()
@@ -269,7 +305,7 @@ def test_a_damaged_run_is_told_what_can_be_done_with_it():
     assert found.state == "damaged", found
     assert "resume" not in refused.value.do
     assert f"copy {recipe} into the folder" in refused.value.do
-    assert refused.value.do.startswith("put its run.json back; ")
+    assert refused.value.do.startswith("put its run.json back, or copy ")
 
 
 def test_a_recipe_is_started_anew_with_a_command_that_is_told(home, tmp_path):

@@ -200,3 +200,42 @@ def test_data_that_is_removed_during_a_run_is_not_missed(advisor, tiny_model, or
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert status(run).state is State.FINISHED, status(run).reason
+
+
+def test_a_damaged_lock_is_passed_over_as_its_advice_says(advisor, locked, tmp_path):
+    """From any folder: the advice is followed."""
+    locked.recipe_lock.write_text("{")
+
+    refused = advisor("run", locked.path)
+    followed = advisor("run", locked.path, "--allow-changed")
+
+    assert "add --allow-changed" in refused.stderr
+    assert "recipe's lock cannot be read" in refused.stderr
+    assert "lock cannot be read" not in followed.stderr
+    assert "config.json" in followed.stderr  # what comes next is checked: the model is none
+
+
+@pytest.mark.parametrize(
+    "refuse", [lambda found, where: replay.refuse(found, (), where), replay.refuse_resume]
+)
+def test_what_is_gone_is_not_offered_to_be_allowed(refuse):
+    """Nothing could be read there; all that is gone is counted."""
+    gone = {"sha256": {f"model/{n}.json": "a" * 64 for n in range(17)}}
+    found = replay.changes(gone, {"sha256": {}})
+
+    with pytest.raises(UserError) as caught:
+        refuse(found, Path("r.toml"))
+
+    assert "--allow-changed" not in caught.value.do
+    assert "put back what is gone" in caught.value.do
+    assert caught.value.what.endswith(" and 12 more")
+
+
+def test_an_edited_value_can_be_allowed(locked):
+    """What is there can be read."""
+    found = replay.changes({"sha256": {"data.train": "a"}}, {"sha256": {"data.train": "b"}})
+
+    with pytest.raises(UserError) as caught:
+        replay.refuse_resume(found, locked.recipe)
+
+    assert caught.value.do == "put it back, or go on all the same with --allow-changed"

@@ -50,7 +50,8 @@ def going_on(run: RunDir, step: int | None) -> str:
 
 def of_damaged(run: RunDir) -> str:
     """What helps a run of which nothing is known: it can be neither resumed nor asked."""
-    return f"put its {run.manifest.name} back; {anew(run)}"
+    way = "; " if not reading.is_file(run.recipe) else ", or "
+    return f"put its {run.manifest.name} back{way}{anew(run)}"
 
 
 def told_here(run: RunDir, text: str) -> str:
@@ -60,8 +61,9 @@ def told_here(run: RunDir, text: str) -> str:
     """
     manifest = read_json(run.manifest) or {}
     made, id_then = reading.place(manifest, "path"), reading.words(manifest, "id")
-    if made is None or not id_then or made == run.path:
+    if not id_then or made == run.path:
         return text
+    place = re.escape(str(made)) if made else rf"/(?:[^\s`/]+/)*{re.escape(id_then)}"
     in_command = re.compile(rf"(`advisor [^`]* ){re.escape(id_then)}(?=`)")
-    moved = re.sub(rf"{re.escape(str(made))}(?![\w.-])", lambda _: str(run.path), text)
+    moved = re.sub(rf"{place}(?![\w.-])", lambda _: str(run.path), text)
     return in_command.sub(lambda found: found[1] + name_of(run), moved)

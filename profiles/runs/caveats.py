@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from profiles.errors import ExitCode, UserError
 from profiles.runs import advice, copies, parts, reading
 from profiles.runs.rundir import RunDir, read_json
 
@@ -22,6 +23,20 @@ def unreadable(run: RunDir) -> list[str]:
     files = [*single, *(part for path in journals for part in parts.existing(path))]
     faults = {path.name: reading.irregular(path) for path in files}
     return [f"{name} cannot be read: {fault}" for name, fault in faults.items() if fault]
+
+
+def refuse_without_manifest(run: RunDir, to_do: str) -> None:
+    """UserError for what needs to know where the run's data and model lie, if nothing tells it."""
+    if read_json(run.manifest) is not None:
+        return
+    fault = reading.irregular(run.manifest)
+    raise UserError(
+        f"cannot {to_do}: {run.manifest.name} cannot be read",
+        why=f"{fault or 'it is missing or damaged'}; it tells where the run's data and model lie",
+        do=advice.of_damaged(run),
+        where=str(run.manifest),
+        code=ExitCode.BAD_DATA,
+    )
 
 
 def _manifest(run: RunDir) -> list[str]:

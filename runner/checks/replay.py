@@ -19,6 +19,7 @@ from advisor.recipe import Recipe
 from profiles.data import datafile
 from profiles.errors import ExitCode, UserError
 from profiles.quantities import some_of
+from profiles.runs import caveats
 from profiles.runs.journal import read_all
 from profiles.runs.records.worker import Prepared
 from profiles.runs.rundir import RunDir, read_json, run_root
@@ -118,12 +119,14 @@ def _had_lock(run: RunDir) -> bool:
 def base_dir_of(recipe_path: Path) -> Path:
     """Where a recipe's paths begin: its folder, or for a run's own copy where the run began.
 
-    Only a run of this home is believed: a folder from elsewhere could name any place.
+    Only a run of this home is believed: a folder from elsewhere could name any place. UserError if
+    nothing is left that tells where a run began.
     """
     folder = recipe_path.resolve().parent
     run = RunDir(folder)
     if recipe_path.name != run.recipe.name or folder.parent != run_root().resolve():
         return folder
+    caveats.refuse_without_manifest(run, "start it anew")
     return run.base_dir()
 
 
@@ -183,17 +186,19 @@ def refuse(changed: Iterable[Change], meant: Collection[str], where: Path) -> No
     raise UserError(
         f"the inputs changed since this recipe ran: {some_of([c.name for c in inputs])}",
         why="with other data or another model the results cannot be the same",
-        do=_way_out(inputs, "put the old files back", "train on the new ones"),
+        do=_way_out(inputs, base_dir_of(where), "put the old files back", "train on the new ones"),
         where=str(where),
         code=ExitCode.BAD_DATA,
     )
 
 
-def _way_out(changed: Iterable[Change], put_back: str, otherwise: str) -> str:
+def _way_out(changed: Iterable[Change], base_dir: Path, put_back: str, otherwise: str) -> str:
     """What helps: what is not there any more can be allowed, but not read."""
     gone = [change.name for change in changed if change.input_key and change.now == _GONE]
     if gone:
-        return f"put back what is gone: {some_of(gone)}"
+        return (
+            f"put back what is gone, where the recipe names it from {base_dir} on: {some_of(gone)}"
+        )
     return f"{put_back}, or {otherwise} with --allow-changed"
 
 
@@ -206,7 +211,7 @@ def refuse_resume(changed: Iterable[Change], where: Path) -> None:
     raise UserError(
         f"not as the run began: {some_of([change.name for change in found])}",
         why=some_of([change.words for change in found], between="; "),
-        do=_way_out(found, "put it back", "go on all the same"),
+        do=_way_out(found, RunDir(where.parent).base_dir(), "put it back", "go on all the same"),
         where=str(where),
         code=ExitCode.BAD_DATA if inputs else ExitCode.BAD_RECIPE,
     )

@@ -22,6 +22,7 @@ from profiles import installation, redact
 from profiles.errors import ExitCode, UserError
 from profiles.runs import (
     advice,
+    caveats,
     devices,
     durable,
     locks,
@@ -123,6 +124,7 @@ def refuse_resume(run: RunDir, now: Status) -> None:
         raise _refusal(run, "the run is finished", "there is nothing left to do")
     if now.state is State.DAMAGED:
         raise _refusal(run, "the run is damaged", now.reason)
+    caveats.refuse_without_manifest(run, "resume")
     if not now.state.is_over:
         raise _refusal(run, f"the run is {now.state}", now.reason or now.notice or "it still works")
 

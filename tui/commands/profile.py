@@ -11,7 +11,7 @@ from advisor.recipe import Recipe
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Model
 from profiles.models import model, written
-from profiles.runs import advice, find_run, notices, recipe_copy, rundir
+from profiles.runs import advice, caveats, find_run, notices, recipe_copy, rundir
 from profiles.runs import run as runs
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import status
@@ -81,6 +81,7 @@ def load(run: RunDir) -> Report:
 
 def _model_of(run: RunDir, made: Recipe) -> Model:
     """As it was when the run was started: its folder may be gone, or hold another one."""
+    caveats.refuse_without_manifest(run, "report")
     kept = written.from_dict((rundir.read_json(run.manifest) or {}).get(written.KEY))
     return kept or model.from_folder(run.base_dir() / made.model.id)
 
