@@ -95,6 +95,20 @@ def test_a_run_that_is_moved_while_it_works_is_itself(live, tmp_path):
         end_everything(moved)
 
 
+def test_a_run_that_was_moved_and_is_lost_says_where_it_was_moved_from(start, tmp_path):
+    """A worker that is moved cannot save, and ends; nobody could write down why."""
+    run = start(100_000)
+    wait_for(lambda: steps_done(run) > 1, "steps")
+    end_everything(run)
+    run.exit.unlink(missing_ok=True)
+
+    before = status(run).reason
+    moved = RunDir(run.path.rename(tmp_path / "moved"))
+
+    assert "moved" not in before
+    assert f"; moved from {run.path}: a run that is moved while it works" in status(moved).reason
+
+
 def test_a_copy_of_a_run_that_is_over_says_what_it_is_and_can_go_on(start, tmp_path):
     """As a run of its own; both are then told apart."""
     run = start(100_000)

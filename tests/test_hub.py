@@ -362,6 +362,7 @@ def test_a_name_that_means_nothing_gets_near_ones(stub, tmp_path, monkeypatch) -
     """Folders beside it and names of the catalog; paths are never asked of the hub."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models" / "mistral-8b").mkdir(parents=True)
+    (tmp_path / "models" / "mistral-8b" / "config.json").write_text("{}")
     for text, near in [
         ("mistral 7b", "mistralai/Mistral-7B-v0.1"),
         ("models/mistral-7b", str(tmp_path.relative_to(tmp_path) / "models" / "mistral-8b")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Model, Origin
 from profiles.models import catalog
-from profiles.models.model import from_folder
+from profiles.models.model import from_folder, near_folders
 from profiles.models.parameters import active_params, count_params
 
 LLAMA: dict[str, Any] = {
@@ -386,3 +387,28 @@ def test_import_is_light() -> None:
         cwd=Path(__file__).parent.parent,
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("has_model", [True, False])
+def test_what_is_no_folder_is_advised_on_with_a_folder_that_holds_a_model(tmp_path, has_model):
+    """A pipe, here; neither it nor an empty folder of a name like it helps anybody."""
+    os.mkfifo(tmp_path / "llama")
+    (tmp_path / "llama2").mkdir()
+    if has_model:
+        (tmp_path / "config.json").write_text("{}")
+
+    with pytest.raises(UserError, match="no model folder") as caught:
+        from_folder(tmp_path / "llama")
+
+    assert caught.value.why == "it is no folder"
+    wanted = f"give the folder that holds it: {tmp_path}"
+    assert caught.value.do == (wanted if has_model else "give a folder that holds config.json")
+
+
+def test_an_empty_folder_is_near_to_no_model(tmp_path):
+    """Whoever follows the advice finds a model there."""
+    (tmp_path / "llama2").mkdir()
+    assert near_folders(tmp_path / "llama") == []
+
+    (tmp_path / "llama2" / "config.json").write_text("{}")
+    assert near_folders(tmp_path / "llama") == ["llama2"]

@@ -6,6 +6,7 @@ Each writing option has a row in WRITERS, and meets all that can lie at the plac
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import threading
 import tomllib
@@ -316,8 +317,20 @@ def test_what_belongs_to_a_run_stays(writer, home):
     file = next((home / "runs").iterdir()) / "recipe.toml"
     before = file.read_text()
 
-    assert "recipe.toml belongs to a run" in refused(writer(file, "--force"))
+    assert "recipe.toml would lie among the files of a run" in refused(writer(file, "--force"))
     assert file.read_text() == before
+
+
+@pytest.mark.parametrize("place", [".", "checkpoints"])
+@pytest.mark.parametrize("is_at_home", [True, False])
+def test_nothing_new_is_written_into_a_run(writer, home, tmp_path, place, is_at_home):
+    """Wherever the run lies."""
+    run = next((home / "runs").iterdir())
+    run = run if is_at_home else Path(shutil.copytree(run, tmp_path / "kept"))
+    file = run / place / "new.toml"
+
+    assert "new.toml would lie among the files of a run" in refused(writer(file))
+    assert not file.exists()
 
 
 @pytest.mark.parametrize("name", output.STDOUT)

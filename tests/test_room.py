@@ -57,10 +57,10 @@ def test_a_file_system_that_cannot_be_asked_counts_as_one_with_room(tmp_path):
     assert shortfall(tmp_path / "nowhere", 1 << 60) is None
 
 
-def test_what_is_lacking_is_told_in_gigabytes_or_by_its_cause():
+def test_what_is_lacking_is_told_in_its_unit_or_by_its_cause():
     """What the checkpoint needs is told with the spare room, so that freeing it is enough."""
-    plain = Shortfall(FOLDER, 1_000_000_000, 500_000_000)
-    assert str(plain) == f"{FOLDER} has 0.5 GB free, the checkpoint needs 1.02 GB"
+    plain = Shortfall(FOLDER, 1_000_000_000, 2_000_000)
+    assert str(plain) == f"{FOLDER} has 1.9 MiB free, the checkpoint needs 969.7 MiB"
 
     assert str(Shortfall(FOLDER, 1, 2, cause="no names")) == f"{FOLDER}: no names"
 

@@ -52,7 +52,11 @@ def probe(as_json: bool) -> int:
 @FOLLOW
 @click.option("--dry-run", is_flag=True, help="Check everything, start nothing.")
 @SHARE
-@click.option("--allow-changed", is_flag=True, help="Replay with data or a model that changed.")
+@click.option(
+    "--allow-changed",
+    is_flag=True,
+    help="Replay though data or model changed, or the lock is damaged.",
+)
 @click.option("--allow-outside", is_flag=True, help="Read data wherever the recipe says.")
 def run(recipe: Path, changes: tuple[str, ...], **options: Any) -> int:
     """Start a run that needs this terminal no more; prints its id."""
@@ -125,7 +129,7 @@ def change(run: str | None, **changes: int | None) -> int:
 @RUN
 @FOLLOW
 @SHARE
-@click.option("--allow-changed", is_flag=True, help="Go on with data or a recipe that changed.")
+@click.option("--allow-changed", is_flag=True, help="Go on though data, model or recipe changed.")
 def resume(run: str | None, **options: Any) -> int:
     """Go on with a paused, stopped, killed or lost run from its newest sound checkpoint."""
     from tui.commands import runs as command

@@ -118,6 +118,7 @@ def target(text: str, kind: Kind, *, force: bool) -> Target:
             do=f"name a file in it: {shlex.quote(str(path / kind.example))}",
             path=path,
         )
+    _refuse_run(path)
     try:
         replaces = _is_there(path, kind, force=force)
         user_files.try_out(path, _ROOM_BYTES)
@@ -139,13 +140,7 @@ def _is_there(path: Path, kind: Kind, *, force: bool) -> bool:
         return False
     _refuse_irregular(path)
     name, found = path.name, _what(path)
-    if path.resolve().is_relative_to(rundir.run_root().resolve()):
-        raise _refusal(
-            f"{name} belongs to a run",
-            why="what a run was started with and what it recorded is never changed",
-            do="name another file",
-            path=path,
-        )
+    _refuse_run(path)
     if found not in (f"a {kind}", _EMPTY):
         raise _refusal(
             f"{name} exists already",
@@ -168,6 +163,19 @@ def _is_there(path: Path, kind: Kind, *, force: bool) -> bool:
             path=path,
         )
     return True
+
+
+def _refuse_run(path: Path) -> None:
+    """UserError for a file in a run's directory, whether it is there or not."""
+    folder = Path(os.path.realpath(path)).parent
+    is_in_run = any(map(rundir.is_run, (folder, *folder.parents)))
+    if is_in_run or folder.is_relative_to(rundir.run_root().resolve()):
+        raise _refusal(
+            f"{path.name} would lie among the files of a run",
+            why="what a run was started with and what it recorded is never changed or added to",
+            do="name a file in a folder of your own",
+            path=path,
+        )
 
 
 def _refuse_irregular(path: Path) -> None:

@@ -10,8 +10,9 @@ import contextlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from profiles.facts import GIB, Gpu, GpuProcess, Machine, Origin
+from profiles.facts import Gpu, GpuProcess, Machine, Origin
 from profiles.machines.gputable import MIB, gpu_of, look_up
+from profiles.quantities import bytes_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -233,7 +234,7 @@ class _Reader:
         unseen = total - free - sum(holder.vram_bytes for holder in holders)
         if memory and unseen > _UNSEEN_BYTES + total // 20:
             self.notes.append(
-                f"GPU {device.index}: {unseen / GIB:.1f} GiB are held by processes that cannot"
+                f"GPU {device.index}: {bytes_text(unseen)} are held by processes that cannot"
                 " be seen from here (another container or user)."
             )
         gpu = gpu_of(

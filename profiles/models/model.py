@@ -183,19 +183,21 @@ def _no_such_folder(text: str, folder: Path) -> UserError:
         parent = folder.parent
         why = f"near names there: {', '.join(near)}" if near else f"nothing like it in {parent}"
         do = f"use {parent / near[0]}" if near else "give a folder that holds config.json"
-    if os.path.isfile(folder):  # noqa: PTH113
-        why, do = "it is a file", f"give the folder that holds it: {folder.parent}"
+    if os.path.lexists(folder):
+        why, do = "it is no folder", "give a folder that holds config.json"
+        if (folder.parent / CONFIG_NAME).is_file():
+            do = f"give the folder that holds it: {folder.parent}"
     return UserError(
         f"no model folder {text!r}", why=why, do=do, where=str(folder), code=ExitCode.NO_INPUT
     )
 
 
 def near_folders(folder: Path) -> list[str]:
-    """Folders beside a missing one whose names are like its name."""
+    """Folders with a model, beside a missing one, whose names are like its name."""
     parent = folder.parent
     siblings = []
     with suppress(OSError):  # not there, or not ours to look into
-        siblings = [p.name for p in parent.iterdir() if p.is_dir()]
+        siblings = [p.name for p in parent.iterdir() if (p / CONFIG_NAME).is_file()]
     return difflib.get_close_matches(folder.name, siblings, n=3)
 
 

@@ -8,6 +8,14 @@ from profiles.runs import reading
 from profiles.runs.rundir import RunDir, read_json
 
 
+def moved(run: RunDir) -> str:
+    """That a run is no longer where it was made, and what that means; "" if it is, or may be."""
+    made = reading.place(read_json(run.manifest) or {}, "path")
+    if made is None or reading.is_folder(made):
+        return ""
+    return f"moved from {made}: a run that is moved while it works ends"
+
+
 def original(run: RunDir) -> RunDir | None:
     """The run that this one is a copy of: where it was made, and still is.
 

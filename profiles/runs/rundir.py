@@ -267,6 +267,11 @@ def keep_rooms(run: RunDir) -> None:
             durable.keep_room(run.rooms / f"room-{number}", ROOM_BYTES)
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run's directory, wherever it lies, by its manifest."""
+    return {"id", "base_dir"} <= set(read_json(RunDir(folder).manifest) or {})
+
+
 def created(run: RunDir) -> float:
     """Unix time of the run's creation; if its manifest is damaged, of its folder's last change."""
     value = reading.number(read_json(run.manifest) or {}, "created")

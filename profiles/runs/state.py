@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Any
 
 from profiles.run_facts import NOT_EVALUATED, Result
-from profiles.runs import advice, caveats, heartbeats, identity, locks, notices, processes
+from profiles.runs import advice, caveats, copies, heartbeats, identity, locks, notices, processes
 from profiles.runs.identity import Identity
 from profiles.runs.journal import last_record
 from profiles.runs.processes import Processes, read_object, read_records
@@ -294,7 +294,8 @@ def _gone_from_here(run: RunDir, who: Identity) -> _Found:
 
 
 def _lost(run: RunDir, gone: str) -> _Found:
-    return _Found(State.LOST, f"{gone}{_last_sign(run)}; the reason was not recorded")
+    what = f"{gone}{_last_sign(run)}; the reason was not recorded"
+    return _Found(State.LOST, "; ".join(filter(None, [what, copies.moved(run)])))
 
 
 def _last_sign(run: RunDir) -> str:

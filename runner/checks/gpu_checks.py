@@ -8,8 +8,9 @@ from __future__ import annotations
 from advisor.choice.devices import crowded, emptiest
 from advisor.choice.fit import Fit
 from profiles.errors import ExitCode, UserError
-from profiles.facts import GIB, Gpu, Machine
+from profiles.facts import Gpu, Machine
 from profiles.machines.torch_build import TorchBuild, driver_is_too_old
+from profiles.quantities import bytes_text
 
 _ON_CPU = "CUDA_VISIBLE_DEVICES= (empty) trains on the CPU"
 
@@ -51,17 +52,17 @@ def check_room(here: Machine, found: Fit) -> None:
     raise _refusal(
         full[0].name,
         what=f"GPU {full[0].index}: {_held(full[0])}",
-        why=f"training may need {_gib(found.memory.high_bytes)}, "
-        f"{_gib(full[0].vram_free_bytes)} are free",
+        why=f"training may need {bytes_text(found.memory.high_bytes)}, "
+        f"{bytes_text(full[0].vram_free_bytes)} are free",
         do="wait for it to end, or start beside it all the same with --share",
     )
 
 
 def _held(gpu: Gpu) -> str:
-    """Like "61.0 of 80.0 GiB used by bob (python 4711, 62464 MiB)"."""
+    """Like "61.0 GiB of 80.0 GiB used by bob (python 4711, 62464 MiB)"."""
     who = [f"{h.user} ({h.name} {h.pid}, {h.vram_bytes >> 20} MiB)" for h in gpu.holders]
     whom = ", ".join(who) or "processes that cannot be seen from here"
-    return f"{gpu.held_bytes / GIB:.1f} of {_gib(gpu.vram_bytes)} used by {whom}"
+    return f"{bytes_text(gpu.held_bytes)} of {bytes_text(gpu.vram_bytes)} used by {whom}"
 
 
 def _driver(here: Machine) -> None:
@@ -93,10 +94,6 @@ def _precision(chosen: tuple[Gpu, ...], precision: str) -> None:
             why="bf16 needs compute capability 8.0 (Ampere) or newer",
             do="add --set train.precision=fp16",
         )
-
-
-def _gib(num_bytes: float) -> str:
-    return f"{num_bytes / GIB:.1f} GiB"
 
 
 def _refusal(where: str, *, what: str, why: str, do: str) -> UserError:

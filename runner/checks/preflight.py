@@ -25,7 +25,7 @@ from profiles.errors import ExitCode, UserError
 from profiles.facts import Dataset, Machine, Model
 from profiles.machines import machine, torch_build
 from profiles.models import model, safetensors_header, written
-from profiles.quantities import count_text, some_of
+from profiles.quantities import bytes_text, count_text, some_of
 from profiles.runs import planned, reading, recipe_copy, rundir, session_host
 from profiles.runs.planned import Planned
 from profiles.runs.rundir import RunDir
@@ -98,8 +98,8 @@ def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
         warnings.append(f"no estimate holds for this model: {base.unmodelled}")
     elif not predicted.fits:
         warnings.append(
-            f"predicted to need up to {predicted.memory.high_bytes / 2**30:.1f} GiB of "
-            f"{predicted.budget_bytes / 2**30:.1f} GiB free: it may run out of memory"
+            f"predicted to need up to {bytes_text(predicted.memory.high_bytes)} of "
+            f"{bytes_text(predicted.budget_bytes)} free: it may run out of memory"
         )
     return Ready(
         model=base,

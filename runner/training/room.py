@@ -13,6 +13,8 @@ import resource
 from dataclasses import dataclass
 from pathlib import Path
 
+from profiles.quantities import bytes_text
+
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _MARGIN_BYTES = 16 << 20
 _MIN_FREE_INODES = 100
@@ -33,7 +35,7 @@ class Shortfall:
         if self.cause:
             return f"{self.folder}: {self.cause}"
         needed = self.needed_bytes + _MARGIN_BYTES
-        needed_text, free = (f"{size / 1e9:.3g} GB" for size in (needed, self.free_bytes))
+        needed_text, free = (bytes_text(size) for size in (needed, self.free_bytes))
         return f"{self.folder} has {free} free, the checkpoint needs {needed_text}"
 
 

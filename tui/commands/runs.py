@@ -185,7 +185,7 @@ def resume(
             plain.say(f"! {warning}")
         launch.resume(run, ready.devices)
         plain.say(f"was {headline(now)}; {ready.start.what}")
-        plain.show([run.id])
+        plain.show([run.id if listing.is_at_home(run) else str(run.path)])
     return follow_run(run) if follow else 0
 
 
