@@ -205,3 +205,19 @@ def test_parquet_is_read_without_pandas_and_json_without_the_library(tmp_path):
     ]
 
     assert loaded == [["False", "False"], ["True", "False"]]
+
+
+def test_a_tool_has_its_own_arguments_alone(tmp_path):
+    """In a column every object has the keys of all others, as null; rows say nothing of them."""
+    rows = []
+    for name in ("f", "g"):
+        arguments = {"type": "object", "properties": {name: {"type": "string"}}}
+        calls = [{"type": "function", "function": {"name": name, "arguments": {name: "x"}}}]
+        turns = [
+            {"role": "user", "content": "hi"},
+            {"role": "assistant", "content": None, "tool_calls": calls},
+        ]
+        rows.append({"messages": turns, "tools": [{"name": name, "parameters": arguments}]})
+    lines = write(tmp_path, "".join(json.dumps(row) + "\n" for row in rows), "a.jsonl")
+
+    assert examples(parquet(tmp_path, rows)) == examples(lines)

@@ -134,6 +134,7 @@ SHAPES: dict[str, tuple[Row, Example]] = {
         {"conversations": [ASKS, TELLS]},
         Example(messages=CHAT),
     ),
+    "turns as JSON in a text": ({"messages": json.dumps([ASKS, TELLS])}, Example(messages=CHAT)),
     "from and value under messages": (
         {"messages": [SHAREGPT[0], SHAREGPT[3]]},
         Example(messages=CHAT),
@@ -227,56 +228,6 @@ def test_what_is_thought_before_a_reply_is_kept(tmp_path, key):
     path = write_rows(tmp_path, [{"messages": [ASKS, TELLS | {key: "On the scales."}]}])
 
     assert examples(path)[0].messages[1] == reply("It weighs 180 g.", reasoning="On the scales.")
-
-
-# --- Weights of turns ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("weights", "learnt"),
-    [
-        (({"weight": 0}, {"weight": 1}), [False, True]),
-        (({"weight": 1.0}, {"weight": 0.0}), [True, False]),
-        (({"train": False}, {"train": True}), [False, True]),
-        (({"mask": True}, {"mask": False}), [False, True]),
-        (({"loss_weight": 0.0}, {}), [False, True]),
-        (({"weight": 1, "mask": True}, {"weight": None}), [False, True]),
-    ],
-)
-def test_a_weight_says_whether_a_reply_is_learnt(tmp_path, weights, learnt):
-    """By any of the keys in use; without one it is."""
-    replies = [TELLS | weight for weight in weights]
-    path = write_rows(tmp_path, [{"messages": [ASKS, replies[0], ASKS, replies[1]]}])
-
-    (example,) = examples(path)
-
-    assert [turn.is_learnt for turn in example.messages if turn.role == "assistant"] == learnt
-    key = next(iter(weights[learnt.index(False)]))
-    told = [one for one in dataset.check(path).warnings if "read but not learnt" in one]
-    assert len(told) == 1
-    assert told[0].startswith("1 of 1 rows have replies that are read but not learnt, for their `")
-    assert ("`mask` is true" in told[0]) == (key == "mask" or "mask" in weights[0])
-    assert dataset.check(path).tokens.trainable_total == 4  # of one reply of 16 characters
-
-
-def test_a_row_of_which_nothing_is_learnt_is_left_out_and_told(tmp_path):
-    """As one with an empty reply is; a file of nothing else is refused with the reason."""
-    silent = {"messages": [ASKS, TELLS | {"weight": 0}]}
-    path = write_rows(tmp_path, [silent, {"messages": [ASKS, TELLS]}])
-
-    assert len(examples(path)) == 1
-    expected = "left out: 1 of 2 rows have no reply that is learnt"
-    assert expected in dataset.check(path).warnings
-    error = refused(write_rows(tmp_path, [silent]))
-    assert error.why == "1 rows have no reply that is learnt"
-
-
-def test_a_weight_of_a_question_is_told(tmp_path):
-    """Only replies are learnt, whatever it says."""
-    path = write_rows(tmp_path, [{"messages": [ASKS | {"weight": 1}, TELLS | {"weight": 1}]}])
-
-    (told,) = dataset.check(path).warnings
-    assert told.startswith("1 of 1 rows have `weight` 1 in turns that are no replies")
 
 
 # --- What is refused ----------------------------------------------------------------------------
@@ -389,6 +340,16 @@ def test_what_a_turn_has_besides_is_told(tmp_path):
     )
 
 
+def test_turns_in_a_text_are_looked_at_too(tmp_path):
+    """As those of a list are."""
+    turns = json.dumps([ASKS | {"mood": "glad"}, TELLS])
+    path = write_rows(tmp_path, [{"messages": turns}])
+
+    assert any("`mood`, which is not used" in one for one in dataset.check(path).warnings)
+    error = refused(write_rows(tmp_path, [{"messages": "USER: hi"}]))
+    assert error.what.startswith("1 of 1 rows have a text in `messages` that is not JSON")
+
+
 def test_a_system_text_beside_another_one_is_told(tmp_path):
     """That of the turns is used."""
     turns = [{"role": "system", "content": "a"}, ASKS, TELLS]
@@ -437,85 +398,3 @@ def test_ids_of_calls_make_no_row_a_different_one(tmp_path):
     again = json.loads(json.dumps(first).replace('"c1"', '"c2"'))
 
     assert dataset.check(write_rows(tmp_path, [first, again])).num_duplicates == 1
-
-
-# --- Rated replies ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("row", "expected"),
-    [
-        ({"messages": [ASKS, TELLS], "label": True}, Example(messages=CHAT, is_good=True)),
-        ({"messages": [ASKS, TELLS], "kto_tag": False}, Example(messages=CHAT, is_good=False)),
-        (
-            {"prompt": "p", "completion": "c", "label": 0},
-            Example(prompt="p", completion="c", is_good=False),
-        ),
-        (
-            {"prompt": "p", "completion": "c", "label": "True"},
-            Example(prompt="p", completion="c", is_good=True),
-        ),
-        (
-            {"prompt": [ASKS], "completion": [TELLS], "label": False},
-            Example(messages=CHAT, is_good=False),
-        ),
-        (
-            {"question": "How heavy is the pear?", "answer": "It weighs 180 g.", "label": False},
-            Example(messages=CHAT, is_good=False),
-        ),
-    ],
-)
-def test_rated_replies_are_read_for_their_task_and_refused_by_others(tmp_path, row, expected):
-    """A bad reply is no example of a good one."""
-    path = write_rows(tmp_path, [row])
-
-    assert examples(path, kinds=("rated",)) == [expected]
-    error = refused(path)
-    assert error.what.startswith("rated data is for training on good and bad replies (KTO)")
-    assert 'task = "kto"' in error.do
-    assert "jq -c 'select(.label) | del(.label)'" in error.do
-
-
-def test_a_label_that_rates_nothing_makes_no_rated_row(tmp_path):
-    """A class stays a column that is not used."""
-    path = write_rows(tmp_path, [{"prompt": "p", "completion": "c", "label": "weather"}])
-
-    assert examples(path) == [Example(prompt="p", completion="c")]
-    assert "columns that are not used: `label`" in dataset.check(path).warnings
-
-
-def test_a_label_among_rated_rows_must_be_true_or_false(tmp_path):
-    """Told with its line."""
-    rated = {"prompt": "p", "completion": "c"}
-    path = write_rows(tmp_path, [*[rated | {"label": True}] * 3, rated | {"label": 7}])
-
-    error = refused(path, kinds=("rated",))
-    expected = "1 of 4 rows have a number in `label`, not true or false (first: line 4)"
-    assert error.what == expected
-
-
-# --- Preference pairs ---------------------------------------------------------------------------
-
-
-def test_a_pair_has_its_question_under_the_names_in_use(tmp_path):
-    """Else nothing would be asked."""
-    path = write_rows(tmp_path, [{"question": "q", "chosen": "yes", "rejected": "no"}])
-
-    assert examples(path, kinds=("preference",)) == [
-        Example(prompt="q", completion="yes", rejected="no")
-    ]
-
-
-@pytest.mark.parametrize(
-    ("rejected", "fault"),
-    [
-        ([{**ASKS, "content": "another"}, TELLS], "have other turns before the rejected reply"),
-        ([ASKS, openai_call()], "reject a call or reasoning"),
-        ([ASKS, TELLS | {"thinking": "t"}], "reject a call or reasoning"),
-    ],
-)
-def test_a_pair_that_differs_in_more_than_its_last_text_is_refused(tmp_path, rejected, fault):
-    """What differs besides would be lost."""
-    path = write_rows(tmp_path, [{"chosen": [ASKS, TELLS], "rejected": rejected}])
-
-    assert fault in refused(path, kinds=("preference",)).what

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from profiles.data.datafile import MAX_RECORD_BYTES
@@ -80,7 +81,7 @@ def _lists(library: Any, file: DataFile, batches: _Batches) -> Iterator[list[Row
                     _check_size(batch, num_rows, file.path)
                     num_rows += batch.num_rows
                     file.share_of_rows = (number + share) / len(file.files)
-                    yield batch.to_pylist()
+                    yield _rows(batch)
     except UserError:
         raise
     except MemoryError:
@@ -111,6 +112,27 @@ def _arrow_batches(arrow: Any, source: BinaryIO, path: str) -> Iterator[tuple[An
             rows = max(1, BATCH_BYTES * whole.num_rows // max(1, whole.nbytes))
             for start in range(0, whole.num_rows, min(rows, MAX_BATCH_ROWS)):
                 yield whole.slice(start, min(rows, MAX_BATCH_ROWS)), mapped.tell() / size
+
+
+def _rows(batch: Any) -> list[Row]:
+    rows: list[Row] = batch.to_pylist()
+    nested = [one.name for one in batch.schema if one.type.num_fields]
+    for row, name in product(rows, nested):
+        row[name] = _without_nulls(row[name])
+    return rows
+
+
+def _without_nulls(value: Any) -> Any:
+    """The value without keys that are null in its objects.
+
+    All objects of a column have the same keys there, so that a tool would have the arguments of
+    every other one.
+    """
+    if isinstance(value, list):
+        return [_without_nulls(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _without_nulls(one) for key, one in value.items() if one is not None}
+    return value
 
 
 def _batch_rows(metadata: Any) -> int:

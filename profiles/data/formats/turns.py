@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from profiles.data.formats.calls import calls, calls_of, tools_of
 from profiles.data.formats.spec import REASONING_KEYS, Example, Field, Message, RowError
 from profiles.data.formats.values import optional_text, text, type_error
+from profiles.data.json_values import parse_cell
 from profiles.data.words import printable, type_name
 
 if TYPE_CHECKING:
@@ -50,6 +51,12 @@ _READ_BY_ROLE: Final[Mapping[Role, frozenset[str]]] = {
 _ASKED: Final = ("human", "user", "input", "question", "query", "prompt")
 _ANSWERED: Final = ("assistant", "gpt", "bot", "output", "answer", "response")
 """Keys of a question and its answer in one object."""
+
+
+def parsed(row: Row, list_key: str) -> Row:
+    """The row, with the list under a key as one where it is written as JSON in a text."""
+    found = row.get(list_key)
+    return row | {list_key: parse_cell(found, list_key)} if isinstance(found, str) else row
 
 
 def turns(row: Row, list_key: str) -> list[Message]:

@@ -1,0 +1,124 @@
+"""Replies that are rated, alone or in pairs: each is read for its own task, and by no other."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+from data_files import examples, refused, write, write_rows
+
+from profiles.data import dataset
+from profiles.data.formats.spec import Example, Message
+
+ASKS = {"role": "user", "content": "How heavy is the pear?"}
+TELLS = {"role": "assistant", "content": "It weighs 180 g."}
+CHAT = (
+    Message(role="user", content="How heavy is the pear?"),
+    Message(role="assistant", content="It weighs 180 g."),
+)
+CALLS = {"role": "assistant", "tool_calls": [{"function": {"name": "weigh"}}]}
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"messages": [ASKS, TELLS], "label": True}, Example(messages=CHAT, is_good=True)),
+        ({"messages": [ASKS, TELLS], "kto_tag": False}, Example(messages=CHAT, is_good=False)),
+        (
+            {"prompt": "p", "completion": "c", "label": 0},
+            Example(prompt="p", completion="c", is_good=False),
+        ),
+        (
+            {"prompt": "p", "completion": "c", "label": "True"},
+            Example(prompt="p", completion="c", is_good=True),
+        ),
+        (
+            {"prompt": [ASKS], "completion": [TELLS], "label": False},
+            Example(messages=CHAT, is_good=False),
+        ),
+        (
+            {"question": "How heavy is the pear?", "answer": "It weighs 180 g.", "label": False},
+            Example(messages=CHAT, is_good=False),
+        ),
+    ],
+)
+def test_rated_replies_are_read_for_their_task_and_refused_by_others(tmp_path, row, expected):
+    """A bad reply is no example of a good one."""
+    path = write_rows(tmp_path, [row])
+
+    assert examples(path, kinds=("rated",)) == [expected]
+    error = refused(path)
+    assert error.what.startswith("rated data is for training on good and bad replies (KTO)")
+    assert 'task = "kto"' in error.do
+
+
+def test_the_good_replies_alone_are_taken_out_as_the_refusal_says(tmp_path):
+    """Whatever the label is called, and whether it is true or 1."""
+    jq = shutil.which("jq")
+    if jq is None:
+        pytest.skip("jq is not here")
+    chat = {"messages": [ASKS, TELLS]}
+    ratings = [{key: given} for key in ("label", "kto_tag") for given in (True, False, 1, 0)]
+    path = write_rows(tmp_path, [chat | one for one in ratings])
+    _, _, program = refused(path).do.partition("jq -c '")
+
+    done = subprocess.run(
+        [jq, "-c", program.partition("'")[0], path], capture_output=True, text=True, check=True
+    )
+
+    assert examples(write(tmp_path, done.stdout, "good.jsonl")) == [Example(messages=CHAT)] * 4
+
+
+def test_a_label_that_says_something_else_is_passed_over_where_the_format_is_named(tmp_path):
+    """As the refusal says."""
+    path = write_rows(tmp_path, [{"messages": [ASKS, TELLS], "label": 1}])
+
+    assert 'set the format to that of the rest of the row, such as "messages"' in refused(path).do
+    assert examples(path, format="messages") == [Example(messages=CHAT)]
+    assert "columns that are not used: `label`" in dataset.check(path, format="messages").warnings
+
+
+def test_a_label_that_rates_nothing_makes_no_rated_row(tmp_path):
+    """A class stays a column that is not used."""
+    path = write_rows(tmp_path, [{"prompt": "p", "completion": "c", "label": "weather"}])
+
+    assert examples(path) == [Example(prompt="p", completion="c")]
+    assert "columns that are not used: `label`" in dataset.check(path).warnings
+
+
+def test_a_label_among_rated_rows_must_be_true_or_false(tmp_path):
+    """Told with its line."""
+    rated = {"prompt": "p", "completion": "c"}
+    path = write_rows(tmp_path, [*[rated | {"label": True}] * 3, rated | {"label": 7}])
+
+    error = refused(path, kinds=("rated",))
+    expected = "1 of 4 rows have a number in `label`, not true or false (first: line 4)"
+    assert error.what == expected
+
+
+# --- Preference pairs ---------------------------------------------------------------------------
+
+
+def test_a_pair_has_its_question_under_the_names_in_use(tmp_path):
+    """Else nothing would be asked."""
+    path = write_rows(tmp_path, [{"question": "q", "chosen": "yes", "rejected": "no"}])
+
+    assert examples(path, kinds=("preference",)) == [
+        Example(prompt="q", completion="yes", rejected="no")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rejected", "fault"),
+    [
+        ([{**ASKS, "content": "another"}, TELLS], "have other turns before the rejected reply"),
+        ([ASKS, CALLS], "reject a call or reasoning"),
+        ([ASKS, TELLS | {"thinking": "t"}], "reject a call or reasoning"),
+    ],
+)
+def test_a_pair_that_differs_in_more_than_its_last_text_is_refused(tmp_path, rejected, fault):
+    """What differs besides would be lost."""
+    path = write_rows(tmp_path, [{"chosen": [ASKS, TELLS], "rejected": rejected}])
+
+    assert fault in refused(path, kinds=("preference",)).what
