@@ -11,6 +11,7 @@ from data_files import examples, refused, word_tokenizer, write_rows
 from profiles.chat_families import TEMPLATES as FAMILIES
 from profiles.data import dataset
 from profiles.data.encoding import of_folder
+from profiles.data.formats.spec import RowError
 from profiles.data.rendering import Renderer
 from profiles.models.chat_template import ChatTemplate
 
@@ -169,7 +170,7 @@ def test_rows_that_call_tools_without_naming_them_take_the_template_for_tools(tm
 
 def test_tools_are_told_where_a_template_fails_without_them(tmp_path):
     """A template that insists on tools has written them."""
-    source = UNMARKED.replace("{%- if tools %}", "").replace("{%- endif %}", "", 1)
+    source = "{{ tools[0].function.name }}" + UNMARKED
 
     assert written(tmp_path, ROWS["used"], source).faults == ()
 
@@ -189,6 +190,22 @@ def test_where_the_last_reply_alone_is_learnt_its_weight_counts_too(tmp_path):
     assert found.num_rows == 1
     assert "left out: 1 of 2 rows have no reply that is learnt" in found.warnings
     assert dataset.check(path).num_rows == 2
+
+
+@pytest.mark.parametrize("place", ["reasoning", "tools", "arguments"])
+def test_signs_that_are_no_characters_are_refused_wherever_they_stand(tmp_path, place):
+    """They could move what is learnt."""
+    sign = "\ufdd0"
+    call = {"function": {"name": "weigh", "arguments": {"n": sign}}}
+    reply = {
+        "reasoning": TELLS | {"thinking": sign},
+        "tools": TELLS,
+        "arguments": TELLS | {"tool_calls": [call]},
+    }[place]
+    tools = [TOOL | {"description": sign}] if place == "tools" else []
+
+    with pytest.raises(RowError, match="noncharacter"):
+        written(tmp_path, {"messages": [ASKS, reply], "tools": tools}, FAMILIES["qwen"])
 
 
 # --- Roles that a template refuses ----------------------------------------------------------------

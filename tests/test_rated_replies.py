@@ -97,6 +97,19 @@ def test_a_label_among_rated_rows_must_be_true_or_false(tmp_path):
     assert error.what == expected
 
 
+def test_ratings_are_counted_and_contradictions_told(tmp_path):
+    """Several replies to one question are the rule; one reply that is good and bad is not."""
+    rows = [
+        {"prompt": "p", "completion": f"a reply of some words {n}", "label": label}
+        for n, label in ((0, True), (1, False), (2, False), (2, False), (0, False))
+    ]
+
+    found = dataset.check(write_rows(tmp_path, rows), kinds=("rated",))
+
+    assert found.labels == (("false", 4), ("true", 1))
+    assert (found.num_duplicates, found.num_conflicts) == (1, 1)
+
+
 # --- Preference pairs ---------------------------------------------------------------------------
 
 
@@ -107,6 +120,19 @@ def test_a_pair_has_its_question_under_the_names_in_use(tmp_path):
     assert examples(path, kinds=("preference",)) == [
         Example(prompt="q", completion="yes", rejected="no")
     ]
+
+
+def test_a_pair_may_say_its_question_once(tmp_path):
+    """Before the chosen reply or before the rejected one."""
+    whole, alone = [ASKS, TELLS], [TELLS | {"content": "no idea"}]
+    path = write_rows(
+        tmp_path, [{"chosen": whole, "rejected": alone}, {"chosen": whole, "rejected": whole}]
+    )
+
+    found = examples(path, kinds=("preference",))
+
+    assert [one.rejected for one in found] == ["no idea", "It weighs 180 g."]
+    assert [one.messages for one in found] == [CHAT] * 2
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,22 @@ SHAPES: dict[str, tuple[Row, Example]] = {
         },
         Example(messages=(*ASKED, reply("", calls=(call("a", n=1), call("b", n=2))), *ANSWERED)),
     ),
+    "a call after a turn that says and calls something": (
+        {
+            "messages": [
+                ASKS,
+                openai_call(content="I weigh it."),
+                {"role": "tool_call", "content": '{"name": "b", "arguments": " "}'},
+            ]
+        },
+        Example(
+            messages=(
+                *ASKED,
+                reply("I weigh it.", calls=with_id(CALLED).calls),
+                reply("", calls=(call("b"),)),
+            )
+        ),
+    ),
     "pairs": (
         {
             "system": "Be brief.",
@@ -276,6 +292,10 @@ PICTURE = {"type": "image_url", "image_url": {"url": "pear.png"}}
             "have an empty list of calls",
         ),
         (
+            {"messages": [ASKS, {"role": "assistant", "tool_calls": [call("f", n="\ud83d")]}]},
+            "have half of a character (a lone \\ud8..) in `tool_calls`",
+        ),
+        (
             {"messages": [ASKS | {"tool_calls": [call("f")]}, TELLS]},
             "have a call of a tool in a turn of",
         ),
@@ -333,7 +353,7 @@ def test_where_two_names_could_stand_for_one_nothing_is_guessed(tmp_path):
 
 def test_what_a_turn_has_besides_is_told(tmp_path):
     """With its name, for it may matter."""
-    path = write_rows(tmp_path, [{"messages": [ASKS | {"mood": "glad"}, TELLS]}])
+    path = write_rows(tmp_path, [{"messages": [ASKS | {"mood": "glad"}, TELLS | {"x": None}]}])
 
     assert "1 of 1 rows have turns with `mood`, which is not used (first: line 1)" in (
         dataset.check(path).warnings
@@ -367,6 +387,15 @@ def test_a_system_text_beside_plain_texts_is_told(tmp_path, answer):
     assert any(one.startswith(told) for one in dataset.inspect(path).dataset.warnings)
 
 
+def test_a_list_under_another_name_is_json_in_a_table_too(tmp_path):
+    """As under its own."""
+    cell = json.dumps([ASKS, TELLS]).replace('"', '""')
+
+    assert examples(write(tmp_path, f'conversation\n"{cell}"\n', "a.csv")) == [
+        Example(messages=CHAT)
+    ]
+
+
 def test_tools_of_a_table_are_read(tmp_path):
     """A cell of them is JSON."""
     cells = [json.dumps(value).replace('"', '""') for value in ([ASKS, TELLS], [TOOL])]
@@ -390,6 +419,19 @@ def test_rows_that_differ_in_their_tools_are_different_rows(tmp_path):
     found = dataset.check(write_rows(tmp_path, rows))
 
     assert (found.num_conflicts, found.num_duplicates) == (0, 1)
+
+
+def test_rows_that_differ_in_what_is_thought_or_in_a_tools_name_are_different_rows(tmp_path):
+    """The model reads both."""
+    thoughts = [{"messages": [ASKS, TELLS | {"thinking": text}]} for text in ("a", "b")]
+    names = [
+        {"messages": [ASKS, {"role": "tool", "content": "180", "name": name}, TELLS]}
+        for name in ("a", "b")
+    ]
+
+    found = dataset.check(write_rows(tmp_path, thoughts + names))
+
+    assert (found.num_duplicates, found.num_near_duplicates) == (0, 0)
 
 
 def test_ids_of_calls_make_no_row_a_different_one(tmp_path):

@@ -38,6 +38,19 @@ def test_a_weight_says_whether_a_reply_is_learnt(tmp_path, weights, learnt):
     assert dataset.check(path).tokens.trainable_total == 4  # of one reply of 16 characters
 
 
+def test_calls_of_different_weights_stay_apart(tmp_path):
+    """Others that follow each other are one turn."""
+    calls = [
+        {"role": "tool_call", "content": f'{{"name": "f{n}"}}', "weight": weight}
+        for n, weight in enumerate((0, 1, 1))
+    ]
+
+    (example,) = examples(write_rows(tmp_path, [{"messages": [ASKS, *calls]}]))
+
+    found = [(len(turn.calls), turn.is_learnt) for turn in example.messages[1:]]
+    assert found == [(1, False), (2, True)]
+
+
 def test_a_row_of_which_nothing_is_learnt_is_left_out_and_told(tmp_path):
     """As one with an empty reply is; a file of nothing else is refused with the reason."""
     silent = {"messages": [ASKS, TELLS | {"weight": 0}]}
@@ -56,3 +69,11 @@ def test_a_weight_of_a_question_is_told(tmp_path):
 
     (told,) = dataset.check(path).warnings
     assert told.startswith("1 of 1 rows have `weight` 1 in turns that are no replies")
+
+
+@pytest.mark.parametrize("says", [{"weight": 0}, {"mask": False}, {"train": False}])
+def test_a_question_that_says_what_is_so_anyway_is_not_told(tmp_path, says):
+    """Nor is a question that is masked by nobody, for no question is learnt."""
+    path = write_rows(tmp_path, [{"messages": [ASKS | says, TELLS]}])
+
+    assert dataset.check(path).warnings == ()
