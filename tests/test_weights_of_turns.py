@@ -35,7 +35,7 @@ def test_a_weight_says_whether_a_reply_is_learnt(tmp_path, weights, learnt):
     assert len(told) == 1
     assert told[0].startswith("1 of 1 rows have replies that are read but not learnt, for their `")
     assert ("`mask` is true" in told[0]) == (key == "mask" or "mask" in weights[0])
-    assert dataset.check(path).tokens.trainable_total == 4  # of one reply of 16 characters
+    assert dataset.check(path).tokens.counts.num_learnt == 4  # of one reply of 16 characters
 
 
 def test_calls_of_different_weights_stay_apart(tmp_path):

@@ -34,14 +34,9 @@ RATED = Format(
     read=_read,
     kind="rated",
     needs="training on good and bad replies (KTO)",
-<<<<<<< HEAD
-    instead='name the task: `--task kto`, in a recipe `task = "kto"`; or keep the '
-    "rows whose label is true and take `label` out of them, to fine-tune on good replies alone: "
-    "jq -c 'select(.label) | del(.label)' FILE.jsonl > good.jsonl",
-=======
-    instead='train it with task = "kto"; or keep the good replies alone, without the label, as in '
+    instead='name the task: `--task kto`, in a recipe `task = "kto"`; or keep the good replies '
+    "alone, without the label, as in "
     "jq -c 'select((.label // .kto_tag) | . == true or . == 1) | del(.label, .kto_tag)' "
     "FILE.jsonl > good.jsonl; or, where `label` says something else, set the format to that of the "
     'rest of the row, such as "messages"',
->>>>>>> 7b7daff (Parquet's null keys are no arguments of tools; turns may be JSON in a text; the refusal of rated rows names what to do with them)
 )
