@@ -173,6 +173,8 @@ class Run:
     """Why rows were not packed though the recipe asks for it; empty if nothing was to be said."""
     rows: RowCounts | None = None
     """Of the whole file that is trained on; None in a run of an older version."""
+    router_loss: float | None = None
+    """Of a mixture's router at the last step that was logged, minimised beside the text's loss."""
     result: Result = NOT_EVALUATED
     curves: Curves = NO_CURVES
     samples: tuple[Sample, ...] = ()

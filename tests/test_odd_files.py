@@ -16,6 +16,7 @@ from profiles.errors import ExitCode, UserError
 from profiles.runs import copies, heartbeats, locks, parts, processes, reading, recipe_copy, rundir
 from profiles.runs.journal import MAX_LINE_BYTES, Journal, Tail, last_record, last_seq, read_all
 from profiles.runs.planned import planned
+from profiles.runs.records import Record
 from profiles.runs.records.metrics import Loss
 from profiles.runs.state import State, status
 from runner import checkpoints
@@ -215,7 +216,7 @@ def test_the_last_record_is_found_behind_long_damage(run):
             with run.metrics.open("ab") as file:
                 file.write(filler + b"y" * size)
 
-            assert last_record(run.metrics).step == 7
+            assert last_record(run.metrics, Record).step == 7
             assert last_seq(run.metrics) == 1
 
 
@@ -225,11 +226,11 @@ def test_the_last_record_is_that_of_a_long_file(run):
     journal = Journal(run.metrics, attempt=1)
     for step in range(1, 1500):
         journal.append(Loss(step=step, loss=1.0), sync=False)
-        assert last_record(run.metrics).step == step
+        assert last_record(run.metrics, Record).step == step
     with run.metrics.open("ab") as file:
         file.write(run.metrics.read_bytes().splitlines()[0])
 
-    assert last_record(run.metrics).step == 1499
+    assert last_record(run.metrics, Record).step == 1499
 
 
 def test_a_part_is_read_up_to_a_limit(run, monkeypatch):
@@ -242,7 +243,7 @@ def test_a_part_is_read_up_to_a_limit(run, monkeypatch):
     with alarm(LIMIT_SECONDS):
         assert list(tail.stream()) == before
         assert tail.poll() == []
-        assert last_record(run.metrics) == before[-1]
+        assert last_record(run.metrics, Record) == before[-1]
     assert parts.size(run.metrics) == parts.MOST_BYTES
 
 

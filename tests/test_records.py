@@ -44,7 +44,7 @@ ON_DISK = {
     "Guard": "guard step fault what",
     "InputsTouched": "inputs_touched step names",
     "LongestTried": "longest_tried rows longest seconds",
-    "Loss": "loss step loss grad_norm learning_rate epoch",
+    "Loss": "loss step loss router_loss grad_norm learning_rate epoch",
     "OutOfMemory": "oom step during pieces micro_batch accumulation error what",
     "Packing": "packing apart difference rounding what",
     "Paused": "paused step reason what",
@@ -87,7 +87,7 @@ OPTIONAL = {
     Published: {"what"},
     Changed: {"log_every", "eval_every"},
     TrainBegun: {"seconds"},
-    Loss: {"grad_norm", "learning_rate", "epoch"},
+    Loss: {"router_loss", "grad_norm", "learning_rate", "epoch"},
     Step: {
         "allocated_bytes",
         "allocated_peak_bytes",

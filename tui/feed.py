@@ -46,6 +46,8 @@ class Batch:
     steps: tuple[Step, ...] = ()
     losses: tuple[tuple[int, float], ...] = ()
     """Step and loss; not a number where the loss was not finite."""
+    router_loss: float | None = None
+    """Of a mixture's router, the newest."""
     memory: tuple[tuple[float, float], ...] = ()
     """Time and resident bytes of the run's processes."""
     sample: Usage | None = None
@@ -67,6 +69,7 @@ class Batch:
             later,
             steps=self.steps + later.steps,
             losses=self.losses + later.losses,
+            router_loss=self.router_loss if later.router_loss is None else later.router_loss,
             memory=self.memory + later.memory,
             sample=later.sample or self.sample,
             events=(self.events + later.events)[-_MOST_EVENTS:],
@@ -87,12 +90,14 @@ class Reader:
         """Read what is new."""
         metrics, events = self._metrics.poll(), self._events.poll()
         samples = [r for r in self._samples.poll() if isinstance(r, Usage)]
+        losses = [r for r in metrics if isinstance(r, Loss)]
         went_on = [e.unix_seconds for e in events if isinstance(e, Unpaused)]
         return Batch(
             status=status(self._run),
             phase=heartbeats.of_worker(self._run).words,
             steps=tuple(r for r in metrics if isinstance(r, Step)),
-            losses=tuple(_point(r) for r in metrics if isinstance(r, Loss)),
+            losses=tuple(map(_point, losses)),
+            router_loss=losses[-1].router_loss if losses else None,
             memory=tuple((r.unix_seconds, float(r.rss_bytes)) for r in samples),
             sample=samples[-1] if samples else None,
             events=tuple(event for r in events if (event := _told(r)) is not None)[-_MOST_EVENTS:],

@@ -52,6 +52,7 @@ class LiveRun:
         self.status: Status | None = None
         self.phase = ""
         self.loss, self.rate, self.memory = Series(), Series(), Series()
+        self.router_loss: float | None = None
         self.sample: Usage | None = None
         self.events: deque[Event] = deque(maxlen=_NUM_EVENTS)
         self.num_damaged = 0
@@ -85,6 +86,7 @@ class LiveRun:
         self._newest = max(self._newest, batch.status.since)
         self._went_on_at = max(self._went_on_at, batch.went_on_at)
         self.events.extend(batch.events)
+        self.router_loss = self.router_loss if batch.router_loss is None else batch.router_loss
         for step, loss in batch.losses:
             self.loss.add(step, loss)
         if batch.memory and not self._has_samples:

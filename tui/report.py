@@ -70,6 +70,7 @@ def _summary(run: Run, width: int) -> list[str]:
                 "tokens",
                 f"{count_text(run.tokens)} read in these steps, {percent_text(labels)} learnt",
             ),
+            ("router", _router(run)),
             ("packing", run.unpacked),
             ("padding", f"{percent_text(padding)} of what was processed"),
             ("tokens/s", rates),
@@ -86,6 +87,12 @@ def _data(run: Run) -> str:
     told = [f"{count_text(run.rows.num_rows)} rows, {run.rows.words}"]
     told += filter(None, [run.rows.losses("data.max_length")])
     return "; ".join(told)
+
+
+def _router(run: Run) -> str:
+    if run.router_loss is None:
+        return ""
+    return f"{run.router_loss:.4f} of its own loss was minimised beside the text's, which is shown"
 
 
 def _throttling(run: Run) -> str:

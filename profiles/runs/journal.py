@@ -32,6 +32,7 @@ _EVERYTHING = 1 << 62
 _MOST_SEQ = 1 << 62
 
 Found = TypeVar("Found")
+Kind = TypeVar("Kind", bound=Record)
 
 
 class Journal:
@@ -254,9 +255,15 @@ def last_seq(path: Path) -> int:
     return _last(path, _seq_of) or 0
 
 
-def last_record(path: Path) -> Record | None:
-    """The last sound record of a file, None if it has none. Reads from the end."""
-    return _last(path, lambda line: next(Tail(path).parsed([line]), None))
+def last_record(path: Path, kind: type[Kind]) -> Kind | None:
+    """The last sound record of a kind, of any by `Record`; None without one. Reads from the end."""
+    mark = f'"kind":"{kind.kind}"'.encode() if kind.kind else b""
+
+    def read(line: bytes) -> Kind | None:
+        found = Tail(path).parsed([line]) if mark in line else ()
+        return next((record for record in found if isinstance(record, kind)), None)
+
+    return _last(path, read)
 
 
 def _seq_of(line: bytes) -> int | None:

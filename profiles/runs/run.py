@@ -59,6 +59,7 @@ def from_run_dir(run: RunDir) -> tuple[Run | None, int]:
         **_eval_losses(events),
         first_loss=_finite(losses["loss"][:1]),
         last_loss=_finite(losses["loss"][-1:]),
+        router_loss=_finite(losses["router_loss"][-1:]),
         unpacked=_last(e.what for e in _of(Packing, events)) or "",
         rows=_last(e.file for e in _of(Prepared, events)),
         result=result_of(events),

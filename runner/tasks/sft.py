@@ -62,12 +62,16 @@ class RunSft(RunProtocol, SFTTrainer):  # type: ignore[misc]
         loss = -outputs.log_probs.sum() / torch.as_tensor(count).clamp(min=1)
         loss = loss * (self.share if num_items is None else self._num_averaged)
         if self.aux_loss_enabled:
-            loss = loss + self._aux_weight(num_items) * outputs.aux_loss
+            router = self._aux_weight(num_items) * outputs.aux_loss
+            self.add_beside(router)
+            loss = loss + router
         return loss
 
     def _full_loss(self, model: Any, inputs: Any, num_items: Any) -> Any:
         """The model's own loss; the router's part of it is weighted as it should be."""
         loss, outputs = Trainer.compute_loss(self, model, inputs, True, num_items)
+        if self.aux_loss_enabled:
+            self.add_beside(self._aux_weight(num_items) * outputs.aux_loss)
         if num_items is None:
             return loss * self.share
         if self.aux_loss_enabled:

@@ -37,6 +37,8 @@ class Part(Trainer):  # type: ignore[misc]
     protocol: ProtocolCallback
     share: float
     """Of the loss that is being computed, in its whole micro-batch; 1 if that is not divided."""
+    beside: torch.Tensor | float
+    """Of the micro-batch's loss so far, what is not of its rows; see `add_beside`."""
     is_trial: bool
     """The gradients that are being computed will be thrown away."""
 
@@ -49,6 +51,13 @@ class Part(Trainer):  # type: ignore[misc]
     def of_whole(self, model: Any, parts: list[Batch]) -> Batch:  # noqa: ARG002  # most need none
         """What a loss needs of the whole micro-batch, found piece by piece; most need nothing."""
         return {}
+
+    def add_beside(self, loss: torch.Tensor) -> None:
+        """Part of a loss that is minimised with that of the rows, as a mixture's router's is.
+
+        It is told apart; the gradient is of both.
+        """
+        self.beside = self.beside + loss.detach()
 
     def divide(self, during: During, reason: str, rows: int) -> None:
         """Twice as many pieces from here on, if no other rank waits for this one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,21 +12,41 @@ from runner.training.pieces import Batch
 from runner.training.telemetry import TOKEN_STATS
 
 
+@dataclass(slots=True)
+class Unlogged:
+    """What has come together since the Trainer last logged."""
+
+    steps: int = 0
+    beside: torch.Tensor | float = 0.0
+    """Sum over the steps, of this rank."""
+
+
 class Steps(Part):
     """The part of the run protocol that makes steps."""
 
     begun: list[Batch]
     """Micro-batches of this step whose gradients are there, or are being computed."""
+    unlogged: Unlogged
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """All micro-batches of a step are fetched here: the data wait of the step."""
         self.recorder.begin()
         self.begun = []
+        self.unlogged.steps += 1
         with self.recorder.phase("data"):
             batches, num_items = super().get_batch_samples(*args, **kwargs)
         for batch in batches:
             self.recorder.count(batch.pop(TOKEN_STATS))
         return batches, num_items
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """The loss of a mixture is its text's; the router's part of what is minimised is apart."""
+        if "loss" in logs and isinstance(beside := self.unlogged.beside, torch.Tensor):
+            mean = float(self.accelerator.reduce(beside, "mean")) / max(1, self.unlogged.steps)
+            logs |= {"loss": logs["loss"] - mean, "router_loss": mean}
+        if "loss" in logs:
+            self.unlogged = Unlogged()
+        super().log(logs, start_time)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
         """Gradients of one micro-batch; out of memory, the whole step again in smaller pieces.
@@ -37,11 +58,15 @@ class Steps(Part):
         todo = [inputs]
         while True:
             try:
-                return [self._in_pieces(model, one, num_items_in_batch) for one in todo][-1]
+                loss = [self._in_pieces(model, one, num_items_in_batch) for one in todo][-1]
             except Exception as error:  # what ran out of memory is decided below
                 reason = self.division.reason_of(error)
                 if not reason:
                     raise
+            else:
+                if not self.is_trial:
+                    self.unlogged.beside = self.unlogged.beside + self.beside
+                return loss
             # outside of the handler: the error's frames hold on to the tensors that were too many
             self.divide("train", reason, max(map(self.batches.num_rows, self.begun)))
             model.zero_grad()
@@ -51,10 +76,13 @@ class Steps(Part):
         """The loss of a micro-batch: the sum over its pieces, each a share of what is learnt."""
         *early, last = self.whole_parts(model, inputs, "train")
         learnt, total = max(1, self.batches.num_learnt(inputs)) if early else 0, 0.0
+        self.beside = 0.0
         for piece in early:
             with self.engine.unsynced(self.accelerator, model):
                 total = total + self._one_piece(model, piece, num_items, learnt)
         loss: torch.Tensor = self._one_piece(model, last, num_items, learnt) + total
+        if num_items is None:  # the Trainer takes the mean over micro-batches
+            self.beside = self.beside / self.current_gradient_accumulation_steps
         return loss
 
     def _one_piece(self, model: Any, piece: Any, num_items: Any, learnt: int) -> Any:

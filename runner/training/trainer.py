@@ -23,6 +23,7 @@ from runner.training.longest import LongestFirst
 from runner.training.protocol import ProtocolCallback
 from runner.training.saving import Saver
 from runner.training.selection import Selection
+from runner.training.steps import Unlogged
 from runner.training.telemetry import CountingCollator, StepRecorder
 
 
@@ -75,6 +76,7 @@ class RunProtocol(LongestFirst, Evaluation, Checkpointing):
         self.base_rows = {}
         self.changes: list[Changed] = []
         self.begun, self.staging, self.is_trial, self.share = [], None, False, 1.0
+        self.beside, self.unlogged = 0.0, Unlogged()
         self.data_collator: Any = CountingCollator(self.data_collator, self.batches)
         self._time_backward()
         self.engine.before_wrapping(self.accelerator)

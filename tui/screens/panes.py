@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from profiles.quantities import bytes_text, count_text, duration_text, percent_text
+from profiles.runs.records.metrics import router_text
 from tui.plain_bars import meter
 from tui.terminal import Symbols, clean
 
@@ -69,8 +70,8 @@ def memory_caption(live: LiveRun) -> str:
 
 
 def loss_caption(live: LiveRun) -> str:
-    """Tell the newest evaluation in words."""
-    return live.evaluation()
+    """Tell the newest evaluation in words, and what a mixture's router adds to the loss."""
+    return "; ".join(filter(None, [live.evaluation(), router_text(live.router_loss)]))
 
 
 def rate_caption(live: LiveRun) -> str:

@@ -60,6 +60,9 @@ class Loss(Record):
 
     step: int
     loss: float | None
+    """Of the rows."""
+    router_loss: float | None = field(default=None, metadata=LEFT_OUT)
+    """Of a mixture's router, which is minimised with it."""
     grad_norm: float | None = field(default=None, metadata=LEFT_OUT)
     learning_rate: float | None = field(default=None, metadata=LEFT_OUT)
     epoch: float | None = field(default=None, metadata=LEFT_OUT)
@@ -68,3 +71,8 @@ class Loss(Record):
 def loss_text(loss: float | None) -> str:
     """A loss in words."""
     return "not finite" if loss is None else f"{loss:.4f}"
+
+
+def router_text(loss: float | None) -> str:
+    """What a mixture's router adds to what is minimised, in words; empty without one."""
+    return "" if loss is None else f"router {loss:.4f} beside it"
