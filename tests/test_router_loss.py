@@ -17,10 +17,10 @@ from transformers import AutoTokenizer, Qwen3MoeConfig, Qwen3MoeForCausalLM  # n
 from profiles.runs import run as run_facts  # noqa: E402
 from profiles.runs.journal import last_record  # noqa: E402
 from profiles.runs.records.metrics import Loss  # noqa: E402
-from profiles.runs.state import status  # noqa: E402
 from runner.training.longest import LongestFirst  # noqa: E402
 from runner.training.steps import Steps  # noqa: E402
 from tui import follow, report  # noqa: E402
+from tui.commands.runs import watch  # noqa: E402
 from tui.feed import Reader  # noqa: E402
 from tui.live import LiveRun  # noqa: E402
 from tui.screens import panes  # noqa: E402
@@ -138,17 +138,19 @@ def test_the_evaluation_is_of_the_text_alone(tmp_path, orders):
     assert before["loss"] < minimised(losses[0])
 
 
-def test_everybody_is_told_of_both(mixture, orders):
+def test_everybody_is_told_of_both(mixture, orders, capsys):
     """The state as JSON, a line of text, the live screen and the report."""
     run, records = one_step(mixture, orders, steps=2)
     newest = records[-1]
+    capsys.readouterr()
     live = LiveRun(run)
     live.apply(Reader(run).poll())
     facts, _ = run_facts.from_run_dir(run)
-    now = status(run)
+    watch(run.id, plain=False, as_json=True)
+    now = json.loads(capsys.readouterr().out)
 
     router = f"router {newest['router_loss']:.4f} beside it"
-    assert (now.loss, now.router_loss) == (newest["loss"], newest["router_loss"])
+    assert (now["loss"], now["router_loss"]) == (newest["loss"], newest["router_loss"])
     assert f"loss {newest['loss']:.4f}, {router}" in follow.step_line(live_record(run), 2)
     assert router in panes.loss_caption(live)
     assert facts.router_loss == newest["router_loss"]

@@ -23,7 +23,6 @@ from profiles.runs.processes import Processes, read_object, read_records
 from profiles.runs.reading import is_folder, whole, words
 from profiles.runs.records import Record
 from profiles.runs.records.evaluation import Evaluated
-from profiles.runs.records.metrics import Loss
 from profiles.runs.records.supervisor import Restarted, SupervisorStarted
 from profiles.runs.records.worker import (
     Checkpoint,
@@ -107,10 +106,6 @@ class Status:
     """Evaluation loss before training."""
     eval_loss: float | None = None
     """Newest evaluation loss."""
-    loss: float | None = None
-    """Newest training loss, of the rows."""
-    router_loss: float | None = None
-    """Of a mixture's router, which is minimised with it."""
     notice: str = ""
     """The newest thing that a person should know while the run lives; "" if there is none."""
     result: Result = NOT_EVALUATED
@@ -163,7 +158,7 @@ def _status(run: RunDir) -> Status:
     found = _derive(run, attempt, current, ended)
     ended = found.record
     losses = [e for e in events if isinstance(e, Evaluated)]
-    metric, logged = last_record(run.metrics, Record), last_record(run.metrics, Loss)
+    metric = last_record(run.metrics, Record)
     newest = [metric] if metric is not None and metric.attempt == attempt else []
     start = (newest_checkpoint(run) or 0) if attempt > 1 else 0
     beat = heartbeats.of_worker(run).step if current else 0
@@ -180,8 +175,6 @@ def _status(run: RunDir) -> Status:
         since=max((e.unix_seconds for e in current[-1:] + newest), default=created(run)),
         base_loss=next((e.loss for e in losses if e.step == 0), None),
         eval_loss=losses[-1].loss if losses else None,
-        loss=logged.loss if logged else None,
-        router_loss=logged.router_loss if logged else None,
         notice="; ".join(filter(None, [found.notice, *_caveats(run, found.state)])),
         result=result_of(events),
     )

@@ -6,7 +6,8 @@ import time
 
 from profiles.errors import ExitCode, UserError
 from profiles.runs import advice, find_run, identity, listing, notices, processes, reading, rundir
-from profiles.runs.journal import read_all
+from profiles.runs.journal import last_record, read_all
+from profiles.runs.records.metrics import Loss
 from profiles.runs.records.worker import Paused
 from profiles.runs.state import State, status
 from runner.supervision import control, launch, leftovers
@@ -71,8 +72,11 @@ def _working(text: str | None) -> rundir.RunDir:
 
 
 def show_status(run: rundir.RunDir) -> None:
-    """The state of one run as JSON."""
-    plain.show_json({"id": run.id, "path": str(run.path), **plain.jsonable(status(run))})
+    """The state of one run as JSON, with its newest training loss."""
+    newest = last_record(run.metrics, Loss)
+    losses = {name: getattr(newest, name, None) for name in ("loss", "router_loss")}
+    of_run = {"id": run.id, "path": str(run.path)}
+    plain.show_json(of_run | plain.jsonable(status(run)) | losses)
 
 
 def ask(text: str | None, verb: str) -> int:
