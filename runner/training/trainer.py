@@ -73,10 +73,9 @@ class RunProtocol(LongestFirst, Evaluation, Checkpointing):
             lighter=lighter,
         )
         self.before_steps = self.after_evaluation = self.after_saving = nothing_more
-        self.base_rows = {}
+        self.base_rows, self.unlogged = {}, Unlogged()
         self.changes: list[Changed] = []
         self.begun, self.staging, self.is_trial, self.share = [], None, False, 1.0
-        self.beside, self.unlogged = 0.0, Unlogged()
         self.data_collator: Any = CountingCollator(self.data_collator, self.batches)
         self._time_backward()
         self.engine.before_wrapping(self.accelerator)
