@@ -90,7 +90,8 @@ def whole(maker, monkeypatch):
     started = {}
 
     def begin(code):
-        def start(text, *, name, base_dir, devices, kept):
+        def start(text, *, name, base_dir, devices, kept, tell):
+            tell(SimpleNamespace(id="the-run"))
             assert kept == {"a": "b"}
             started.update(text=text, name=name, base_dir=base_dir, devices=devices)
             return SimpleNamespace(id="the-run")
@@ -145,4 +146,4 @@ def test_a_training_that_fails_has_no_report(whole, capsys):
     said = capsys.readouterr()
     assert code == 70
     assert "== 5/5" not in said.out
-    assert said.err == ""
+    assert said.err == "starting the-run\n"

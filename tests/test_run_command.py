@@ -43,7 +43,8 @@ def started(monkeypatch, tmp_path):
         calls.append(("check", recipe.name, base_dir, share))
         return READY
 
-    def start(text, *, name, base_dir, devices, kept):
+    def start(text, *, name, base_dir, devices, kept, tell):
+        tell(run)
         calls.append(("start", text, name, base_dir, devices, kept))
         return run
 
@@ -73,6 +74,7 @@ def test_a_run_is_told_checked_and_started(started, capsys):
         "predicted peak 3.0 GiB of 24.0 GiB free, about 700 tokens/s",
         "about 1 m 10 s to the first step, about 1 h 0 m in all",
         "! little room",
+        f"starting {started.run.id}",
         f"it goes on without this terminal; watch it with: advisor watch {tail}",
     ]
     told = READY.for_launch.values()
@@ -165,7 +167,7 @@ def locked(monkeypatch):
 
     def changed(*found):
         changes = [SimpleNamespace(name=n, then=t, now=w) for n, t, w in found]
-        monkeypatch.setattr(command.replay, "lock_beside", lambda _path: {"a": "lock"})
+        monkeypatch.setattr(command.replay, "lock_beside", lambda _path, **_: {"a": "lock"})
         monkeypatch.setattr(command.replay, "found", lambda *_: {})
         monkeypatch.setattr(command.replay, "changes", lambda _lock, _found: changes)
         monkeypatch.setattr(command.replay, "refuse", lambda *given: refused.append(given))

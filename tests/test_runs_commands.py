@@ -285,7 +285,7 @@ def test_a_run_that_is_over_begins_its_next_attempt(call, monkeypatch):
 
     monkeypatch.setattr(preflight, "check_resume", check)
     monkeypatch.setattr(
-        command.launch, "resume", lambda one, devices: asked.append((one.id, devices))
+        command.launch, "resume", lambda one, devices, _tell: asked.append((one.id, devices))
     )
     monkeypatch.setattr(command, "follow_run", lambda one: asked.append(one.id) or 9)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -12,11 +13,14 @@ import sys
 import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from profiles.errors import ExitCode, UserError
 from tui.terminal import clean, harmless, harmless_lines, num_cells
 from tui.tones import Line
+
+if TYPE_CHECKING:
+    from profiles.runs.rundir import RunDir
 
 DEFAULT_WIDTH = 80
 MOST_WIDTH = 120
@@ -113,6 +117,12 @@ def error_lines(error: UserError, width: int = DEFAULT_WIDTH) -> list[str]:
 def say(text: str = "") -> None:
     """A message for the person, on stderr; stdout is for data."""
     print(harmless_lines(text), file=sys.stderr)
+
+
+def starting(run: RunDir) -> None:
+    """Which run is about to work, told before it does; where nobody reads it, it works as well."""
+    with contextlib.suppress(OSError):
+        say(f"starting {run.id}")
 
 
 def show(lines: Iterable[str], *, aside: bool = False) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import pwd
 from pathlib import Path
 
 from profiles.errors import ExitCode, UserError
@@ -48,11 +47,7 @@ def _by_path(folder: Path) -> RunDir | None:
 
 
 def _closed(run: RunDir) -> UserError:
-    uid = run.path.stat().st_uid
-    try:
-        owner = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        owner = f"user {uid}"
+    uid, owner = run.path.stat().st_uid, rundir.owner(run)
     return UserError(
         f"this user may not look into {run.id}",
         why="its permissions are closed" if uid == os.getuid() else f"it belongs to {owner}",

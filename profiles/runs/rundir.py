@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import re
 import secrets
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,8 @@ SURROUNDINGS = "surroundings"
 """Of the manifest: what around the run changes the bits of its result, name by name."""
 NUM_ROOMS, ROOM_BYTES = 4, 4096
 """Of the kept files, and of each; no request is longer."""
+_COMMANDS = {"stop_now": "stop --now", "unpause": "resume"}
+"""For verbs that are no command by their own name."""
 _END_OF_TIME = 1e11  # Unix time; what lies beyond it is no date
 _EXCLUSIVE = os.O_CREAT | os.O_EXCL
 _SLUG_LENGTH, _BASE32 = 40, "abcdefghijklmnopqrstuvwxyz234567"
@@ -296,6 +300,33 @@ def refuse_newer(run: RunDir) -> None:
         do="use the version that made it, or a newer one",
         where=str(run.manifest),
         code=ExitCode.NEWER_SCHEMA,
+    )
+
+
+def owner(run: RunDir) -> str:
+    """The name of the user whose run it is, or the number of one without."""
+    uid = run.path.stat().st_uid
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"#{uid}"  # as sudo takes it
+
+
+def refuse_foreign(run: RunDir, verb: str) -> None:
+    """UserError (REFUSED) if the run is another user's, whatever this one may do.
+
+    Files that root made in it would lock its user out, and a run obeys its own user alone.
+    """
+    if run.path.stat().st_uid == os.geteuid():
+        return
+    theirs, path = owner(run), shlex.quote(str(run.path.absolute()))
+    raise UserError(
+        f"cannot {verb.replace('_', ' ')}: the run belongs to {theirs}",
+        why="files of another user in its folder would lock its own user out",
+        do=f"as that user: sudo -u {shlex.quote(theirs)} advisor {_COMMANDS.get(verb, verb)} {path}"
+        f"; `advisor run {path}` starts a run of your own",
+        where=str(run.path),
+        code=ExitCode.REFUSED,
     )
 
 

@@ -62,6 +62,7 @@ def send(run: RunDir, verb: str, args: Mapping[str, int] = MappingProxyType({}))
     now = status(run)
     if not now.state.obeys:
         raise _nobody_obeys(run, verb, now)
+    rundir.refuse_foreign(run, verb)
     if verb != "stop_now" and _is_finishing(run, now.attempt):
         raise UserError(
             f"too late to {verb}: all steps are made",

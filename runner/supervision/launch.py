@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO
@@ -42,6 +43,7 @@ _SIGN_OF_LIFE_SECONDS = 15.0
 _GONE_SECONDS = 5.0
 """A supervisor that has written its last record needs some time to leave."""
 _POLL_SECONDS = 0.05
+_ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 
 
@@ -52,13 +54,40 @@ def start(
     base_dir: Path,
     devices: tuple[str, ...],
     kept: Mapping[str, Any] = MappingProxyType({}),
+    tell: Callable[[RunDir], None] = lambda _run: None,
 ) -> RunDir:
     """Create a run of the recipe and start it.
 
     Paths in the recipe are relative to `base_dir`; `devices` are the GPUs it may use, by UUID or
     number, none on a CPU; `kept`: what else of the start later readers need, for the manifest.
+    `tell` is called when the run is there and nothing of it works yet: who ends this process before
+    ends the start with it, and who does later knows what goes on.
     """
-    run = rundir.create(name)
+    with _undisturbed():
+        run = rundir.create(name)
+        with _first_writes(run, is_new=True):
+            _describe(run, recipe_text, name=name, base_dir=base_dir, devices=devices, kept=kept)
+            _claim(run, 1)
+        if _is_asked_to_end():
+            durable.remove_tree(run.path, inside=rundir.run_root())
+            raise _ended_before()
+        tell(run)
+    with _first_writes(run, is_new=True):
+        _start_supervisor(run, 1)
+    _wait_for_sign(run, 1)
+    return run
+
+
+def _describe(  # what a manifest holds
+    run: RunDir,
+    recipe_text: bytes,
+    *,
+    name: str,
+    base_dir: Path,
+    devices: tuple[str, ...],
+    kept: Mapping[str, Any],
+) -> None:
+    """Write what was started."""
     manifest = {
         "schema": rundir.SCHEMA,
         "id": run.id,
@@ -72,13 +101,35 @@ def start(
         "tool_version": installation.version(),
         "python": sys.executable,
     }
-    with _first_writes(run, is_new=True):
-        durable.write_atomic(run.recipe, recipe_text)
-        durable.write_json(run.manifest, manifest)
-        rundir.keep_rooms(run)
-        _begin_attempt(run, 1)
-    _wait_for_sign(run, 1)
-    return run
+    durable.write_atomic(run.recipe, recipe_text)
+    durable.write_json(run.manifest, manifest)
+    rundir.keep_rooms(run)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Inside, a signal that would end this process waits."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _is_asked_to_end() -> bool:
+    """One of them waits, and is not one that this process ignores, as under nohup."""
+    waiting = signal.sigpending() & _ENDING
+    return any(signal.getsignal(number) is not signal.SIG_IGN for number in waiting)
+
+
+def _ended_before() -> UserError:
+    return UserError(
+        "the run was not started",
+        why="this command was asked to end before anything of the run worked",
+        do="give the command again",
+        where=str(rundir.run_root()),
+        code=ExitCode.STOPPED,
+    )
 
 
 @contextlib.contextmanager
@@ -100,26 +151,35 @@ def _first_writes(run: RunDir, *, is_new: bool = False) -> Iterator[None]:
         ) from error
 
 
-def resume(run: RunDir, chosen: Sequence[str] | None = None) -> None:
+def resume(
+    run: RunDir,
+    chosen: Sequence[str] | None = None,
+    tell: Callable[[RunDir], None] = lambda _run: None,
+) -> None:
     """Start the next attempt of a run that is over.
 
-    `chosen`: the GPUs to use from here on, by UUID or number; None keeps those it had.
+    `chosen`: the GPUs to use from here on, by UUID or number; None keeps those it had. `tell` as
+    for a start.
     """
     now = state.status(run)
     refuse_resume(run, now)
     _wait_until_left(run)
     _refuse_leftovers(run)
     attempt = now.attempt + 1
-    with _first_writes(run):
+    with _undisturbed(), _first_writes(run):
         if chosen is not None:
             devices.choose(run, chosen)
-        _begin_attempt(run, attempt)
+        _claim(run, attempt)
+        tell(run)
+    with _first_writes(run):
+        _start_supervisor(run, attempt)
     _wait_for_sign(run, attempt)
 
 
 def refuse_resume(run: RunDir, now: Status) -> None:
     """UserError unless the run, whose status this is, is over and has something left to do."""
     rundir.refuse_newer(run)
+    rundir.refuse_foreign(run, "resume")
     if now.state is State.FINISHED:
         raise _refusal(run, "the run is finished", "there is nothing left to do")
     if now.state is State.DAMAGED:
@@ -170,8 +230,17 @@ def _refuse_leftovers(run: RunDir) -> None:
         raise _refusal(run, "its lock is held", "by a process that cannot be seen from here")
 
 
-def _begin_attempt(run: RunDir, attempt: int) -> None:
-    """Claim it and start its supervisor; OSError or UserError if it is not ours to start."""
+def _claim(run: RunDir, attempt: int) -> None:
+    """Take it; OSError or UserError if it is not ours to start."""
+    open_log(run.console).close()  # a disk that takes no log leaves the attempt to others
+    if not run.claim(attempt):
+        raise _refusal(run, "somebody else resumes it", f"attempt {attempt} is taken")
+    with contextlib.suppress(OSError):  # for people who look; the claim alone counts
+        durable.write_atomic(run.attempt_file, f"{attempt}\n".encode())
+
+
+def _start_supervisor(run: RunDir, attempt: int) -> None:
+    """Start the attempt that is claimed; OSError if this machine starts no process."""
     command = [
         sys.executable,
         "-P",
@@ -182,10 +251,6 @@ def _begin_attempt(run: RunDir, attempt: int) -> None:
     ]
     scope = session_host.scope_command(f"tunedeck-{run.id}-{attempt}")
     with open_log(run.console) as console:
-        if not run.claim(attempt):
-            raise _refusal(run, "somebody else resumes it", f"attempt {attempt} is taken")
-        with contextlib.suppress(OSError):  # for people who look; the claim alone counts
-            durable.write_atomic(run.attempt_file, f"{attempt}\n".encode())
         # Without a user manager that obeys, a session of its own is what there is
         if not scope or _spawn(run, [*scope, *command], console) != 0:
             _spawn(run, command, console)

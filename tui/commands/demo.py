@@ -65,6 +65,7 @@ def demo() -> int:
         name=recipe.name,
         base_dir=folder,
         **ready.for_launch,
+        tell=plain.starting,
     )
     plain.show([f"run {run.id}"])
     code = follow(run)

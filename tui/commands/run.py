@@ -50,6 +50,7 @@ def run(
         name=recipe.name,
         base_dir=base_dir,
         **ready.for_launch,
+        tell=plain.starting,
     )
     inputs.remember(recipe, base_dir)
     plain.show([started.id])

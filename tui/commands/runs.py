@@ -187,7 +187,7 @@ def resume(
         ready = preflight.check_resume(run, share=share, allow_changed=allow_changed)
         for warning in ready.warnings:
             plain.say(f"! {warning}")
-        launch.resume(run, ready.devices)
+        launch.resume(run, ready.devices, plain.starting)
         plain.say(f"was {headline(now)}; {ready.start.what}")
         plain.show([run.id if listing.is_at_home(run) else str(run.path)])
     return follow_run(run) if follow else 0
