@@ -104,6 +104,9 @@ class Recipe(BaseModel):
             del content["plan"]
         if not content["objective"]:
             del content["objective"]
+        for key in ("clean", "mask"):
+            if getattr(self.data, key) == DataSection.model_fields[key].default:
+                del content["data"][key]
         return tomli_w.dumps(content, multiline_strings=False)
 
 

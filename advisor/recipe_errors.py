@@ -70,10 +70,17 @@ def _did_you_mean(parts: list[str], error: dict[str, Any], schema: type[BaseMode
     elif parts[0] == "method":
         known = ["name", *keys_of(METHODS[str(error["loc"][1])].settings)]
     else:
-        section = schema.model_fields[parts[0]].annotation
-        known = list(section.model_fields) if isinstance(section, type) else []
+        known = _keys_of(schema, parts[:-1])
     near = difflib.get_close_matches(parts[-1], known, n=1)
     return f"; did you mean `{near[0]}`?" if near else f"; known keys: {', '.join(known)}"
+
+
+def _keys_of(section: Any, tables: list[str]) -> list[str]:
+    """The keys of a table that lies within others."""
+    for name in tables:
+        field = getattr(section, "model_fields", {}).get(name)
+        section = field.annotation if field else None
+    return list(getattr(section, "model_fields", ()))
 
 
 def _line_of(parts: list[str], text: str) -> str:

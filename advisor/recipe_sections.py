@@ -27,7 +27,7 @@ from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, nearest
 from advisor.registry.optimizers import ADAMW
 from advisor.registry.spec import Key, MethodSpec, Settings, keys_of
 from advisor.registry.task_spec import TaskSpec
-from profiles import chat_families
+from profiles import chat_families, personal
 from profiles.data import charsets, formats
 from profiles.data.columns import Columns
 
@@ -96,6 +96,33 @@ class ModelSection(Section):
     """Local folder with config.json, safetensors and tokenizer; relative to the recipe."""
 
 
+def _masks(value: Any) -> Any:
+    """True, false, or a list of kinds; ValueError with the nearest name for another."""
+    if isinstance(value, bool):
+        return value
+    kinds, there_are = value, personal.names()
+    if not (isinstance(kinds, list | tuple) and all(isinstance(kind, str) for kind in kinds)):
+        raise ValueError(f"must be true, false or a list of {', '.join(there_are)}")
+    for kind in kinds:
+        if kind not in there_are:
+            near = nearest(kind, there_are)
+            raise ValueError(f"there is no kind of personal data {kind[:_SHOWN]!r}; {near}")
+    return tuple(dict.fromkeys(kinds))
+
+
+class CleanSection(Section):
+    """[data.clean]: what is taken out of every row; each is counted and told."""
+
+    html: bool = False
+    """Tags, comments and entities of HTML become text; code between backquotes is left."""
+    unicode: bool = False
+    """Characters are composed (NFC)."""
+    whitespace: bool = False
+    """One space, one kind of line end, at most one empty line; code keeps its own."""
+    duplicates: bool = False
+    """Rows that the model reads exactly as an earlier one are left out."""
+
+
 class DataSection(Section):
     """[data]: what it learns from."""
 
@@ -123,6 +150,9 @@ class DataSection(Section):
     one's own that ends in .jinja, relative to the recipe."""
     learn: Literal["all", "last"] = "all"
     """Replies of a chat that the loss is taken on: every one, or the last of each row."""
+    clean: CleanSection = CleanSection()
+    mask: Annotated[bool | tuple[str, ...], BeforeValidator(_masks)] = False
+    """Personal data and keys become marks such as <EMAIL>: the usual kinds, or those named."""
 
     @property
     def eval_files(self) -> dict[str, str]:
@@ -141,7 +171,12 @@ class DataSection(Section):
     def reading(self) -> dict[str, Any]:
         """How rows are read, as `profiles.data.dataset` takes it."""
         keys = ("format", "on_bad", "encoding", "columns")
-        return {key: getattr(self, key) for key in keys}
+        masks = self.mask if isinstance(self.mask, tuple) else personal.USUAL if self.mask else ()
+        return {
+            **{key: getattr(self, key) for key in keys},
+            "clean": tuple(name for name, is_wanted in self.clean if is_wanted),
+            "mask": masks,
+        }
 
     @property
     def files(self) -> dict[str, str]:

@@ -334,4 +334,8 @@ class Dataset:
     """Usable rows with a reply shorter than 10 characters."""
     num_html: int = 0
     """Usable rows with HTML tags or entities in a text."""
+    cleaned: dict[str, int] = field(default_factory=dict)
+    """Rows changed or left out by what was asked for, such as "html" and "mask email"."""
+    personal: tuple[tuple[str, int, tuple[int, ...]], ...] = ()
+    """Kind of personal data or keys that is left: usable rows with any, the first lines."""
     warnings: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ and data are local files.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 MASK: Final = "[removed]"
@@ -46,6 +46,18 @@ _SECRET_TEXT: Final = re.compile(
 
 Hostile text takes linear time: no repeat holds what another match of its kind may begin after.
 """
+_PEM_END: Final = re.compile(r"-----END[ A-Z]{0,20} PRIVATE KEY-----")
+_PEM_LINES: Final = re.compile(r"[A-Za-z0-9+/=\\\s]*")
+_MOST_PEM_CHARS: Final = 20_000
+_SIGNS: Final = {
+    "_": ("hf_", "api_org_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "npm_", "dop_"),
+    "-": ("sk-", "glpat-", "xox", "pypi-AgEI", " PRIVATE KEY-----"),
+    "A": ("AKIA", "ASIA", "AIza"),
+    "J": ("eyJ",),
+    "@": ("://",),
+    "earer": ("earer",),
+}
+"""One of these stands in every secret, or before it; by what is looked for first."""
 _NEVER_DROPPED: Final = frozenset(
     {"CONDA_PREFIX", "HOME", "LD_LIBRARY_PATH", "PATH", "PWD", "PYTHONPATH", "VIRTUAL_ENV"}
 )
@@ -60,6 +72,46 @@ def is_secret_name(name: str) -> bool:
 def holds_secret(text: str) -> bool:
     """Whether something in the text looks like a token or a password in an address."""
     return _SECRET_TEXT.search(text) is not None
+
+
+def may_hold_secret(text: str) -> bool:
+    """Whether it is worth looking for one: a scan of little cost."""
+    for first, signs in _SIGNS.items():
+        if first in text:
+            for sign in signs:
+                if sign in text:
+                    return True
+    return False
+
+
+def secrets(text: str) -> Iterator[tuple[int, int]]:
+    """First character of each and the one after the last; a private key with all of its lines."""
+    end, closing = 0, _Closing(text)
+    for found in _SECRET_TEXT.finditer(text):
+        if found.start() < end:
+            continue
+        end = found.end()
+        if found[0].startswith("-----BEGIN"):
+            end = closing.after(end)
+        yield found.start(), end
+
+
+class _Closing:
+    """Where private keys of a text end; each end is looked for once."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._next = _PEM_END.search(text)
+
+    def after(self, start: int) -> int:
+        """Behind the end mark of the key that begins here, or as far as its lines go."""
+        while self._next is not None and self._next.start() < start:
+            self._next = _PEM_END.search(self._text, start)
+        if self._next is not None and self._next.end() - start < _MOST_PEM_CHARS:
+            return self._next.end()
+        lines = _PEM_LINES.match(self._text, start)
+        assert lines is not None  # any number of characters
+        return lines.end()
 
 
 def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:

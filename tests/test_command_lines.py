@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
+from profiles import personal
 from profiles.errors import ExitCode, UserError
 from tui import main
 from tui.cli import cli
@@ -171,6 +172,29 @@ LINES = [
         "recommend --model m --data d --column text=b",
         "recommend",
         {"request": request(data="d", asked=Asked(columns={"text": "b"}))},
+    ),
+    (
+        "data check a --clean html,duplicates --mask email",
+        "check",
+        checked(clean={"html": True, "duplicates": True}, mask=("email",)),
+    ),
+    (
+        "data show a --clean whitespace --mask all",
+        "show",
+        {
+            "path": "a",
+            "asked": ShowAsked(clean={"whitespace": True}, mask=personal.USUAL),
+            "as_json": False,
+        },
+    ),
+    (
+        "recommend --model m --data d --clean unicode --mask phone,email",
+        "recommend",
+        {
+            "request": request(
+                data="d", asked=Asked(clean={"unicode": True}, mask=("phone", "email"))
+            )
+        },
     ),
     (
         "recommend --model m --data d --on-bad skip --encoding big5 --chat-template t --learn last",

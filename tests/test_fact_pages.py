@@ -417,6 +417,7 @@ def test_what_can_be_chosen_by_name_for_scripts():
         "tasks": {"name", "title", "runs"},
         "data_formats": {"name", "tasks"},
         "chat_templates": {"name", "title"},
+        "personal_data": {"name", "title", "mark"},
     }
     assert (found["metrics"], found["exports"]) == ([], [])
     assert {"name": "alpaca", "tasks": ["sft"]} in found["data_formats"]
@@ -430,7 +431,7 @@ def test_everything_that_can_be_chosen_by_name_stands_under_its_key():
 
     assert heads == [
         *("method.name", "train.optimizer", "hardware.strategy", "task", "data.format"),
-        "data.chat_template",
+        *("data.chat_template", "data.mask"),
         "not yet: this version estimates it and cannot start it",
     ]
     assert all(row[:2] == "  " for block in blocks for row in block[1:])

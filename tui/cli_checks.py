@@ -20,6 +20,33 @@ def _encoding(_context: click.Context, _parameter: click.Parameter, name: str | 
         raise click.BadParameter(str(error)) from None
 
 
+def _steps(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Any:
+    """As a recipe writes them."""
+    from profiles.data import cleaning
+
+    return dict.fromkeys(_names(text, cleaning.STEPS), True) if text else None
+
+
+def _masks(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Any:
+    """The same."""
+    from profiles import personal
+
+    if text == "all":
+        return personal.USUAL
+    return tuple(_names(text, personal.names())) if text else None
+
+
+def _names(text: str, known: tuple[str, ...]) -> list[str]:
+    """Names with commas between them."""
+    from advisor.registry.lookup import nearest
+
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in known:
+            raise click.BadParameter(f"there is no {name!r}; {nearest(name, known)}")
+    return names
+
+
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 FORCE = click.option(
     "--force", is_flag=True, help="Replace a file that is there, by one of the same kind."
@@ -55,6 +82,12 @@ COLUMNS = click.option(
 ENCODING = click.option(
     "--encoding", callback=_encoding, help="Of files that are not UTF-8: gb18030, cp1252..."
 )
+CLEAN = click.option(
+    "--clean", callback=_steps, help="Of: html,whitespace,unicode,duplicates (data.clean)."
+)
+MASK = click.option(
+    "--mask", callback=_masks, help="Personal data: all, or kinds like email,phone (data.mask)."
+)
 
 
 @click.group()
@@ -81,6 +114,8 @@ def recipe() -> None:
 @click.option("--on-bad", type=click.Choice(["error", "skip"]), default="error", show_default=True)
 @ENCODING
 @COLUMNS
+@CLEAN
+@MASK
 @JSON
 def data_check(files: tuple[str, ...], held_out: str | None, as_json: bool, **options: Any) -> int:
     """Validate data sets: format, encoding, broken rows, token lengths, quality.
@@ -103,6 +138,8 @@ def data_check(files: tuple[str, ...], held_out: str | None, as_json: bool, **op
 @click.option("--max-length", type=click.IntRange(min=1), help="Show where rows are cut.")
 @ENCODING
 @COLUMNS
+@CLEAN
+@MASK
 @JSON
 def data_show(file: str, as_json: bool, **options: Any) -> int:
     """Show rows as the model reads them: what is learnt, what is cut, what is wrong."""

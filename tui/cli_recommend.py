@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from tui.cli_checks import COLUMNS, ENCODING, FORCE, JSON
+from tui.cli_checks import CLEAN, COLUMNS, ENCODING, FORCE, JSON, MASK
 
 _LEVELS = click.Choice(["low", "medium", "high"])
 
@@ -26,6 +26,8 @@ def _show_keys(context: click.Context, _parameter: click.Parameter, wanted: bool
 @click.option("--on-bad", type=click.Choice(["error", "skip"]), help="What faulty rows are.")
 @ENCODING
 @COLUMNS
+@CLEAN
+@MASK
 @click.option("--chat-template", help="Write chats so: a family like chatml, or a .jinja file.")
 @click.option("--learn", type=click.Choice(["all", "last"]), help="Which replies of a chat.")
 @click.option("--gpu", help='Plan for this machine instead: "4x RTX 4090".')

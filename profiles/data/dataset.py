@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypedDict, Unpack
 
+from profiles.data.cleaning import Cleaner
 from profiles.data.columns import Columns
 from profiles.data.datafile import Container, DataFile, files_of, open_data
 from profiles.data.dataset_errors import no_examples, nothing_to_learn, other_training
@@ -53,6 +54,11 @@ class Reading(TypedDict, total=False):
     """What a file that is not UTF-8 is in, by Python's name."""
     columns: Mapping[str, str] | None
     """Columns, or templates of them, that make the parts of a row (`profiles.data.columns`)."""
+    clean: Collection[str]
+    """What rows are cleaned of, by the names of `profiles.data.cleaning.STEPS`; nothing if not
+    given."""
+    mask: tuple[str, ...]
+    """Kinds of personal data that are masked, by the names of `profiles.personal`."""
     kinds: Collection[str]
     """Of rows that are taken; if not given, those that texts are learnt from."""
 
@@ -166,6 +172,7 @@ def tally_for(reading: Reading, renderer: Renderer | None) -> Tally:
         kinds=reading.get("kinds", TEXTS),
         renderer=renderer,
         mapping=Columns.of(columns) if columns else None,
+        cleaner=Cleaner(reading.get("clean", ()), reading.get("mask", ())),
     )
 
 
@@ -241,7 +248,7 @@ def _inspect(
     any_training: bool,
     progress: Callable[[int, float], None] | None = None,
 ) -> Inspected:
-    quality = Quality(encoder.special if encoder is not None else None)
+    quality = Quality(encoder.special if encoder is not None else None, tally.cleaner.masks)
     for line, row_number, example, written in _examples(file, tally, any_training=any_training):
         meter.add(example, written, line)
         quality.add(example, example.segments, line)
@@ -286,6 +293,8 @@ def _facts(file: DataFile, tally: Tally, meter: TokenMeter, quality: Quality) ->
         num_one_sided=quality.one_sided.num_rows,
         num_short_replies=quality.short.num_rows,
         num_html=quality.html.num_rows,
+        cleaned=tally.cleaner.counts(),
+        personal=quality.personal.counts(),
         num_tasks=max(1, len(tally.row_tasks)),
         columns=tally.columns(),
         scripts=quality.scripts.shares(),

@@ -69,8 +69,12 @@ class Count:
 class Leftovers:
     """Counts over all usable rows of a file."""
 
-    def __init__(self, special: Collection[str] | None = None) -> None:
-        """`special`: the tokens that the model reads as marks; None where it is not known."""
+    def __init__(self, special: Collection[str] | None = None, ours: Collection[str] = ()) -> None:
+        """`special`: the tokens that the model reads as marks; None where it is not known.
+
+        `ours`: what masks personal data, and is no leftover.
+        """
+        self._ours = frozenset(ours)
         self._special = WELL_KNOWN if special is None else frozenset(special)
         self._unfilled = Count()
         self._marks = Count()
@@ -95,7 +99,11 @@ class Leftovers:
             name = found[0]
             if name in self._special:
                 marks.append(name)
-            elif _TO_FILL.fullmatch(name) and _stands_for_itself(text, found):
+            elif (
+                name not in self._ours
+                and _TO_FILL.fullmatch(name)
+                and _stands_for_itself(text, found)
+            ):
                 unfilled.append(name)
 
     def warnings(self, total: int) -> list[str]:

@@ -101,7 +101,7 @@ class Reader:
     """what writes the rows; without one their texts are shown as they are."""
     max_length: int | None = None
     reading: Reading = field(default_factory=Reading)
-    """As a recipe says; faulty rows are shown whatever it says of them."""
+    """As a recipe says; faulty rows and repeats are shown whatever it says of them."""
 
     def look(self, path: str | os.PathLike[str], num_rows: int, start: Start) -> Preview:
         """Read some rows; UserError for a file without such rows."""

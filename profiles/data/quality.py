@@ -11,7 +11,9 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+from profiles import personal
 from profiles.data.leftovers import Count, Leftovers
+from profiles.data.personal_count import PersonalCount
 from profiles.data.repeats import Likeness, RowHashes, RowIndex
 from profiles.data.scripts import ScriptCount
 
@@ -38,10 +40,13 @@ _TEXT_BYTES: Final = bytes({9, 10, 13, *range(32, 127), *range(128, 256)})
 class Quality:
     """Counts over all usable rows of a file."""
 
-    def __init__(self, special: Collection[str] | None = None) -> None:
-        """`special`: the tokens that the model reads as marks; None where it is not known."""
+    def __init__(self, special: Collection[str] | None = None, masks: Collection[str] = ()) -> None:
+        """`special`: the tokens that the model reads as marks; None where it is not known.
+
+        `masks`: kinds of personal data in whose place marks stand.
+        """
         self.num_rows = 0
-        self.leftovers = Leftovers(special)
+        self.leftovers = Leftovers(special, [personal.BY_NAME[kind].mark for kind in masks])
         self.index = RowIndex()
         self.scripts = ScriptCount()
         self.labels = Counter[str]()
@@ -51,6 +56,7 @@ class Quality:
         self.control = Count()
         self.broken = Count()
         self.equal_pairs = Count()
+        self.personal = PersonalCount()
 
     def add(self, example: Example, segments: Segments, line: int) -> None:
         """Take a row."""
@@ -61,6 +67,7 @@ class Quality:
                 self.equal_pairs.add(line)
             texts.append(example.rejected)
         datas = [text.encode() for text in texts]
+        self.personal.add("\n".join(texts), line)
         roles = tuple([turn.role for turn in example.messages])
         self.index.add(_hashes(example, roles, texts, datas), line)
         label = example.label if example.is_good is None else str(example.is_good).lower()
@@ -107,6 +114,7 @@ class Quality:
         found += self.broken.sentence(
             total, "rows hold U+FFFD, what a wrong decoding leaves behind"
         )
+        found += self.personal.sentences(total)
         found += self.control.sentence(total, "rows hold control characters")
         found += self.html.sentence(total, "rows hold HTML")
         if self.short.num_rows * 2 <= total:  # where most are short, that is the task

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
+from profiles.data.cleaning import Cleaner
 from profiles.data.dataset_errors import faulty_rows
 from profiles.data.detect import detect_format, format_of
 from profiles.data.formats.spec import TEXTS, Example, Format, Row, RowError
@@ -46,6 +47,7 @@ class Tally:
     """Writes the rows for a model; None where none is known."""
     mapping: Columns | None = None
     """Makes the parts that formats read; None where they are columns of the file."""
+    cleaner: Cleaner = field(default_factory=Cleaner)
     detected: Format | None = None
     """What the keys of the first rows look like, where a format was asked for."""
     num_rows: int = 0
@@ -112,6 +114,7 @@ class Tally:
         except RowError as error:
             self._add_fault(_other_format(row, self.format) or str(error), line)
             return None
+        example = self.cleaner.clean(example, line)
         if example.is_empty:
             self.num_empty += 1
             return None
@@ -121,14 +124,20 @@ class Tally:
             self.is_refused_by_template |= isinstance(error, TemplateRowError)
             self._add_fault(str(error), line)
             return None
-        if example.is_only_read or not all(one.learnt for one in written):
-            self.num_only_read += 1
+        if self._teaches_nothing(example, written, line):
             return None
         for kind in example.remarks:
             _count(self.taken, kind, line)
         if isinstance(task, str):
             self.row_tasks.add(task)
         return example, written
+
+    def _teaches_nothing(self, example: Example, written: tuple[Written, ...], line: int) -> bool:
+        """Nothing of it is learnt, or an earlier row has taught it where repeats are left out."""
+        if example.is_only_read or not all(one.learnt for one in written):
+            self.num_only_read += 1
+            return True
+        return self.cleaner.is_repeat(example, written, line)
 
     def _write(self, example: Example, line: int) -> tuple[Written, ...]:
         assert self.renderer is not None
@@ -161,7 +170,7 @@ class Tally:
         """What was found, without counts; each completes "rows like this ..."."""
         empty = ["have an empty reply"] if self.num_empty else []
         endless = [ENDLESS] if self.num_endless else []
-        return (*self.faults, *empty, *self.changed, *endless)
+        return (*self.faults, *empty, *self.cleaner.kinds_told, *self.changed, *endless)
 
     def _describe_faults(self) -> str:
         return "; ".join(self._sentences(self.faults))
@@ -213,6 +222,7 @@ class Tally:
         if self.num_only_read:
             rows = f"{self.num_only_read} of {self.num_rows} rows"
             found.append(f"left out: {rows} have no reply that is learnt")
+        found += self.cleaner.sentences(self.num_rows)
         found += self._sentences(self.changed)
         if self.num_endless:
             rows = f"{self.num_endless} of {self.num_rows} rows"

@@ -171,6 +171,14 @@ ELSEWHERE = {
     "data.encoding": Elsewhere(
         "files are UTF-8 here", "test_charsets.py::test_both_ways_out_of_another_encoding_work"
     ),
+    "data.clean": Elsewhere(
+        "rows are clean here",
+        "test_cleaning.py::test_check_preview_and_training_read_the_same",
+    ),
+    "data.mask": Elsewhere(
+        "rows hold nothing to mask here",
+        "test_cleaning.py::test_check_preview_and_training_read_the_same",
+    ),
     "data.learn": Elsewhere(
         "a row has one reply here",
         "test_splits.py::test_every_reply_is_learnt_or_the_last_of_each_row",

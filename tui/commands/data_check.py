@@ -32,6 +32,8 @@ class Asked:
     on_bad: OnBad = "error"
     encoding: str | None = None
     columns: Mapping[str, str] | None = None
+    clean: dict[str, bool] | None = None
+    mask: tuple[str, ...] | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -82,6 +84,8 @@ def _look(path: str, asked: Asked, base: Model | None) -> _Result:
             on_bad=asked.on_bad,
             encoding=asked.encoding,
             columns=asked.columns,
+            clean=asked.clean or (),
+            mask=asked.mask or (),
             progress=progress,
             kinds=kinds_of_rows(),
         )

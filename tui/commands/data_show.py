@@ -33,6 +33,8 @@ class Asked:
     max_length: int | None = None
     encoding: str | None = None
     columns: Mapping[str, str] | None = None
+    clean: dict[str, bool] | None = None
+    mask: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +78,8 @@ def look(path: str, base: Model | None, asked: Asked) -> Shown:
             "format": asked.data_format,
             "encoding": asked.encoding,
             "columns": asked.columns,
+            "clean": asked.clean or (),
+            "mask": asked.mask or (),
             "kinds": kinds_of_rows(),
         },
     )

@@ -34,11 +34,13 @@ class Asked:
     columns: Mapping[str, str] | None = None
     chat_template: str | None = None
     learn: Learn | None = None
+    clean: dict[str, bool] | None = None
+    mask: tuple[str, ...] | None = None
 
     @property
     def read_with(self) -> dict[str, Any]:
         """How the data is read, by the keys of a recipe; those that were given."""
-        keys = ("on_bad", "encoding", "columns", "chat_template", "learn")
+        keys = ("on_bad", "encoding", "columns", "chat_template", "learn", "clean", "mask")
         given = {key: getattr(self, key) for key in keys}
         return {key: value for key, value in given.items() if value is not None}
 

@@ -15,7 +15,7 @@ from advisor.registry.lookup import (
 )
 from advisor.registry.results import EXPORTS, METRICS
 from advisor.registry.spec import keys_of
-from profiles import chat_families
+from profiles import chat_families, personal
 from profiles.data import formats
 from tui.plain import table, wrap
 
@@ -52,6 +52,9 @@ def document() -> dict[str, Any]:
         "chat_templates": [
             {"name": name, "title": chat_families.title(name)} for name in chat_families.names()
         ],
+        "personal_data": [
+            {"name": kind.name, "title": kind.title, "mark": kind.mark} for kind in personal.KINDS
+        ],
     }
 
 
@@ -72,6 +75,8 @@ def lines(width: int) -> list[str]:
     found += ["", "data.format", *table(of_formats, indent="  ", width=width)]
     families = [(name, chat_families.title(name)) for name in chat_families.names()]
     found += ["", "data.chat_template", *table(families, indent="  ", width=width)]
+    kinds = [(kind.name, kind.title, kind.mark) for kind in personal.KINDS]
+    found += ["", "data.mask", *table(kinds, indent="  ", width=width)]
     note = f"{_NOT_YET}: this version estimates it and cannot start it"
     return [*found, "", *wrap(note, width)]
 
