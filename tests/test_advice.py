@@ -189,6 +189,18 @@ def test_a_moved_run_tells_of_its_result_where_it_is(tmp_path):
     )
 
 
+def test_a_copy_that_lost_its_manifest_advises_on_itself_all_the_same(tmp_path):
+    """Not on the run that it is a copy of."""
+    run = canned_run()
+    copy = RunDir(tmp_path / "copy")
+    shutil.copytree(run.path, copy.path)
+    copy.manifest.write_text("{")
+
+    told = advice.told_here(copy, f"`advisor resume {run.id}` goes on; `advisor data check` shows")
+
+    assert told == f"`advisor resume {copy.path}` goes on; `advisor data check` shows"
+
+
 def test_the_reason_of_a_renamed_run_names_a_path_that_is_there(home, tmp_path):
     """As every reader has it."""
     run = finished_run(home, tmp_path / "base")

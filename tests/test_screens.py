@@ -540,6 +540,26 @@ def finished(tmp_path):
     return run
 
 
+def test_what_is_known_of_the_directory_does_not_hide_how_a_run_ended(tmp_path):
+    """A copy of a run that is over: its way to go on is told too, in the width of the screen."""
+    run = canned_run(end="failed")
+    manifest = json.loads(run.manifest.read_text()) | {"path": str(run.path), "id": run.id}
+    run.manifest.write_text(json.dumps(manifest))
+    copy = run.path.with_name("copied-with-a-long-name-as-people-give-them-to-what-they-keep")
+    shutil.copytree(run.path, copy)
+
+    async def script(app, pilot):
+        await until(app, pilot, "FAILED")
+        await until(app, pilot, "copy of")
+        told = words(app)
+        assert f"copy of {run.id}" in told
+        assert "FAILED" in told
+        assert "r starts from step 0" in told
+        assert max(map(len, told.splitlines())) <= 80
+
+    drive(script, size=(80, 24), run_id=str(copy))
+
+
 def test_each_key_of_a_report_is_about_its_run(finished):
     """Its curves, its log, its id; and how to have the report in a file."""
 

@@ -9,7 +9,10 @@ import re
 import shlex
 
 from profiles.runs import listing, reading
-from profiles.runs.rundir import RunDir, read_json
+from profiles.runs.rundir import RunDir, has_id, read_json
+
+_COMMAND = re.compile(r"(`advisor [^`]* )([^ `]+)(?=`)")
+"""What a run's files tell to do is about that run."""
 
 
 def name_of(run: RunDir) -> str:
@@ -61,9 +64,14 @@ def told_here(run: RunDir, text: str) -> str:
     """
     manifest = read_json(run.manifest) or {}
     made, id_then = reading.place(manifest, "path"), reading.words(manifest, "id")
-    if not id_then or made == run.path:
+    if made == run.path:
         return text
-    place = re.escape(str(made)) if made else rf"/(?:[^\s`/]+/)*{re.escape(id_then)}"
-    in_command = re.compile(rf"(`advisor [^`]* ){re.escape(id_then)}(?=`)")
-    moved = re.sub(rf"{place}(?![\w.-])", lambda _: str(run.path), text)
-    return in_command.sub(lambda found: found[1] + name_of(run), moved)
+    if id_then:
+        place = re.escape(str(made)) if made else rf"/(?:[^\s`/]+/)*{re.escape(id_then)}"
+        text = re.sub(rf"{place}(?![\w.-])", lambda _: str(run.path), text)
+
+    def named(found: re.Match[str]) -> str:
+        is_this = found[2] == id_then or has_id(found[2])
+        return found[1] + (name_of(run) if is_this else found[2])
+
+    return _COMMAND.sub(named, text)

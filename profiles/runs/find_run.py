@@ -38,12 +38,14 @@ def find(text: str | None) -> RunDir:
 
 def _by_path(folder: Path) -> RunDir | None:
     """The run in a folder; what its manifest is worth, the run's status says."""
-    run = RunDir(folder.resolve() if reading.is_folder(folder) else folder)
-    if os.path.lexists(run.manifest) or (reading.is_folder(folder) and listing.is_at_home(run)):
-        if not os.access(run.path, os.R_OK | os.X_OK):
-            raise _closed(run)
-        return run
-    return None
+    if not reading.is_folder(folder):
+        return None
+    run = RunDir(folder.resolve())
+    is_run = os.path.lexists(run.manifest) or listing.is_at_home(run)
+    is_open = os.access(run.path, os.R_OK | os.X_OK)
+    if not is_open and (is_run or "/" in str(folder)):
+        raise _closed(run)
+    return run if is_run else None
 
 
 def _closed(run: RunDir) -> UserError:

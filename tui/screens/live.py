@@ -158,7 +158,8 @@ class LiveScreen(BaseScreen):
         text = self._urgent()
         if text != self._told:
             self._told = text
-            self.say(text)
+            ending = self._ending() if self.live.is_over else []
+            self.say(*self._wrapped(text), *ending)
 
     def _tell_state(self, now: Status) -> None:
         is_first, self._state, self._told = self._state is None, now.state, ""
@@ -190,7 +191,7 @@ class LiveScreen(BaseScreen):
         now = self.live.status
         assert now is not None
         if now.state is State.FINISHED:
-            told = wrap(f"FINISHED: {sentence(now.result)}", self.size.width, indent="  ", first="")
+            told = self._wrapped(f"FINISHED: {sentence(now.result)}")
             return [*told, "enter opens the report"]
         ended = read_json(self.run_dir.exit) or {}
         rows = [f"{now.state.upper()}: {clean(now.reason)}"]
@@ -200,14 +201,17 @@ class LiveScreen(BaseScreen):
             if words(ended, part)
         ]
         if now.state is State.DAMAGED:
-            return [*rows, advice.of_damaged(self.run_dir)]
-        saved = now.resumable_from
-        resume = (
-            f"r resumes from step {saved} if it verifies"
-            if saved
-            else "no checkpoint: r starts from step 0"
-        )
-        return [*rows, f"{resume}; enter opens the report"]
+            rows.append(advice.of_damaged(self.run_dir))
+        else:
+            saved = now.resumable_from
+            from_step = f"r resumes from step {saved} if it verifies"
+            resume = from_step if saved else "no checkpoint: r starts from step 0"
+            rows.append(f"{resume}; enter opens the report")
+        return [line for row in rows for line in self._wrapped(row)]
+
+    def _wrapped(self, text: str) -> list[str]:
+        """In the width of the screen; nothing for nothing."""
+        return wrap(text, self.size.width, indent="  ", first="") if text else []
 
     def _ask_run(self, verb: str) -> None:
         """Leave a request for the run."""
