@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 import odd_runs
 import pytest
+from alarm import alarm
 from finished_run import finished_run
 
 from profiles.errors import ExitCode, UserError
@@ -338,7 +339,8 @@ def test_watching_ends_where_a_file_can_never_be_read(call, name, kind):
     path.unlink(missing_ok=True)
     odd_runs.KINDS[kind](path)
 
-    code, _, said = call("watch", run.id, "--plain")
+    with alarm(20):
+        code, _, said = call("watch", run.id, "--plain")
 
     assert code == ExitCode.IO_ERROR
     assert f"{name} cannot be read: it is " in said
