@@ -20,10 +20,10 @@ Match = Callable[[bytes], re.Match[bytes] | None]
 Names = tuple[str, ...]
 """Those on the way to a value in a JSON object."""
 
-_WHOLE = "(?:0|[1-9][0-9]{0,17}+)"
-_REAL = r"-?+(?:0|[1-9][0-9]{0,10}+)(?:\.[0-9]++)?+(?:e-[0-9]{1,3}+)?+"
+WHOLE = "(?:0|[1-9][0-9]{0,17}+)"
+REAL = r"-?+(?:0|[1-9][0-9]{0,10}+)(?:\.[0-9]++)?+(?:e-[0-9]{1,3}+)?+"
 """Below the bound of times, which is the lowest. Nothing is tried twice: `+` never gives back."""
-_CRC = ',"crc":"[0-9a-f]{8}"}'
+CRC = ',"crc":"[0-9a-f]{8}"}'
 
 
 def numbers(content: Content, way: Names = ()) -> Iterator[tuple[Names, Any]]:
@@ -64,7 +64,7 @@ def like(line: bytes, wanted: AbstractSet[str]) -> Alike | None:
     content.pop("crc")
     names: list[Names] = []
     try:
-        pattern = (_object(content, wanted, names)[: -len("}")] + _CRC).encode()
+        pattern = (_object(content, wanted, names)[: -len("}")] + CRC).encode()
     except (RecursionError, UnicodeEncodeError):  # text that only strangers write
         return None
     match = re.compile(pattern).fullmatch
@@ -81,7 +81,7 @@ def _object(content: Content, wanted: AbstractSet[str], names: list[Names], way:
         elif type(value) not in (int, float) or here == ("v",):
             pattern = _text(value)
         else:
-            pattern = _WHOLE if type(value) is int else _REAL
+            pattern = WHOLE if type(value) is int else REAL
             if here[0] in wanted:
                 pattern = f"({pattern})"
                 names.append(here)

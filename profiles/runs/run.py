@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress
 from statistics import fmean, median
@@ -18,17 +18,17 @@ import psutil
 
 from profiles.machines import gputable
 from profiles.run_facts import Curves, Run, Sample
-from profiles.runs import columns
+from profiles.runs import columns, samples
 from profiles.runs.columns import NONE, Losses, Steps
 from profiles.runs.journal import Tail
 from profiles.runs.records import Record
 from profiles.runs.records.evaluation import Answer, Evaluated
 from profiles.runs.records.metrics import PHASES
 from profiles.runs.records.packing import Packing
-from profiles.runs.records.sampler import Usage
 from profiles.runs.records.worker import Checkpoint, End, Paused, Prepared, TrainBegun, Unpaused
 from profiles.runs.result import result_of
 from profiles.runs.rundir import RunDir, read_json
+from profiles.runs.samples import DeviceUse
 
 _WARMUP_STEPS = 5
 _WARMUP_SHARE = 0.05
@@ -43,7 +43,7 @@ def from_run_dir(run: RunDir) -> tuple[Run | None, int]:
     metrics, worker, sampler = (Tail(p) for p in (run.metrics, run.worker_events, run.samples))
     steps, losses = columns.read(metrics)
     events = list(worker.stream())
-    devices = _devices(r for r in sampler.stream() if isinstance(r, Usage))
+    devices = _of_devices(samples.read(sampler))
     num_damaged = metrics.num_damaged + worker.num_damaged + sampler.num_damaged
     if not len(steps):
         return None, num_damaged
@@ -191,20 +191,11 @@ def _points(losses: Losses) -> Iterator[tuple[int, float]]:
         yield at[first], fmean(values[first : first + size])
 
 
-def _devices(samples: Iterable[Usage]) -> dict[str, Any]:
-    """The fullest GPU that was seen, and what held busy ones back."""
-    used, total, busy = 0, 0, 0
-    reasons: Counter[str] = Counter()
-    for gpu in (gpu for sample in samples for gpu in sample.gpus):
-        if (gpu.used_bytes or 0) > used:
-            used, total = gpu.used_bytes or 0, gpu.total_bytes or 0
-        if (gpu.utilization_percent or 0) > 0:
-            busy += 1
-            reasons.update(gpu.throttle)
+def _of_devices(use: DeviceUse) -> dict[str, Any]:
     return {
-        "device_peak_bytes": used or None,
-        "capacity_bytes": total,
-        "throttle_shares": {name: count / busy for name, count in reasons.items()},
+        "device_peak_bytes": use.used_bytes or None,
+        "capacity_bytes": use.total_bytes,
+        "throttle_shares": {name: count / use.num_busy for name, count in use.reasons.items()},
     }
 
 
