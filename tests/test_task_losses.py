@@ -5,20 +5,29 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import math
+import os
 from types import SimpleNamespace
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
+os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+
 from datasets import Dataset  # noqa: E402
-from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
-from trl import DPOConfig, DPOTrainer  # noqa: E402
+from transformers import (  # noqa: E402
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer  # noqa: E402
+from trl.experimental.orpo import ORPOTrainer  # noqa: E402
 from trl.trainer.utils import add_fused_lm_head  # noqa: E402
 
 from advisor.plan import Plan  # noqa: E402
-from advisor.registry.tasks import Beta  # noqa: E402
-from runner.tasks import dpo  # noqa: E402
+from advisor.registry.tasks import Beta, Weight  # noqa: E402
+from runner.tasks import dpo, kto, orpo, reward  # noqa: E402
 from runner.training import pairs  # noqa: E402
 from runner.training.batches import IGNORED_LABEL  # noqa: E402
 
@@ -86,6 +95,128 @@ def test_the_loss_is_trl_s(models, tiny_model, tmp_path, loss):
 
     assert float(found.losses.mean()) == pytest.approx(float(wanted), abs=1e-6)
     assert abs(float(wanted) - 0.6931) > 1e-3
+
+
+def test_the_loss_of_rated_replies_is_trl_s(models, tiny_model, tmp_path):
+    """Of KTO: the reference point is that of the whole micro-batch, in pieces or not."""
+    before, model = (copy.deepcopy(one) for one in models)  # so that replies have gained
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    rated = [
+        {"prompt": row["prompt"], "completion": row[key], "label": key == "chosen"}
+        for row, key in zip(PAIRS, ("chosen", "rejected", "chosen"), strict=True)
+    ]
+    theirs = KTOTrainer(
+        model=model,
+        ref_model=before,
+        args=KTOConfig(
+            str(tmp_path),
+            beta=0.3,
+            disable_dropout=False,
+            train_sampling_strategy="sequential",
+            **ARGUMENTS,
+        ),
+        train_dataset=Dataset.from_list(rated),
+        processing_class=tokenizer,
+    )
+    rows = list(theirs.train_dataset)
+    ours = trainer(kto.RunKto, (model, before), beta=0.3)
+    ours.batches, ours._prepare_inputs = kto.RunKto.batches, lambda batch: batch
+    ours.args = SimpleNamespace(device="cpu")
+    batch = kto.Collator(tokenizer.pad_token_id, 64)(
+        [
+            dict(
+                zip(
+                    ("input_ids", "labels"),
+                    learnt(r["prompt_ids"], r["completion_ids"]),
+                    strict=True,
+                )
+            )
+            | {"is_good": r["label"]}
+            for r in rows
+        ]
+    )
+
+    with torch.no_grad():
+        wanted = theirs.compute_loss(model, theirs.data_collator(rows))
+        known = kto.RunKto.of_whole(ours, model, [batch])
+        found = kto.RunKto.row_losses(ours, model, batch | known)
+        parts = ours.batches.divided(batch, 3)
+        again = kto.RunKto.of_whole(ours, model, parts)
+
+    assert float(found.losses.mean()) == pytest.approx(float(wanted), abs=1e-6)
+    assert float(known["gained"]) > 0
+    assert len(parts) == 3
+    assert float(again["gained"]) == pytest.approx(float(known["gained"]), abs=1e-5)
+
+
+def test_a_row_alone_has_no_reference_point(models):
+    """There is no reply to another prompt: nothing is taken off."""
+    ours = SimpleNamespace(batches=kto.RunKto.batches, args=SimpleNamespace(device="cpu"))
+    batch = kto.Collator(0, 64)([{"input_ids": [1, 2], "labels": [-100, 2], "is_good": True}])
+
+    assert float(kto.RunKto.of_whole(ours, None, [batch])["gained"]) == 0
+
+
+def test_a_rated_row_stands_beside_its_prompt_with_the_reply_before_it():
+    """Cut to the length of a row; the first has the last one's."""
+    rows = [
+        {"input_ids": [1, 2, 3], "labels": [-100, 2, 3], "is_good": True},
+        {"input_ids": [4, 5, 6], "labels": [-100, -100, 6], "is_good": False},
+    ]
+
+    batch = kto.Collator(pad=0, max_length=3)(rows)
+
+    assert batch["input_ids"].tolist() == [[1, 2, 3], [4, 5, 6], [1, 6, 0], [4, 5, 2]]
+    assert batch["labels"][2:].tolist() == [[-100, 6, -100], [-100, -100, 2]]
+    assert batch["is_good"].tolist() == [True, False]
+    assert kto.RunKto.batches.counts(rows, batch) == (2, 6, 6, 3, 3)
+
+
+def test_good_and_bad_replies_count_as_much_in_the_scores():
+    """Whatever their numbers; the weights of a set have the mean 1."""
+    sets = {"a": Dataset.from_dict({"is_good": [True, True, True, False]}), "b": None}
+
+    weights = kto._balanced(sets)["a"]["weight"]
+
+    assert list(weights) == pytest.approx([2 / 3, 2 / 3, 2 / 3, 2])
+    assert list(kto._balanced(Dataset.from_dict({"is_good": [True]}))["weight"]) == [1]
+
+
+def test_the_loss_of_odds_is_trl_s_beside_that_of_the_chosen_reply(models):
+    """Of ORPO, with any weight."""
+    model = copy.deepcopy(models[0])
+    add_fused_lm_head(model)
+    rows = [pair([5, 6], [7, 8, 9], [10]), pair([5], [10, 11], [7, 8, 9])]
+    batch = pairs.Collator(pad=0)(rows)
+    ours = trainer(orpo.RunOrpo, (model, None))
+    ours.goal = Weight(beta=0.4)
+
+    with torch.no_grad():
+        found = orpo.RunOrpo.row_losses(ours, model, batch)
+        sums, counts = ours.log_probs(model, batch)
+    better, worse = (sums / counts).chunk(2)
+    theirs = SimpleNamespace(beta=0.4, accelerator=SimpleNamespace(device="cpu"))
+    ratio = ORPOTrainer.odds_ratio_loss(theirs, better, worse)[0]
+
+    assert found.losses.tolist() == pytest.approx((-better - ratio).tolist(), abs=1e-6)
+    assert float(orpo.log_odds(torch.tensor(0.0))) > 10
+
+
+def test_a_reward_is_read_at_the_last_token_of_a_row(tiny_model):
+    """The loss is that of their difference, however far a row is filled up."""
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=1).eval()
+    model.config.pad_token_id = 0
+    rows = [pair([5, 6], [7, 8, 9], [10])]
+    ours = trainer(reward.RunReward, (model, None))
+    ours.outputs = functools.partial(reward.RunReward.outputs, ours)
+
+    with torch.no_grad():
+        found = reward.RunReward.row_losses(ours, model, pairs.Collator(pad=0)(rows))
+        alone = [float(model(torch.tensor([ids])).logits) for ids in ([5, 6, 7, 8, 9], [5, 6, 10])]
+
+    margin = alone[0] - alone[1]
+    assert found.scores["margin"].tolist() == pytest.approx([margin], abs=1e-5)
+    assert float(found.losses) == pytest.approx(math.log1p(math.exp(-margin)), abs=1e-6)
 
 
 def test_a_pair_is_scored_by_what_a_token_of_its_replies_is_worth(models):

@@ -222,3 +222,17 @@ def test_the_reference_takes_another_forward_pass():
 
     assert dpo.hardware_flops - sft.hardware_flops == pytest.approx(sft.forward_flops, abs=2)
     assert dpo.forward_flops == pytest.approx(2 * sft.forward_flops, abs=2)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 16])
+def test_a_task_that_compares_rows_has_at_least_two_at_a_time(rows):
+    """In a recipe and in a recommendation, whatever batch is wanted."""
+    assert "`train.micro_batch`: kto compares rows: 2 are the least" in refused({"task": "kto"})
+    box = planned.plan_machine("RTX 4090", host=HOST)
+    rated = replace(dataset(), format="rated")
+
+    found = recommend(model(), box, rated, Asked(effective_batch=rows).answers(rated))
+
+    assert found.fit.plan.micro_batch >= 2
+    assert abs(found.fit.plan.effective_batch - rows) <= 1
+    assert draft.recipe_of(found, model="m", data="d", version="1").task == "kto"

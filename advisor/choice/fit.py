@@ -122,7 +122,12 @@ def best(
 
 def smallest(plan: Plan, rows_per_gpu: int) -> Plan:
     """The plan's configuration with the least memory."""
-    return replace(plan, micro_batch=1, accumulation=rows_per_gpu, checkpointing=True)
+    return replace(_divided(plan, plan.task.least_micro_batch, rows_per_gpu), checkpointing=True)
+
+
+def _divided(plan: Plan, size: int, rows_per_gpu: int) -> Plan:
+    """With so many rows at a time; a task that compares rows may need more than are wanted."""
+    return replace(plan, micro_batch=size, accumulation=max(1, rows_per_gpu // size))
 
 
 def _weighed(model: Model, machine: Machine, plan: Plan) -> Fit:
@@ -149,7 +154,8 @@ def _timed(model: Model, machine: Machine, fit: Fit, lengths: Lengths | None) ->
     timed = speed.estimate(model, usual, used)
     if timed is None:
         return fit
-    real = lengths.mean * plan.effective_batch / timed.step_seconds
+    texts = plan.effective_batch * plan.task.sequences_per_row
+    real = lengths.mean * texts / timed.step_seconds
     return replace(fit, real_tokens_per_second=real)
 
 
@@ -185,10 +191,11 @@ class _Search:
         yield largest
         plan, rows = largest.plan, self._rows(largest.plan)
         smaller = [n for n in sizes if 1 < n < plan.micro_batch and self.batch.lengths]
-        if plan.micro_batch > 1 and self._busy_with_one(plan):
-            smaller.append(1)
+        least = plan.task.least_micro_batch
+        if plan.micro_batch > least and self._busy_with_one(plan):
+            smaller.append(least)
         for size in smaller:
-            one = self._try(replace(plan, micro_batch=size, accumulation=rows // size))
+            one = self._try(_divided(plan, size, rows))
             if one:
                 yield one
 
@@ -205,12 +212,14 @@ class _Search:
 
     def _sizes(self, plan: Plan) -> list[int]:
         """Micro-batches that divide a device's rows, up to the first that keeps it busy."""
-        rows = self._rows(plan)
+        rows, least = self._rows(plan), plan.task.least_micro_batch
         # Where weights are gathered for every micro-batch, larger ones save network time
         if shares_of(plan).weights == 1 and self._busy_with_one(plan):
-            return [1]
-        divisors = [n for n in range(1, min(rows, _MAX_MICRO_BATCH) + 1) if rows % n == 0]
-        large = [n for n in divisors if n * plan.seq_len >= self.enough]
+            return [least]
+        divisors = [n for n in range(least, min(rows, _MAX_MICRO_BATCH) + 1) if rows % n == 0]
+        divisors = divisors or [least]
+        each = plan.seq_len * plan.task.sequences_per_row
+        large = [n for n in divisors if n * each >= self.enough]
         return [n for n in divisors if not large or n <= large[0]]
 
     def _largest(self, plan: Plan, sizes: Sequence[int]) -> Fit | None:
@@ -220,7 +229,7 @@ class _Search:
         while low < high:
             middle = (low + high) // 2
             size = sizes[middle]
-            fit = self._try(replace(plan, micro_batch=size, accumulation=rows // size))
+            fit = self._try(_divided(plan, size, rows))
             found = fit or found
             low, high = (middle + 1, high) if fit else (low, middle)
         return found

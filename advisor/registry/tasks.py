@@ -17,14 +17,17 @@ PREFERRED: Final = Score("accuracy", "share of pairs whose chosen reply is the l
 
 @dataclass(frozen=True, slots=True)
 class Beta(Objective):
-    """How strongly the preference counts."""
+    """Of a task that compares with a reference."""
+
+    beta: float = key(0.1, "how strongly the model is held to what it was before", ge=0.001, le=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Weight(Objective):
+    """Of a task that learns the chosen reply too."""
 
     beta: float = key(
-        0.1,
-        "how strongly the trained model is held to the reference (DPO, KTO); weight of the "
-        "preference beside the loss of the chosen reply (ORPO)",
-        ge=0.001,
-        le=10,
+        0.1, "weight of the preference beside the loss of the chosen reply", ge=0.001, le=10
     )
 
 
@@ -50,9 +53,35 @@ DPO: Final = TaskSpec(
     rate_factor=0.1,
     drops_out=False,
 )
+ORPO: Final = TaskSpec(
+    name="orpo",
+    title="preference training without a reference (ORPO)",
+    builder="orpo",
+    objective=Weight,
+    learns_from=("preference",),
+    chooses_replies=False,
+    packs=False,
+    sequences_per_row=2,
+    scores=(MARGIN, PREFERRED),
+)
+REWARD: Final = TaskSpec(
+    name="reward",
+    title="a reward model",
+    builder="reward",
+    learns_from=("preference",),
+    chooses_replies=False,
+    packs=False,
+    sequences_per_row=2,
+    head="score",
+    scores=(
+        Score("accuracy", "share of pairs whose chosen reply is rewarded more", chance=0.5),
+        Score("margin", "by how much more the chosen reply is rewarded", chance=0.0),
+    ),
+)
 KTO: Final = TaskSpec(
     name="kto",
     title="training on good and bad replies (KTO)",
+    builder="kto",
     objective=Beta,
     learns_from=("rated",),
     proposed_by=("rated",),
@@ -61,6 +90,12 @@ KTO: Final = TaskSpec(
     least_micro_batch=2,
     extra_forwards=3,
     reference=True,
+    scores=(
+        Score(
+            "margin", "by how much a token of a good reply gained, of a bad one lost", chance=0.0
+        ),
+        Score("accuracy", "share of good replies that gained and bad ones that lost", chance=0.5),
+    ),
     rate_factor=0.1,
     drops_out=False,
 )
@@ -73,4 +108,4 @@ CLASSIFY: Final = TaskSpec(
     packs=False,
     head="score",
 )
-TASKS: Final = (SFT, DPO, KTO, CLASSIFY)
+TASKS: Final = (SFT, DPO, ORPO, KTO, REWARD, CLASSIFY)

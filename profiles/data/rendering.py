@@ -130,16 +130,14 @@ class Renderer:
         else:
             parts = self._parts(example, template, text, turns)
         faults = _faults(example, template, text, turns, parts)
-        return Written(text, self._learnt(example.messages, text, parts), faults=faults)
+        return Written(text, self._learnt(example, text, parts), faults=faults)
 
-    def _learnt(
-        self, messages: Sequence[Message], text: str, parts: Sequence[_Part]
-    ) -> tuple[Span, ...]:
-        wanted = parts[-1:] if self.learn == "last" else parts
+    def _learnt(self, example: Example, text: str, parts: Sequence[_Part]) -> tuple[Span, ...]:
+        wanted = parts[-1:] if self.learn == "last" or example.is_judged else parts
         spans = [
             self._to_end_mark(text, part.span)
             for part in wanted
-            if part.span is not None and messages[part.turn].is_learnt
+            if part.span is not None and example.messages[part.turn].is_learnt
         ]
         return tuple([span for span in spans if span[0] < span[1]])
 

@@ -55,14 +55,14 @@ def peft_config(plan: Plan) -> LoraConfig:
 def adapt(model: Any, plan: Plan) -> Any:
     """The model with its adapter, in the type that it is trained in.
 
-    fp32, which is PEFT's choice; 16 bits on a quantized base, as QLoRA's authors had it
-    (arXiv 2305.14314, section 3), and where all is to be in 16 bits.
+    fp32, which is PEFT's choice for adapters and ours for a new head; 16 bits on a quantized base,
+    as QLoRA's authors had it (arXiv 2305.14314, section 3), and where all is to be in 16 bits.
     """
     adapted = get_peft_model(model, peft_config(plan))
-    if plan.base_bits < 16 or plan.precision == "bf16_pure":
-        for parameter in adapted.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.to(torch.bfloat16)
+    is_narrow = plan.base_bits < 16 or plan.precision == "bf16_pure"
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.bfloat16 if is_narrow else torch.float32)
     return adapted
 
 

@@ -11,30 +11,14 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from advisor.registry.tasks import Beta
-from runner.training import pairs
-from runner.training.on_rows import RunOnRows, arguments, padding_of
+from runner.training.on_pairs import RunOnPairs, preferred
+from runner.training.on_rows import arguments
 from runner.training.pairs import columns
 from runner.training.row_losses import RowValues
 
 __all__ = ["HEAD", "TRAINER", "arguments", "columns"]
 
 HEAD: dict[str, Any] = {}
-
-
-class RunOnPairs(RunOnRows):
-    """Rows are preference pairs, judged by what the model makes of both replies."""
-
-    batches = pairs.PairBatches()
-
-    def __init__(self, *args: Any, processing_class: Any, **kw: Any) -> None:
-        """As RunOnRows has it."""
-        collator = pairs.Collator(padding_of(processing_class))
-        super().__init__(*args, processing_class=processing_class, data_collator=collator, **kw)
-
-
-def preferred(margins: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The scores of pairs: by how much the chosen reply is ahead, and whether it is."""
-    return {"margin": margins.detach(), "accuracy": (margins.detach() > 0).float()}
 
 
 class RunDpo(RunOnPairs):

@@ -52,6 +52,8 @@ class RunOnRows(RunProtocol, Trainer):  # type: ignore[misc]
         if plan.task.head == "lm":
             for one in filter(None, (model.get_base_model() if is_adapted else model, frozen)):
                 add_fused_lm_head(one)
+        else:  # by which a row's last token is found
+            model.config.get_text_config().pad_token_id = padding_of(kw["processing_class"])
         if is_adapted and kw["args"].gradient_checkpointing:
             model.enable_input_require_grads()  # transformers issue 42489
         super().__init__(attempt, plan, model=model, **kw)
@@ -90,6 +92,12 @@ class RunOnRows(RunProtocol, Trainer):  # type: ignore[misc]
     def row_losses(self, model: Any, inputs: Any) -> RowValues:
         """The loss of each row and its scores; the task's."""
         raise NotImplementedError
+
+    def outputs(self, model: Any, inputs: Any) -> torch.Tensor:
+        """What a score head says of each sequence, of shape (sequences, numbers)."""
+        read = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        scores: torch.Tensor = model(**read, use_cache=False).logits
+        return scores.float()
 
     def log_probs(self, model: Any, inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Sum of the log-probabilities of each sequence's labels, in nats, and their number.

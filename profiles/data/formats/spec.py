@@ -105,14 +105,20 @@ class Example:
         return ((self.prompt or "", False), (self.completion or "", True))
 
     @property
+    def is_judged(self) -> bool:
+        """Its last reply is said to be good or bad: that one alone is learnt from."""
+        return self.rejected is not None or self.is_good is not None
+
+    @property
     def worse(self) -> Example | None:
         """The same with the rejected reply in the better one's place; None without one."""
         if self.rejected is None:
             return None
         if not self.messages:
-            return replace(self, completion=self.rejected, rejected=None)
+            return replace(self, completion=self.rejected, rejected=None, is_good=False)
         reply = Message(role="assistant", content=self.rejected)
-        return replace(self, messages=(*self.messages[:-1], reply), rejected=None)
+        turns = (*self.messages[:-1], reply)
+        return replace(self, messages=turns, rejected=None, is_good=False)
 
     @property
     def is_empty(self) -> bool:
