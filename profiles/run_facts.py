@@ -175,6 +175,8 @@ class Run:
     """Of the whole file that is trained on; None in a run of an older version."""
     router_loss: float | None = None
     """Of a mixture's router at the last step that was logged, minimised beside the text's loss."""
+    of_template: tuple[str, ...] = ()
+    """What the chat template did not write as the file says."""
     result: Result = NOT_EVALUATED
     curves: Curves = NO_CURVES
     samples: tuple[Sample, ...] = ()

@@ -24,6 +24,7 @@ from runner.tasks import sft
 from runner.training import data
 from tui import follow
 from tui.main import run
+from tui.pages import data as data_page
 
 SHAPES = [name for name in ROWS if name != "masked"]  # a format has its own words for it
 
@@ -86,8 +87,8 @@ def recommended(capsys, path, folder, *more):
     return counts, best["plan"]["seq_len"], found["warnings"]
 
 
-def trained(tmp_path, folder, max_length):
-    """What the rows on the disk hold, and what is told of them."""
+def loaded(tmp_path, folder, max_length):
+    """The rows as training has them."""
     text = recipe_text(train="train.jsonl")
     recipe = recipes.with_changes(text, {"data.max_length": str(max_length)}, where="test")
     reading = data.Reading(
@@ -96,7 +97,12 @@ def trained(tmp_path, folder, max_length):
         encoder=chat_templates.encoder(preflight.model.from_folder(folder), "model"),
         columns=sft.columns,
     )
-    splits = reading.load(tmp_path / f"rows-{max_length}", reading.draw(), Ticks())
+    return reading.load(tmp_path / f"rows-{max_length}", reading.draw(), Ticks())
+
+
+def trained(tmp_path, folder, max_length):
+    """What training counts, and the rows that it has on the disk."""
+    splits = loaded(tmp_path, folder, max_length)
     parts = [splits.train, *splits.eval.values(), splits.test]
     rows = [row for part in parts if part.rows is not None for row in part.rows]
     return splits.of_train_file, rows
@@ -162,3 +168,39 @@ def test_a_dry_run_and_a_follower_say_the_same(tmp_path, capsys, model, monkeypa
     assert f"! {training.losses(f'max_length {length}')}" in before
     assert f"{rows} of {training.words}" in following
     assert f"! {training.losses('data.max_length')}" in following
+
+
+THOUGHTS = "24 of 24 rows have a reply of which the chat template leaves something out"
+ENDLESS = "24 of 24 rows end with no mark, so the model will not learn to stop"
+
+
+@pytest.mark.parametrize(
+    ("template", "sentence"), [("thinks_at_the_end", THOUGHTS), ("no_end_mark", ENDLESS)]
+)
+def test_what_a_template_does_is_told_everywhere(
+    tmp_path, capsys, model, monkeypatch, template, sentence
+):
+    """By check, recommendation, dry run, followers and the app; what is learnt is what is left."""
+    monkeypatch.chdir(tmp_path)
+    folder, thought = model(template), ROWS["thought"].messages
+    path = write_rows(
+        tmp_path, [{"messages": [turn(message, n, 0) for message in thought]} for n in range(24)]
+    )
+    (tmp_path / "r.toml").write_text(recipe_text(train="train.jsonl"))
+
+    def printed(*arguments):
+        capsys.readouterr()
+        assert run([*map(str, arguments)]) == 0
+        return " ".join("".join(capsys.readouterr()).split())
+
+    asked = ("--model", folder, "--data", path, "--gpu", "RTX 4090")
+    assert f"! {sentence}" in printed("data", "check", path, "--model", folder)
+    assert f"! {sentence}" in printed("recommend", *asked)
+    assert f"! {sentence}" in printed("run", "r.toml", "--dry-run")
+    assert "! rows like this" in printed("data", "show", path, "--model", folder)
+    encoder = chat_templates.encoder(preflight.model.from_folder(folder))
+    in_app = data_page.lines(dataset.check(path, encoder=encoder), 300)
+    assert any(line.startswith(f"! {sentence}") for line in in_app)
+    told = loaded(tmp_path, folder, 512).told
+    assert len(told) == 1
+    assert f"\n! {sentence}" in follow.describe(example(Prepared, of_template=tuple(told)))

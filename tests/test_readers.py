@@ -40,7 +40,8 @@ from tui.terminal import Symbols
 SILENT = {"LongestTried", "Rotated", "SaveBegun", "SaveFailed"}
 READY = """model and data are there: 3 rows of 3 tokens, 3 of them learnt (100 %), \
 12 400 rows to train on; 9 trained weights on cpu
-! 3 of 3 rows are cut at data.max_length; 3 more are left out, for nothing is learnt within it"""
+! 3 of 3 rows are cut at data.max_length; 3 more are left out, for nothing is learnt within it
+! words"""
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ ON_DISK = {
     "Paused": "paused step reason what",
     "Phase": "phase phase total",
     "Prepared": "prepared seconds num_train num_dropped num_at_max_length num_tokens num_learnt "
-    "file num_trainable reclaimed_bytes device compute_capability",
+    "file of_template num_trainable reclaimed_bytes device compute_capability",
     "Progressing": "progressing step",
     "Published": "published step last_step what",
     "Responsive": "responsive",
@@ -78,7 +78,14 @@ ON_DISK = {
 """Kind and fields of what version 1 of the format has: other versions read it, so it stays."""
 OPTIONAL = {
     WorkerStarted: {"start"},
-    Prepared: {"num_at_max_length", "num_tokens", "num_learnt", "file", "compute_capability"},
+    Prepared: {
+        "num_at_max_length",
+        "num_tokens",
+        "num_learnt",
+        "file",
+        "of_template",
+        "compute_capability",
+    },
     Resumed: {"what"},
     Packing: {"difference", "rounding", "what"},
     Paused: {"reason", "what"},

@@ -167,11 +167,13 @@ def test_the_rows_are_told_as_the_check_counted_them():
     """The whole file, with what was lost of it."""
     rows = RowCounts(num_rows=24, num_dropped=2, num_cut=3, num_tokens=3201, num_learnt=1203)
 
-    told = " ".join(" ".join(shown(a_report(replace(RUN, rows=rows)), 300)).split())
+    run = replace(RUN, rows=rows, of_template=("24 of 24 rows end with no mark",))
+    told = " ".join(" ".join(shown(a_report(run), 300)).split())
 
     assert (
         "data 24 rows, 3 201 tokens, 1 203 of them learnt (38 %); 3 of 24 rows are cut at "
-        "data.max_length; 2 more are left out, for nothing is learnt within it tokens"
+        "data.max_length; 2 more are left out, for nothing is learnt within it; "
+        "24 of 24 rows end with no mark tokens"
     ) in told
 
 

@@ -79,6 +79,7 @@ PREPARED = Prepared(
     reclaimed_bytes=0,
     device="cuda:0",
     compute_capability="9.0",
+    of_template=("9 of 9 rows end with no mark",),
     file=RowCounts(num_rows=12, num_dropped=1, num_cut=2, num_tokens=99, num_learnt=33),
 )
 
@@ -86,7 +87,7 @@ PREPARED = Prepared(
 def test_the_rows_are_those_of_the_newest_attempt(run):
     """As training counted them; nobody knows of a run of an older version."""
     found, _ = runs.from_run_dir(run)
-    assert found.rows == PREPARED.file
+    assert (found.rows, found.of_template) == (PREPARED.file, PREPARED.of_template)
     assert facts(step(1).content())[0].rows is None
 
 

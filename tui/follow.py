@@ -104,9 +104,9 @@ def step_line(record: Loss, num_steps: int) -> str:
 
 
 def describe(event: Record) -> str:
-    """What an event tells people, a warning on a line of its own; empty if nothing."""
+    """What an event tells people, each warning on a line of its own; empty if nothing."""
     lines = [clean(event.words, _LIMIT)] if event.words else []
-    lines += [f"! {clean(event.warning, _LIMIT)}"] if event.warning else []
+    lines += [f"! {clean(warning, _LIMIT)}" for warning in event.warnings]
     return "\n".join(lines)
 
 

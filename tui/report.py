@@ -85,7 +85,7 @@ def _data(run: Run) -> str:
     if run.rows is None:
         return ""
     told = [f"{count_text(run.rows.num_rows)} rows, {run.rows.words}"]
-    told += filter(None, [run.rows.losses("data.max_length")])
+    told += filter(None, [run.rows.losses("data.max_length"), *run.of_template])
     return "; ".join(told)
 
 

@@ -99,15 +99,19 @@ def read_examples(
     path: str | os.PathLike[str],
     *,
     renderer: Renderer | None = None,
+    told: list[str] | None = None,
     **reading: Unpack[Reading],
 ) -> Iterator[UsableRow]:
     """Every usable row; faulty ones are told when the file has been read.
 
     UserError at once for a format whose rows are of another kind. Chats that `renderer` cannot
-    write are faulty.
+    write are faulty; what it writes otherwise than the rows say is added to `told` at the end.
     """
     with open_data(path, reading.get("encoding")) as file:
-        yield from _examples(file, tally_for(reading, renderer))
+        tally = tally_for(reading, renderer)
+        yield from _examples(file, tally)
+        if told is not None:
+            told += tally.of_template()
 
 
 def check(path: str | os.PathLike[str], **options: Any) -> Dataset:

@@ -223,11 +223,15 @@ class Tally:
             rows = f"{self.num_only_read} of {self.num_rows} rows"
             found.append(f"left out: {rows} have no reply that is learnt")
         found += self.cleaner.sentences(self.num_rows)
-        found += self._sentences(self.changed)
+        return found + self.of_template() + self._drift()
+
+    def of_template(self) -> list[str]:
+        """What the chat template does not write as the rows say."""
+        found = self._sentences(self.changed)
         if self.num_endless:
             rows = f"{self.num_endless} of {self.num_rows} rows"
             found.append(f"{rows} {ENDLESS}: {OTHER_TEMPLATE}")
-        return found + self._drift()
+        return found
 
     def _drift(self) -> list[str]:
         """Keys with values of several types; null stands for a key that is not there."""

@@ -105,6 +105,8 @@ class Splits:
     test: Part
     has_eval_files: bool = False
     """The rows of `eval` come from files of their own."""
+    told: list[str] = field(default_factory=list)
+    """What the chat template writes otherwise than the file that is trained on says."""
 
     @property
     def of_train_file(self) -> RowCounts:
@@ -182,7 +184,7 @@ class Reading:
             for name, part in _files(splits).items():
                 part.writer = files.enter_context(RowWriter(folder / name))
             parts = (splits.train, splits.eval.get("", splits.test), splits.test)
-            for row, use in zip(self._rows_of(data.train), uses, strict=True):
+            for row, use in zip(self._rows_of(data.train, splits.told), uses, strict=True):
                 self._add(parts[use], row.example)
                 progress.tick()
             for name, file in data.eval_files.items():
@@ -197,12 +199,13 @@ class Reading:
             of_row.append(groups.setdefault(_digest(row.example), len(groups)))
         return drawn(of_row, len(groups), self.recipe.data.shares, self.recipe.train.seed)
 
-    def _rows_of(self, file: str) -> Iterator[UsableRow]:
+    def _rows_of(self, file: str, told: list[str] | None = None) -> Iterator[UsableRow]:
         return read_examples(
             self.base_dir / file,
             **self.recipe.data.reading,
             kinds=kinds_of_rows(self.recipe.task),
             renderer=self.encoder.renderer,
+            told=told,
         )
 
     def _add(self, part: Part, example: Example) -> None:

@@ -64,6 +64,11 @@ class Record:
         return ""
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """All that is to be minded, a sentence each."""
+        return (self.warning,) if self.warning else ()
+
+    @property
     def notice(self) -> str:
         """What a person should know as long as it holds and the run lives; empty if nothing."""
         return ""

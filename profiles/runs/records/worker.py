@@ -77,6 +77,8 @@ class Prepared(Record):
     """those among them that the loss is taken on."""
     file: RowCounts | None = field(default=None, metadata=LEFT_OUT)
     """Of the whole file that is trained on, held-out rows included, as a check counts it."""
+    of_template: tuple[str, ...] = ()
+    """What the chat template does not write as the file says, and replies without an end mark."""
     num_trainable: int
     """Weights."""
     reclaimed_bytes: int
@@ -102,6 +104,11 @@ class Prepared(Record):
             num_rows=rows, num_dropped=self.num_dropped, num_cut=self.num_at_max_length
         )
         return (self.file or mine).losses("data.max_length")
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """And what the chat template changes."""
+        return tuple(filter(None, (self.warning, *self.of_template)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
