@@ -147,6 +147,11 @@ LINES = [
     ("demo", "demo", {}),
     ("doctor", "doctor", {}),
     ("data check a", "check", checked()),
+    (
+        "data check a --chat-template plain --learn last",
+        "check",
+        checked(chat_template="plain", learn="last"),
+    ),
     ("data check a b --eval c --json", "check", checked(("a", "b"), "c", as_json=True)),
     (
         "data check a --format text --model m --max-length 9 --on-bad skip",

@@ -234,3 +234,23 @@ def test_rows_longer_than_asked_are_told_with_the_longest(tmp_path, capsys):
 
     assert "line 10" in told
     assert "64" in told
+
+
+def test_the_template_and_the_replies_can_be_chosen(tmp_path, capsys):
+    """As a recipe does, so that its advice can be tried; a misspelt one is answered."""
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "config.json").write_text(json.dumps(CONFIG))
+    word_tokenizer(base)
+    pair = [{"role": "user", "content": "hi you"}, {"role": "assistant", "content": "so so"}]
+    chats = write_rows(tmp_path, [{"messages": pair * 2}], "chats.jsonl")
+
+    def counts(*more):
+        code, out = checked(capsys, chats, "--model", base, "--json", *more)
+        assert code == 0
+        return json.loads(out)["counts"]["num_learnt"]
+
+    assert counts("--chat-template", "chatml") == 2 * counts("--learn", "last") == 4
+    _, out = checked(capsys, chats, "--model", base, "--chat-template", "chatml")
+    assert "no chat template" not in out
+    assert checked(capsys, chats, "--model", base, "--chat-template", "chatlm")[0] == 2

@@ -216,3 +216,16 @@ def test_mistakes_of_the_command_line_are_explained(tmp_path, capsys, arguments,
     assert (code, told.out) == (2, "")
     assert what in told.err
     assert do in told.err
+
+
+def test_of_a_pair_the_worse_reply_stands_under_its_own_heading():
+    """And a label behind the counts."""
+    counts = RowCounts(num_rows=1, num_tokens=2, num_learnt=1)
+    pair = row(Part("q"), worse=(Part("q2"),), num_tokens=2, counts=counts, label="good")
+
+    assert [line.text for line in of_row(pair)] == [
+        "row 3, line 7: 2 tokens, 1 learnt (50 %), labelled good",
+        "  | q",
+        "  with the worse reply",
+        "  | q2",
+    ]

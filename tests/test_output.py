@@ -45,6 +45,7 @@ READ = {
     ("data check", "--eval"),
     ("data check", "--format"),
     ("data check", "--model"),
+    ("data check", "--chat-template"),
     ("data show", "--model"),
     ("data show", "--at"),
     ("data show", "--chat-template"),

@@ -18,6 +18,7 @@ from profiles.models.chat_template import ChatTemplate
 from profiles.row_counts import RowCounts
 
 FIRST = Start()
+ALL_KINDS = ("replies", "text", "preference", "rated", "label")
 TURNS = [("user", "q1"), ("assistant", "r1"), ("user", "q2"), ("assistant", "r2")]
 
 
@@ -188,3 +189,16 @@ def test_without_a_tokenizer_texts_are_shown_and_counts_are_predicted(tmp_path):
     assert (bare.origin, written.origin) == (Origin.PREDICTED, Origin.PREDICTED)
     assert learnt(written.rows[0]) == ["r1<|im_end|>"]
     assert bare.rows[0].num_tokens == dataset.check(path).tokens.total
+
+
+def test_of_a_pair_both_texts_are_shown_and_labels_are_told(tmp_path, tokenizer):
+    """Each with its reply learnt; a rated reply says how it is rated."""
+    pair = {"prompt": "q", "chosen": "yes", "rejected": "no"}
+    (found,) = rows_of(write_rows(tmp_path, [pair]), tokenizer, reading={"kinds": ALL_KINDS})
+    assert found.parts == (Part("<s>q"), Part("yes</s>", is_learnt=True))
+    assert found.worse == (Part("<s>q"), Part("no</s>", is_learnt=True))
+
+    rated = [{**chat(*TURNS[:2]), "label": label} for label in (True, False)]
+    good, bad = rows_of(write_rows(tmp_path, rated), tokenizer, reading={"kinds": ALL_KINDS})
+    assert (good.label, bad.label, good.is_chat, found.is_chat) == ("good", "bad", True, False)
+    assert good.parts[1] == Part("r1<|im_end|>", is_learnt=True)

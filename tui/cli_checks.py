@@ -111,6 +111,8 @@ def recipe() -> None:
 @click.option("--format", "data_format", help="Read the rows so: alpaca, messages, text...")
 @click.option("--model", help="Count with this model's tokenizer.")
 @click.option("--max-length", type=click.IntRange(min=1), help="Count rows that are longer.")
+@click.option("--chat-template", help="Write chats so: a family like chatml, or a .jinja file.")
+@click.option("--learn", type=click.Choice(["all", "last"]), default="all", show_default=True)
 @click.option("--on-bad", type=click.Choice(["error", "skip"]), default="error", show_default=True)
 @ENCODING
 @COLUMNS

@@ -47,7 +47,14 @@ class ShownRow:
     number: int
     """From 1, among all rows."""
     parts: tuple[Part, ...] = ()
-    """Its text; empty for a row that is refused before it becomes one."""
+    """Its text; empty for a row that is refused before it becomes one. Of a pair the text with the
+    better reply."""
+    worse: tuple[Part, ...] = ()
+    """Of a pair the text with the worse reply, which counts too."""
+    is_chat: bool = False
+    """A chat template wrote it."""
+    label: str = ""
+    """What the row says of itself: its class, or "good" or "bad" for its reply."""
     num_tokens: int = 0
     """Before it is cut."""
     counts: RowCounts = field(default_factory=RowCounts.none)
@@ -140,25 +147,31 @@ class Reader:
         meter = TokenMeter(self.encoder, self.max_length)
         meter.add(example, written, line)
         meter.finish()
+        parts, *worse = self._texts(example, written)
+        rated = {True: "good", False: "bad", None: ""}[example.is_good]
         return ShownRow(
             line=line,
             number=number,
-            parts=self._parts(example, written),
+            parts=parts,
+            worse=worse[0] if worse else (),
+            is_chat=any(one.is_chat for one in written),
+            label=example.label or rated,
             num_tokens=meter.stats().total,
             counts=meter.counts,
             told=tally.kinds_told,
         )
 
-    def _parts(self, example: Example, written: Sequence[Written]) -> tuple[Part, ...]:
-        """Of a pair both texts that the model reads, the one with the chosen reply first."""
+    def _texts(self, example: Example, written: Sequence[Written]) -> list[tuple[Part, ...]]:
+        """What the model reads of a row: one text, or of a pair both, the better reply's first."""
+        if self.encoder is not None and written:
+            pairs = zip(written, self.encoder.encode(written), strict=True)
+            return [tuple(_by_token(one.text, ids, self.max_length)) for one, ids in pairs]
         texts: list[Example | Written] = [*written]
         texts = texts or [one for one in (example, example.worse) if one]
-        if self.encoder is None or not written:
-            told = (part for one in texts for part in one.segments)
-            return tuple(Part(text, is_learnt) for text, is_learnt in told if text)
-        encoded = zip(written, self.encoder.encode(written), strict=True)
-        limit = self.max_length
-        return tuple(part for one, ids in encoded for part in _by_token(one.text, ids, limit))
+        return [
+            tuple([Part(text, is_learnt) for text, is_learnt in one.segments if text])
+            for one in texts
+        ]
 
 
 def _by_token(text: str, encoded: Encoded, max_length: int | None) -> Iterator[Part]:

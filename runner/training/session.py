@@ -43,9 +43,6 @@ from runner.training.saving import weights_bytes
 from runner.training.stopping import NoStepLeft, StopEarly
 from runner.training.trainer import RunProtocol
 
-_MOST_TOLD = 8
-"""Of a record; a check tells all."""
-
 
 @dataclass
 class Session:
@@ -79,7 +76,7 @@ class Session:
             num_tokens=splits.train.num_tokens,
             num_learnt=splits.train.num_learnt,
             file=splits.of_train_file,
-            of_template=tuple(splits.told[:_MOST_TOLD]),
+            of_template=tuple(splits.told),
             num_trainable=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
             reclaimed_bytes=reclaimed,
             device=str(trainer.args.device),

@@ -10,6 +10,8 @@ from pathlib import Path
 from advisor.registry.lookup import kinds_of_rows
 from profiles.data import dataset, formats
 from profiles.data.dataset import Inspected, OnBad
+from profiles.data.encoding import Encoder
+from profiles.data.rendering import Learn
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Model
 from profiles.models import find_model
@@ -29,6 +31,8 @@ class Asked:
     data_format: str | None = None
     model: str | None = None
     max_length: int | None = None
+    chat_template: str | None = None
+    learn: Learn = "all"
     on_bad: OnBad = "error"
     encoding: str | None = None
     columns: Mapping[str, str] | None = None
@@ -67,6 +71,8 @@ def check(files: Sequence[str], held_out: str | None, asked: Asked, *, as_json: 
 
 
 def _base(asked: Asked) -> Model | None:
+    if asked.chat_template is not None:
+        chat_templates.known(asked.chat_template)
     base = find_model.resolve(asked.model) if asked.model is not None else None
     if base is not None and base.path is None:
         plain.say(f"{base.id} is not on this disk: its tokens are estimated from characters")
@@ -79,7 +85,7 @@ def _look(path: str, asked: Asked, base: Model | None) -> _Result:
         found = dataset.inspect(
             path,
             format=asked.data_format,
-            encoder=chat_templates.encoder(base) if base is not None else None,
+            encoder=_encoder(base, asked),
             max_length=asked.max_length,
             on_bad=asked.on_bad,
             encoding=asked.encoding,
@@ -95,10 +101,17 @@ def _look(path: str, asked: Asked, base: Model | None) -> _Result:
         if progress is not None:
             sys.stderr.write("\r\033[K")
     lacks_template = base is not None and base.path is not None and not base.has_chat_template
+    lacks_template = lacks_template and asked.chat_template is None
     if lacks_template and formats.by_name(found.dataset.format).is_chat:
         more = (chat_templates.NONE_OF_ITS_OWN, *found.dataset.warnings)
         found = replace(found, dataset=replace(found.dataset, warnings=more))
     return _Result(path=path, found=found)
+
+
+def _encoder(base: Model | None, asked: Asked) -> Encoder | None:
+    if base is None:
+        return None
+    return chat_templates.encoder(base, asked.chat_template, asked.learn)
 
 
 def _progress(path: str) -> Callable[[int, float], None] | None:

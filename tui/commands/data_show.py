@@ -86,7 +86,7 @@ def look(path: str, base: Model | None, asked: Asked) -> Shown:
     preview = reader.look(path, asked.num_rows, _start(asked.start))
     how: str = "no template, for these rows are no chats"
     notes: tuple[str, ...] = ()
-    if formats.by_name(preview.format).is_chat:
+    if formats.by_name(preview.format).is_chat or any(row.is_chat for row in preview.rows):
         how, notes = _writer(base, chosen, has_tokenizer=encoder is not None)
     if encoder is None:
         notes = (*notes, _missing(base))

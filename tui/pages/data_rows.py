@@ -48,8 +48,16 @@ def _row(row: ShownRow, found: Preview, width: int, *, unicode: bool) -> Iterato
     for text in wrap(_heading(row, found), width, indent="  ", first=""):
         yield Line(text, Tone.HEAD)
     yield from _warned(_told(row), width)
+    yield from _text(row.parts, width, unicode=unicode)
+    if row.worse:
+        yield Line("  with the worse reply", Tone.HEAD)
+        yield from _text(row.worse, width, unicode=unicode)
+
+
+def _text(parts: Sequence[Part], width: int, *, unicode: bool) -> Iterator[Line]:
+    """A text, or of a long one its beginning and end."""
     end = _line_end(unicode)
-    first, skipped, last = _excerpt(row.parts)
+    first, skipped, last = _excerpt(parts)
     for part in first:
         yield from _shown(part, width, end)
     if skipped:
@@ -73,7 +81,8 @@ def _heading(row: ShownRow, found: Preview) -> str:
     tokens = f"{about}{count_text(row.num_tokens)} tokens"
     if counts.num_cut:
         tokens += f", cut at max_length {count_text(counts.num_tokens)}"
-    return f"{place}: {tokens}, {learnt}"
+    label = f", labelled {clean(row.label, 40)}" if row.label else ""
+    return f"{place}: {tokens}, {learnt}{label}"
 
 
 def _told(row: ShownRow) -> Iterator[str]:
@@ -175,8 +184,14 @@ def _row_json(row: ShownRow) -> dict[str, Any]:
         "cut": bool(row.counts.num_cut),
         "learnt": row.counts.num_learnt,
         "learnt_share": row.counts.learnt_share,
-        "parts": [
-            {"text": part.text, "learnt": part.is_learnt and not part.is_cut, "cut": part.is_cut}
-            for part in row.parts
-        ],
+        "label": row.label or None,
+        "parts": _parts_json(row.parts),
+        "worse": _parts_json(row.worse) or None,
     }
+
+
+def _parts_json(parts: Sequence[Part]) -> list[dict[str, Any]]:
+    return [
+        {"text": part.text, "learnt": part.is_learnt and not part.is_cut, "cut": part.is_cut}
+        for part in parts
+    ]
