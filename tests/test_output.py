@@ -45,10 +45,13 @@ READ = {
     ("data check", "--eval"),
     ("data check", "--format"),
     ("data check", "--model"),
-    ("data check", "--chat-template"),
+    *(
+        (command, option)
+        for command in ("data check", "data show", "recommend")
+        for option in ("--chat-template", "--encoding", "--column", "--clean", "--mask")
+    ),
     ("data show", "--model"),
     ("data show", "--at"),
-    ("data show", "--chat-template"),
     ("data show", "--format"),
     ("recommend", "--model"),
     ("recommend", "--data"),
