@@ -356,3 +356,14 @@ def test_a_run_whose_manifest_is_damaged_says_so(content):
         run.manifest.write_text(content)
 
     assert status(run).notice.startswith("run.json is ")
+
+
+def test_a_link_to_itself_among_the_runs_ends_no_listing(call, home):
+    """It is no folder; somebody made it."""
+    run = canned_run()
+    (home / "runs" / "loop").symlink_to("loop")
+
+    code, out, _ = call("runs")
+
+    assert code == 0
+    assert run.id in out

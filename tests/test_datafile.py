@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from data_files import GOOD, refused, write, write_rows
 
-from profiles.data import dataset, streams
+from profiles.data import datafile, dataset, streams
 from profiles.errors import ExitCode
 
 
@@ -126,3 +126,10 @@ def test_only_known_containers_are_read(tmp_path, name, data):
 
     assert error.code is ExitCode.BAD_DATA
     assert "not read" in error.what
+
+
+def test_a_name_that_nobody_can_look_at_is_a_file_of_its_own():
+    """A longer name than any file has; what opens it says why."""
+    name = "x" * 300
+
+    assert datafile.files_of(name) == (Path(name),)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import time
 from pathlib import Path
 
@@ -239,3 +240,25 @@ def test_an_edited_value_can_be_allowed(locked):
         replay.refuse_resume(found, locked.recipe)
 
     assert caught.value.do == "put it back, or go on all the same with --allow-changed"
+
+
+def test_a_model_that_nobody_may_look_into_has_no_files(bare_inputs, monkeypatch):
+    """The check of the model, which follows, says why."""
+    recipe = recipes.parse(
+        'schema = 1\nname = "tiny"\n[model]\nid = "model"\n'
+        '[data]\ntrain = "rows.json"\n[method]\nname = "lora"\n',
+        where="r",
+    )
+    files = replay.input_files(recipe, bare_inputs)
+    real = os.scandir, os.listdir
+
+    def refuse(kind, path):
+        if Path(path) == bare_inputs / "model":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real[kind](path)
+
+    monkeypatch.setattr(os, "scandir", lambda path=".": refuse(0, path))
+    monkeypatch.setattr(os, "listdir", lambda path=".": refuse(1, path))
+
+    assert list(files) == ["data.train", "model/config.json", "model/model.safetensors"]
+    assert list(replay.input_files(recipe, bare_inputs)) == ["data.train"]

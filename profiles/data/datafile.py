@@ -88,7 +88,7 @@ class DataFile:
         Of a folder nothing."""
         self.encoding: str | None = None
         """What it is read as, where that is not UTF-8."""
-        folder = folders.look(Path(path), _SUFFIXES) if Path(path).is_dir() else None
+        folder = folders.look(Path(path), _SUFFIXES) if os.path.isdir(path) else None  # noqa: PTH112  # raises nothing
         self.files = folder.files if folder else (Path(path),)
         """The path itself, or the files of a folder that hold its rows."""
         self._stamps = [_stamp(file) for file in self.files]
@@ -198,7 +198,7 @@ def open_data(path: str | os.PathLike[str], encoding: str | None = None) -> Iter
 def files_of(path: str | os.PathLike[str]) -> tuple[Path, ...]:
     """The files that hold the rows of a data set, itself if it is no folder; none if unreadable."""
     try:
-        is_folder = Path(path).is_dir()
+        is_folder = os.path.isdir(path)  # noqa: PTH112  # raises nothing
         return folders.look(Path(path), _SUFFIXES).files if is_folder else (Path(path),)
     except (UserError, ValueError):
         return ()

@@ -185,7 +185,7 @@ def _no_such_folder(text: str, folder: Path) -> UserError:
         do = f"use {parent / near[0]}" if near else "give a folder that holds config.json"
     if os.path.lexists(folder):
         why, do = "it is no folder", "give a folder that holds config.json"
-        if (folder.parent / CONFIG_NAME).is_file():
+        if os.path.isfile(folder.parent / CONFIG_NAME):  # noqa: PTH113  # raises nothing
             do = f"give the folder that holds it: {folder.parent}"
     return UserError(
         f"no model folder {text!r}", why=why, do=do, where=str(folder), code=ExitCode.NO_INPUT
@@ -197,7 +197,7 @@ def near_folders(folder: Path) -> list[str]:
     parent = folder.parent
     siblings = []
     with suppress(OSError):  # not there, or not ours to look into
-        siblings = [p.name for p in parent.iterdir() if (p / CONFIG_NAME).is_file()]
+        siblings = [p.name for p in parent.iterdir() if os.path.isfile(p / CONFIG_NAME)]  # noqa: PTH113
     return difflib.get_close_matches(folder.name, siblings, n=3)
 
 

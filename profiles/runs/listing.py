@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from profiles.errors import ExitCode, UserError
 from profiles.runs import reading
@@ -31,7 +32,9 @@ def is_at_home(run: RunDir) -> bool:
 def not_listed() -> list[str]:
     """Names of folders under the root that are taken for no run: links, and what holds none."""
     known = {run.id for run in _found()}
-    return sorted(e.name for e in _entries() if e.name not in known and e.is_dir())
+    return sorted(
+        e.name for e in _entries() if e.name not in known and reading.is_folder(Path(e.path))
+    )
 
 
 def _found() -> list[RunDir]:

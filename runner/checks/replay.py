@@ -6,6 +6,7 @@ imports torch: the comparison runs before a run is started.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -226,8 +227,10 @@ def input_files(recipe: Recipe, base_dir: Path) -> dict[str, Path]:
         for file in files
     }
     folder = base_dir / recipe.model.id
-    model = [path for path in sorted(folder.glob("*")) if path.suffix in _MODEL_FILES]
-    return data | {f"model/{path.name}": path for path in model}
+    with contextlib.suppress(OSError):  # the check of the model that follows says why
+        names = [name for name in sorted(os.listdir(folder)) if name.endswith(_MODEL_FILES)]  # noqa: PTH208
+        return data | {f"model/{name}": folder / name for name in names}
+    return data
 
 
 def stamp(path: Path) -> list[int] | None:
