@@ -89,6 +89,31 @@ def test_plain_texts_and_whole_dialogues_ask_nothing(tmp_path):
     assert dataset.inspect(write_rows(tmp_path, rows)).dataset.num_one_sided == 0
 
 
+@pytest.mark.parametrize("column", [{}, {"tools": [{"name": "f"}]}])
+def test_a_reply_to_nothing_is_told_whatever_is_read_before_it(tmp_path, column):
+    """Tools ask nothing, nor does an earlier reply that is only read."""
+    turns = [{"role": "assistant", "content": "A reply of some length.", "weight": 0}]
+    turns.append({"role": "assistant", "content": "Another one of such length."})
+
+    found = looked(tmp_path, [{"messages": turns} | column])
+
+    assert found.num_one_sided == 1
+
+
+@pytest.mark.parametrize(("text", "is_told"), [(" ", True), ("", True), ("yes", False)])
+def test_an_empty_reply_before_the_last_is_told(tmp_path, text, is_told):
+    """A model learns from it to say nothing; one that calls a tool is not empty."""
+    asks = {"role": "user", "content": "q"}
+    call = {"tool_calls": [{"function": {"name": "f"}}]}
+    last = {"role": "assistant", "content": "A reply of some length."}
+    turns = [asks, last | call | {"content": None}, asks, last | {"content": text}, asks, last]
+
+    found = looked(tmp_path, [{"messages": turns}])
+
+    told = "1 of 1 rows have an empty reply before their last (first: line 1)"
+    assert (told in found.warnings) == is_told
+
+
 def test_five_things_are_named(tmp_path):
     """In order of appearance; what else there is takes no memory."""
     found = looked(tmp_path, [pair("q", " ".join(f"{{{{name{n}}}}}" for n in range(8)))])

@@ -30,6 +30,10 @@ CALLS = {"role": "assistant", "tool_calls": [{"function": {"name": "weigh"}}]}
             Example(prompt="p", completion="c", is_good=False),
         ),
         (
+            {"prompt": "p", "completion": "c", "label": "0"},
+            Example(prompt="p", completion="c", is_good=False),
+        ),
+        (
             {"prompt": "p", "completion": "c", "label": "True"},
             Example(prompt="p", completion="c", is_good=True),
         ),

@@ -52,6 +52,7 @@ class Quality:
         self.labels = Counter[str]()
         self.one_sided = Count()
         self.short = Count()
+        self.silent = Count()
         self.html = Count()
         self.control = Count()
         self.broken = Count()
@@ -80,7 +81,14 @@ class Quality:
     def _look_at_shape(self, example: Example, segments: Segments, line: int) -> None:
         if example.text is not None:
             return
-        asked = any(not is_reply and not text.isspace() for text, is_reply in segments if text)
+        asked = bool(example.prompt and not example.prompt.isspace())
+        for turn in example.messages[:-1]:
+            says_nothing = not turn.content or turn.content.isspace()
+            if turn.role != "assistant":
+                asked = asked or not says_nothing
+            elif says_nothing and not turn.calls:
+                self.silent.add(line)
+                break
         # Both replies of a pair may tell the whole dialogue, so that no prompt is missing
         if not asked and example.rejected is None:
             self.one_sided.add(line)
@@ -109,6 +117,7 @@ class Quality:
         total = self.num_rows
         found = self.equal_pairs.sentence(total, "pairs choose and reject the same text")
         found += self.one_sided.sentence(total, "rows have a reply but nothing that it replies to")
+        found += self.silent.sentence(total, "rows have an empty reply before their last")
         found += self.leftovers.warnings(total)
         found += _repeat_warnings(likeness, total)
         found += self.broken.sentence(

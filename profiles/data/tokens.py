@@ -115,9 +115,11 @@ class TokenMeter:
         """
         num_tokens, *beside = sorted([length for length, _ in found], reverse=True)
         self._lengths[num_tokens] += 1
-        self._beside.update(beside)
-        if all(learnt for _, learnt in found):
-            self._starts[max(learnt[0][0] for _, learnt in found)] += 1
+        if beside:
+            self._beside.update(beside)
+        starts = [learnt[0][0] for _, learnt in found if learnt]
+        if len(starts) == len(found):
+            self._starts[max(starts)] += 1
         else:
             self._unlearnt[num_tokens] += 1
         for begin, end in (span for _, learnt in found for span in learnt):

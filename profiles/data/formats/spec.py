@@ -167,8 +167,10 @@ class Field:
 
 
 def is_flag(value: object) -> bool:
-    """True or false, also as a table or a program in C writes it."""
-    return value in (0, 1) or (isinstance(value, str) and value.lower() in ("true", "false"))
+    """True or false, also as a number or in the text of a table."""
+    if isinstance(value, str):
+        return value.lower() in ("true", "false", "1", "0")
+    return value in (0, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

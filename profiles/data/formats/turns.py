@@ -31,7 +31,7 @@ _CALLERS: Final = frozenset(("function_call", "tool_call"))
 _ROLES: Final[Mapping[str, Role]] = {
     **dict.fromkeys(("system", "developer"), "system"),
     **dict.fromkeys(("user", "human", "prompter"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "chatgpt", "model", "bot", "bard", "bing"), "assistant"),
+    **dict.fromkeys(("assistant", "gpt", "chatgpt", "model", "bot", "bard", "ai"), "assistant"),
     **dict.fromkeys(_CALLERS, "assistant"),
     **dict.fromkeys(("tool", "tool_response", "tool_result", "observation", "ipython"), "tool"),
     **dict.fromkeys(("function", "function_response"), "tool"),
@@ -69,7 +69,7 @@ def turns(row: Row, list_key: str) -> list[Message]:
     messages: list[Message] = []
     for one in found:
         new = turns_of(one, list_key)
-        if messages and (joined := _in_parallel(messages[-1], new[0], one)):
+        if new[0].calls and messages and (joined := _in_parallel(messages[-1], new[0], one)):
             messages[-1] = joined
         else:
             messages += new
@@ -88,12 +88,19 @@ def turns_of(value: object, list_key: str) -> list[Message]:
     role = _ROLES.get(name) or _ROLES.get(name.strip().lower())
     if role is None:
         raise RowError(f"have the unknown role `{printable(name, 24)}` in `{list_key}`")
-    key = next((key for key in _CONTENT_KEYS if value.get(key) is not None), "content")
+    key = _content_key(value)
     if len(value) == len((role_key, key)) and isinstance(value.get(key), str):
         if name in _CALLERS:
             return [Message(role=role, content="", calls=calls(value[key]))]
         return [Message(role=role, content=text(value, key, inside))]
     return [_rich_turn(value, role, name, key, inside)]
+
+
+def _content_key(value: Row) -> str:
+    for key in _CONTENT_KEYS:
+        if value.get(key) is not None:
+            return key
+    return _CONTENT_KEYS[0]
 
 
 def _rich_turn(value: Row, role: Role, name: str, key: str, inside: str) -> Message:
@@ -202,7 +209,8 @@ def chat(row: Row, messages: list[Message], *list_keys: str, **more: Any) -> Exa
     A system turn inside the conversation wins over the column. `list_keys`: where the turns stand
     in the row, to tell what was taken from there and what was not.
     """
-    system, remarks = optional_text(row, "system"), dict[str, None]()
+    remarks: dict[str, None] = {}
+    system = optional_text(row, "system")
     if messages[0].role == "system":
         if system and system != messages[0].content:
             remarks["have another text in `system` than in the system turn, which is used"] = None

@@ -47,4 +47,4 @@ def flag(row: Row, key: str) -> bool:
     value = row.get(key)
     if not is_flag(value):
         raise type_error(value, key, bool)
-    return value in (1, True) if not isinstance(value, str) else value.lower() == "true"
+    return value.lower() in ("true", "1") if isinstance(value, str) else bool(value)
