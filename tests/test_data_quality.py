@@ -112,6 +112,8 @@ def test_an_empty_reply_before_the_last_is_told(tmp_path, text, is_told):
 
     told = "1 of 1 rows have an empty reply before their last (first: line 1)"
     assert (told in found.warnings) == is_told
+    found = looked(tmp_path, [{"messages": turns[3:]}])
+    assert (told in found.warnings, found.num_one_sided) == (is_told, 0)
 
 
 def test_five_things_are_named(tmp_path):

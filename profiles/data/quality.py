@@ -81,14 +81,15 @@ class Quality:
     def _look_at_shape(self, example: Example, segments: Segments, line: int) -> None:
         if example.text is not None:
             return
-        asked = bool(example.prompt and not example.prompt.isspace())
+        asked, is_silent = bool(example.prompt and not example.prompt.isspace()), False
         for turn in example.messages[:-1]:
             says_nothing = not turn.content or turn.content.isspace()
             if turn.role != "assistant":
                 asked = asked or not says_nothing
             elif says_nothing and not turn.calls:
-                self.silent.add(line)
-                break
+                is_silent = True
+        if is_silent:
+            self.silent.add(line)
         # Both replies of a pair may tell the whole dialogue, so that no prompt is missing
         if not asked and example.rejected is None:
             self.one_sided.add(line)
