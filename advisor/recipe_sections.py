@@ -144,6 +144,8 @@ class DataSection(Section):
     """Fill every row up to max_length with several examples."""
     split: str = Field(default="8:1:1", pattern=r"^[1-9]\d{0,3}:\d{1,4}:\d{1,4}$")
     """Train : eval : test, drawn with `train.seed`; exact duplicates stay on one side."""
+    split_by: str | None = Field(default=None, min_length=1, max_length=200)
+    """A column of `train`, such as its label or source: each of its values is divided so."""
     on_bad: Literal["error", "skip"] = "error"
     chat_template: Annotated[str, AfterValidator(_chat_template)] = OWN_TEMPLATE
     """`model`: the tokenizer's own; else a family, for base models that have none, or a file of

@@ -336,6 +336,8 @@ class Dataset:
     """Usable rows with HTML tags or entities in a text."""
     cleaned: dict[str, int] = field(default_factory=dict)
     """Rows changed or left out by what was asked for, such as "html" and "mask email"."""
+    values: tuple[tuple[str, int], ...] = ()
+    """Of the column by which rows are to be divided: value and usable rows, as they appear."""
     personal: tuple[tuple[str, int, tuple[int, ...]], ...] = ()
     """Kind of personal data or keys that is left: usable rows with any, the first lines."""
     warnings: tuple[str, ...] = ()

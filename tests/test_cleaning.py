@@ -290,6 +290,11 @@ def parsed(text, **more):
     )
 
 
+def told(warning):
+    """Whether it is about cleaning."""
+    return "data.clean" in warning or warning.startswith("masked")
+
+
 def test_check_preview_and_training_read_the_same(tmp_path):
     """A row for each that is left."""
     pytest.importorskip("datasets")
@@ -316,6 +321,8 @@ def test_check_preview_and_training_read_the_same(tmp_path):
     shown = Reader(reading=READING).look(path, 5, Start(line=1)).rows
 
     assert rows == texts(path, **READING) == CLEANED
+    assert loaded.told == [text for text in dataset.check(path, **READING).warnings if told(text)]
+    assert len(loaded.told) == 5
     assert len(loaded.train.rows) == dataset.check(path, **READING).num_rows == 3
     assert [part.text for part in shown[0].parts] == ["What is this?", "A thing."]
     assert "had HTML taken out" in shown[0].told[0]

@@ -23,6 +23,7 @@ from profiles.data.quality import Quality
 from profiles.data.rows import read_rows, stream_rows
 from profiles.data.tally import OnBad, Tally
 from profiles.data.tokens import TokenMeter
+from profiles.data.values_of import Values
 from profiles.facts import Dataset, Origin
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ class Reading(TypedDict, total=False):
     given."""
     mask: tuple[str, ...]
     """Kinds of personal data that are masked, by the names of `profiles.personal`."""
+    split_by: str | None
+    """A column whose values are counted, for rows to be divided by."""
     kinds: Collection[str]
     """Of rows that are taken; if not given, those that texts are learnt from."""
 
@@ -71,6 +74,8 @@ class UsableRow(NamedTuple):
     example: Example
     written: tuple[Written, ...]
     """As the model reads it, where a model is known; of a pair both replies, the better first."""
+    value: str
+    """Of the column by which rows are divided; empty without one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,13 +110,14 @@ def read_examples(
     """Every usable row; faulty ones are told when the file has been read.
 
     UserError at once for a format whose rows are of another kind. Chats that `renderer` cannot
-    write are faulty; what it writes otherwise than the rows say is added to `told` at the end.
+    write are faulty; what it writes otherwise than the rows say, and what they were cleaned of, is
+    added to `told` at the end.
     """
     with open_data(path, reading.get("encoding")) as file:
         tally = tally_for(reading, renderer)
         yield from _examples(file, tally)
         if told is not None:
-            told += tally.of_template()
+            told += [*tally.cleaner.sentences(tally.num_rows), *tally.of_template()]
 
 
 def check(path: str | os.PathLike[str], **options: Any) -> Dataset:
@@ -177,6 +183,7 @@ def tally_for(reading: Reading, renderer: Renderer | None) -> Tally:
         renderer=renderer,
         mapping=Columns.of(columns) if columns else None,
         cleaner=Cleaner(reading.get("clean", ()), reading.get("mask", ())),
+        values=Values(column) if (column := reading.get("split_by")) else None,
     )
 
 
@@ -215,7 +222,9 @@ def _examples(file: DataFile, tally: Tally, *, any_training: bool = False) -> It
     for line, row_number, row in rows:
         if usable := tally.read(row, line):
             num_usable += 1
-            yield UsableRow(line, row_number, *usable)
+            assert not isinstance(row, RowError)  # that is of no use
+            value = tally.values.add(row, file.path) if tally.values else ""
+            yield UsableRow(line, row_number, *usable, value)
     refusal = tally.refusal(file.path)
     if refusal:
         raise refusal
@@ -253,11 +262,11 @@ def _inspect(
     progress: Callable[[int, float], None] | None = None,
 ) -> Inspected:
     quality = Quality(encoder.special if encoder is not None else None, tally.cleaner.masks)
-    for line, row_number, example, written in _examples(file, tally, any_training=any_training):
-        meter.add(example, written, line)
-        quality.add(example, example.segments, line)
-        if progress and row_number % ROWS_PER_REPORT == 0:
-            progress(row_number, file.share)
+    for row in _examples(file, tally, any_training=any_training):
+        meter.add(row.example, row.written, row.line)
+        quality.add(row.example, row.example.segments, row.line)
+        if progress and row.number % ROWS_PER_REPORT == 0:
+            progress(row.number, file.share)
     meter.finish()
     facts = _facts(file, tally, meter, quality)
     if encoder is not None:
@@ -299,6 +308,7 @@ def _facts(file: DataFile, tally: Tally, meter: TokenMeter, quality: Quality) ->
         num_html=quality.html.num_rows,
         cleaned=tally.cleaner.counts(),
         personal=quality.personal.counts(),
+        values=tuple(tally.values.counts.items()) if tally.values else (),
         num_tasks=max(1, len(tally.row_tasks)),
         columns=tally.columns(),
         scripts=quality.scripts.shares(),

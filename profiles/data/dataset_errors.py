@@ -235,6 +235,16 @@ def no_examples(path: str, reason: str) -> UserError:
     )
 
 
+def not_to_be_divided_by(path: str, column: str, *, why: str, do: str) -> UserError:
+    """Tell of a `data.split_by` that names no column, or one with too many values."""
+    return _bad_data(
+        f"rows cannot be divided by `{printable(column, 40)}` (data.split_by)",
+        why=why,
+        do=do,
+        where=path,
+    )
+
+
 def no_row_there(path: str, place: str) -> UserError:
     """Tell of a place that is not in the file."""
     return _bad_data(

@@ -14,6 +14,7 @@ from profiles.data.dataset_errors import faulty_rows
 from profiles.data.detect import detect_format, format_of
 from profiles.data.formats.spec import TEXTS, Example, Format, Row, RowError
 from profiles.data.rendering import Renderer, TemplateRowError, Written
+from profiles.data.values_of import Values
 from profiles.data.words import printable, type_name
 from profiles.facts import Column
 
@@ -48,6 +49,8 @@ class Tally:
     mapping: Columns | None = None
     """Makes the parts that formats read; None where they are columns of the file."""
     cleaner: Cleaner = field(default_factory=Cleaner)
+    values: Values | None = None
+    """Of the column by which rows are divided, if there is one."""
     detected: Format | None = None
     """What the keys of the first rows look like, where a format was asked for."""
     num_rows: int = 0
@@ -92,6 +95,9 @@ class Tally:
         used = {"task", *(one.name_in(row) for one in self.format.fields for row in rows)}
         if self.mapping:
             used = {"task", *self.mapping.sources}
+        if self.values:
+            self.values.settle(keys, path)
+            used.add(self.values.column)
         self.unused_keys = tuple(key for key in keys if key not in used)
 
     def read(self, row: Row | RowError, line: int) -> tuple[Example, tuple[Written, ...]] | None:
@@ -107,6 +113,8 @@ class Tally:
         assert self.format is not None
         task = row.get("task")
         try:
+            if self.values is not None:
+                self.values.of(row)
             if self.mapping is not None:
                 self._unseen.difference_update(row)
                 row = self.mapping.apply(row)

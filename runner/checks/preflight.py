@@ -20,7 +20,6 @@ from advisor.recipe import Recipe
 from advisor.registry.lookup import ENGINES, OPTIMIZERS, TASKS, kinds_of_rows
 from profiles import installation
 from profiles.data import datafile, dataset
-from profiles.data.parts import parts_of
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Dataset, Machine, Model
 from profiles.machines import machine, torch_build
@@ -30,7 +29,16 @@ from profiles.runs import planned, reading, recipe_copy, rundir, session_host
 from profiles.runs.planned import Planned
 from profiles.runs.rundir import RunDir
 from runner import resume
-from runner.checks import chat_templates, edits, gpu_checks, imports, neighbours, pairing, replay
+from runner.checks import (
+    chat_templates,
+    edits,
+    gpu_checks,
+    imports,
+    neighbours,
+    pairing,
+    replay,
+    splits,
+)
 from runner.checks.surroundings import surroundings
 from runner.resume import Start
 
@@ -88,6 +96,7 @@ def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
     if not (share or base.unmodelled):
         gpu_checks.check_room(here, predicted)
     warnings = [w for data in checked for w in data.warnings]
+    warnings += splits.warnings(checked[0], recipe.data)
     warnings += [words.IGNORED_CODE] if base.ignores_code else []
     warnings += [*_ignored(base), *session_host.warnings(installation.home())]
     devices = _emptiest(here, recipe.hardware.gpus)
@@ -124,7 +133,9 @@ def _data(recipe: Recipe, base_dir: Path, base: Model) -> list[Dataset]:
         "kinds": kinds_of_rows(recipe.task),
         "count_up_to_bytes": dataset.COUNTED_WHILE_WAITING_BYTES,
     }
-    train = dataset.check_to_train(str(base_dir / recipe.data.train), **options)
+    train = dataset.check_to_train(
+        str(base_dir / recipe.data.train), split_by=recipe.data.split_by, **options
+    )
     files = [str(base_dir / file) for file in recipe.data.eval_files.values()]
     held_out = [dataset.check_to_train(file, **options) for file in files]
     return [train.dataset, *(one.compared_with(train).dataset for one in held_out)]
@@ -136,7 +147,7 @@ def _duration(
     given, train = checked[0], recipe.train
     if given.tokens is None or base.unmodelled:
         return None
-    parts = parts_of(given.num_rows, recipe.data.shares)
+    parts = splits.parts(given, recipe.data)
     evaluated = parts.evaluation + sum(held_out.num_rows for held_out in checked[1:])
     rows = Rows(parts.train, evaluated, parts.test)
     lengths = Lengths.of(given.tokens, recipe.data.max_length)
@@ -151,7 +162,7 @@ def _rows(recipe: Recipe, checked: list[Dataset]) -> str:
     """Like "999 rows: 799 to train on, 99 to evaluate with, 101 kept from both"."""
     given = checked[0]
     about = "about " if given.num_duplicates else ""  # equal rows go to one side
-    train, evaluation, test = parts_of(given.num_rows, recipe.data.shares)
+    train, evaluation, test = splits.parts(given, recipe.data)
     told = [f"{about}{count_text(train)} to train on"]
     told += [f"{count_text(evaluation)} to evaluate with"] if evaluation else []
     for name, held_out in zip(recipe.data.eval_files, checked[1:], strict=True):
@@ -160,7 +171,8 @@ def _rows(recipe: Recipe, checked: list[Dataset]) -> str:
     told += [f"{count_text(test)} kept from both"] if test else []
     told += [] if evaluation or checked[1:] else ["none to evaluate with"]
     counts = f", {given.tokens.counts.words}" if given.tokens else ""
-    return f"{count_text(given.num_rows)} rows of {given.format} data{counts}: {', '.join(told)}"
+    rows = f"{count_text(given.num_rows)} rows of {given.format} data{counts}: {', '.join(told)}"
+    return rows + splits.words(given, recipe.data)
 
 
 def surroundings_of(recipe: Recipe) -> dict[str, str]:

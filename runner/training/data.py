@@ -26,7 +26,7 @@ from advisor.registry.lookup import kinds_of_rows
 from profiles.data.dataset import UsableRow, read_examples
 from profiles.data.encoding import Encoded, Encoder
 from profiles.data.formats.spec import Example
-from profiles.data.parts import parts_of
+from profiles.data.parts import held_out
 from profiles.data.rendering import Renderer
 from profiles.row_counts import RowCounts
 from profiles.runs import durable
@@ -184,7 +184,7 @@ class Reading:
             for name, part in _files(splits).items():
                 part.writer = files.enter_context(RowWriter(folder / name))
             parts = (splits.train, splits.eval.get("", splits.test), splits.test)
-            for row, use in zip(self._rows_of(data.train, splits.told), uses, strict=True):
+            for row, use in zip(self._rows_of(data.train, told=splits.told), uses, strict=True):
                 self._add(parts[use], row.example)
                 progress.tick()
             for name, file in data.eval_files.items():
@@ -194,15 +194,22 @@ class Reading:
     def draw(self) -> array[int]:
         """The use of each row of the training file: 0 to train, 1 to evaluate, 2 for neither."""
         groups: dict[bytes, int] = {}
-        of_row = array("L")
-        for row in self._rows_of(self.recipe.data.train):
+        values: dict[str, int] = {}
+        of_row, value_of = array("L"), array("L")
+        data = self.recipe.data
+        for row in self._rows_of(data.train, split_by=data.split_by):
             of_row.append(groups.setdefault(_digest(row.example), len(groups)))
-        return drawn(of_row, len(groups), self.recipe.data.shares, self.recipe.train.seed)
+            if len(groups) > len(value_of):
+                value_of.append(values.setdefault(row.value, len(values)))
+        return drawn(of_row, value_of, data.shares, self.recipe.train.seed)
 
-    def _rows_of(self, file: str, told: list[str] | None = None) -> Iterator[UsableRow]:
+    def _rows_of(
+        self, file: str, *, split_by: str | None = None, told: list[str] | None = None
+    ) -> Iterator[UsableRow]:
         return read_examples(
             self.base_dir / file,
             **self.recipe.data.reading,
+            split_by=split_by,
             kinds=kinds_of_rows(self.recipe.task),
             renderer=self.encoder.renderer,
             told=told,
@@ -236,19 +243,20 @@ def _files(splits: Splits) -> dict[str, Part]:
 
 
 def drawn(
-    group_of_row: Sequence[int], num_groups: int, shares: Sequence[int], seed: int
+    group_of_row: Sequence[int], value_of_group: Sequence[int], shares: Sequence[int], seed: int
 ) -> array[int]:
     """Draw 0 (train), 1 (evaluate) or 2 (neither) for each row; equal rows go to one side.
 
     `group_of_row`: rows that are equal have the same number, in order of their appearance.
+    `value_of_group`: the groups of each value are divided for themselves.
     """
-    keys = list(range(num_groups))
+    keys = list(range(len(value_of_group)))
     random.Random(seed).shuffle(keys)  # noqa: S311  # a split, no secret
-    use = array("b", bytes(num_groups))
-    first, evaluated, _ = parts_of(num_groups, shares)
-    for key in keys[first : first + evaluated]:
+    use = array("b", bytes(len(keys)))
+    evaluated, kept = held_out(keys, value_of_group, shares)
+    for key in evaluated:
         use[key] = 1
-    for key in keys[first + evaluated :]:
+    for key in kept:
         use[key] = 2
     return array("b", [use[group] for group in group_of_row])
 

@@ -1,0 +1,62 @@
+"""How the rows of a file are divided, by the values of a column too, before a run is started."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from advisor.recipe_sections import DataSection
+from profiles.data.parts import Parts, parts_by_value, parts_of
+from profiles.data.words import printable
+from profiles.facts import Dataset
+from profiles.quantities import count_text
+
+_SHOWN: Final = 8
+"""Values that are told."""
+_SHOWN_FEW: Final = 5
+
+
+def parts(found: Dataset, data: DataSection) -> Parts:
+    """All rows by their use."""
+    by_value = [parts for _, parts in _by(found, data)]
+    if not by_value:
+        return parts_of(found.num_rows, data.shares)
+    return Parts(*(sum(numbers) for numbers in zip(*by_value, strict=True)))
+
+
+def words(found: Dataset, data: DataSection) -> str:
+    """Like "; by `label` (train/eval/kept): a 48/6/6, b 32/4/4"; empty if nothing is asked."""
+    if not found.values:
+        return ""
+    told = [f"{_name(value)} {'/'.join(map(count_text, of))}" for value, of in _by(found, data)]
+    more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
+    about = "about " if found.num_duplicates else ""  # equal rows go to one side
+    return f"; by {_column(data)} ({about}train/eval/kept): {', '.join(told[:_SHOWN])}{more}"
+
+
+def warnings(found: Dataset, data: DataSection) -> list[str]:
+    """Values with too few rows for one of each part."""
+    wanted = [i for i, share in enumerate(data.shares) if share]
+    by_value = _by(found, data)
+    few = [(value, of) for value, of in by_value if not all(of[i] for i in wanted)]
+    if not few:
+        return []
+    shown = ", ".join(f"{_name(value)} {sum(of)}" for value, of in few[:_SHOWN_FEW])
+    more = ", ..." if len(few) > _SHOWN_FEW else ""
+    values = f"{len(few)} of {len(by_value)} values of {_column(data)}"
+    return [f"{values} have too few rows to be in every part of {data.split}: {shown}{more}"]
+
+
+def _column(data: DataSection) -> str:
+    return f"`{printable(data.split_by or '', 40)}`"
+
+
+def _by(found: Dataset, data: DataSection) -> list[tuple[str, Parts]]:
+    """Value and its rows, as they appear in the file, in which they are drawn too."""
+    if not found.values:
+        return []
+    names, numbers = zip(*found.values, strict=True)
+    return list(zip(names, parts_by_value(numbers, data.shares), strict=True))
+
+
+def _name(value: str) -> str:
+    return printable(value, 30) if value else "(none)"
