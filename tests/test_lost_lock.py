@@ -98,6 +98,23 @@ def test_an_older_lock_has_no_recipe_and_that_is_told(run):
     assert replay.not_compared(run) == ("the recipe",)
 
 
+@pytest.mark.parametrize(("now", "is_told"), [("warn", False), ("stop", True)])
+def test_a_key_that_an_older_version_did_not_know_was_its_default(run, now, is_told):
+    """A run goes on with a newer version; what was written into its recipe since is a change."""
+    lock = json.loads(run.recipe_lock.read_text())
+    for key in ("train.on_spike", "data.packing", "method.dropout", "task"):
+        del lock["recipe"][key]
+    durable.write_json(run.recipe_lock, lock)
+    save(run)
+    edit(run, "dropout = 0.1", "dropout = 0.0")
+    run.recipe.write_text(f'{run.recipe.read_text()}on_spike = "{now}"\n')
+
+    told = [text for text in resumed(run, allow_changed=True) if "recipe: " in text]
+
+    assert len(told) == is_told
+    assert not told or 'train.on_spike was not there, is "stop"' in told[0]
+
+
 @pytest.mark.parametrize("sign", ["a checkpoint", "nothing"])
 def test_a_run_that_never_came_to_a_lock_lacks_none(run, sign):
     """Unless it has a checkpoint, which comes later."""

@@ -23,6 +23,7 @@ from runner.checks.replay import Change
 TAKES_EFFECT: Final = ""
 _POSITION = "the position in the data would not be the same"
 _ROWS = "rows that were held out may have been learnt, and losses would be of other rows"
+_GOAL = "losses before and after would be of another objective"
 _WEIGHTS = "the weights of the checkpoint were trained with the other value"
 _STATES = "the checkpoint has the states of the other optimizer"
 _TYPES = "the checkpoint has weights and states of the other type"
@@ -65,7 +66,7 @@ EDITS: Final = MappingProxyType(
     }
 )
 """Key of the recipe -> takes effect, or why it is refused."""
-TABLES: Final = MappingProxyType({"data": _ROWS, "method": _WEIGHTS})
+TABLES: Final = MappingProxyType({"data": _ROWS, "method": _WEIGHTS, "objective": _GOAL})
 """Of a whole table: why each of its keys is refused that has no line of its own."""
 
 

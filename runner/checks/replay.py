@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from advisor.recipe import Recipe
 from profiles.data import datafile
 from profiles.errors import ExitCode, UserError
@@ -143,7 +145,7 @@ def found(
     return {
         "sha256": {name: _hash(path, name, seen[name], lock) for name, path in files.items()},
         "stamps": seen,
-        "recipe": keys(recipe),
+        "recipe": _known_then(recipe, _dict(lock, "recipe")),
         "packages": {name: _version(name) for name in _dict(lock, "packages")},
         "python": platform.python_version(),
         "surroundings": dict(around),
@@ -157,6 +159,21 @@ def keys(recipe: Recipe) -> dict[str, str]:
         f"{table}.{key}" if key else table: json.dumps(value)
         for table, part in content.items()
         for key, value in (part.items() if isinstance(part, dict) else [("", part)])
+    }
+
+
+def _known_then(recipe: Recipe, then: dict[str, Any]) -> dict[str, str]:
+    """What it says, without the defaults of keys that an older version did not know."""
+    tables = [(f"{name}.", part) for name, part in recipe if isinstance(part, BaseModel)]
+    defaults = {
+        prefix + key: json.dumps(one.default, default=str)
+        for prefix, part in (("", recipe), *tables)
+        for key, one in type(part).model_fields.items()
+    }
+    return {
+        key: value
+        for key, value in keys(recipe).items()
+        if key in then or not then or value != defaults.get(key)
     }
 
 
