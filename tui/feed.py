@@ -15,7 +15,7 @@ from profiles.runs import heartbeats
 from profiles.runs.records import Record
 from profiles.runs.records.metrics import Loss, Step
 from profiles.runs.records.sampler import Usage
-from profiles.runs.records.worker import Unpaused
+from profiles.runs.records.worker import Prepared, Unpaused
 from profiles.runs.state import Status, status
 from tui.follow import describe
 from tui.source import Source
@@ -53,6 +53,8 @@ class Batch:
     sample: Usage | None = None
     """The newest one."""
     events: tuple[Event, ...] = ()
+    of_rows: tuple[str, ...] = ()
+    """What is to be minded of the rows that are trained on, as the newest attempt told it."""
     went_on_at: float = 0.0
     """Unix time of the newest end of a pause; 0 if there is none."""
     num_damaged: int = 0
@@ -73,6 +75,7 @@ class Batch:
             memory=self.memory + later.memory,
             sample=later.sample or self.sample,
             events=(self.events + later.events)[-_MOST_EVENTS:],
+            of_rows=later.of_rows or self.of_rows,
             went_on_at=max(self.went_on_at, later.went_on_at),
         )
 
@@ -100,7 +103,8 @@ class Reader:
             router_loss=losses[-1].router_loss if losses else None,
             memory=tuple((r.unix_seconds, float(r.rss_bytes)) for r in samples),
             sample=samples[-1] if samples else None,
-            events=tuple(event for r in events if (event := _told(r)) is not None)[-_MOST_EVENTS:],
+            events=tuple(event for r in events for event in _told(r))[-_MOST_EVENTS:],
+            of_rows=next((r.warnings for r in reversed(events) if isinstance(r, Prepared)), ()),
             went_on_at=max(went_on, default=0.0),
             num_damaged=sum(s.num_damaged for s in (self._metrics, self._samples, self._events)),
         )
@@ -110,9 +114,9 @@ def _point(record: Loss) -> tuple[int, float]:
     return record.step, math.nan if record.loss is None else record.loss
 
 
-def _told(record: Record) -> Event | None:
-    text = describe(record)
-    return Event(record.unix_seconds, text) if text else None
+def _told(record: Record) -> list[Event]:
+    """An event for each line, for each has a row of its own."""
+    return [Event(record.unix_seconds, text) for text in describe(record).splitlines()]
 
 
 class Feed(threading.Thread):

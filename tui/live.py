@@ -55,6 +55,7 @@ class LiveRun:
         self.router_loss: float | None = None
         self.sample: Usage | None = None
         self.events: deque[Event] = deque(maxlen=_NUM_EVENTS)
+        self.of_rows: tuple[str, ...] = ()
         self.num_damaged = 0
         self._newest = 0.0
         self._recent: deque[Step] = deque(maxlen=_RECENT_STEPS)
@@ -86,6 +87,7 @@ class LiveRun:
         self._newest = max(self._newest, batch.status.since)
         self._went_on_at = max(self._went_on_at, batch.went_on_at)
         self.events.extend(batch.events)
+        self.of_rows = batch.of_rows or self.of_rows
         self.router_loss = self.router_loss if batch.router_loss is None else batch.router_loss
         for step, loss in batch.losses:
             self.loss.add(step, loss)

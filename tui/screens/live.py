@@ -184,7 +184,9 @@ class LiveScreen(BaseScreen):
             return "this display is behind the run: the connection is slow"
         if not self.live.is_over and (worst := self.live.symptoms()):
             return f"{worst[0].title}: {worst[0].sentence}"
-        return self.live.slowness() or notices.passed_over(self.live.num_damaged)
+        urgent = self.live.slowness() or notices.passed_over(self.live.num_damaged)
+        of_rows = () if self.live.is_over else self.live.of_rows
+        return urgent or "; ".join(map(clean, of_rows))
 
     def _ending(self) -> list[str]:
         """How it ended and what can be done."""
