@@ -100,6 +100,15 @@ def test_a_reply_to_nothing_is_told_whatever_is_read_before_it(tmp_path, column)
     assert found.num_one_sided == 1
 
 
+@pytest.mark.parametrize(("question", "is_told"), [("", True), (" \n", True), ("q", False)])
+def test_a_blank_turn_asks_nothing(tmp_path, question, is_told):
+    """Whoever it is of."""
+    for role in ("system", "user"):
+        turns = [{"role": role, "content": question}]
+        turns.append({"role": "assistant", "content": "A reply of some length."})
+        assert looked(tmp_path, [{"messages": turns}]).num_one_sided == is_told
+
+
 @pytest.mark.parametrize(("text", "is_told"), [(" ", True), ("", True), ("yes", False)])
 def test_an_empty_reply_before_the_last_is_told(tmp_path, text, is_told):
     """A model learns from it to say nothing; one that calls a tool is not empty."""
