@@ -359,6 +359,16 @@ def test_what_a_turn_has_besides_is_told(tmp_path):
     assert told == ["1 of 1 rows have turns with `mood`, which is not used (first: line 1)"]
 
 
+def test_of_many_things_that_are_not_used_the_first_are_named(tmp_path):
+    """A file may bring a key of its own in every row."""
+    rows = [{"messages": [ASKS | {f"mood{n}": "glad"}, TELLS]} for n in range(30)]
+
+    told = [one for one in dataset.check(write_rows(tmp_path, rows)).warnings if "not used" in one]
+
+    assert len(told) == 21
+    assert "10 of 30 rows have more that is not used or was guessed (first: line 21)" in told
+
+
 def test_turns_in_a_text_are_looked_at_too(tmp_path):
     """As those of a list are."""
     turns = json.dumps([ASKS | {"mood": "glad"}, TELLS])

@@ -135,7 +135,7 @@ class Tally:
         if self._teaches_nothing(example, written, line):
             return None
         for kind in example.remarks:
-            _count(self.taken, kind, line)
+            _count(self.taken, kind, line, others="have more that is not used or was guessed")
         if isinstance(task, str):
             self.row_tasks.add(task)
         return example, written
@@ -261,10 +261,12 @@ class Tally:
         return found
 
 
-def _count(kinds: dict[str, tuple[int, int]], kind: str, line: int) -> None:
-    """Count a row under a sentence; only the first few sentences are told apart."""
+def _count(
+    kinds: dict[str, tuple[int, int]], kind: str, line: int, others: str = "have other faults"
+) -> None:
+    """Count a row under a sentence; only the first few are told apart from the `others`."""
     if kind not in kinds and len(kinds) >= NUM_KINDS:
-        kind = "have other faults"
+        kind = others
     count, first = kinds.get(kind, (0, line))
     kinds[kind] = (count + 1, first)
 
