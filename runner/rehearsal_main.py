@@ -47,7 +47,7 @@ def rehearsed(request: dict[str, Any]) -> dict[str, Any]:
             config_of(name),
             settings_of(plan),
             seq_len=plan.seq_len,
-            micro_batch=plan.micro_batch,
+            micro_batch=plan.sequences,
             device=request["device"],
             capability=tuple(request["capability"]),
         )
@@ -79,6 +79,8 @@ def settings_of(plan: Plan) -> Any:
         optimizer=plan.optimizer.name,
         accumulation=min(plan.accumulation, _MOST_MICRO_BATCHES),
         packing=plan.packing,
+        head=plan.task.head,
+        reference=plan.task.reference,
     )
 
 

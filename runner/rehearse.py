@@ -19,6 +19,7 @@ from unittest import mock
 
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from runner.rehearsal import autocast_rules, cuda_patches, fake_model, optimizers, stand_ins
 from runner.rehearsal.allocation_sites import AllocationSites
@@ -89,10 +90,14 @@ def rehearse(  # noqa: PLR0913  # how to count, beside what
     full_rows = not setup.packing and (micro_batch == 1 or not setup.padded)
     with pretending(device, capability, full_rows=full_rows):
         with torch.device("meta"):
-            model = fake_model.build(config, setup)
+            model, before = fake_model.build(config, setup), None
+            if setup.reference and not hasattr(model, "peft_config"):
+                before = fake_model.build(config, setup).requires_grad_(requires_grad=False)
         num_params = fake_model.count_params(model)
-        fake_model.make_fake(model, ledger)
+        for one in filter(None, (model, before)):
+            fake_model.make_fake(one, ledger)
         training = FakeTraining(model, setup, ledger, (micro_batch, seq_len), device=device)
+        training.before = before
         with DeviceRedirectMode(stand_ins.DETOURS), FakeCudaMode(ledger):
             found = training.run(steps, explain=explain)
     library = 2 * _CUBLAS_BYTES[capability[0] >= _HOPPER] if device == "cuda" else 0
@@ -125,6 +130,8 @@ class FakeTraining:
         self.model, self.setup, self.ledger = model, setup, ledger
         self.micro_batch, self.seq_len = batch
         self.device = device
+        self.before: Any = None
+        """The frozen copy, where there is one."""
         self.trained = [p for p in model.parameters() if p.requires_grad]
 
     def run(self, steps: int, *, explain: bool = False) -> dict[str, Any]:
@@ -199,10 +206,31 @@ class FakeTraining:
         return saved
 
     def _loss(self, batch: dict[str, Any]) -> Any:
-        """As RunSft.compute_loss."""
+        """As the tasks' own: whole rows scored, or tokens, compared with those of a reference."""
+        if self.setup.head == "score":
+            del batch["labels"]
+            return self.model(**batch, use_cache=False).logits.float().sum()
+        reference = self._reference(batch) if self.setup.reference else None
+        if reference is not None:
+            return (self._log_probs(self.model, batch) - reference).sum()
         count = torch.ones((), dtype=torch.long, device=self.device)
         head = {"fused_lm_head": True} if self.setup.loss == "chunked" else {}
         return self.model(**batch, **head, use_cache=False, num_items_in_batch=count).loss
+
+    def _reference(self, batch: dict[str, Any]) -> Any:
+        """Before the model itself, so that nothing waits for its backward pass meanwhile."""
+        off = contextlib.nullcontext() if self.before is not None else self.model.disable_adapter()
+        with torch.no_grad(), off:
+            return self._log_probs(self.before or self.model, batch)
+
+    def _log_probs(self, model: Any, batch: dict[str, Any]) -> Any:
+        """Of each sequence's labels."""
+        if self.setup.loss == "chunked":
+            return model(**batch, fused_lm_head=True, use_cache=False).log_probs.float().sum(1)
+        read = {name: value for name, value in batch.items() if name != "labels"}
+        logits = model(**read, use_cache=False).logits[:, :-1].float()
+        losses = cross_entropy(logits.transpose(1, 2), batch["labels"][:, 1:], reduction="none")
+        return -losses.sum(1)
 
     def _batch(self) -> dict[str, Any]:
         """As TRL's collators make it: rows have a mask, packed ones are one row with positions."""

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from runner.training.guard import LossGuard, SpikeWatch, StallWatch, stall_limit
+from runner.training.guard import NUM_ZEROS, LossGuard, SpikeWatch, StallWatch, stall_limit
 
 
 def first_fault(losses, gradients=None, *, has_scaler=False):
@@ -191,3 +191,14 @@ def test_a_stall_is_told_once_and_its_end_too():
         told.append(watch.look(step, "training", 1.0))
 
     assert told == [None, None, 300.0, None, 0.0, None, 301.0]
+
+
+def test_rows_that_are_told_apart_have_no_loss_and_that_is_no_fault():
+    """Where a task can be solved; a gradient of 0 with a loss is one all the same."""
+    solved = LossGuard(has_scaler=False, can_be_solved=True)
+
+    assert [solved.look(0.0, 0.0) for _ in range(9)] == [None] * 9
+    faults = [solved.look(0.5, 0.0) for _ in range(NUM_ZEROS)]
+    assert [fault and fault.kind for fault in faults] == [None] * (NUM_ZEROS - 1) + [
+        "zero_gradient"
+    ]

@@ -16,9 +16,10 @@ from profiles.run_facts import NOT_EVALUATED, Curves, Result, Verdict
 from profiles.runs import run as runs
 from profiles.runs import rundir
 from profiles.runs.journal import Journal
-from profiles.runs.records.evaluation import EarlyStop, Evaluated, Published
+from profiles.runs.records.evaluation import EarlyStop, Evaluated, Published, Scored
 from profiles.runs.records.metrics import Loss
 from profiles.runs.records.worker import End, TrainBegun, WorkerStarted
+from profiles.runs.result import result_of
 from profiles.runs.state import status
 from tests.canned_run import canned_run, step
 from tui import report as report_page
@@ -301,3 +302,49 @@ def test_whose_weights_a_result_is_about(steps, expected):
     assert (rest == "") == (expected == "")
     assert rest.endswith(expected) or expected in rest
     assert rest == "" or rest.startswith("; ")
+
+
+def scored(step, *scores, loss=1.0):
+    """An evaluation with scores: (name, value, before, ends of the gain)."""
+    told = tuple(
+        Scored(name=name, value=value, before=before, gain=gain, against=against)
+        for name, value, before, gain, against in scores
+    )
+    return Evaluated(step=step, loss=loss, seconds=1.0, rows=30, gain=(-1, -1, -1), scores=told)
+
+
+BASE = ("margin", -0.5, None, None, "the base model")
+
+
+@pytest.mark.parametrize(
+    ("gain", "verdict", "told"),
+    [
+        ((0.1, 0.2, 0.3), Verdict.BETTER, "better than the base model: margin -0.5000 -> -0.3000"),
+        ((-0.3, -0.2, -0.1), Verdict.WORSE, "WORSE than the base model: margin"),
+        ((-0.1, 0.2, 0.5), Verdict.SAME, "no clear difference to the base model: margin"),
+        (None, Verdict.NOT_COMPARED, "not compared with the base model on the same rows: margin"),
+    ],
+)
+def test_the_first_score_of_a_task_decides(gain, verdict, told):
+    """Whatever the loss says; the others are told beside it."""
+    now = ("margin", -0.3, -0.5, gain, "the base model")
+    more = ("accuracy", 0.7, 0.4, (-0.5, 0.3, 0.5), "the base model")
+
+    found = result_of([scored(0, BASE), scored(9, now, more)])
+
+    assert found.verdict is verdict
+    assert told in words.sentence(found)
+    assert "accuracy 0.4000 -> 0.7000 (higher by 0.3000, 95 %: -0.5000 to 0.5000)" in (
+        words.sentence(found)
+    )
+    if gain:
+        assert "margin -0.50 -> -0.30" in words.short(found)
+
+
+def test_a_score_that_no_model_has_before_is_compared_with_chance():
+    """And said to be."""
+    now = ("accuracy", 0.8, 0.5, (0.1, 0.3, 0.5), "chance")
+
+    found = result_of([scored(0, ("accuracy", 0.4, None, None, "chance")), scored(9, now)])
+
+    assert words.sentence(found).startswith("better than chance: accuracy 0.5000 -> 0.8000")

@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from advisor.registry.task_spec import Score
 from profiles.runs import durable, rundir
 from profiles.runs.journal import Journal, read_all
 from profiles.runs.records.evaluation import RowLosses
@@ -141,3 +142,35 @@ def test_other_rows_are_not_compared():
 
     assert row_losses.gain(None, rows) is None
     assert row_losses.gain(Rows([1.0, 2.0], [1, 3]), rows) is None
+
+
+MARGIN, RIGHT = Score("margin", "how far ahead"), Score("right", "share", chance=0.5)
+
+
+def test_scores_are_kept_and_read_back_with_their_rows(run, journal):
+    """Of large sets too; what is not finite keeps its place."""
+    values = [round(index / 7, 6) for index in range(900)]
+    rows = Rows([1.0] * 900, [1] * 900, {"margin": values, "right": [0.0, 1.0] * 450})
+
+    row_losses.write(journal, 2, "", rows)
+    row_losses.write(journal, 3, "", Rows([1.0, 2.0], [1, 1], {"margin": [math.inf, 2.0]}))
+
+    assert row_losses.read(run, 2, "") == rows
+    found = row_losses.read(run, 3, "").scores["margin"]
+    assert (math.isnan(found[0]), found[1]) == (True, 2.0)
+
+
+def test_scores_are_compared_with_the_base_model_row_by_row_or_with_chance():
+    """How much higher they are, with an interval; those of the base model with nothing."""
+    base = Rows([1.0] * 4, [1] * 4, {"margin": [0.0, 1.0, 2.0, 3.0], "right": [0.0] * 4})
+    now = Rows([1.0] * 4, [1] * 4, {"margin": [1.0, 2.5, 2.5, 4.0], "right": [1.0] * 4})
+
+    margin, right = row_losses.scored(base, now, [MARGIN, RIGHT])
+    alone = row_losses.scored(None, now, [MARGIN])[0]
+
+    assert (margin.before, margin.value, margin.against) == (1.5, 2.5, "the base model")
+    assert margin.gain[1] == pytest.approx(1.0)
+    assert margin.gain[0] < 1.0 < margin.gain[2]
+    assert (right.before, right.value, right.against) == (0.5, 1.0, "chance")
+    assert right.gain == pytest.approx((0.5, 0.5, 0.5))
+    assert (alone.value, alone.before, alone.gain) == (2.5, None, None)

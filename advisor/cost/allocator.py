@@ -51,7 +51,7 @@ def fragments(plan: Plan, moments: Sequence[Moment]) -> tuple[int, int]:
     """What the allocator holds of the device beyond the peak of what is allocated: usual, worst."""
     allocated = max([moment.total_bytes for moment in moments])
     if plan.framework.expandable_segments:
-        usual, worst = EXPANDABLE[plan.micro_batch > 1 and not plan.packing]
+        usual, worst = EXPANDABLE[plan.sequences > 1 and not plan.packing]
         return int(usual * allocated), int(worst * allocated)
     by_weights = GATHERED if plan.shards_weights else BY_WEIGHTS
     by_batch = BY_BATCH if plan.packing else MANY_LENGTHS

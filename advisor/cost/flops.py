@@ -190,7 +190,7 @@ def _count(model: Model, plan: Plan) -> _Totals:
             needed[slides] = needed[slides].plus(found.backward, group.num_layers)
             repeated = group.num_layers * recomputed_share(model, plan)
             extra[slides] = extra[slides].plus(found.again, repeated)
-    head = 2 * model.vocab_size * model.hidden_size
+    head = 2 * model.vocab_size * model.hidden_size if plan.task.head == "lm" else 0
     passes_of_head = 3 if plan.method.trains_base else 2
     added = _added(model, plan)
     needed[0] = needed[0].plus(Count(passes_of_head * head + 3 * added))

@@ -126,7 +126,7 @@ def _with_interval(
 
     A CPU process has no caching allocator; malloc keeps a little.
     """
-    variable = plan.micro_batch > 1 and not plan.packing
+    variable = plan.sequences > 1 and not plan.packing
     allocated = peak.total_bytes
     fragmentation, worst = int(0.02 * allocated), int(0.05 * allocated)
     if not on_cpu:

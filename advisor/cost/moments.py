@@ -22,6 +22,7 @@ from advisor.cost.weights import (
     gradient_bytes,
     linear_params,
     low_rank_params,
+    num_embeddings,
 )
 from advisor.graph.layer import any_batch
 from advisor.graph.play import Profile
@@ -261,9 +262,10 @@ def _cached_casts(parts: Standing) -> float:
 def _embedding(parts: Standing) -> Candidate:
     """The embedding's gradient comes last; a tied head's has waited for it, to be summed anew."""
     own = embedding_params(parts.model) * outer_width(parts.plan)
-    copies = (2 if parts.model.tied_embeddings else 0) + parts.accumulates
+    tied = parts.model.tied_embeddings and parts.plan.task.head == "lm"
+    copies = (2 if tied else 0) + parts.accumulates
     if parts.plan.framework.flat_parameters:
-        copies = 2 * (1 if parts.model.tied_embeddings else 2)
+        copies = 2 * num_embeddings(parts.model, parts.plan)
     return parts.candidate(
         name="embedding_backward",
         place="embedding",

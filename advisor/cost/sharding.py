@@ -9,6 +9,7 @@ from advisor.cost.weights import (
     base_bytes,
     embedding_params,
     gradient_bytes,
+    num_embeddings,
     optimizer_bytes,
     scale_bytes,
 )
@@ -102,7 +103,7 @@ def gathered(model: Model, plan: Plan) -> Gathered:
     if shares_of(plan).weights == 1 and not streams:
         buckets = gradient_bytes(model, plan)
         return Gathered(buckets, 0, head=buckets)
-    copies = 1 if model.tied_embeddings else 2
+    copies = num_embeddings(model, plan)
     outside = embedding_params(model) * copies * flow_width(plan)
     whole = base_bytes(model, plan) - scale_bytes(model, plan)
     whole += 0 if plan.framework.replicated_adapters else adapter_bytes(model, plan)

@@ -85,6 +85,8 @@ class Standing:
             return 0.0, 0.0
         outer = embedding_params(model)
         sharded = outer * trained_width(plan) / self.shares.gradients
+        if plan.task.head != "lm":
+            return 0.0, sharded if plan.method.trains_embedding else 0.0
         late = plan.method.trains_embedding and not model.tied_embeddings
         if plan.framework.optimizer_in_backward:
             return sharded if model.tied_embeddings else 0.0, 0.0

@@ -106,7 +106,7 @@ def _work(model: Model, plan: Plan) -> Work:
     counted.add(norm, 1, 0, backward=True)
     counted.add(norm, alone, 0, backward=False)
     loss = loss_tape(model, plan, width=norm.output.width)
-    if plan.loss in TILE_PASSES:
+    if plan.loss in TILE_PASSES and plan.task.head == "lm":
         counted.fused_head(model, alone)
     else:
         counted.add(loss, 1, 0, backward=True)

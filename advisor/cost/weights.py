@@ -6,6 +6,7 @@ say. Which matrices a layer has comes from its tape.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -48,6 +49,18 @@ def low_rank_params(model: Model, plan: Plan) -> int:
     return sum([m.rank * (m.n_in + m.n_out) * m.copies for m in adapted])
 
 
+def headless(model: Model, plan: Plan) -> Model:
+    """The model as a task with a head of its own loads it: the LM head is left out."""
+    if plan.task.head == "lm" or model.tied_embeddings:
+        return model
+    return replace(model, num_params=model.num_params - embedding_params(model))
+
+
+def num_embeddings(model: Model, plan: Plan) -> int:
+    """Tables of the size of the embedding: it, and an LM head that is not tied to it."""
+    return 1 if model.tied_embeddings or plan.task.head != "lm" else 2
+
+
 def embedding_params(model: Model) -> int:
     """Weights of the embedding; as many in the head, where it is not tied."""
     return model.vocab_size * model.hidden_size
@@ -57,7 +70,7 @@ def trained_params(model: Model, plan: Plan) -> int:
     """Parameters that get a gradient."""
     method = plan.method
     count = method.trained or method.added
-    return count(model, plan.settings, matrices(model, plan))
+    return count(headless(model, plan), plan.settings, matrices(model, plan))
 
 
 def added_params(model: Model, plan: Plan) -> int:
@@ -68,6 +81,7 @@ def added_params(model: Model, plan: Plan) -> int:
 def base_bytes(model: Model, plan: Plan) -> float:
     """Base weights; quantized loading leaves embeddings, head, norms, experts in 16 bits (§3.2)."""
     width, leftover = base_width(plan), leftover_width(plan)
+    model = headless(model, plan)
     if plan.method.trains_base and width == 4:
         # What does not train, a vision tower or the first layers, stays in 16 bits.
         trained = trained_params(model, plan)
@@ -190,7 +204,7 @@ def _tensors(model: Model, plan: Plan) -> Iterator[tuple[int, int, int]]:
         elif plan.method.trains_base:
             yield m.n_in, m.n_out, m.copies
     if plan.method.trains_embedding:
-        yield model.vocab_size, model.hidden_size, 1 if model.tied_embeddings else 2
+        yield model.vocab_size, model.hidden_size, num_embeddings(model, plan)
 
 
 def matrices(model: Model, plan: Plan) -> tuple[Matrix, ...]:

@@ -44,7 +44,9 @@ def loss_tape(model: Model, plan: Plan, *, width: int, carried: Size = NOTHING) 
     """
     tape = Tape(per_token(width * model.hidden_size), width, needs_grad=True)
     modules = LayerModules(tape, model, plan, trains=True)
-    if plan.loss == "full":
+    if plan.task.head != "lm":
+        _score(modules)
+    elif plan.loss == "full":
         _full(modules)
     elif plan.loss == "fused":
         _in_place(modules)
@@ -59,6 +61,8 @@ def loss_tape(model: Model, plan: Plan, *, width: int, carried: Size = NOTHING) 
 
 def tile_bytes(model: Model, plan: Plan, tokens: int, *, on_cpu: bool) -> int:
     """What a fused head works on beside its hidden states, for a micro-batch of `tokens`."""
+    if plan.task.head != "lm":
+        return 0
     if plan.loss == "liger":
         return _liger_tile(model, plan, tokens)
     if plan.loss == "listed":
@@ -119,6 +123,15 @@ def _logits(modules: LayerModules) -> tuple[Value, tuple[Value, ...]]:
     if framework.shifted_logits:
         logits = modules.value("shift", (logits,), v, logits.width)
     return logits, held
+
+
+def _score(modules: LayerModules) -> None:
+    """A number for each token, of which the last one's counts; its head trains in any case."""
+    x = modules.tape.entry
+    scores = modules.matmul(
+        x, "score", modules.model.hidden_size, 1, outer_width(modules.plan), trains=True
+    )
+    modules.value("loss", (scores,), 1, 4)
 
 
 def _listed(modules: LayerModules, carried: Size) -> None:

@@ -163,7 +163,7 @@ def is_masked(model: Model, plan: Plan, kind: Kind) -> bool:
     attention = attention_of(model, plan)
     if attention != "sdpa":
         return attention == "eager"
-    padded = (plan.packing or plan.micro_batch > 1) and not plan.framework.unmasked
+    padded = (plan.packing or plan.sequences > 1) and not plan.framework.unmasked
     return padded or kind.is_sliding
 
 

@@ -31,7 +31,7 @@ def build(config: Any, setup: Setup) -> Any:
     head = model.get_output_embeddings()
     if setup.weight_bits < 16:
         quantized.quantize(model, setup, skip=head)
-    if setup.loss == "chunked":
+    if setup.loss == "chunked" and setup.head == "lm":
         from trl.trainer.utils import add_fused_lm_head  # noqa: PLC0415
 
         add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
@@ -87,11 +87,15 @@ def _ask_for_router_logits(config: Any) -> None:
 
 def _from_config(config: Any, setup: Setup) -> Any:
     """A model without SDPA gets transformers' own choice, eager attention."""
-    from transformers import AutoModelForCausalLM  # noqa: PLC0415
+    import transformers  # noqa: PLC0415
 
-    known = AutoModelForCausalLM._model_mapping  # noqa: SLF001  # as from_config asks
+    auto, what = transformers.AutoModelForCausalLM, "causal language model"
+    if setup.head == "score":
+        auto, what = transformers.AutoModelForSequenceClassification, "sequence classifier"
+        config.num_labels, config.pad_token_id = 1, config.pad_token_id or 0
+    known = auto._model_mapping  # noqa: SLF001  # as from_config asks
     if type(config) not in known:
-        raise ValueError(f"transformers has no causal language model for {config.model_type}")
+        raise ValueError(f"transformers has no {what} for {config.model_type}")
     kind = known[type(config)]
     kind = kind[0] if isinstance(kind, tuple) else kind
     attention = setup.attention
@@ -99,7 +103,7 @@ def _from_config(config: Any, setup: Setup) -> Any:
         attention = "eager"
     if attention == "flash":
         attention = package.register()
-    return AutoModelForCausalLM.from_config(
+    return auto.from_config(
         config,
         dtype=setup.load_dtype,
         attn_implementation=attention,

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from advisor.registry.task_spec import Head
+
 _COMPUTE = {
     "bf16": torch.bfloat16,
     "bf16_pure": torch.bfloat16,
@@ -59,6 +61,10 @@ class Setup:
     """Micro-batches per optimizer step."""
     packing: bool = False
     """The micro-batch is one row, with positions that start anew."""
+    head: Head = "lm"
+    """"score": one number for a row, from a head of its own."""
+    reference: bool = False
+    """The model before training is asked first: without its adapter, or a frozen copy."""
     padded: bool = True
     """Rows of one micro-batch have several lengths, so that attention needs a mask."""
     max_grad_norm: float = 1.0

@@ -49,12 +49,12 @@ def short(found: Result) -> str:
 
 
 def score(one: ScoreChange) -> str:
-    """Like "accuracy 0.467 -> 0.700 (higher by 0.233, 95 %: 0.082 to 0.384)"."""
+    """Like "accuracy 0.4667 -> 0.7000 (higher by 0.2333, 95 %: 0.0820 to 0.3840)"."""
     if one.gain is None:
         return f"{one.name} {score_text(one.value)}"
     gain, word = one.gain, "higher" if one.gain.value >= 0 else "lower"
     low, high = (gain.low, gain.high) if gain.value >= 0 else (-gain.high, -gain.low)
-    interval = f"{word} by {abs(gain.value):.3f}, 95 %: {low:.3f} to {high:.3f}"
+    interval = f"{word} by {abs(gain.value):.4f}, 95 %: {low:.4f} to {high:.4f}"
     return f"{one.name} {score_text(one.before)} -> {score_text(one.value)} ({interval})"
 
 

@@ -29,13 +29,13 @@ class Scored:
 
     @property
     def words(self) -> str:
-        """Like "accuracy 0.533"."""
+        """Like "accuracy 0.5333"."""
         return f"{self.name} {score_text(self.value)}"
 
 
 def score_text(value: float | None) -> str:
-    """Three decimals."""
-    return "not finite" if value is None else f"{value:.3f}"
+    """Four decimals, as of losses."""
+    return "not finite" if value is None else f"{value:.4f}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
