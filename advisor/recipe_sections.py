@@ -123,11 +123,32 @@ class CleanSection(Section):
     """Rows that the model reads exactly as an earlier one are left out."""
 
 
+class MixedFile(Section):
+    """One file of a mix."""
+
+    file: InputPath
+    """Relative to the recipe."""
+    weight: float = Field(default=1.0, gt=0, le=1000)
+    """How often each row is in an epoch: of 0.05 a twentieth of the rows is drawn, none twice; of
+    2.5 every row is there twice, and half of them a third time."""
+
+
+def _several(files: list[MixedFile]) -> list[MixedFile]:
+    names = [one.file for one in files]
+    if len(set(names)) < len(names):
+        raise ValueError("a file stands twice in the mix; give it one weight")
+    return files
+
+
+Mix = Annotated[list[MixedFile], Field(max_length=64, min_length=1), AfterValidator(_several)]
+
+
 class DataSection(Section):
     """[data]: what it learns from."""
 
-    train: InputPath
-    """File, relative to the recipe."""
+    train: InputPath | Mix
+    """File or folder, relative to the recipe; or a mix of several, each with its weight:
+    [{file = "a.jsonl", weight = 0.5}, {file = "b.jsonl"}]."""
     eval: InputPath | EvalSets | None = None
     """File for evaluation, or several with a name each, of which the first decides what is best;
     without it a part of `train` is split off."""
@@ -157,6 +178,13 @@ class DataSection(Section):
     """Personal data and keys become marks such as <EMAIL>: the usual kinds, or those named."""
 
     @property
+    def train_files(self) -> tuple[MixedFile, ...]:
+        """The files that are trained on, with their weights."""
+        if isinstance(self.train, str):
+            return (MixedFile(file=self.train),)
+        return tuple(self.train)
+
+    @property
     def eval_files(self) -> dict[str, str]:
         """The evaluation files by the names of their sets; the empty name for one without."""
         if self.eval is None:
@@ -182,12 +210,15 @@ class DataSection(Section):
 
     @property
     def files(self) -> dict[str, str]:
-        """All files of the table by their keys, such as "data.train" and "data.eval.general"."""
+        """All files of the table by their keys, such as "data.train.0.file", "data.eval.general"."""
         keys = {name: f"data.eval.{name}" if name else "data.eval" for name in self.eval_files}
         held_out = {keys[name]: file for name, file in self.eval_files.items()}
         is_file = self.chat_template.endswith(chat_families.SUFFIX)
         template = {"data.chat_template": self.chat_template} if is_file else {}
-        return {"data.train": self.train, **held_out, **template}
+        trained = {f"data.train.{n}.file": one.file for n, one in enumerate(self.train_files)}
+        if isinstance(self.train, str):
+            trained = {"data.train": self.train}
+        return {**trained, **held_out, **template}
 
 
 class MethodSection(Section):

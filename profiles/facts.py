@@ -296,7 +296,7 @@ class Dataset:
     format: str
     """A name of `profiles.data.formats`, like "alpaca"."""
     num_rows: int
-    """Usable examples."""
+    """Usable examples; of a mix of files, those of an epoch with the repeated ones."""
     num_bytes: int
     sha256: str
     num_empty: int
@@ -308,6 +308,8 @@ class Dataset:
     num_tasks: int
     """Distinct values of a `task` column if there is one, else 1."""
     tokens: TokenStats | None
+    num_distinct_rows: int | None = None
+    """Of a mix of files: rows of an epoch, each once. None for one file."""
     container: str = ""
     """How the file holds its rows: "JSON list", "CSV, commas between the cells"."""
     read_with: dict[str, Any] = field(default_factory=dict)

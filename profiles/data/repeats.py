@@ -90,6 +90,12 @@ class RowIndex:
         self._hashes[bucket].extend((row.exact, row.prompt, row.reply))
         self._lines[bucket].append(line)
 
+    def extend(self, other: RowIndex) -> None:
+        """Take the rows of another file too."""
+        for bucket in range(_NUM_BUCKETS):
+            self._hashes[bucket].extend(other._hashes[bucket])
+            self._lines[bucket].extend(other._lines[bucket])
+
     def repeats(self) -> Likeness:
         """Rows that are like an earlier one."""
         found = Likeness()

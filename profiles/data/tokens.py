@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from profiles.facts import Origin, TokenStats
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from profiles.data.encoding import Encoder
     from profiles.data.formats.spec import Example, Segments
@@ -41,6 +41,11 @@ GIANT_BYTES: Final = 1_000_000
 """An example of this size is likelier a mistake than a document."""
 
 _ASCII = bytes(range(128))
+
+
+if TYPE_CHECKING:
+    Pairs = Iterable[tuple[int, int]]
+    """A value, and how often it is there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,26 +141,14 @@ class TokenMeter:
 
     def stats(self) -> TokenStats:
         """Statistics of the lengths; at least one example must have been counted."""
-        lengths, counts = zip(*sorted(self._lengths.items()), strict=True)
-        num_up_to = list(accumulate(counts))
-        num_rows = num_up_to[-1]
-        every = self._lengths + self._beside
-        total = sum(length * count for length, count in every.items())
-        return TokenStats(
-            min=lengths[0],
-            median=lengths[bisect_left(num_up_to, 0.5 * num_rows)],
-            p95=lengths[bisect_left(num_up_to, 0.95 * num_rows)],
-            max=lengths[-1],
-            mean=total / every.total(),
-            total=total,
+        return stats_of(
+            self._lengths.items(),
+            self._starts.items(),
+            self._unlearnt.items(),
+            self._edges.items(),
             max_length=self._max_length,
             origin=self._origin,
             longest_line=self._longest.line,
-            lengths=tuple(sorted(self._lengths.items())),
-            beside=tuple(sorted(self._beside.items())),
-            starts=tuple(sorted(self._starts.items())),
-            unlearnt=tuple(sorted(self._unlearnt.items())),
-            edges=tuple(sorted((at, net) for at, net in self._edges.items() if net)),
         )
 
     def problem(self) -> str:
@@ -197,6 +190,47 @@ def _predicted(segments: Segments, marks: tuple[int, int]) -> tuple[int, list[Sp
             learnt.append((begin, end))
         length = end + marks[1]
     return length, learnt
+
+
+def stats_of(  # one distribution is one argument
+    lengths: Pairs,
+    starts: Pairs,
+    unlearnt: Pairs,
+    edges: Pairs,
+    *,
+    max_length: int | None,
+    origin: Origin,
+    longest_line: int = 0,
+) -> TokenStats:
+    """Statistics of examples, from what TokenStats keeps of them; values may come twice."""
+    of_length = _sorted(lengths)
+    values, counts = zip(*of_length, strict=True)
+    num_up_to = list(accumulate(counts))
+    num_rows = num_up_to[-1]
+    total = sum(length * count for length, count in of_length)
+    return TokenStats(
+        min=values[0],
+        median=values[bisect_left(num_up_to, 0.5 * num_rows)],
+        p95=values[bisect_left(num_up_to, 0.95 * num_rows)],
+        max=values[-1],
+        mean=total / num_rows,
+        total=total,
+        max_length=max_length,
+        origin=origin,
+        longest_line=longest_line,
+        lengths=of_length,
+        starts=_sorted(starts),
+        unlearnt=_sorted(unlearnt),
+        edges=_sorted(edges),
+    )
+
+
+def _sorted(pairs: Pairs) -> tuple[tuple[int, int], ...]:
+    """Each value with the sum of its counts; those that cancel each other are left out."""
+    found = Counter[int]()
+    for value, count in pairs:
+        found[value] += count
+    return tuple(sorted((value, count) for value, count in found.items() if count))
 
 
 def _short(num_tokens: int) -> str:

@@ -6,6 +6,7 @@ before the start, whatever is allowed; all else is as the recipe has it from the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from types import MappingProxyType
 from typing import Final
@@ -21,6 +22,7 @@ from runner import checkpoints
 from runner.checks.replay import Change
 
 TAKES_EFFECT: Final = ""
+_FILE_OF_MIX: Final = re.compile(r"data\.train\.\d+\.file")
 _POSITION = "the position in the data would not be the same"
 _ROWS = "rows that were held out may have been learnt, and losses would be of other rows"
 _GOAL = "losses before and after would be of another objective"
@@ -72,6 +74,8 @@ TABLES: Final = MappingProxyType({"data": _ROWS, "method": _WEIGHTS, "objective"
 
 def refusal(key: str) -> str:
     """Why another value of this key is refused; empty if it takes effect."""
+    if _FILE_OF_MIX.fullmatch(key):
+        key = "data.train"
     return EDITS.get(key, TABLES.get(key.partition(".")[0], _UNKNOWN))
 
 

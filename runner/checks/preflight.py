@@ -19,7 +19,7 @@ from advisor.choice.lengths import Lengths
 from advisor.recipe import Recipe
 from advisor.registry.lookup import ENGINES, OPTIMIZERS, TASKS, kinds_of_rows
 from profiles import installation
-from profiles.data import datafile, dataset
+from profiles.data import datafile, dataset, mixture
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Dataset, Machine, Model
 from profiles.machines import machine, torch_build
@@ -133,9 +133,12 @@ def _data(recipe: Recipe, base_dir: Path, base: Model) -> list[Dataset]:
         "kinds": kinds_of_rows(recipe.task),
         "count_up_to_bytes": dataset.COUNTED_WHILE_WAITING_BYTES,
     }
-    train = dataset.check_to_train(
-        str(base_dir / recipe.data.train), split_by=recipe.data.split_by, **options
-    )
+    mix, by = recipe.data.train_files, recipe.data.split_by
+    paths = [str(base_dir / one.file) for one in mix]
+    trained = [dataset.check_to_train(path, split_by=by, **options) for path in paths]
+    train = trained[0]
+    if not isinstance(recipe.data.train, str):
+        train = mixture.mixed(trained, [one.weight for one in mix])
     files = [str(base_dir / file) for file in recipe.data.eval_files.values()]
     held_out = [dataset.check_to_train(file, **options) for file in files]
     return [train.dataset, *(one.compared_with(train).dataset for one in held_out)]
@@ -161,7 +164,8 @@ def _duration(
 def _rows(recipe: Recipe, checked: list[Dataset]) -> str:
     """Like "999 rows: 799 to train on, 99 to evaluate with, 101 kept from both"."""
     given = checked[0]
-    about = "about " if given.num_duplicates else ""  # equal rows go to one side
+    is_mix = given.num_distinct_rows is not None
+    about = "about " if given.num_duplicates or is_mix else ""  # equal rows go to one side
     train, evaluation, test = splits.parts(given, recipe.data)
     told = [f"{about}{count_text(train)} to train on"]
     told += [f"{count_text(evaluation)} to evaluate with"] if evaluation else []
@@ -171,8 +175,9 @@ def _rows(recipe: Recipe, checked: list[Dataset]) -> str:
     told += [f"{count_text(test)} kept from both"] if test else []
     told += [] if evaluation or checked[1:] else ["none to evaluate with"]
     counts = f", {given.tokens.counts.words}" if given.tokens else ""
-    rows = f"{count_text(given.num_rows)} rows of {given.format} data{counts}: {', '.join(told)}"
-    return rows + splits.words(given, recipe.data)
+    of_files = f" from {given.container}" if is_mix else ""
+    rows = f"{count_text(given.num_rows)} rows of {given.format} data{of_files}{counts}"
+    return f"{rows}: {', '.join(told)}{splits.words(given, recipe.data)}"
 
 
 def surroundings_of(recipe: Recipe) -> dict[str, str]:

@@ -155,6 +155,10 @@ def found(
 def keys(recipe: Recipe) -> dict[str, str]:
     """What the recipe says, key by key; without its name and its prediction."""
     content = recipe.model_dump(by_alias=True, mode="json", exclude={"name", "plan"})
+    data = content["data"]
+    if isinstance(data["train"], list):  # a mix: its files are where they are, weights are not
+        for place, one in enumerate(data.pop("train")):
+            data |= {f"train.{place}.{key}": value for key, value in one.items()}
     return {
         f"{table}.{key}" if key else table: json.dumps(value)
         for table, part in content.items()

@@ -17,10 +17,15 @@ _SHOWN_FEW: Final = 5
 
 def parts(found: Dataset, data: DataSection) -> Parts:
     """All rows by their use."""
+    distinct = found.num_distinct_rows
     by_value = [parts for _, parts in _by(found, data)]
-    if not by_value:
-        return parts_of(found.num_rows, data.shares)
-    return Parts(*(sum(numbers) for numbers in zip(*by_value, strict=True)))
+    divided = parts_of(found.num_rows if distinct is None else distinct, data.shares)
+    if by_value:
+        divided = Parts(*(sum(numbers) for numbers in zip(*by_value, strict=True)))
+    if distinct is None:
+        return divided
+    # of a mix the rows that repeat others are trained on alone
+    return divided._replace(train=divided.train * found.num_rows // distinct)
 
 
 def words(found: Dataset, data: DataSection) -> str:
@@ -29,7 +34,8 @@ def words(found: Dataset, data: DataSection) -> str:
         return ""
     told = [f"{_name(value)} {'/'.join(map(count_text, of))}" for value, of in _by(found, data)]
     more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
-    about = "about " if found.num_duplicates else ""  # equal rows go to one side
+    is_mix = found.num_distinct_rows is not None
+    about = "about " if found.num_duplicates or is_mix else ""  # equal rows go to one side
     return f"; by {_column(data)} ({about}train/eval/kept): {', '.join(told[:_SHOWN])}{more}"
 
 

@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 
 from advisor.recipe import Recipe
 from advisor.registry.lookup import kinds_of_rows
+from profiles.data import mixture
 from profiles.data.dataset import UsableRow, read_examples
 from profiles.data.encoding import Encoded, Encoder
 from profiles.data.formats.spec import Example
@@ -40,6 +41,8 @@ from runner.training.batches import IGNORED_LABEL
 
 ROWS_PREFIX = "rows-"
 """Of the folders that hold the rows of an attempt."""
+EVALUATE, KEEP, LEAVE_OUT = -1, -2, 0
+"""Uses of a row; any other number is how often it is trained on in an epoch."""
 _POLL_SECONDS = 0.1
 
 Render = Callable[[Example], Encoded]
@@ -183,25 +186,35 @@ class Reading:
         with contextlib.ExitStack() as files:
             for name, part in _files(splits).items():
                 part.writer = files.enter_context(RowWriter(folder / name))
-            parts = (splits.train, splits.eval.get("", splits.test), splits.test)
-            for row, use in zip(self._rows_of(data.train, told=splits.told), uses, strict=True):
-                self._add(parts[use], row.example)
+            held_out = {EVALUATE: splits.eval.get("", splits.test), KEEP: splits.test}
+            for row, use in zip(self._rows_to_train(splits.told), uses, strict=True):
+                if use != LEAVE_OUT:
+                    self._add(held_out.get(use, splits.train), row.example, max(1, use))
                 progress.tick()
             for name, file in data.eval_files.items():
                 for row in self._rows_of(file):
                     self._add(splits.eval[name], row.example)
 
     def draw(self) -> array[int]:
-        """The use of each row of the training file: 0 to train, 1 to evaluate, 2 for neither."""
+        """The use of each row of the files to train on: EVALUATE, KEEP, or so often in an epoch."""
         groups: dict[bytes, int] = {}
         values: dict[str, int] = {}
-        of_row, value_of = array("L"), array("L")
+        of_row, value_of, counts = array("L"), array("L"), []
         data = self.recipe.data
-        for row in self._rows_of(data.train, split_by=data.split_by):
-            of_row.append(groups.setdefault(_digest(row.example), len(groups)))
-            if len(groups) > len(value_of):
-                value_of.append(values.setdefault(row.value, len(values)))
-        return drawn(of_row, value_of, data.shares, self.recipe.train.seed)
+        for one in data.train_files:
+            before = len(of_row)
+            for row in self._rows_of(one.file, split_by=data.split_by):
+                of_row.append(groups.setdefault(_digest(row.example), len(groups)))
+                if len(groups) > len(value_of):
+                    value_of.append(values.setdefault(row.value, len(values)))
+            counts.append(len(of_row) - before)
+        seed = self.recipe.train.seed
+        times = mixture.times(counts, [one.weight for one in data.train_files], seed)
+        return drawn(of_row, value_of, times, data.shares, seed)
+
+    def _rows_to_train(self, told: list[str]) -> Iterator[UsableRow]:
+        for one in self.recipe.data.train_files:
+            yield from self._rows_of(one.file, told=told)
 
     def _rows_of(
         self, file: str, *, split_by: str | None = None, told: list[str] | None = None
@@ -215,7 +228,7 @@ class Reading:
             told=told,
         )
 
-    def _add(self, part: Part, example: Example) -> None:
+    def _add(self, part: Part, example: Example, times: int = 1) -> None:
         max_length = self.recipe.data.max_length
         encoded: list[Encoded] = []
 
@@ -225,13 +238,14 @@ class Reading:
 
         row = self.columns(example, render, max_length)
         if row is None:
-            part.num_dropped += 1
+            part.num_dropped += times
             return
         assert part.writer is not None
-        part.writer.add(row)
-        part.num_cut += any(one.num_tokens > max_length for one in encoded)
-        part.num_tokens += sum([min(one.num_tokens, max_length) for one in encoded])
-        part.num_learnt += sum([one.num_learnt_within(max_length) for one in encoded])
+        for _ in range(times):
+            part.writer.add(row)
+        part.num_cut += times * any(one.num_tokens > max_length for one in encoded)
+        part.num_tokens += times * sum([min(one.num_tokens, max_length) for one in encoded])
+        part.num_learnt += times * sum([one.num_learnt_within(max_length) for one in encoded])
         if len(part.asked) < self.recipe.train.samples:
             part.asked.append(example)
 
@@ -243,22 +257,27 @@ def _files(splits: Splits) -> dict[str, Part]:
 
 
 def drawn(
-    group_of_row: Sequence[int], value_of_group: Sequence[int], shares: Sequence[int], seed: int
+    group_of_row: Sequence[int],
+    value_of_group: Sequence[int],
+    times: Sequence[int],
+    shares: Sequence[int],
+    seed: int,
 ) -> array[int]:
-    """Draw 0 (train), 1 (evaluate) or 2 (neither) for each row; equal rows go to one side.
+    """Draw the use of each row; equal rows go to one side.
 
     `group_of_row`: rows that are equal have the same number, in order of their appearance.
-    `value_of_group`: the groups of each value are divided for themselves.
+    `value_of_group`: the groups of each value are divided for themselves. `times`: how often each
+    row is in an epoch if it is trained on, LEAVE_OUT for those of no use.
     """
-    keys = list(range(len(value_of_group)))
+    keys: Sequence[int] = range(len(value_of_group))
+    if not all(times):
+        keys = sorted({group for group, n in zip(group_of_row, times, strict=True) if n})
+    keys = list(keys)
     random.Random(seed).shuffle(keys)  # noqa: S311  # a split, no secret
-    use = array("b", bytes(len(keys)))
     evaluated, kept = held_out(keys, value_of_group, shares)
-    for key in evaluated:
-        use[key] = 1
-    for key in kept:
-        use[key] = 2
-    return array("b", [use[group] for group in group_of_row])
+    use_of = dict.fromkeys(evaluated, EVALUATE) | dict.fromkeys(kept, KEEP)
+    uses = (n and use_of.get(group, n) for group, n in zip(group_of_row, times, strict=True))
+    return array("i", uses)
 
 
 def _digest(example: Example) -> bytes:

@@ -345,6 +345,6 @@ def _nothing_to_learn(recipe: Recipe, base_dir: Path) -> UserError:
         "no example has a token to learn from",
         why=f"the prompts alone fill data.max_length = {recipe.data.max_length}",
         do="raise data.max_length; `advisor data check` shows the lengths",
-        where=str(base_dir / recipe.data.train),
+        where=str(base_dir / recipe.data.train_files[0].file),
         code=ExitCode.BAD_DATA,
     )

@@ -135,7 +135,8 @@ def preparation(source: list[dict[str, Any]], folder: Path, asked: argparse.Name
     bare, _ = peak_mb(BARE)
     peak, spent = peak_mb(PREPARATION, str(asked.model.resolve()), str(file))
     above = peak - bare
-    print(f"preparation: {above:.0f} MB above {bare:.0f} (budget {PREPARATION_BUDGET_MB}), {spent:.0f} s")
+    limit = f"(budget {PREPARATION_BUDGET_MB})"
+    print(f"preparation: {above:.0f} MB above {bare:.0f} {limit}, {spent:.0f} s")
     return above <= PREPARATION_BUDGET_MB
 
 
@@ -152,9 +153,9 @@ def in_turns(number: int, *runs: Callable[[], object], rounds: int = 5) -> list[
 
 def rates(source: list[dict[str, Any]], folder: Path, model: Path | None) -> bool:
     """Rows per second of the check, against `datasets` and against the bare tokenizer."""
-    import datasets  # noqa: PLC0415  # the libraries are what is compared with
+    import datasets  # the libraries are what is compared with
 
-    from profiles.data import dataset  # noqa: PLC0415
+    from profiles.data import dataset
 
     rows, file = distinct(source), folder / "rows.jsonl"
     with file.open("w") as out:
@@ -167,7 +168,9 @@ def rates(source: list[dict[str, Any]], folder: Path, model: Path | None) -> boo
 
     datasets.disable_progress_bars()
     ours, theirs = in_turns(RATE_ROWS, lambda: dataset.inspect(file), load)
-    print(f"check without a model: {ours:,.0f} rows/s, datasets {theirs:,.0f}, {ours / theirs:.2f} x")
+    print(
+        f"check without a model: {ours:,.0f} rows/s, datasets {theirs:,.0f}, {ours / theirs:.2f} x"
+    )
     kept = ours >= ROWS_PER_SECOND
     if model is not None:
         kept &= against_tokenizer(file, folder, model)
@@ -176,9 +179,9 @@ def rates(source: list[dict[str, Any]], folder: Path, model: Path | None) -> boo
 
 def against_tokenizer(file: Path, folder: Path, model: Path) -> bool:
     """The check with a model against `encode_batch_fast` of the same texts, in one process."""
-    from profiles.data import dataset  # noqa: PLC0415
-    from profiles.models.model import from_folder  # noqa: PLC0415
-    from runner.checks import chat_templates  # noqa: PLC0415
+    from profiles.data import dataset
+    from profiles.models.model import from_folder
+    from runner.checks import chat_templates
 
     part = folder / "part.jsonl"
     with file.open() as lines, part.open("w") as out:
@@ -193,7 +196,9 @@ def against_tokenizer(file: Path, folder: Path, model: Path) -> bool:
 
     def bare() -> None:
         for start in range(0, len(texts), 1000):
-            encoder.tokenizer.encode_batch_fast(texts[start : start + 1000], add_special_tokens=False)
+            encoder.tokenizer.encode_batch_fast(
+                texts[start : start + 1000], add_special_tokens=False
+            )
 
     ours, theirs = in_turns(MODEL_ROWS, lambda: dataset.inspect(part, encoder=encoder), bare)
     print(f"check with a model: {ours:,.0f} rows/s, tokenizer {theirs:,.0f}, {ours / theirs:.2f} x")

@@ -20,7 +20,8 @@ def accept(
     `set_keys` were set by hand on the command line, so the person knows of their values.
     """
     named = {key: base_dir / value for key, value in _inputs(recipe).items()}
-    paths.remember(named[key] for key in named if key in set_keys)
+    set_by_hand = tuple(f"{key}." for key in set_keys)
+    paths.remember(path for key, path in named.items() if f"{key}.".startswith(set_by_hand))
     if allow_outside:
         return
     folder = path.resolve().parent

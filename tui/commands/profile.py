@@ -128,7 +128,12 @@ def _applied(run: RunDir, report: Report, ids: tuple[str, ...]) -> Recipe:
     held_out = made.data.eval_files
     absolute = {name: str((base / file).resolve()) for name, file in held_out.items()}
     content["model"]["id"] = str((base / made.model.id).resolve())
-    content["data"]["train"] = str((base / made.data.train).resolve())
+    trained = made.data.train
+    content["data"]["train"] = (
+        str((base / trained).resolve())
+        if isinstance(trained, str)
+        else [{"file": str((base / one.file).resolve()), "weight": one.weight} for one in trained]
+    )
     if absolute:
         content["data"]["eval"] = absolute.get("", absolute)
     return recipe.validate(content, where=str(run.recipe))
