@@ -210,7 +210,7 @@ class DataSection(Section):
 
     @property
     def files(self) -> dict[str, str]:
-        """All files of the table by their keys, such as "data.train.0.file", "data.eval.general"."""
+        """All files of the table by key, such as "data.train.0.file", "data.eval.general"."""
         keys = {name: f"data.eval.{name}" if name else "data.eval" for name in self.eval_files}
         held_out = {keys[name]: file for name, file in self.eval_files.items()}
         is_file = self.chat_template.endswith(chat_families.SUFFIX)

@@ -212,7 +212,7 @@ def test_a_recipe_names_nothing_that_is_written():
                 free.add(f"{name}.{key}")
 
     assert free == {
-        *("ModelSection.id", "DataSection.train", "DataSection.eval"),
+        *("ModelSection.id", "DataSection.train", "DataSection.eval", "MixedFile.file"),
         "DataSection.chat_template",  # an input: a family, or a file that is read
         *("PlanSection.machine", "PlanSection.advisor_version", "PlanSection.path"),
     }
