@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from advisor import recipe_errors
 from advisor.framework import OURS, Framework
 from advisor.plan import Plan
+from advisor.recipe_data import DataSection
 from advisor.recipe_sections import (
-    DataSection,
     HardwareSection,
     MethodSection,
     ModelSection,

@@ -10,7 +10,7 @@ import sys
 import pytest
 from data_files import examples, refused, write, write_rows
 
-from advisor.recipe_sections import DataSection
+from advisor.recipe_data import DataSection
 from profiles.data import charsets, dataset
 from profiles.errors import ExitCode, UserError
 from tui.main import run

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from small_model import recipe_text, small_model
 
 from advisor import recipe as recipes
-from advisor.recipe_sections import CleanSection
+from advisor.recipe_data import CleanSection
 from profiles import personal
 from profiles.data import cleaning, dataset
 from profiles.data.cleaning import Cleaner, compose, tidy

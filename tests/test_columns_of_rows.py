@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from data_files import examples, refused, write, write_rows
 
-from advisor.recipe_sections import DataSection
+from advisor.recipe_data import DataSection
 from profiles.data import dataset
 from profiles.data.columns import Columns
 from profiles.data.formats.spec import Example, Message

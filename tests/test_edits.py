@@ -8,7 +8,8 @@ import pytest
 
 from advisor import recipe as recipes
 from advisor.recipe import Recipe
-from advisor.recipe_sections import DataSection, HardwareSection, ModelSection, TrainSection
+from advisor.recipe_data import DataSection
+from advisor.recipe_sections import HardwareSection, ModelSection, TrainSection
 from advisor.registry.lookup import METHODS
 from profiles.errors import ExitCode, UserError
 from profiles.runs import rundir

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from advisor.recipe_sections import DataSection
+from advisor.recipe_data import DataSection
 from profiles.data.parts import Parts, parts_by_value, parts_of
 from profiles.data.words import printable
 from profiles.facts import Dataset

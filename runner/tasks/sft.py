@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from transformers import Trainer
 from trl import SFTConfig, SFTTrainer
 
-from advisor.recipe_sections import DataSection
+from advisor.recipe_data import DataSection
 from profiles.data.formats.spec import Example
 from runner.training.batches import IGNORED_LABEL
 from runner.training.data import Render, labelled

@@ -19,7 +19,7 @@ from transformers import Trainer, TrainingArguments
 from trl.trainer.utils import add_fused_lm_head
 
 from advisor.plan import Plan
-from advisor.recipe_sections import DataSection
+from advisor.recipe_data import DataSection
 from runner.training.attempt import Attempt
 from runner.training.batches import IGNORED_LABEL
 from runner.training.pairs import RowBatches
