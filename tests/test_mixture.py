@@ -246,3 +246,21 @@ def test_a_mix_survives_being_written_down(files):
 
     assert again == recipe
     assert [one.weight for one in again.data.train_files] == [1.0, 3.0, 2.5]
+
+
+def test_a_mix_is_divided_by_the_values_of_a_column_too(files, loaded, tiny_model):
+    """As it is told before."""
+    from runner.checks import preflight  # noqa: PLC0415
+
+    for name in "abc":
+        number = 10 if name == "c" else 40
+        rows = [row | {"kind": name} for row in pairs(name, number)]
+        write_rows(files, rows, f"{name}.jsonl")
+    split = '1:1:0"\nsplit_by = "kind'
+
+    _, (train, evaluation, _) = loaded(split=split)
+    ready = preflight.check(recipe_of(model=tiny_model, split=split), files, share=True)
+
+    assert Counter(prompt[0] for prompt in evaluation) == {"a": 20, "b": 5, "c": 5}
+    assert Counter(prompt[0] for prompt in set(train)) == {"a": 20, "b": 5, "c": 5}
+    assert "by `kind` (about train/eval/kept): a 20/20/0, b 5/5/0, c 5/5/0" in ready.rows
