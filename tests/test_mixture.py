@@ -250,7 +250,7 @@ def test_a_mix_survives_being_written_down(files):
 
 def test_a_mix_is_divided_by_the_values_of_a_column_too(files, loaded, tiny_model):
     """As it is told before."""
-    from runner.checks import preflight  # noqa: PLC0415
+    from runner.checks import preflight
 
     for name in "abc":
         number = 10 if name == "c" else 40
