@@ -261,6 +261,8 @@ NOT_ALONE: Final = frozenset(
     }
 )
 """Types that transformers' AutoModelForCausalLM does not load: they want pictures beside texts."""
+OTHER_OUTPUTS: Final = frozenset({"llama4", "llama4_text"})
+"""Types whose outputs TRL's trainers cannot read: no last hidden state, no loss of the router."""
 
 
 def has_class(model_type: str) -> bool:
@@ -274,6 +276,8 @@ def untrainable(model_type: str) -> str:
         return f"transformers loads {model_type} with pictures only, not as a language model"
     if model_type in ELSEWHERE:
         return f"transformers has no class for {model_type}, and code beside weights is never run"
+    if model_type in OTHER_OUTPUTS:
+        return f"{model_type} puts out its loss in a form that TRL's trainers cannot read"
     return ""
 
 

@@ -13,6 +13,8 @@ from profiles.facts import Machine, Model
 
 _EXPERTS_LEFT_ALONE = frozenset({"qwen2_moe", "gpt_oss"})
 """Families in which PEFT adapts the linears beside the routed experts, and not those."""
+_ROUTERS_OF_SEVERAL = frozenset({"phimoe"})
+"""Families whose router is a subclass of Linear that returns more than one tensor."""
 
 
 def check_model(recipe: Recipe, model: Model) -> None:
@@ -27,6 +29,24 @@ def check_model(recipe: Recipe, model: Model) -> None:
         )
     check_length(recipe, model)
     check_dropout(recipe, model)
+    _check_router(recipe, model)
+
+
+def _check_router(recipe: Recipe, model: Model) -> None:
+    """A router that is a linear by its class and puts out several tensors takes no adapter."""
+    settings = recipe.method.settings
+    if (
+        isinstance(settings, LowRank)
+        and settings.targets == "all"
+        and model.model_type in _ROUTERS_OF_SEVERAL
+    ):
+        raise UserError(
+            f"{recipe.model.id} takes no adapter on all of its linears",
+            why=f"the router of {model.model_type} is one of them, and PEFT cannot read its output",
+            do="add --set method.targets=attention",
+            where="method.targets",
+            code=ExitCode.BAD_RECIPE,
+        )
 
 
 def check_length(recipe: Recipe, model: Model) -> None:

@@ -9,6 +9,7 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.integrations import sdpa_attention
@@ -46,6 +47,7 @@ def load_base(model_dir: Path, head: Head = "lm", **options: Any) -> PreTrainedM
         **options,
     )
     _refuse_foreign(model)
+    _name_experts(model.config.get_text_config())
     model.config.use_cache = False
     return model
 
@@ -60,6 +62,16 @@ def _refuse_foreign(model: PreTrainedModel) -> None:
             raise RuntimeError(f"{type(part).__name__} is not transformers' own class")
     if hasattr(model.config, CODE_KEY):
         delattr(model.config, CODE_KEY)
+
+
+def _name_experts(config: PreTrainedConfig) -> None:
+    """TRL asks every mixture for `num_experts`, which some families name otherwise.
+
+    Another name of a value belongs to the class: nothing of it is saved.
+    """
+    if hasattr(config, "num_local_experts") and not hasattr(config, "num_experts"):
+        names = {"num_experts": "num_local_experts"}
+        type(config).attribute_map = type(config).attribute_map | names
 
 
 def _repeat_heads_where_needed() -> None:

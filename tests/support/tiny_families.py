@@ -71,6 +71,38 @@ FAMILIES = {
     "deepseek_v2": _DEEPSEEK,
     "deepseek_v3": _DEEPSEEK,
     "gpt_oss": _WIDE | {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 16},
+    "phimoe": _LLAMA | {"num_local_experts": 4},
+    "ernie4_5_moe": _WIDE | {"moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 24},
+    "minimax_m2": _WIDE | {"num_local_experts": 4, "num_experts_per_tok": 2, "rotary_dim": 8},
+    "glm4_moe": _WIDE
+    | _EXPERTS
+    | {"n_routed_experts": 4, "n_shared_experts": 1, "n_group": 1, "topk_group": 1},
+    "llama4_text": _WIDE
+    | {
+        "intermediate_size_mlp": 48,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 1,
+        "interleave_moe_layer_step": 1,
+        "attention_chunk_size": 32,
+    },
+    "jetmoe": _LLAMA | {"num_local_experts": 4, "kv_channels": 16},
+    "arcee": _LLAMA,
+    "apertus": _LLAMA,
+    "seed_oss": _WIDE,
+    "exaone4": _WIDE | {"sliding_window": 16},
+    "hunyuan_v1_dense": _WIDE,
+    "olmo3": _LLAMA,
+    "glm": _WIDE,
+    "qwen3_next": _WIDE
+    | _EXPERTS
+    | {
+        "num_experts": 4,
+        "shared_expert_intermediate_size": 24,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "linear_key_head_dim": 16,
+        "linear_value_head_dim": 16,
+    },
     "lfm2": _LLAMA | {"layer_types": ["conv", "full_attention"]},
 }
 """Dimensions by model type."""
