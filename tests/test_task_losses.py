@@ -20,6 +20,8 @@ from transformers import (  # noqa: E402
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    MixtralConfig,
+    MixtralForCausalLM,
 )
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer  # noqa: E402
 from trl.experimental.orpo import ORPOTrainer  # noqa: E402
@@ -28,7 +30,7 @@ from trl.trainer.utils import add_fused_lm_head  # noqa: E402
 from advisor.plan import Plan  # noqa: E402
 from advisor.registry.tasks import Beta, Weight  # noqa: E402
 from runner.tasks import dpo, kto, orpo, reward  # noqa: E402
-from runner.training import pairs  # noqa: E402
+from runner.training import on_rows, pairs  # noqa: E402
 from runner.training.batches import IGNORED_LABEL  # noqa: E402
 
 ARGUMENTS = {"report_to": "none", "use_cpu": True, "bf16": False, "per_device_train_batch_size": 4}
@@ -54,6 +56,7 @@ def models(tiny_model):
 def trainer(kind, models, *, loss="chunked", **goal):
     """As much of one of our trainers as its rows' losses need."""
     us = SimpleNamespace(goal=Beta(**goal), plan=Plan.of("full", seq_len=64, loss=loss))
+    us._balance, us._imbalance, us.share = 0.0, None, 1.0
     us.log_probs = functools.partial(kind.log_probs, us)
     us.reference = lambda: contextlib.nullcontext(models[1])
     return us
@@ -258,3 +261,41 @@ def test_a_batch_of_pairs_has_the_chosen_ones_first():
     assert pairs.PairBatches().num_learnt(batch) == 2
     data = {name: [row[name] for row in rows] for name in rows[0]}
     assert pairs.PairBatches().lengths(data) == [4, 4]
+
+
+def mixture():
+    """A tiny random mixture of experts."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 40}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 4}
+    model = MixtralForCausalLM(MixtralConfig(**sizes, **heads, router_aux_loss_coef=0.02))
+    add_fused_lm_head(model)
+    return model.eval()
+
+
+@pytest.mark.parametrize("loss", ["chunked", "full"])
+def test_the_experts_of_a_mixture_are_kept_in_balance(loss):
+    """By the config's weight, of each micro-batch its share; not by what is only asked."""
+    model, before = mixture(), mixture()
+    ours = trainer(dpo.RunDpo, (model, before), loss=loss)
+    ours._balance = on_rows.balance_of(model.config)
+    ours._of_router = functools.partial(dpo.RunDpo._of_router, ours)
+    ours.row_losses = functools.partial(dpo.RunDpo.row_losses, ours)
+    ours.recorder = SimpleNamespace(phase=lambda _: contextlib.nullcontext())
+    ours.accelerator = SimpleNamespace(num_processes=1)
+    ours.current_gradient_accumulation_steps, ours.share = 4, 0.5
+    batch = pairs.Collator(pad=0)([pair([5, 6], [7, 8, 9], [10])])
+
+    found = dpo.RunDpo.compute_loss(ours, model, batch, num_items_in_batch=torch.tensor(2))
+
+    rows = dpo.RunDpo.row_losses(ours, model, batch).losses
+    read = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    aux = model(**read, output_router_logits=True).aux_loss
+    assert ours._balance == 0.02
+    wanted = float(rows.sum() / 2 + 0.02 * aux * 0.5 / 4)
+    assert float(found) == pytest.approx(wanted, abs=1e-6)
+    assert float(aux) > 0.1
+    with torch.no_grad():
+        ours._imbalance = None
+        dpo.RunDpo.row_losses(ours, model, batch)
+    assert ours._imbalance is None

@@ -38,6 +38,12 @@ def padding_of(tokenizer: Any) -> int:
     return next((token for token in known if token is not None), 0)
 
 
+def balance_of(config: Any) -> float:
+    """The weight that a mixture's own config gives the balance of its experts; 0 without any."""
+    has_router = hasattr(config, "output_router_logits")
+    return float(getattr(config, "router_aux_loss_coef", 0.0)) if has_router else 0.0
+
+
 class RunOnRows(RunProtocol, Trainer):  # type: ignore[misc]
     """One attempt of a run whose loss is a mean over rows."""
 
@@ -59,6 +65,9 @@ class RunOnRows(RunProtocol, Trainer):  # type: ignore[misc]
         super().__init__(attempt, plan, model=model, **kw)
         self.model_accepts_loss_kwargs = True  # the loss is by the rows of the whole step
         self._frozen = frozen.to(self.args.device) if frozen is not None else None
+        self._balance = balance_of(model.config.get_text_config()) if plan.task.head == "lm" else 0
+        self._imbalance: Any = None
+        """Of the experts, as the newest forward pass with gradients saw it."""
 
     @contextlib.contextmanager
     def reference(self) -> Iterator[Any]:
@@ -69,9 +78,11 @@ class RunOnRows(RunProtocol, Trainer):  # type: ignore[misc]
                 return
             was_training = self.model.training
             self.model.eval()
-            with self.model.disable_adapter():
-                yield self.model
-            self.model.train(was_training)
+            try:
+                with self.model.disable_adapter():
+                    yield self.model
+            finally:
+                self.model.train(was_training)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         """Rows of all micro-batches of a step, on all ranks."""
@@ -85,9 +96,15 @@ class RunOnRows(RunProtocol, Trainer):  # type: ignore[misc]
         with self.recorder.phase("forward"):
             losses = self.row_losses(model, inputs).losses
         if num_items_in_batch is None:
-            return losses.mean() * self.share
+            return losses.mean() * self.share + self._of_router(1)
         # DDP takes the mean of the ranks' gradients
-        return losses.sum() * self.accelerator.num_processes / num_items_in_batch
+        loss = losses.sum() * self.accelerator.num_processes / num_items_in_batch
+        return loss + self._of_router(self.current_gradient_accumulation_steps)
+
+    def _of_router(self, parts: int) -> Any:
+        """What keeps a mixture's experts in balance: a mean over micro-batches, as TRL has it."""
+        seen, self._imbalance = self._imbalance, None
+        return 0.0 if seen is None else self._balance * seen * self.share / parts
 
     def row_losses(self, model: Any, inputs: Any) -> RowValues:
         """The loss of each row and its scores; the task's."""
@@ -107,10 +124,14 @@ class RunOnRows(RunProtocol, Trainer):  # type: ignore[misc]
         labels = inputs["labels"]
         counts = (labels[:, 1:] != IGNORED_LABEL).sum(1)
         read = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-        if self.plan.loss == "chunked":
-            found = model(**read, labels=labels, fused_lm_head=True, use_cache=False).log_probs
-            return found.float().sum(1), counts
+        if routed := bool(self._balance) and torch.is_grad_enabled():
+            read["output_router_logits"] = True
+        fused = {"labels": labels, "fused_lm_head": True} if self.plan.loss == "chunked" else {}
+        found = model(**read, **fused, use_cache=False)
+        self._imbalance = found.aux_loss if routed else self._imbalance
+        if fused:
+            return found.log_probs.float().sum(1), counts
         width = labels.shape[1]  # a soft prompt stands before it
-        logits = model(**read, use_cache=False).logits[:, -width:-1].float()
+        logits = found.logits[:, -width:-1].float()
         losses = cross_entropy(logits.transpose(1, 2), labels[:, 1:], reduction="none")
         return -losses.sum(1), counts
