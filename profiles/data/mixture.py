@@ -129,6 +129,7 @@ def _tokens(datasets: Iterable[Dataset], draws: Sequence[Drawn]) -> TokenStats |
         together("starts"),
         together("unlearnt"),
         together("edges"),
+        beside=together("beside"),
         max_length=stats[0].max_length,
         origin=origins.pop() if len(origins) == 1 else Origin.PREDICTED,
     )

@@ -146,6 +146,7 @@ class TokenMeter:
             self._starts.items(),
             self._unlearnt.items(),
             self._edges.items(),
+            beside=self._beside.items(),
             max_length=self._max_length,
             origin=self._origin,
             longest_line=self._longest.line,
@@ -192,33 +193,36 @@ def _predicted(segments: Segments, marks: tuple[int, int]) -> tuple[int, list[Sp
     return length, learnt
 
 
-def stats_of(  # one distribution is one argument
+def stats_of(  # noqa: PLR0913  # one distribution is one argument
     lengths: Pairs,
     starts: Pairs,
     unlearnt: Pairs,
     edges: Pairs,
     *,
+    beside: Pairs = (),
     max_length: int | None,
     origin: Origin,
     longest_line: int = 0,
 ) -> TokenStats:
     """Statistics of examples, from what TokenStats keeps of them; values may come twice."""
-    of_length = _sorted(lengths)
+    of_length, of_beside = _sorted(lengths), _sorted(beside)
     values, counts = zip(*of_length, strict=True)
     num_up_to = list(accumulate(counts))
     num_rows = num_up_to[-1]
-    total = sum(length * count for length, count in of_length)
+    total = sum(length * count for length, count in (*of_length, *of_beside))
+    num_texts = num_rows + sum(count for _, count in of_beside)
     return TokenStats(
         min=values[0],
         median=values[bisect_left(num_up_to, 0.5 * num_rows)],
         p95=values[bisect_left(num_up_to, 0.95 * num_rows)],
         max=values[-1],
-        mean=total / num_rows,
+        mean=total / num_texts,
         total=total,
         max_length=max_length,
         origin=origin,
         longest_line=longest_line,
         lengths=of_length,
+        beside=of_beside,
         starts=_sorted(starts),
         unlearnt=_sorted(unlearnt),
         edges=_sorted(edges),
