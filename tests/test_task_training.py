@@ -181,3 +181,16 @@ def test_what_is_published_is_what_was_trained(start, monkeypatch, tiny_model, t
     loaded = subprocess.run(command, capture_output=True, text=True, check=True)
 
     assert json.loads(loaded.stdout) == pytest.approx(seen[-1], abs=1e-5)
+
+
+@pytest.mark.parametrize("task", ["dpo", "reward"])
+def test_a_task_trains_beside_a_quantized_base(start, task):
+    """What compares, and a head that is new: it stays in the type of what it reads."""
+    run = start(TASKS[task], method="qlora", steps=4, save_every=4)
+
+    real_runs.attempt(run)
+
+    types = {"score" in name: weight.dtype for name, weight in real_runs.weights(run).items()}
+    assert types == {False: torch.bfloat16} | ({True: torch.float32} if task == "reward" else {})
+    losses = real_runs.losses(run)
+    assert losses[4] < losses[1]

@@ -17,6 +17,8 @@ ATTENTION_LINEARS = (
     r"(\w*_proj|\w*_proj_with_mqa|query_key_value|dense|Wqkv|c_attn)"
 )
 """The linears of attention by the names that transformers' families give them."""
+_NEW_HEAD = ".modules_to_save."
+"""In the names of weights that PEFT trains whole beside its adapters."""
 
 
 def load_options(plan: Plan) -> dict[str, Any]:
@@ -59,9 +61,10 @@ def adapt(model: Any, plan: Plan) -> Any:
     as QLoRA's authors had it (arXiv 2305.14314, section 3), and where all is to be in 16 bits.
     """
     adapted = get_peft_model(model, peft_config(plan))
-    is_narrow = plan.base_bits < 16 or plan.precision == "bf16_pure"
-    for parameter in adapted.parameters():
+    is_pure = plan.precision == "bf16_pure"
+    for name, parameter in adapted.named_parameters():
         if parameter.requires_grad:
+            is_narrow = is_pure or (plan.base_bits < 16 and _NEW_HEAD not in name)
             parameter.data = parameter.data.to(torch.bfloat16 if is_narrow else torch.float32)
     return adapted
 
