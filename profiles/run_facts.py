@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from profiles.class_facts import Classes
 from profiles.intervals import Difference
 from profiles.row_counts import RowCounts
 
@@ -76,6 +77,8 @@ class Result:
     """Of these weights over the base model; None where rows were not compared one by one."""
     scores: tuple[ScoreChange, ...] = ()
     """Of these weights; the first, if there is any, decides the verdict."""
+    classes: Classes | None = None
+    """How these weights sort the rows, where the task is to do so."""
     best_step: int | None = None
     best_loss: float | None = None
     last_step: int | None = None

@@ -10,6 +10,8 @@ import pytest
 from known import HOST, model
 from made_up import alternative, estimate, fit, pick, plan, recommendation, speed, unlock
 
+from advisor.registry.lookup import TASKS
+from advisor.registry.task_spec import TaskSpec
 from profiles.facts import GIB, Gpu, Origin
 from tui.pages import alternatives, comparison, memory
 from tui.pages import recommendation as page
@@ -238,10 +240,11 @@ def test_what_cannot_be_run_names_the_recipe_in_its_place():
         "this version cannot run it, and nothing that it can run fits; no recipe is written"
     )
     assert [row for row in shown(none) if row.startswith("saved recipe")] == []
-    label = recommendation(runs=False, runnable=None, fit=fit(plan=plan(task="classify")))
-    assert fact(label, "NOT YET") == (
-        "this version does not train classification yet; no recipe is written"
-    )
+    with TASKS.having(TaskSpec(name="sorting", title="sorting")):
+        label = recommendation(runs=False, runnable=None, fit=fit(plan=plan(task="sorting")))
+        assert fact(label, "NOT YET") == (
+            "this version does not train sorting yet; no recipe is written"
+        )
 
 
 def test_a_rank_is_told_of_methods_that_have_one():

@@ -272,16 +272,17 @@ def test_a_task_that_is_asked_for_is_the_recipe_s_and_one_that_is_not_yet_has_no
         assert found.runnable.fit.plan.task is TASK
         assert draft.recipe_of(found, model="m", data="d.jsonl", version="1").task == NAME
 
-    label = recommend(model(), box, None, Answers(task=Answer("classify", Origin.USER)))
+    with TASKS.having(replace(TASK, builder="")):
+        label = recommend(model(), box, None, Answers(task=Answer(NAME, Origin.USER)))
     assert label.runnable is None
     with pytest.raises(UserError, match="no recipe") as caught:
         draft.recipe_of(label, model="m", data="d.jsonl", version="1")
-    assert "does not train classification yet" in caught.value.why
+    assert "does not train made-up learning yet" in caught.value.why
 
 
 def test_a_task_finds_its_rows_by_their_kind():
     """No format names a task."""
     with TASKS.having(replace(TASK, learns_from=("preference", "text"))):
         assert kinds_of_rows(NAME) == ("preference", "text")
-        assert kinds_of_rows() == ("replies", "text", "preference")
+        assert kinds_of_rows() == ("replies", "text", "preference", "rated", "label")
         assert formats.names(kinds_of_rows(NAME)) == ("preference", "text")

@@ -42,7 +42,17 @@ def rated_rows(num_rows):
     return good + bad[::2]
 
 
-ROWS = {"preference": preference_rows, "rated": rated_rows}
+def labelled_rows(num_rows):
+    """Which of three things an order is of; the third is rare."""
+    rows = instruction_rows(num_rows, seed=1)
+    kinds = ("lamps", "chairs", "tables")
+    return [
+        {"text": f"{n} {row['input']} {kinds[n % 5 % 3]}", "label": kinds[n % 5 % 3]}
+        for n, row in enumerate(rows)
+    ]
+
+
+ROWS = {"preference": preference_rows, "rated": rated_rows, "label": labelled_rows}
 JUDGED = [task for task in TASKS if is_ready(task) and task.scores]
 each_task = pytest.mark.parametrize("task", JUDGED, ids=str)
 
@@ -151,10 +161,10 @@ def evaluations(run):
 LOADED = """
 import json, sys, torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 folder, base, head = sys.argv[1:]
 kind = {"lm": AutoModelForCausalLM, "score": AutoModelForSequenceClassification}[head]
-more = {"num_labels": 1} if head == "score" else {}
+more = {"config": AutoConfig.from_pretrained(folder)} if head == "score" else {}
 model = PeftModel.from_pretrained(kind.from_pretrained(base, **more), folder).eval()
 with torch.no_grad():
     print(json.dumps(model(input_ids=torch.tensor([[5, 6, 7, 8]])).logits.flatten().tolist()))

@@ -9,7 +9,7 @@ from profiles.run_facts import Run
 from profiles.runs import advice
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import State, Status
-from tui.pages import result
+from tui.pages import classes, result
 from tui.plain import facts, wrap
 from tui.plain_bars import stacked
 from tui.terminal import Symbols, clean
@@ -25,6 +25,7 @@ def lines(report: Report, width: int, symbols: Symbols) -> list[str]:
         *wrap(f"model: {result.sentence(run.result)}", width, indent="  ", first=""),
         *wrap(f"time: {report.verdict}", width, indent="  ", first=""),
         *(["  (few steady steps: the rates are rough)"] if report.low_confidence else []),
+        *(classes.lines(run.result.classes, width) if run.result.classes else []),
         "",
         *_summary(run, width),
         "",

@@ -21,6 +21,13 @@ class Score(NamedTuple):
     chance: float | None = None
     """What a model that knows nothing has, where the base model has no value of its own: the
     trained model is compared with this instead. None: with the base model, row by row."""
+    than: str = ""
+    """What else it is compared with, row by row, in words; the rows have a value by this name."""
+
+    @property
+    def against(self) -> str:
+        """What it is compared with, in words."""
+        return self.than or ("the base model" if self.chance is None else "chance")
 
 
 @dataclass(frozen=True, slots=True)

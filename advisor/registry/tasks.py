@@ -12,6 +12,8 @@ from advisor.registry.spec import key
 from advisor.registry.task_spec import Objective, Score, TaskSpec
 
 MARGIN: Final = Score("margin", "by how much likelier a token of the chosen reply is, in nats")
+COMMONEST: Final = "the commonest class alone"
+"""Of the rows that are trained on: what a head that knows nothing of texts can learn."""
 PREFERRED: Final = Score("accuracy", "share of pairs whose chosen reply is the likelier one")
 
 
@@ -102,10 +104,12 @@ KTO: Final = TaskSpec(
 CLASSIFY: Final = TaskSpec(
     name="classify",
     title="classification",
+    builder="classify",
     learns_from=("label",),
     proposed_by=("label",),
     chooses_replies=False,
     packs=False,
     head="score",
+    scores=(Score("accuracy", "share of rows whose class is the likeliest one", than=COMMONEST),),
 )
 TASKS: Final = (SFT, DPO, ORPO, KTO, REWARD, CLASSIFY)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypedDict, Unpack
 
+from profiles.data import classes
 from profiles.data.cleaning import Cleaner
 from profiles.data.columns import Columns
 from profiles.data.datafile import Container, DataFile, files_of, open_data
@@ -275,6 +276,7 @@ def _inspect(
 
 
 def _facts(file: DataFile, tally: Tally, meter: TokenMeter, quality: Quality) -> Dataset:
+    assert tally.format is not None  # no row, no example: that has been refused
     likeness = quality.index.repeats()
     changed = "the file changed while it was read; is it still being written or copied?"
     warnings = [
@@ -282,9 +284,9 @@ def _facts(file: DataFile, tally: Tally, meter: TokenMeter, quality: Quality) ->
         *tally.warnings(),
         *meter.warnings(),
         *quality.warnings(likeness),
+        *(classes.remarks(quality.labels) if tally.format.kind == "label" else ()),
         *tally.remarks(),
     ]
-    assert tally.format is not None  # no row, no example: that has been refused
     problem = meter.problem()
     if not tally.format.serves(tally.kinds):
         problem = f"needs {tally.format.needs}, which this version does not run"

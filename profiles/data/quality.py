@@ -12,6 +12,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from profiles import personal
+from profiles.data.classes import NUM_LABELS
 from profiles.data.leftovers import Count, Leftovers
 from profiles.data.personal_count import PersonalCount
 from profiles.data.repeats import Likeness, RowHashes, RowIndex
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
     from profiles.data.formats.spec import Example, Segments
 
-NUM_LABELS: Final = 1000
-"""Labels that are told apart."""
 SHORT_REPLY_CHARS: Final = 10
 _HTML = re.compile(
     r"</?(a|b|blockquote|body|br|code|div|em|font|h[1-6]|head|hr|html|i|img|li|meta|ol|p|pre"

@@ -47,6 +47,7 @@ def result_of(events: Iterable[Record]) -> Result:
         loss=judged.loss,
         gain=change.gain,
         scores=change.scores,
+        classes=judged.classes,
         best_step=best,
         best_loss=main[best].loss if best else None,
         last_step=steps[-1],

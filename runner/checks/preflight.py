@@ -19,7 +19,7 @@ from advisor.choice.lengths import Lengths
 from advisor.recipe import Recipe
 from advisor.registry.lookup import ENGINES, OPTIMIZERS, TASKS, kinds_of_rows
 from profiles import installation
-from profiles.data import datafile, dataset, mixture
+from profiles.data import classes, datafile, dataset, mixture
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Dataset, Machine, Model
 from profiles.machines import machine, torch_build
@@ -141,6 +141,8 @@ def _data(recipe: Recipe, base_dir: Path, base: Model) -> list[Dataset]:
         train = mixture.mixed(trained, [one.weight for one in mix])
     files = [str(base_dir / file) for file in recipe.data.eval_files.values()]
     held_out = [dataset.check_to_train(file, **options) for file in files]
+    if "label" in options["kinds"]:
+        classes.check([one.dataset for one in trained], [one.dataset for one in held_out])
     return [train.dataset, *(one.compared_with(train).dataset for one in held_out)]
 
 

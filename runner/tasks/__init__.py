@@ -1,8 +1,8 @@
 """What is learnt from which rows: one module a task, found by its description.
 
 A module has `TRAINER`, a class of the run protocol and a library's trainer; `arguments`, a
-configuration of that trainer; `columns`, a row as the trainer takes it; and `HEAD`, options of
-from_pretrained for a head that is new. Importing this package imports torch.
+configuration of that trainer; and `columns`, a row as the trainer takes it. Importing this package
+imports torch.
 """
 
 from __future__ import annotations

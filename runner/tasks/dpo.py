@@ -16,9 +16,7 @@ from runner.training.on_rows import arguments
 from runner.training.pairs import columns
 from runner.training.row_losses import RowValues
 
-__all__ = ["HEAD", "TRAINER", "arguments", "columns"]
-
-HEAD: dict[str, Any] = {}
+__all__ = ["TRAINER", "arguments", "columns"]
 
 
 class RunDpo(RunOnPairs):

@@ -20,9 +20,7 @@ from runner.training.on_rows import RunOnRows, arguments, padding_of
 from runner.training.pieces import Batch
 from runner.training.row_losses import RowValues
 
-__all__ = ["HEAD", "TRAINER", "arguments", "columns"]
-
-HEAD: dict[str, Any] = {}
+__all__ = ["TRAINER", "arguments", "columns"]
 
 
 def columns(example: Example, render: Render, max_length: int) -> dict[str, Any] | None:

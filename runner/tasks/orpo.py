@@ -17,9 +17,8 @@ from runner.training.on_rows import arguments
 from runner.training.pairs import columns
 from runner.training.row_losses import RowValues
 
-__all__ = ["HEAD", "TRAINER", "arguments", "columns"]
+__all__ = ["TRAINER", "arguments", "columns"]
 
-HEAD: dict[str, Any] = {}
 _CERTAIN = -1e-6
 """Log-probability from which on the odds are as large as float32 can say."""
 

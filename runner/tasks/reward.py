@@ -10,18 +10,22 @@ from typing import Any
 import torch
 from torch.nn.functional import logsigmoid
 
+from runner.training.data import Splits
 from runner.training.on_pairs import RunOnPairs, preferred
 from runner.training.on_rows import arguments
 from runner.training.pairs import columns
 from runner.training.row_losses import RowValues
 
-__all__ = ["HEAD", "TRAINER", "arguments", "columns"]
-
-HEAD: dict[str, Any] = {"num_labels": 1}
+__all__ = ["TRAINER", "arguments", "columns"]
 
 
 class RunReward(RunOnPairs):
     """One attempt of a run that trains a reward model."""
+
+    @staticmethod
+    def head(_splits: Splits) -> dict[str, Any]:
+        """One number."""
+        return {"num_labels": 1}
 
     def row_losses(self, model: Any, inputs: Any) -> RowValues:
         """-log sigmoid(reward of the chosen text - that of the rejected one)."""

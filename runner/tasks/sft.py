@@ -16,9 +16,6 @@ from runner.training.data import Render, labelled
 from runner.training.row_losses import RowValues
 from runner.training.trainer import RunProtocol
 
-HEAD: dict[str, Any] = {}
-"""It is the base model's own."""
-
 
 def columns(example: Example, render: Render, max_length: int) -> dict[str, Any] | None:
     """TRL's columns of a row in tokens; None if nothing is learnt within this length."""

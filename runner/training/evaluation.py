@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from profiles.class_facts import Classes
 from profiles.runs.records.evaluation import EarlyStop, Evaluated
 from runner.training import row_losses
 from runner.training.parts import Part
@@ -38,6 +39,10 @@ class Evaluation(Part):
     def row_losses(self, model: Any, inputs: Any) -> tuple[Any, ...]:
         """The loss of each row, and the scores that its task has: RowValues."""
         raise NotImplementedError
+
+    def of_set(self, rows: Rows) -> Classes | None:  # noqa: ARG002  # a task's
+        """What is told of a set as a whole, if the task sorts rows into classes."""
+        return None
 
     def prediction_step(self, model: Any, inputs: Any, *_args: Any, **_kwargs: Any) -> Any:
         """One evaluation batch; out of memory, again in smaller pieces. A stop ends it here."""
@@ -67,6 +72,7 @@ class Evaluation(Part):
                 (sums / counts.clamp(min=1)).tolist(),
                 [int(count) for count in counts],
                 {name: torch.cat([one.scores[name] for one in found]).tolist() for name in names},
+                [row for one in found if one.outputs is not None for row in one.outputs.tolist()],
             )
         )
         return sums.sum() / counts.sum().clamp(min=1), None, None
@@ -104,6 +110,7 @@ class Evaluation(Part):
             rows=len(rows.losses),
             gain=gain.ends if gain else None,
             scores=row_losses.scored(base, rows, self.plan.task.scores) or None,
+            classes=self.of_set(rows),
         )
         self.attempt.events.append(event)
         if name == self.eval_names[0]:

@@ -84,6 +84,14 @@ class RunOnRows(RunProtocol, Trainer):  # type: ignore[misc]
             finally:
                 self.model.train(was_training)
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """With a head beside an adapter goes the configuration that it needs to be loaded."""
+        super().save_model(output_dir, _internal_call)
+        is_whole = not isinstance(self.model, PeftModel)
+        if self.plan.task.head == "lm" or is_whole or not self.ranks.is_main:
+            return
+        self.model.config.save_pretrained(output_dir or self.args.output_dir)
+
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         """Rows of all micro-batches of a step, on all ranks."""
         mine = torch.tensor(sum(map(self.batches.num_learnt, batch_samples)), device=device)
@@ -113,7 +121,7 @@ class RunOnRows(RunProtocol, Trainer):  # type: ignore[misc]
     def outputs(self, model: Any, inputs: Any) -> torch.Tensor:
         """What a score head says of each sequence, of shape (sequences, numbers)."""
         read = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-        scores: torch.Tensor = model(**read, use_cache=False).logits
+        scores: torch.Tensor = model(**read).logits
         return scores.float()
 
     def log_probs(self, model: Any, inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -39,13 +39,14 @@ class Collator:
         ids = [row[name] for name, _ in self.sides for row in rows]
         labels = [row[name] for _, name in self.sides for row in rows]
         return {
-            "input_ids": _padded(ids, self.pad),
-            "labels": _padded(labels, IGNORED_LABEL),
-            "attention_mask": _padded([[1] * len(one) for one in ids], 0),
+            "input_ids": padded(ids, self.pad),
+            "labels": padded(labels, IGNORED_LABEL),
+            "attention_mask": padded([[1] * len(one) for one in ids], 0),
         }
 
 
-def _padded(rows: list[list[int]], filling: int) -> torch.Tensor:
+def padded(rows: list[list[int]], filling: int) -> torch.Tensor:
+    """Rows of several lengths as one tensor, filled up on the right."""
     width = max(map(len, rows))
     return torch.tensor([[*row, *[filling] * (width - len(row))] for row in rows])
 

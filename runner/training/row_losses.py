@@ -32,6 +32,8 @@ class RowValues(NamedTuple):
     """Those tokens, or ones."""
     scores: Mapping[str, torch.Tensor] = {}  # nobody changes it
     """By name: the higher, the better."""
+    outputs: torch.Tensor | None = None
+    """Of shape (rows, numbers), for what is told of a whole set; not kept."""
 
 
 class Rows(NamedTuple):
@@ -41,6 +43,8 @@ class Rows(NamedTuple):
     """Mean over a row's tokens that count, in nats."""
     tokens: list[int]
     scores: dict[str, list[float]] = {}  # noqa: RUF012  # nobody changes it
+    outputs: list[list[float]] = []  # noqa: RUF012
+    """As RowValues has them, row by row."""
 
     @property
     def mean(self) -> float:
@@ -66,6 +70,7 @@ def in_order(by_rank: Sequence[Sequence[Rows]], num_rows: int) -> Rows:
         joined([batch.losses for batch in batches]),
         tokens[:num_rows],
         {name: joined([batch.scores[name] for batch in batches]) for name in names},
+        list(chain.from_iterable(batch.outputs for batch in batches))[:num_rows],
     )
 
 
@@ -117,7 +122,7 @@ def gain(base: Rows | None, now: Rows) -> Difference | None:
 
 
 def scored(base: Rows | None, now: Rows, known: Sequence[Score]) -> tuple[Scored, ...]:
-    """Each score of a set, compared row by row with the base model's, or with chance.
+    """Each score of a set, compared row by row with the base model's, or with what knows nothing.
 
     `base`: None where there is nothing to compare with, as for the base model itself.
     """
@@ -132,7 +137,7 @@ def _scored(base: Rows | None, now: Rows, score: Score) -> Scored:
         name=score.name,
         value=mean if math.isfinite(mean) else None,
         before=was if math.isfinite(was) else None,
-        against="the base model" if score.chance is None else "chance",
+        against=score.against,
         gain=difference.ends if difference else None,
     )
 
@@ -143,4 +148,6 @@ def _before(base: Rows | None, now: Rows, score: Score) -> list[float]:
         return []
     if score.chance is not None:
         return [score.chance] * len(now.losses)
+    if score.than:
+        return now.scores[score.than]
     return base.scores.get(score.name, [])

@@ -148,7 +148,8 @@ class Session:
         settings = task.arguments(self.recipe.data, **common)
         assert settings.device  # chooses this rank's GPU, before anything is loaded onto one
         with self.attempt.during("loading"):
-            prepared = methods.prepare(self.plan, model_dir, self.recipe.train.seed, **task.HEAD)
+            head = task.TRAINER.head(splits)
+            prepared = methods.prepare(self.plan, model_dir, self.recipe.train.seed, **head)
         with self.attempt.during("checking"):
             finite.refuse_base(prepared, model_dir)
             packs = self.recipe.data.packing and isolation.decide(
@@ -283,9 +284,8 @@ class Session:
                 raise StopEarly
 
     def _examples(self, trainer: RunProtocol, splits: data.Splits, moment: str) -> None:
-        rows = splits.asked
         can_answer = self.plan.task.head == "lm" and trainer.args.world_size == 1  # none sharded
-        if not rows or not can_answer:
+        if not (rows := splits.asked) or not can_answer:
             return
         with self.attempt.during("answering", len(rows)):
             examples.write(

@@ -17,6 +17,7 @@ from runner.engines.ranks import Ranks
 from runner.training.attempt import Attempt
 from runner.training.batches import Batches
 from runner.training.checkpointing import Checkpointing
+from runner.training.data import Splits
 from runner.training.division import Division
 from runner.training.evaluation import Evaluation
 from runner.training.longest import LongestFirst
@@ -35,6 +36,11 @@ class RunProtocol(LongestFirst, Evaluation, Checkpointing):
     """Steps in pieces, evaluation, checkpoints, records and people's requests."""
 
     batches: Batches = Batches()
+
+    @staticmethod
+    def head(_splits: Splits) -> dict[str, Any]:
+        """from_pretrained's options of a head that is new; none for the base model's own."""
+        return {}
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from profiles.class_facts import Classes
 from profiles.quantities import duration_text
 from profiles.runs.records.form import LEFT_OUT
 from profiles.runs.records.metrics import loss_text
@@ -58,15 +59,18 @@ class Evaluated(Record):
     95 % interval; None for the base model, and where there is nothing to compare with."""
     scores: tuple[Scored, ...] | None = field(default=None, metadata=LEFT_OUT)
     """Of a task that has any; the first decides whether the model is better."""
+    classes: Classes | None = field(default=None, metadata=LEFT_OUT)
+    """Of a task that sorts rows into classes."""
 
     @property
     def words(self) -> str:
-        """The loss and the scores."""
+        """The loss, the scores, and how rows were sorted."""
         when = f"step {self.step}" if self.step else "base model"
         of = f" of {self.data}" if self.data else ""
         took = duration_text(self.seconds)
         scores = "".join(f", {score.words}" for score in self.scores or ())
-        return f"{when}: evaluation loss{of} {loss_text(self.loss)}{scores} ({took})"
+        sorts = f"; {self.classes.words}" if self.classes else ""
+        return f"{when}: evaluation loss{of} {loss_text(self.loss)}{scores}{sorts} ({took})"
 
     @property
     def warning(self) -> str:
