@@ -136,6 +136,16 @@ def test_changes_of_earlier_attempts_hold_and_are_not_told_again(callback, train
     assert told(attempt, Changed) == []
 
 
+def test_the_intervals_are_those_of_the_recipe_and_not_of_the_checkpoint(callback, trainer):
+    """Which may have been edited since."""
+    trainer.args.logging_steps, trainer.args.eval_steps, trainer.args.save_steps = 3, None, 7
+    state = at(3, log_every=1, eval_every=5)
+
+    callback.on_train_begin(None, state, None)
+
+    assert (state.logging_steps, state.eval_steps, state.save_steps) == (3, 5, 7)
+
+
 def test_the_optimizers_time_is_its_own_phase(callback, trainer):
     """From before the optimizer's step to its end."""
     recorder = trainer.recorder

@@ -92,7 +92,7 @@ class Trainer:
 
     def __init__(self, attempt, ranks, *, fp16=False):
         self.plan = made("lora", seq_len=8)
-        self.args = SimpleNamespace(fp16=fp16)
+        self.args = SimpleNamespace(fp16=fp16, logging_steps=1, eval_steps=5, save_steps=500)
         self.control = TrainerControl()
         self.attempt = attempt
         self.ranks = ranks
