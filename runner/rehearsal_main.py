@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -92,6 +92,7 @@ def _as_the_worker(plan: Plan) -> dict[str, Any]:
     options = family.load_options(plan)
     quantized = options.get("quantization_config")
     nested = {"double_quant": quantized.bnb_4bit_use_double_quant} if quantized else {}
+    plan = replace(plan, settings=plan.settings.without_numbers())
     return {"adapted": partial(family.adapt, plan=plan), "loaded": options["dtype"], **nested}
 
 

@@ -69,6 +69,17 @@ def test_both_changes_that_are_offered_may_start(recipe_of, name, change):
     assert refused(recipe_of("mixtral", f'name = "{name}"\n{change}')) is None
 
 
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_adapters_on_experts_cannot_start_from_weights(recipe_of, init):
+    """Of which they have none of their own; attention's can."""
+    found = refused(recipe_of("mixtral", f'name = "lora"\ninit = "{init}"'))
+
+    assert (found.code, found.where) == (ExitCode.BAD_RECIPE, "method.init")
+    assert "--set method.init=kaiming" in found.do
+    for settings in ('init = "gaussian"', f'init = "{init}"\ntargets = "attention"'):
+        assert refused(recipe_of("mixtral", f'name = "lora"\n{settings}')) is None
+
+
 def test_a_recipe_is_checked_against_its_model_if_that_is_there(recipe_of, advisor):
     """`recipe check` says the same, with the same code; without the model it cannot know."""
     path = recipe_of("mixtral", 'name = "lora"\ndropout = 0.1')

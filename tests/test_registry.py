@@ -235,6 +235,8 @@ INCOMPATIBLE = [
     ("qlora", {"bits": 8}, "adamw", "fsdp", "cannot divide 8-bit weights"),
     ("qlora", {"bits": 8}, "adamw", "zero3", "cannot divide 8-bit weights"),
     ("prompt_tuning", {"bits": 4}, "adamw", "fsdp", "a quantized base with a soft prompt"),
+    ("qlora", {"init": "pissa"}, "adamw", "single", "cannot start from quantized weights"),
+    ("qlora", {"init": "olora"}, "adamw", "single", "cannot start from quantized weights"),
 ]
 
 
@@ -262,6 +264,20 @@ def test_everything_else_goes_together():
     ready = {row for row in free if row[0] in METHODS.ready and row[2] in OPTIMIZERS.ready}
     assert {("lora", (), "adamw", "fsdp"), ("qlora", (), "paged_adamw_8bit", "ddp")} <= ready
     assert ("full", (), "adamw_8bit", "zero3") in free
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_an_adapter_that_took_a_part_of_the_base_leaves_no_reference_behind(init):
+    """Switched off it would compare with another model than the base."""
+    spec, alone = METHODS["lora"], (OPTIMIZERS["adamw"], ENGINES["single"])
+
+    def told(task):
+        return conflict(spec, spec.settings(init=init), *alone, TASKS[task])
+
+    assert "not the base model" in told("dpo")
+    assert "not the base model" in told("kto")
+    assert (told("sft"), told("orpo")) == ("", "")
+    assert not conflict(spec, spec.settings(init="gaussian"), *alone, TASKS["dpo"])
 
 
 def test_a_recipe_of_what_does_not_go_together_is_refused():

@@ -23,6 +23,7 @@ from wires import ELSEWHERE, WIRES
 
 from advisor import recipe as recipes
 from advisor.recipe_sections import MethodSection, Section
+from advisor.registry.conflicts import conflict
 from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, TASKS
 from advisor.registry.spec import keys_of
 from profiles.errors import UserError
@@ -63,10 +64,16 @@ def choices(method, key, about):
     settings = keys_of(METHODS[method].settings)
     name = key.removeprefix("method.")
     if key != name and name in settings:
-        return set(settings[name][1].choices) - set(settings[name][1].not_yet)
+        known = set(settings[name][1].choices) - set(settings[name][1].not_yet)
+        return {value for value in known if goes(METHODS[method], {name: value})}
     if about.annotation is bool:
         return {False, True}
     return set(get_args(about.annotation)) if get_origin(about.annotation) is Literal else set()
+
+
+def goes(spec, settings):
+    """The value goes with the method's own; others are refused with a reason."""
+    return not conflict(spec, spec.settings(**settings), OPTIMIZERS["adamw"], ENGINES["single"])
 
 
 EVERY_KEY = [(method, key) for method in METHODS.ready for key in keys(method)]

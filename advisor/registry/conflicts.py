@@ -82,6 +82,26 @@ def _prompts_on_few_bits(chosen: Together) -> str:
     return ""
 
 
+def _start_in_few_bits(chosen: Together) -> str:
+    """What is left of a weight has no room in the bits that it was quantized to."""
+    if chosen.settings.changes_base and chosen.settings.base_bits < 16:
+        return (
+            "adapters cannot start from quantized weights, which would be quantized again; take "
+            'method.name = "lora", or method.init = "gaussian"'
+        )
+    return ""
+
+
+def _reference_without_its_part(chosen: Together) -> str:
+    """An adapter that is switched off leaves the base without what was taken out of it."""
+    if chosen.settings.changes_base and chosen.task.reference:
+        return (
+            f"{chosen.task.title} compares with the model without its adapter, which is not the "
+            'base model where the adapter began as a part of it; take method.init = "gaussian"'
+        )
+    return ""
+
+
 def _frozen_copy(chosen: Together) -> str:
     """Where the base trains itself, its reference is a second model, whole on each device."""
     task, engine = chosen.task, chosen.engine
@@ -99,5 +119,7 @@ _RULES: Final[tuple[Callable[[Together], str], ...]] = (
     _projected_adapters,
     _int8_weights,
     _prompts_on_few_bits,
+    _start_in_few_bits,
+    _reference_without_its_part,
     _frozen_copy,
 )

@@ -33,6 +33,8 @@ PARTS: Final = {
     "kv_b_proj": ("k_proj", "v_proj"),
 }
 """Linears that do the work of several of Llama's."""
+INITS: Final = ("kaiming", "gaussian", "pissa", "olora")
+"""How adapters start; the last two are parts of the weights (arXiv 2404.02948, 2406.01775)."""
 _LARGE: Final = 30_000_000_000
 _HIGH_RANK: Final = 64
 _RANGE: Final = "documents: LoRA 1e-4 to 5e-4"
@@ -48,6 +50,21 @@ class LowRank(Settings):
     targets: str | tuple[str, ...] = key(
         "all", "adapted linears", choices=tuple(TARGET_GROUPS), names=True
     )
+    rslora: bool = key(
+        False, "adapters count alpha / sqrt(rank) times: rsLoRA", choices=(False, True)
+    )
+    init: str = key(INITS[0], "how adapters start: PiSSA and OLoRA from the weights", choices=INITS)
+    freeze_a: bool = key(False, "A stays as it is drawn: LoRA-FA", choices=(False, True))
+    b_rate: float = key(1.0, "learning rate of B over that of A; LoRA+: 16", ge=1, le=256)
+
+    @property
+    def changes_base(self) -> bool:
+        """Singular vectors (PiSSA) or columns of a QR decomposition (OLoRA) are taken out."""
+        return self.init in {"pissa", "olora"}
+
+    def without_numbers(self) -> LowRank:
+        """Drawn, as LoRA's are."""
+        return replace(self, init=INITS[0])
 
     @property
     def target_names(self) -> tuple[str, ...]:
@@ -86,6 +103,13 @@ def num_added(_model: Model, _settings: LowRank, matrices: Sequence[Matrix]) -> 
     return sum([m.rank * (m.n_in + m.n_out) * m.copies for m in matrices if m.rank])
 
 
+def num_trained(model: Model, settings: LowRank, matrices: Sequence[Matrix]) -> int:
+    """Both matrices of an adapter, or B alone."""
+    if settings.freeze_a:
+        return sum([m.rank * m.n_out * m.copies for m in matrices if m.rank])
+    return num_added(model, settings, matrices)
+
+
 def adapted(tape: LayerTape, settings: LowRank, x: Value, result: Value, matrix: Matrix) -> Value:
     """PEFT: result + B(A(dropout(x))) * scaling, in the adapter's type or under autocast."""
     rank, n_in, n_out = matrix.rank, matrix.n_in, matrix.n_out
@@ -98,7 +122,8 @@ def adapted(tape: LayerTape, settings: LowRank, x: Value, result: Value, matrix:
     if settings.dropout > 0:
         x = tape.value("dropout", (x,), n_in, tape.trained, kept=per_token(n_in))
     name = matrix.name
-    low = tape.matmul(x, f"{name}.lora_A", rank * n_in, rank, tape.trained, trains=True)
+    trains_a = not settings.freeze_a
+    low = tape.matmul(x, f"{name}.lora_A", rank * n_in, rank, tape.trained, trains=trains_a)
     high = tape.matmul(low, f"{name}.lora_B", rank * n_out, n_out, tape.trained, trains=True)
     scaled = tape.value("scale", (high,), n_out, high.width)
     total = tape.cast(tape.add(result, scaled), result.width)
@@ -198,6 +223,7 @@ LORA: Final = MethodSpec(
     asks_for_input=True,
     spares_first=True,
     added=num_added,
+    trained=num_trained,
     rank=rank_on,
     expert_rank=expert_rank,
     around_linear=adapted,

@@ -55,6 +55,15 @@ class Settings:
         return 16
 
     @property
+    def changes_base(self) -> bool:
+        """What is added starts as a part of the frozen weights, which is taken out of them."""
+        return False
+
+    def without_numbers(self) -> Settings:
+        """Settings of the same memory with which nothing is computed from a model's weights."""
+        return self
+
+    @property
     def num_frozen_layers(self) -> int:
         """The first layers, which have no graph: nothing trains in them or before them."""
         return 0

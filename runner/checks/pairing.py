@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from advisor.recipe import Recipe
 from advisor.registry.lookup import ENGINES
-from advisor.registry.low_rank import LowRank
+from advisor.registry.low_rank import INITS, LowRank
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Machine, Model
 
@@ -28,7 +28,7 @@ def check_model(recipe: Recipe, model: Model) -> None:
             code=ExitCode.BAD_RECIPE,
         )
     check_length(recipe, model)
-    check_dropout(recipe, model)
+    check_experts(recipe, model)
     _check_router(recipe, model)
 
 
@@ -61,24 +61,31 @@ def check_length(recipe: Recipe, model: Model) -> None:
         )
 
 
-def check_dropout(recipe: Recipe, model: Model) -> None:
-    """An adapter on fused experts is a sum of weights, which has no input to drop out of.
+def check_experts(recipe: Recipe, model: Model) -> None:
+    """An adapter on fused experts is a sum of weights: no input to drop out of, no own matrix.
 
     PEFT takes the linears of an MLP for the experts of a mixture, and refuses after loading.
     """
     settings = recipe.method.settings
-    if not isinstance(settings, LowRank) or not settings.dropout:
-        return
     fused = model.experts is not None and model.model_type not in _EXPERTS_LEFT_ALONE
-    if fused and recipe.method.spec.expert_rank(settings):
-        raise UserError(
-            "adapters on the experts of a mixture cannot have dropout",
-            why=f"method.dropout = {settings.dropout}, and method.targets reaches the experts of "
-            f"{recipe.model.id}, whose weights lie in one tensor: PEFT adds to the weights there",
-            do="add --set method.dropout=0, or --set method.targets=attention",
-            where="method.dropout",
-            code=ExitCode.BAD_RECIPE,
-        )
+    if not isinstance(settings, LowRank) or not fused:
+        return
+    if not recipe.method.spec.expert_rank(settings):
+        return
+    for key, is_set, what, plain in (
+        ("dropout", settings.dropout, "have dropout", "0"),
+        ("init", settings.changes_base, "start from their weights", INITS[0]),
+    ):
+        if is_set:
+            raise UserError(
+                f"adapters on the experts of a mixture cannot {what}",
+                why=f"method.{key} = {getattr(settings, key)}, and method.targets reaches the "
+                f"experts of {recipe.model.id}, whose weights lie in one tensor: PEFT adds to the "
+                "weights there",
+                do=f"add --set method.{key}={plain}, or --set method.targets=attention",
+                where=f"method.{key}",
+                code=ExitCode.BAD_RECIPE,
+            )
 
 
 def check_engine(recipe: Recipe, here: Machine) -> None:

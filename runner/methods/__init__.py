@@ -1,21 +1,35 @@
 """How each method loads and changes a model: one module a family, found by its description.
 
 A module has `load_options(plan)`, what from_pretrained is told beside the path, and `adapt(model,
-plan)`, the model with what the method trains and all else frozen. Importing this package imports
-torch.
+plan)`, the model with what the method trains and all else frozen. It may have
+
+    divide_rates(optimizer, model, plan)   gives some weights a learning rate of their own
+    state(model)                           tensors of a checkpoint beside what trains and is saved
+    restore(model, tensors)                takes them back; why it cannot, or nothing
+    publish(model, folder)                 makes what was saved load on the untouched base
+
+Importing this package imports torch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file, save_file
 from transformers import set_seed
 
 from advisor.plan import Plan
 from advisor.registry.spec import MethodSpec
+from profiles.errors import ExitCode, UserError
+from profiles.runs import advice
+from profiles.runs.rundir import RunDir
 from runner.methods.base import load_base
+
+_STATE = "method_state.safetensors"
+_Hook = Callable[..., Any]
 
 
 def family_of(spec: MethodSpec) -> Any:
@@ -33,3 +47,44 @@ def prepare(plan: Plan, model_dir: Path, seed: int, **head: Any) -> Any:
     model = load_base(model_dir, plan.task.head, **family.load_options(plan), **head)
     set_seed(seed)
     return family.adapt(model, plan)
+
+
+def _hook(plan: Plan, name: str) -> _Hook | None:
+    found: _Hook | None = getattr(family_of(plan.method), name, None)
+    return found
+
+
+def divide_rates(optimizer: Any, model: Any, plan: Plan) -> None:
+    """Give weights of the method the learning rates that they have of their own, if any."""
+    if divide := _hook(plan, "divide_rates"):
+        divide(optimizer, model, plan)
+
+
+def keep(model: Any, plan: Plan, checkpoint: Path) -> None:
+    """Write what the method needs of a checkpoint beside the weights, if anything."""
+    state = _hook(plan, "state")
+    if state and (tensors := state(model)):
+        save_file(tensors, checkpoint / _STATE)
+
+
+def restore(model: Any, plan: Plan, checkpoint: Path) -> None:
+    """Take back what `keep` wrote; UserError if training cannot go on with it here."""
+    take = _hook(plan, "restore")
+    if take is None:
+        return
+    file = checkpoint / _STATE
+    if why := take(model, load_file(file) if file.exists() else {}):
+        raise UserError(
+            "the checkpoint cannot be gone on with here",
+            why=str(why),
+            do="go on with the machine and the packages that wrote it (recipe.lock.json names "
+            f"them); {advice.anew(RunDir(checkpoint.parents[1]))}",
+            where=str(checkpoint),
+            code=ExitCode.NO_CHECKPOINT,
+        )
+
+
+def publish(model: Any, plan: Plan, folder: Path) -> None:
+    """Make what was saved load on the untouched base with the libraries alone."""
+    if change := _hook(plan, "publish"):
+        change(model, folder)

@@ -1,11 +1,20 @@
-"""LoRA and QLoRA: low-rank adapters beside frozen weights, 16-bit or NF4."""
+"""LoRA and QLoRA: low-rank adapters beside frozen weights, 16-bit or NF4.
+
+Adapters that start as a part of the weights (PiSSA, OLoRA) leave a changed base, which is made
+again by a resume. What is published is an ordinary adapter of twice the rank, the start subtracted,
+and loads on the untouched base.
+"""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, TaskType, get_peft_model
+from peft import LoraConfig, TaskType, get_peft_model, get_peft_model_state_dict
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
+from safetensors.torch import load_file, save_file
 from transformers import BitsAndBytesConfig
 
 from advisor.plan import Plan
@@ -48,6 +57,8 @@ def peft_config(plan: Plan) -> LoraConfig:
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
+        use_rslora=settings.rslora,
+        init_lora_weights=True if settings.init == "kaiming" else settings.init,
         target_modules=targets_of(settings.targets),
         bias="none",
         task_type=TaskType.CAUSAL_LM if plan.task.head == "lm" else TaskType.SEQ_CLS,
@@ -60,13 +71,75 @@ def adapt(model: Any, plan: Plan) -> Any:
     fp32, which is PEFT's choice for adapters and ours for a new head; 16 bits on a quantized base,
     as QLoRA's authors had it (arXiv 2305.14314, section 3), and where all is to be in 16 bits.
     """
+    settings = plan.settings
+    assert isinstance(settings, LowRank)
     adapted = get_peft_model(model, peft_config(plan))
+    if settings.changes_base:
+        adapted.start = _start(adapted)
     is_pure = plan.precision == "bf16_pure"
     for name, parameter in adapted.named_parameters():
         if parameter.requires_grad:
             is_narrow = is_pure or (plan.base_bits < 16 and _NEW_HEAD not in name)
             parameter.data = parameter.data.to(torch.bfloat16 if is_narrow else torch.float32)
+            parameter.requires_grad = not (settings.freeze_a and ".lora_A." in name)
     return adapted
+
+
+def _start(adapted: Any) -> dict[str, torch.Tensor]:
+    """The matrices of all adapters as they are, under the names they are saved with."""
+    tensors = get_peft_model_state_dict(adapted).items()  # a new head's too
+    return {name: one.detach().cpu().clone() for name, one in tensors if ".lora_" in name}
+
+
+def divide_rates(optimizer: torch.optim.Optimizer, model: Any, plan: Plan) -> None:
+    """B learns `b_rate` times as fast as A (LoRA+, arXiv 2402.12354)."""
+    settings = plan.settings
+    assert isinstance(settings, LowRank)
+    if settings.b_rate == 1:
+        return
+    faster = {id(p) for name, p in model.named_parameters() if ".lora_B." in name}
+    for group in list(optimizer.param_groups):
+        chosen = [p for p in group["params"] if id(p) in faster]
+        group["params"] = [p for p in group["params"] if id(p) not in faster]
+        rate = group["lr"] * settings.b_rate
+        if chosen:
+            optimizer.add_param_group({**group, "params": chosen, "lr": rate})
+
+
+def state(model: Any) -> dict[str, torch.Tensor]:
+    """What a checkpoint needs beside the trained weights: the start that was taken out."""
+    return getattr(model, "start", {})
+
+
+def restore(model: Any, found: dict[str, torch.Tensor]) -> str:
+    """Why the weights of a checkpoint cannot be put beside this base; empty if they can."""
+    ours = state(model)
+    if found.keys() == ours.keys() and all(torch.equal(found[n], t) for n, t in ours.items()):
+        return ""
+    return "its adapters began with other parts of the weights than they would here"
+
+
+def publish(model: Any, folder: Path) -> None:
+    """Make the adapter of a folder one for the untouched base: [B, -B0] [A; A0], at rank 2r."""
+    if not (start := state(model)):
+        return
+    weights, config = folder / SAFETENSORS_WEIGHTS_NAME, folder / CONFIG_NAME
+    tensors = load_file(weights)
+    for name, was in start.items():
+        low = ".lora_A." in name
+        both = [tensors[name].float(), was if low else -was]
+        tensors[name] = torch.cat(both, dim=0 if low else 1).contiguous()
+    save_file(tensors, weights, metadata={"format": "pt"})
+    told = json.loads(config.read_text())
+    rank = 2 * told["r"]
+    alpha = rank * told["lora_alpha"] / told["r"] ** (0.5 if told["use_rslora"] else 1)
+    plain = {
+        "r": rank,
+        "lora_alpha": int(alpha) if alpha.is_integer() else alpha,
+        "use_rslora": False,
+        "init_lora_weights": True,
+    }
+    config.write_text(json.dumps({**told, **plain}, indent=2))
 
 
 def targets_of(targets: str | tuple[str, ...]) -> str | list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from profiles.runs.records.worker import SaveBegun, SaveFailed
-from runner import checkpoints
+from runner import checkpoints, methods
 from runner.engines import loading
 from runner.training import rates, room
 from runner.training.parts import Part
@@ -38,7 +38,9 @@ class Checkpointing(Part):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Every trained weight, or UserError."""
-        self.engine.load(self.accelerator, model or self.model, Path(resume_from_checkpoint))
+        checkpoint = Path(resume_from_checkpoint)
+        methods.restore(self.model, self.plan, checkpoint)
+        self.engine.load(self.accelerator, model or self.model, checkpoint)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Their states, at the recipe's rate and decay."""
@@ -50,6 +52,9 @@ class Checkpointing(Part):
         names = loading.own_names(self.model) if _internal_call else contextlib.nullcontext()
         with names:
             super().save_model(output_dir, _internal_call)
+        if self.ranks.is_main:
+            finish = methods.keep if _internal_call else methods.publish
+            finish(self.model, self.plan, Path(str(output_dir)))
 
     def _get_output_dir(self, trial: Any) -> str:  # noqa: ARG002  # the Trainer's signature
         return str(self.staging)

@@ -12,6 +12,7 @@ from advisor.plan import Plan
 from advisor.recipe_sections import TrainSection
 from advisor.registry.task_spec import NO_OBJECTIVE, Objective
 from profiles.runs.records.worker import Changed
+from runner import methods
 from runner.engines import engine_of
 from runner.engines.ranks import Ranks
 from runner.training.attempt import Attempt
@@ -87,6 +88,14 @@ class RunProtocol(LongestFirst, Evaluation, Checkpointing):
         self.engine.before_wrapping(self.accelerator)
         self.protocol = ProtocolCallback(self, on_spike=train.on_spike)
         self.add_callback(self.protocol)
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """With the learning rates that the method has."""
+        is_new = self.optimizer is None
+        made = super().create_optimizer(model)
+        if is_new:
+            methods.divide_rates(made, self.model, self.plan)
+        return made
 
     def _time_backward(self) -> None:
         backward = self.accelerator.backward

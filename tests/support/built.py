@@ -145,12 +145,12 @@ class Built:
     @property
     def adapted(self):
         """Last names of the linears that have an adapter."""
-        return {n.split(".lora_A.")[0].split(".")[-1] for n in self.trained if ".lora_A." in n}
+        return {n.split(".lora_B.")[0].split(".")[-1] for n in self.trained if ".lora_B." in n}
 
     @property
     def widths(self):
         """Of the adapters."""
-        return {p.shape[0] for n, p in self.trained.items() if ".lora_A." in n}
+        return {p.shape[1] for n, p in self.trained.items() if ".lora_B." in n}
 
     @property
     def scalings(self):
@@ -177,7 +177,8 @@ class Built:
 
     @property
     def initial_rates(self):
-        return {group["initial_lr"] for group in self.optimizer.param_groups}
+        groups = self.optimizer.param_groups
+        return {group["initial_lr"] for group in groups if group["params"]}
 
     @property
     def optimizer_kind(self):

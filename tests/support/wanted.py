@@ -60,9 +60,27 @@ def quantization(built):
     return True, False, "nf4", True, compute, storage
 
 
+INITS = {"kaiming": True, "gaussian": "gaussian", "pissa": "pissa", "olora": "olora"}
+"""How adapters start, in PEFT's words."""
+
+
 def trained_parts(built):
-    """Both matrices of the adapters, or the model."""
-    return {"all"} if built.recipe.method.name == "full" else {"lora_A", "lora_B"}
+    """Both matrices of the adapters, B alone, or the model."""
+    method = built.recipe.method
+    if method.name == "full":
+        return {"all"}
+    return {"lora_B"} if method.freeze_a else {"lora_A", "lora_B"}
+
+
+def scalings(built):
+    """Alpha over the rank, or over its root."""
+    method = built.recipe.method
+    return {method.alpha / (math.sqrt(method.rank) if method.rslora else method.rank)}
+
+
+def initial_rates(built):
+    """One rate, and a multiple of it for B where that is asked for."""
+    return {rate(built), rate(built) * getattr(built.recipe.method, "b_rate", 1)}
 
 
 def base_type(built):

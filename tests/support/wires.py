@@ -64,7 +64,27 @@ WIRES = (
     Wire("method.rank", "adapter.r", (4,), methods=LOW_RANK),
     Wire("method.rank", "widths", of=lambda b: {b.recipe.method.rank}, methods=LOW_RANK),
     Wire("method.alpha", "adapter.lora_alpha", (20,), methods=LOW_RANK),
-    Wire("method.alpha", "scalings", by={32: {2.0}, 20: {5.0}}, methods=LOW_RANK),
+    Wire("method.alpha", "scalings", of=wanted.scalings, methods=LOW_RANK),
+    Wire("method.rslora", "adapter.use_rslora", (False, True), methods=LOW_RANK),
+    Wire("method.rslora", "scalings", of=wanted.scalings, methods=LOW_RANK),
+    Wire(
+        "method.init",
+        "adapter.init_lora_weights",
+        ("pissa", "gaussian", "olora"),
+        by=wanted.INITS,
+        methods=("lora",),
+    ),
+    Wire(
+        "method.init",
+        "adapter.init_lora_weights",
+        ("gaussian",),
+        by=wanted.INITS,
+        methods=("qlora",),
+    ),
+    Wire(
+        "method.freeze_a", "trained_parts", (False, True), of=wanted.trained_parts, methods=LOW_RANK
+    ),
+    Wire("method.b_rate", "initial_rates", (4.0, 1.0), of=wanted.initial_rates, methods=LOW_RANK),
     Wire("method.dropout", "adapter.lora_dropout", (0.25,), methods=LOW_RANK),
     Wire("method.dropout", "dropouts", by={0.0: {0.0}, 0.25: {0.25}}, methods=LOW_RANK),
     Wire(
@@ -80,7 +100,7 @@ WIRES = (
     Wire("train.max_steps", "args.max_steps", (20, None), by={None: -1, 20: 20}),
     Wire("train.max_steps", "trainer.state.max_steps", of=wanted.num_steps),
     Wire("train.learning_rate", "args.learning_rate", (3e-3,), of=wanted.rate),
-    Wire("train.learning_rate", "initial_rates", of=lambda b: {wanted.rate(b)}),
+    Wire("train.learning_rate", "initial_rates", of=wanted.initial_rates),
     Wire(
         "train.scheduler",
         "args.lr_scheduler_type",

@@ -1,0 +1,35 @@
+"""Load what runs have published, with transformers and PEFT alone, and say what it predicts.
+
+    python reload.py ASKED.json ANSWERS.pt
+
+ASKED: {"base": folder, "models": {name: folder}, "ids": token ids}. ANSWERS: {name: logits}, with
+those of the base itself under "base".
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+
+def logits(folder, base, ids):
+    """Of a whole model, or of an adapter on its base."""
+    is_adapter = (Path(folder) / "adapter_config.json").exists()
+    model = AutoModelForCausalLM.from_pretrained(
+        base if is_adapter else folder, dtype=torch.float32, local_files_only=True
+    )
+    if is_adapter:
+        model = PeftModel.from_pretrained(model, folder)
+    with torch.no_grad():
+        return model.eval()(input_ids=ids).logits[:, -ids.shape[1] :]
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    asked = json.loads(Path(sys.argv[1]).read_text())
+    tokens = torch.tensor(asked["ids"])
+    folders = {**asked["models"], "base": asked["base"]}
+    torch.save({n: logits(f, asked["base"], tokens) for n, f in folders.items()}, sys.argv[2])

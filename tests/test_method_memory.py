@@ -1,0 +1,47 @@
+"""The memory formula against the rehearsal of the real code, for every method that runs."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("trl")
+
+from method_cases import CASES
+
+from advisor.cost import memory
+from advisor.registry.lookup import METHODS
+from profiles.models.dimensions import from_config
+from runner.rehearsal_main import settings_of
+from runner.rehearse import rehearse
+
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 256,
+    "intermediate_size": 704,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "vocab_size": 4000,
+    "max_position_embeddings": 4096,
+    "tie_word_embeddings": False,
+    "pad_token_id": 0,
+}
+
+
+def test_every_method_that_runs_has_a_case():
+    """QLoRA is LoRA's code on another base, which takes a GPU to be worth its while."""
+    assert {case.method for case in CASES.values()} == set(METHODS.ready) - {"qlora"}
+
+
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("name", CASES)
+def test_the_formula_is_within_one_percent_of_the_rehearsal(name, checkpointing):
+    """Of the worker's own code, with the method's settings."""
+    plan = CASES[name].plan(seq_len=512, checkpointing=checkpointing)
+
+    told = rehearse(LLAMA, settings_of(plan), seq_len=plan.seq_len, micro_batch=plan.micro_batch)
+    found = memory.estimate(from_config(LLAMA, name="llama", where="test"), plan)
+
+    assert found.allocated_bytes == pytest.approx(told.peak_bytes, rel=0.01), (
+        f"{told.winner}, against {found.winner} at {found.peak.place}"
+    )
