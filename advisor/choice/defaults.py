@@ -12,7 +12,9 @@ from typing import Final
 from advisor.choice.answers import Answer, Answers, Complexity
 from advisor.choice.devices import Batch
 from advisor.choice.lengths import Lengths
+from advisor.registry.lookup import TASKS
 from profiles.facts import Dataset, Model, Origin
+from profiles.joining import joined
 
 MANY_ROWS: Final = 10_000
 _VERY_MANY_ROWS: Final = 100_000
@@ -36,11 +38,20 @@ def seq_len(model: Model, dataset: Dataset | None, answers: Answers) -> int:
         return min(answers.seq_len.value, most)
     if dataset is None or dataset.tokens is None:
         return min(_DEFAULT_SEQ_LEN, most)
+    if TASKS[answers.task.value].joins:
+        return min(_DEFAULT_SEQ_LEN, dataset.tokens.total, most)
     longest = float(dataset.tokens.max)
     if dataset.tokens.origin is not Origin.MEASURED:
         # A cap that cuts the replies costs far more than one that is too high
         longest = _TEMPLATE_MARGIN * longest + _TEMPLATE_TOKENS
     return min(math.ceil(longest / _LENGTH_STEP) * _LENGTH_STEP, most)
+
+
+def as_trained(model: Model, dataset: Dataset | None, answers: Answers) -> Dataset | None:
+    """The data in rows as the task makes them of the file's."""
+    if dataset is None or not TASKS[answers.task.value].joins:
+        return dataset
+    return joined(dataset, seq_len(model, dataset, answers))
 
 
 def batch(dataset: Dataset | None, answers: Answers, seq_len: int) -> Batch:

@@ -80,6 +80,7 @@ def recommend(
     """
     check(model, machine, dataset, answers)
     answers = defaults.with_complexity(answers, dataset)
+    dataset = defaults.as_trained(model, dataset, answers)
     options = _options(model, machine, dataset, answers)
     path, leaf = tree.walk(answers, gather(options, dataset, answers))
     rung, detour = fall_back(leaf, options)

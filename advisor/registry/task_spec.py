@@ -62,6 +62,8 @@ class TaskSpec(Named):
     """Which replies of a chat are learnt is a question (`data.learn`)."""
     packs: bool = True
     """Several rows may be put into one."""
+    joins: bool = False
+    """Texts are joined, an end between them, and cut into rows of the full length."""
     least_micro_batch: int = 1
 
     # What it costs

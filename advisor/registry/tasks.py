@@ -39,6 +39,15 @@ SFT: Final = TaskSpec(
     builder="sft",
     proposed_by=("replies", "text"),
 )
+PRETRAIN: Final = TaskSpec(
+    name="pretrain",
+    title="continued pretraining",
+    builder="pretrain",
+    learns_from=("text",),
+    chooses_replies=False,
+    packs=False,
+    joins=True,
+)
 DPO: Final = TaskSpec(
     name="dpo",
     title="preference training (DPO)",
@@ -112,4 +121,4 @@ CLASSIFY: Final = TaskSpec(
     head="score",
     scores=(Score("accuracy", "share of rows whose class is the likeliest one", than=COMMONEST),),
 )
-TASKS: Final = (SFT, DPO, ORPO, KTO, REWARD, CLASSIFY)
+TASKS: Final = (SFT, PRETRAIN, DPO, ORPO, KTO, REWARD, CLASSIFY)

@@ -22,6 +22,7 @@ from profiles import installation
 from profiles.data import classes, datafile, dataset, mixture
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Dataset, Machine, Model
+from profiles.joining import joined
 from profiles.machines import machine, torch_build
 from profiles.models import model, safetensors_header, written
 from profiles.quantities import bytes_text, count_text, some_of
@@ -89,7 +90,8 @@ def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
     base = model.from_folder(base_dir / recipe.model.id)
     pairing.check_model(recipe, base)
     checked = _data(recipe, base_dir, base)
-    tokens = checked[0].tokens
+    planned = _as_trained(recipe, checked)
+    tokens = planned[0].tokens
     plan = recipe.to_plan(framework_on(here), tokens.max if tokens else None)
     lengths = Lengths.of(tokens, plan.seq_len) if tokens else None
     predicted = fit.judge(base, here, plan, lengths)
@@ -101,25 +103,39 @@ def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
     warnings += [*_ignored(base), *session_host.warnings(installation.home())]
     devices = _emptiest(here, recipe.hardware.gpus)
     warnings += neighbours.warnings(devices)
-    if not here.gpus:
-        warnings.append("there is no GPU: this trains on the CPU, which takes long")
-    if base.unmodelled:
-        warnings.append(f"no estimate holds for this model: {base.unmodelled}")
-    elif not predicted.fits:
-        warnings.append(
-            f"predicted to need up to {bytes_text(predicted.memory.high_bytes)} of "
-            f"{bytes_text(predicted.budget_bytes)} free: it may run out of memory"
-        )
+    warnings += _of_machine(here, base, predicted)
     return Ready(
         model=base,
         machine=here,
         dataset=checked[0],
         rows=_rows(recipe, checked),
         fit=predicted,
-        duration=_duration(recipe, base, here, predicted, checked),
+        duration=_duration(recipe, base, here, predicted, planned),
         devices=devices,
         warnings=tuple(warnings),
     )
+
+
+def _of_machine(here: Machine, base: Model, predicted: Fit) -> list[str]:
+    """What is to be expected of a run here."""
+    found = []
+    if not here.gpus:
+        found.append("there is no GPU: this trains on the CPU, which takes long")
+    if base.unmodelled:
+        found.append(f"no estimate holds for this model: {base.unmodelled}")
+    elif not predicted.fits:
+        found.append(
+            f"predicted to need up to {bytes_text(predicted.memory.high_bytes)} of "
+            f"{bytes_text(predicted.budget_bytes)} free: it may run out of memory"
+        )
+    return found
+
+
+def _as_trained(recipe: Recipe, checked: list[Dataset]) -> list[Dataset]:
+    """In rows as the task makes them of the files'."""
+    if not TASKS[recipe.task].joins:
+        return checked
+    return [joined(one, recipe.data.max_length) for one in checked]
 
 
 def _data(recipe: Recipe, base_dir: Path, base: Model) -> list[Dataset]:
@@ -129,7 +145,7 @@ def _data(recipe: Recipe, base_dir: Path, base: Model) -> list[Dataset]:
         "encoder": chat_templates.encoder(
             base, recipe.data.chat_template, recipe.data.learn, base_dir=base_dir
         ),
-        "max_length": recipe.data.max_length,
+        "max_length": None if TASKS[recipe.task].joins else recipe.data.max_length,
         "kinds": kinds_of_rows(recipe.task),
         "count_up_to_bytes": dataset.COUNTED_WHILE_WAITING_BYTES,
     }

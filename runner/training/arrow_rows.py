@@ -11,6 +11,8 @@ from typing import Any, Self
 import pyarrow as pa
 from datasets import Dataset
 
+from runner.training.batches import IGNORED_LABEL
+
 _TOKENS_IN_A_BATCH = 1 << 18
 
 
@@ -47,6 +49,39 @@ class RowWriter:
         if self._schema is not None:
             self._stream.close()
         self._file.close()
+
+
+class Joined(RowWriter):
+    """Writes texts as rows of one length, joined in order; what is left at the end is shorter.
+
+    Every token but the first is learnt once: a row begins with the last token of the row before
+    it, which is only read.
+    """
+
+    def __init__(self, path: Path, length: int) -> None:
+        super().__init__(path)
+        self._length = length
+        self._waiting: dict[int, list[int]] = {}
+
+    def add_texts(self, ids: list[int], times: int) -> None:
+        """Take a text so many times, apart from each other: they lie in as many streams."""
+        for copy in range(times):
+            waiting = self._waiting.setdefault(copy, [])
+            waiting += ids
+            first, step = 0, self._length - 1
+            while len(waiting) - first >= self._length:
+                self._put(waiting[first : first + self._length])
+                first += step
+            del waiting[:first]
+
+    def _put(self, ids: list[int]) -> None:
+        self.add({"input_ids": ids, "labels": [IGNORED_LABEL, *ids[1:]]})
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        for waiting in self._waiting.values():
+            if len(waiting) > 1:  # else it is the one that was learnt already
+                self._put(waiting)
+        super().__exit__(kind, *rest)
 
 
 def read(path: Path) -> Dataset:

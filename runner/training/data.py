@@ -22,20 +22,21 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from advisor.recipe import Recipe
-from advisor.registry.lookup import kinds_of_rows
+from advisor.registry.lookup import TASKS, kinds_of_rows
 from profiles.data import mixture
 from profiles.data.dataset import UsableRow, read_examples
 from profiles.data.encoding import Encoded, Encoder
 from profiles.data.formats.spec import Example
 from profiles.data.parts import held_out
 from profiles.data.rendering import Renderer
+from profiles.data.tokens import UNLIMITED
 from profiles.row_counts import RowCounts
 from profiles.runs import durable
 from profiles.runs.rundir import read_json
 from runner import checkpoints
 from runner.checks import chat_templates
 from runner.training import arrow_rows
-from runner.training.arrow_rows import RowWriter
+from runner.training.arrow_rows import Joined, RowWriter
 from runner.training.attempt import Progress
 from runner.training.batches import IGNORED_LABEL
 
@@ -84,13 +85,15 @@ class Part:
     num_tokens: int = 0
     num_learnt: int = 0
     """Tokens that the loss is taken on."""
+    num_used: int = 0
+    """Rows that are not left out, as the files have them."""
     writer: RowWriter | None = None
 
     @property
     def counts(self) -> RowCounts:
         """The same numbers as a check gives."""
         return RowCounts(
-            num_rows=len(self.rows or ()) + self.num_dropped,
+            num_rows=self.num_used + self.num_dropped,
             num_dropped=self.num_dropped,
             num_cut=self.num_cut,
             num_tokens=self.num_tokens,
@@ -152,6 +155,11 @@ class Reading:
     encoder: Encoder
     columns: Columns
 
+    @property
+    def joins(self) -> bool:
+        """Rows are made of texts, however long each is."""
+        return TASKS[self.recipe.task].joins
+
     def load(self, folder: Path, uses: Sequence[int] | None, progress: Progress) -> Splits:
         """The rows, in a folder of this attempt's own, which the first process writes.
 
@@ -185,7 +193,9 @@ class Reading:
         data = self.recipe.data
         with contextlib.ExitStack() as files:
             for name, part in _files(splits).items():
-                part.writer = files.enter_context(RowWriter(folder / name))
+                path = folder / name
+                writer = Joined(path, data.max_length) if self.joins else RowWriter(path)
+                part.writer = files.enter_context(writer)
             held_out = {EVALUATE: splits.eval.get("", splits.test), KEEP: splits.test}
             for row, use in zip(self._rows_to_train(splits.told), uses, strict=True):
                 if use != LEAVE_OUT:
@@ -241,8 +251,13 @@ class Reading:
             part.num_dropped += times
             return
         assert part.writer is not None
-        for _ in range(times):
-            part.writer.add(row)
+        if isinstance(part.writer, Joined):
+            part.writer.add_texts(row["input_ids"], times)
+            max_length = UNLIMITED
+        else:
+            for _ in range(times):
+                part.writer.add(row)
+        part.num_used += times
         part.num_cut += times * any(one.num_tokens > max_length for one in encoded)
         part.num_tokens += times * sum([min(one.num_tokens, max_length) for one in encoded])
         part.num_learnt += times * sum([one.num_learnt_within(max_length) for one in encoded])
