@@ -222,3 +222,20 @@ def test_a_task_trains_beside_a_quantized_base(start, task):
     assert types == {False: torch.bfloat16} | ({True: torch.float32} if task == "reward" else {})
     losses = real_runs.losses(run)
     assert losses[4] < losses[1]
+
+
+def test_what_an_adapter_keeps_frozen_stays_so_after_the_reference_was_asked(start, monkeypatch):
+    """PEFT would let it train when the adapter is switched on again."""
+    run = start(TASKS["dpo"], adapter="rank = 8\nalpha = 16\nfreeze_a = true", steps=2)
+    trainer, seen = task_of(TASKS["dpo"]).TRAINER, []
+    save = trainer.save_model
+
+    def watched(self, *args, **kw):
+        seen.extend(n for n, p in self.model.named_parameters() if p.requires_grad)
+        save(self, *args, **kw)
+
+    monkeypatch.setattr(trainer, "save_model", watched)
+    real_runs.attempt(run)
+
+    assert seen
+    assert not [name for name in seen if ".lora_A." in name]

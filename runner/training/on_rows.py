@@ -77,11 +77,14 @@ class RunOnRows(RunProtocol, Trainer):  # type: ignore[misc]
                 yield self._frozen
                 return
             was_training = self.model.training
+            frozen = [p for p in self.model.parameters() if not p.requires_grad]
             self.model.eval()
             try:
                 with self.model.disable_adapter():
                     yield self.model
             finally:
+                for parameter in frozen:  # PEFT lets all of an adapter train that it switches on
+                    parameter.requires_grad_(requires_grad=False)
                 self.model.train(was_training)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
