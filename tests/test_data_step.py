@@ -8,10 +8,13 @@ from driven_app import drive, install, press, text
 from small_model import small_model
 from textual.widgets import Input, Static
 
+from profiles.data import dataset
 from profiles.models import model
 from tui.screens.data import DataScreen
 from tui.screens.pager import Pager
 
+CHECK = dataset.check
+"""The real one; other tests of the app need none."""
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -97,3 +100,32 @@ def test_a_file_that_cannot_be_read_is_told_in_place(base):
     assert "there is no file" in page
     ((screen, page, _),) = opened(base, "f2")
     assert (screen, "file: JSON" in page) == (DataScreen, True)
+
+
+def test_rows_are_read_as_the_options_say(tmp_path, base, monkeypatch):
+    """The way out that a refusal names is typed as on the command line, and followed."""
+    monkeypatch.setattr(dataset, "check", CHECK)
+    cut_off = {"messages": [{"role": "user", "content": "why?"}]}
+    write_rows(tmp_path, [*[chat(number) for number in range(29)], cut_off], "rows.jsonl")
+    seen = []
+
+    async def script(app, pilot):
+        app.context.model = base
+        app.context.open("data")
+        await pilot.pause()
+        await press(app, pilot, *"rows.jsonl", "enter")
+        seen.append(text(app))
+        await press(app, pilot, "f3", *"--on-bad skip --learn last", "enter")
+        seen.append(text(app))
+        seen.append(app.context.data.read_with)
+        await press(app, pilot, "f3", *" --nothing", "enter")
+        seen.append(text(app))
+
+    drive(script, size=(100, 30))
+
+    refused, found, read_with, unknown = seen
+    assert "(--on-bad skip)" in " ".join(refused.split())
+    assert "29 usable" in found
+    assert read_with == {"on_bad": "skip", "learn": "last"}
+    assert "options that are not understood" in unknown
+    assert "--nothing" in unknown

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import click
 
+from profiles.data.words import printable
+from profiles.errors import ExitCode, UserError
 from tui.cli_checks import CLEAN, COLUMNS, ENCODING, FORCE, JSON, MASK
 
 _LEVELS = click.Choice(["low", "medium", "high"])
@@ -97,3 +100,27 @@ def recommend(
 
         return comparison.compare(request, machines, compare=compare)
     return command.recommend(request)
+
+
+_READING = ("on_bad", "encoding", "columns", "clean", "mask", "chat_template", "learn")
+"""Options that say how data is read."""
+
+
+def reading_of(text: str) -> dict[str, Any]:
+    """Those options, typed as on a command line; UserError for anything else."""
+    options = click.Command(
+        "options",
+        params=[one for one in recommend.params if one.name in _READING],
+        add_help_option=False,
+    )
+    try:
+        return options.make_context("options", shlex.split(text)).params
+    except (click.UsageError, ValueError) as error:
+        raise UserError(
+            f"options that are not understood: {printable(text, 80)}",
+            why=error.format_message() if isinstance(error, click.UsageError) else str(error),
+            do="write them as for `advisor recommend`: --on-bad skip --chat-template chatml "
+            "--learn last --encoding gb18030 --column prompt=question",
+            where="options",
+            code=ExitCode.USAGE,
+        ) from None

@@ -34,6 +34,8 @@ class AppContext:
     model_path: str = ""
     model: Model | None = None
     data_path: str = ""
+    data_options: str = ""
+    """How it is read, as on the command line: "--on-bad skip"."""
     data: Dataset | None = None
 
 

@@ -70,6 +70,7 @@ FORM = (
 DATA = (
     *FORM[:2],
     _action("f2", "rows", "rows", "the first rows as the model reads them, and what is learnt"),
+    _action("f3", "options", "options", "how rows are read: skip faulty ones, another template..."),
     *FORM[2:],
 )
 RECOMMENDATION = (

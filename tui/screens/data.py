@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from textual.widgets import Input
 
-from advisor.registry.lookup import kinds_of_rows
 from profiles.facts import Dataset
 from tui import keys
 from tui.pages import data as page
+from tui.screens.ask import AskText
 from tui.screens.path_form import PathForm, expanded
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class DataScreen(PathForm[Dataset]):
 
     ACTIONS = keys.DATA
     TITLE_TEXT = "new run, 2 of 3: the data"
-    PLACEHOLDER = "file: JSON, JSONL, CSV or Parquet (alpaca, sharegpt, messages, prompt, text)"
+    PLACEHOLDER = "file: JSON, JSONL, CSV, text, Parquet (alpaca, sharegpt, messages, prompt, text)"
     NEXT = "the recommendation"
 
     def __init__(self, context: AppContext) -> None:
@@ -33,12 +33,17 @@ class DataScreen(PathForm[Dataset]):
 
     def look(self, path: str) -> Dataset:
         """Validate every row and count its tokens; seconds for a large file."""
-        from profiles.data import dataset  # noqa: PLC0415  # the tokenizer library loads with it
-        from runner.checks import chat_templates  # noqa: PLC0415
+        from tui.commands import recommend, request  # noqa: PLC0415  # the tokenizer library
 
         assert self.context.model is not None
-        encoder = chat_templates.encoder(self.context.model)
-        return dataset.check(path, encoder=encoder, kinds=kinds_of_rows())
+        asked = request.Asked(**self._chosen())
+        return recommend.read_data(self.context.model, path, asked)
+
+    def _chosen(self) -> dict[str, Any]:
+        """How rows are read; UserError for options that are none."""
+        from tui.cli_recommend import reading_of  # noqa: PLC0415
+
+        return reading_of(self.context.data_options)
 
     def lines(self, found: Dataset, width: int) -> list[str]:
         """Write the data's page."""
@@ -64,7 +69,28 @@ class DataScreen(PathForm[Dataset]):
     def _rows_of(self, path: str) -> data_show.Shown:
         from tui.commands import data_show  # noqa: PLC0415  # the tokenizer library loads with it
 
-        return data_show.look(path, self.context.model, data_show.Asked(num_rows=_NUM_ROWS))
+        given = {key: value for key, value in self._chosen().items() if value is not None}
+        given.pop("on_bad", None)  # faulty rows are shown
+        asked = data_show.Asked(num_rows=_NUM_ROWS, **given)
+        return data_show.look(path, self.context.model, asked)
+
+    def action_options(self) -> None:
+        """Ask how rows are read, and check the path again."""
+
+        def answered(answer: str | None) -> None:
+            if answer is None:
+                return
+            self.context.data_options = answer
+            if typed := self.query_one(Input).value.strip():
+                self._check(typed)
+            else:
+                self.say(f"read with {answer}" if answer else "read as recommended")
+
+        question = (
+            "How rows are read, as for `advisor recommend`: --on-bad skip, --learn last,",
+            "--chat-template NAME, --encoding NAME, --column PART=COLUMN; esc takes none.",
+        )
+        self.app.push_screen(AskText(question, self.context.data_options), answered)
 
     def _show_rows(self, found: data_show.Shown) -> None:
         self.say(f"enter goes on: {self.NEXT}" if self.found else "enter checks it")
