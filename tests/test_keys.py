@@ -31,6 +31,7 @@ KEYS = {
         "enter": "",
         "right": "",
         "f2": "rows",
+        "f3": "options",
         "escape": "back",
         "f1": "help",
         "ctrl+u": "clear",
