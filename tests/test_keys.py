@@ -103,8 +103,8 @@ def test_the_keys_of_a_screen_and_what_they_do(screen):
 FOOTERS = {
     "HOME": "n new run  enter open  w watch  m machine  ? help  q leave",
     "FORM": "enter check, then go on  -> complete  esc back  f1 help  ctrl+u clear  pgdn scroll",
-    "DATA": "enter check, then go on  -> complete  f2 rows  f3 options  esc back  f1 help  ctrl+u clear  "
-    "pgdn scroll",
+    "DATA": "enter check, then go on  -> complete  f2 rows  f3 options  esc back  f1 help  "
+    "ctrl+u clear  pgdn scroll",
     "RECOMMENDATION": "l launch  s save  ? help  esc back  e explain  q leave  1 complexity  "
     "2 critical  3 value  4 quality",
     "LIVE": "? help  q leave (run goes on)  p pause  s stop  tab pane  l log  c checkpoint  "
