@@ -236,9 +236,11 @@ def test_the_way_out_of_a_refused_role_works(tmp_path, name, way_out):
         f"1 of 20 rows are refused by the chat template, which says: {said} (first: line 20)"
     )
     assert error.do == (
-        'take another template, such as data.chat_template = "chatml"; or repair these rows, '
+        'take another template, such as data.chat_template = "chatml" (--chat-template chatml); '
+        "or repair these rows, "
         'or leave them out: on_bad = "skip" (--on-bad skip)'
     )
+    assert error.why == "a model reads a row as its chat template writes it"
     if way_out == "skip":
         assert dataset.check(path, encoder=strict, on_bad="skip").num_rows == 19
     else:

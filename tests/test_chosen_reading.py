@@ -110,3 +110,28 @@ def test_a_template_of_ones_own_is_named_from_where_the_recipe_lies(recommend, t
     recommend("--on-bad", "skip", "--chat-template", "own.jinja", "--save", "there/r.toml")
 
     assert saved("there/r.toml").data.chat_template == str(tmp_path / "own.jinja")
+
+
+def test_a_format_that_was_chosen_holds_as_the_refusal_says(recommend, tmp_path):
+    """Rows with a label are for another task, unless their texts alone are wanted."""
+    rows = [{"text": f"The film was number {n}.", "label": n % 2} for n in range(30)]
+    write_rows(tmp_path, rows)
+    code, told = recommend()
+    assert code == ExitCode.BAD_DATA
+    assert "(--format text)" in " ".join(told.split())
+
+    code, told = recommend("--format", "text", "--save", "r.toml")
+    assert code == 0
+    assert "columns that are not used: `label`" in told
+    assert (saved().task, saved().data.format) == ("sft", "text")
+
+
+def test_a_task_that_the_rows_do_not_fit_is_answered_with_one_that_they_fit(recommend):
+    """And the formats of the task that was asked for are named."""
+    code, told = recommend("--task", "dpo", "--on-bad", "skip")
+    words = " ".join(told.split())
+
+    assert code == ExitCode.BAD_DATA
+    assert "here it can be preference" in words
+    assert "`--task sft`" in words
+    assert recommend("--task", "sft", "--on-bad", "skip")[0] == 0

@@ -202,12 +202,17 @@ LINES = [
         },
     ),
     (
-        "recommend --model m --data d --on-bad skip --encoding big5 --chat-template t --learn last",
+        "recommend --model m --data d --on-bad skip --encoding big5 --learn last --format text",
         "recommend",
         {
             "request": request(
                 data="d",
-                asked=Asked(on_bad="skip", encoding="big5", chat_template="t", learn="last"),
+                asked=Asked(
+                    on_bad="skip",
+                    encoding="big5",
+                    learn="last",
+                    data_format="text",
+                ),
             )
         },
     ),

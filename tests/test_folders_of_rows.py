@@ -194,3 +194,56 @@ def test_a_folder_without_rows_names_its_files(tmp_path):
     (tmp_path / "rows.jsonl").write_text(json.dumps(ROWS[0]))
 
     assert refused(tmp_path).do == "give one of its files: rows.jsonl"
+
+
+def test_files_beside_parquet_are_not_left_out_in_silence(tmp_path):
+    """The advice works; what describes the rows is none of them."""
+    folder = sharded(tmp_path / "rows")
+    for name in ("README.md", "dataset_infos.json", "LICENSE.txt"):
+        (folder / name).write_text("{}")
+    assert dataset.check(folder).num_rows == 2500
+
+    (folder / "more.jsonl").write_text(json.dumps(ROWS[0]))
+    error = refused(folder)
+
+    assert error.code == ExitCode.NO_INPUT
+    assert "not more.jsonl" in error.why
+    assert str(folder / "more.jsonl") in error.do
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    for file in folder.glob("*.parquet"):
+        file.rename(alone / file.name)
+    assert dataset.check(alone).num_rows == 2500
+
+
+@pytest.mark.parametrize(
+    "held_out", ["test-00000-of-00001.parquet", "validation.parquet", "rows_eval.parquet"]
+)
+def test_parquet_files_of_several_splits_are_not_one_data_set(tmp_path, held_out):
+    """Held-out rows would be trained on; shards of one split are one set."""
+    folder = sharded(tmp_path / "rows", num_shards=2)
+    assert dataset.check(folder).num_rows == 2500
+
+    (folder / "train-00001-of-00002.parquet").rename(folder / held_out)
+    error = refused(folder)
+
+    assert error.what == f"{folder} holds several data sets"
+    assert held_out in error.why
+
+
+@pytest.mark.parametrize("names", [("0000", "0001"), ("a", "b"), ("train_1", "training_2")])
+def test_other_names_of_parquet_files_are_parts_of_one_set(tmp_path, names):
+    """Only words of their own say that a file is a split."""
+    folder = sharded(tmp_path / "rows", num_shards=2)
+    for file, name in zip(sorted(folder.iterdir()), names, strict=True):
+        file.rename(folder / f"{name}.parquet")
+
+    assert dataset.check(folder).num_rows == 2500
+
+
+def test_a_shard_that_was_not_downloaded_is_told(tmp_path):
+    """By the number that the names of the others give."""
+    folder = sharded(tmp_path / "rows")
+    (folder / "train-00001-of-00003.parquet").unlink()
+
+    assert refused(folder).what == "the data set has 2 of the 3 files of train"

@@ -218,7 +218,10 @@ def test_the_first_row_is_shown_where_no_format_is_known(tmp_path):
     shown = f'line 1 is a = "{"x" * 24}…", b = a number, c = a list; '
     assert error.why.startswith(shown + "the formats that are read are preference (")
     table = refused(write(tmp_path, "a\nb\n", "a.csv"))
-    assert table.why.startswith('the first line must name the columns; line 2 is a = "b"; ')
+    assert table.why.startswith(
+        "the first line is read as the names of the columns; if it is a row, write names above it; "
+        'line 2 is a = "b"; '
+    )
 
 
 def test_unknown_format_name(tmp_path: Path) -> None:

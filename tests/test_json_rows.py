@@ -246,6 +246,14 @@ def test_lone_object_advice_names_the_list(tmp_path: Path) -> None:
     assert "jq '.[\"data\"]'" in refused(path).do
 
 
+def test_a_list_that_holds_no_rows_is_not_named(tmp_path: Path) -> None:
+    """A file of columns has a list under each key, and a head may have one before the rows."""
+    columns = write(tmp_path, json.dumps({"text": ["a", "b"], "id": [1, 2]}), "a.json")
+    assert "jq" not in refused(columns).do
+    path = write(tmp_path, json.dumps({"tags": ["a"], "rows": [GOOD]}), "b.json")
+    assert "jq '.[\"rows\"]'" in refused(path).do
+
+
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
 def test_record_above_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """A record above the size limit is refused before the rest of the file is read."""

@@ -127,3 +127,16 @@ def test_the_advice_on_a_lone_object_works_for_a_packed_file(tmp_path):
         command = advice.partition("`rows`: ")[2]
         subprocess.run(command, shell=True, check=True, cwd=tmp_path)  # noqa: S602
         assert len(examples(tmp_path / "rows.json")) == 1
+
+
+def test_a_file_that_is_packed_twice_is_told_and_the_advice_works(tmp_path):
+    """It is no text in another encoding."""
+    rows = gzip.compress(b'{"text": "t"}\n')
+    path = write(tmp_path, gzip.compress(rows), "a.jsonl.gz")
+
+    error = refused(path)
+
+    assert error.what == "the file is packed twice"
+    command = error.do.removeprefix("unpack it once: ")
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path)  # noqa: S602
+    assert len(examples(tmp_path / "unpacked.a.jsonl.gz")) == 1

@@ -48,6 +48,7 @@ def _names(text: str, known: tuple[str, ...]) -> list[str]:
 
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+FORMAT = click.option("--format", "data_format", help="Read the rows so: alpaca, messages, text...")
 FORCE = click.option(
     "--force", is_flag=True, help="Replace a file that is there, by one of the same kind."
 )
@@ -108,7 +109,7 @@ def recipe() -> None:
 @data.command("check")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @click.option("--eval", "held_out", metavar="FILE", help="Look for its rows in the others.")
-@click.option("--format", "data_format", help="Read the rows so: alpaca, messages, text...")
+@FORMAT
 @click.option("--model", help="Count with this model's tokenizer.")
 @click.option("--max-length", type=click.IntRange(min=1), help="Count rows that are longer.")
 @click.option("--chat-template", help="Write chats so: a family like chatml, or a .jinja file.")
@@ -136,7 +137,7 @@ def data_check(files: tuple[str, ...], held_out: str | None, as_json: bool, **op
 @click.option("--at", "start", metavar="LINE|row:N", help="Begin at this line, or the Nth row.")
 @click.option("--chat-template", help="Write chats so: a family like chatml, or a .jinja file.")
 @click.option("--learn", type=click.Choice(["all", "last"]), default="all", show_default=True)
-@click.option("--format", "data_format", help="Read the rows so: alpaca, messages, text...")
+@FORMAT
 @click.option("--max-length", type=click.IntRange(min=1), help="Show where rows are cut.")
 @ENCODING
 @COLUMNS

@@ -9,7 +9,7 @@ import click
 
 from profiles.data.words import printable
 from profiles.errors import ExitCode, UserError
-from tui.cli_checks import CLEAN, COLUMNS, ENCODING, FORCE, JSON, MASK
+from tui.cli_checks import CLEAN, COLUMNS, ENCODING, FORCE, FORMAT, JSON, MASK
 
 _LEVELS = click.Choice(["low", "medium", "high"])
 
@@ -27,6 +27,7 @@ def _show_keys(context: click.Context, _parameter: click.Parameter, wanted: bool
 @click.option("--model", required=True, help="Folder, or name on the hub: org/name.")
 @click.option("--data", help="Data file: .json, .jsonl, .csv, .tsv, .txt, .parquet; or .gz.")
 @click.option("--on-bad", type=click.Choice(["error", "skip"]), help="What faulty rows are.")
+@FORMAT
 @ENCODING
 @COLUMNS
 @CLEAN

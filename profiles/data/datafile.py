@@ -21,7 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from profiles.data import charset_errors, charsets, folders, streams
-from profiles.data.dataset_errors import damaged_gzip, no_parquet, not_read, nul_bytes, packed
+from profiles.data.dataset_errors import (
+    damaged_gzip,
+    no_parquet,
+    not_read,
+    nul_bytes,
+    packed,
+    packed_twice,
+)
 from profiles.data.words import printable
 from profiles.errors import ExitCode, UserError
 
@@ -107,6 +114,8 @@ class DataFile:
         """Unpack and recode what is read, and decide by which reader."""
         file = layers.enter_context(streams.unpacked(lowest))
         self.is_packed = file is not lowest
+        if self.is_packed and file.peek(2).startswith(streams.GZIP_MAGIC):
+            raise packed_twice(self.path)
         self.suffix = _suffix(self.path, is_packed=self.is_packed)
         is_other = encoding not in (None, charsets.UTF8)
         is_other = is_other and not file.peek(4).startswith(_PARQUET_MAGIC)

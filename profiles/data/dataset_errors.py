@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from profiles.data.formats.spec import Format
 
-_LIST_KEY = re.compile(rb'"([^"\\]{1,60})"\s*:\s*\[')
+_ROWS_KEY = re.compile(rb'"([^"\\]{1,60})"\s*:\s*\[\s*\{')
+"""A key whose value may be rows."""
 
 
 def not_json(place: str, reason: str, text: str, index: int) -> UserError:
@@ -81,7 +82,7 @@ def no_object(subject: str, place: str) -> UserError:
 def lone_object(path: str, head: bytes, *, suffix: str, is_packed: bool) -> UserError:
     """Tell of a file with one object, which may hold the rows in one of its values."""
     do = "put the rows in a list: [ {…}, {…} ], or write one object per line in a .jsonl file"
-    source, key = shlex.quote(path), _LIST_KEY.search(head)
+    source, key = shlex.quote(path), _ROWS_KEY.search(head)
     name, command, then = key[1].decode(errors="replace") if key else "", "", ""
     if name and cell_kinds().get(name) != "list":
         name = printable(name, 60)
@@ -145,6 +146,17 @@ def damaged_gzip(path: str, reason: str, *, is_cut: bool) -> UserError:
         else "the packed file is damaged",
         why=f"gzip says: {printable(reason, 200)}",
         do="wait until the file is complete, or copy it again",
+        where=path,
+    )
+
+
+def packed_twice(path: str) -> UserError:
+    """Tell of a packed file in a packed file, with the command that takes one off."""
+    new = Path(path).with_name(f"unpacked.{Path(path).name}")
+    return _bad_data(
+        "the file is packed twice",
+        why="what gzip unpacks from it is packed with gzip again",
+        do=f"unpack it once: gunzip -c {shlex.quote(path)} > {shlex.quote(str(new))}",
         where=path,
     )
 

@@ -7,7 +7,9 @@ none of these files.
 from __future__ import annotations
 
 import json
+import re
 import stat
+from collections import Counter
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
@@ -26,6 +28,16 @@ _MOST_ENTRIES: Final = 10_000
 _MOST_BYTES: Final = 1 << 22
 """Of state.json."""
 PARQUET: Final = ".parquet"
+_BESIDE: Final = re.compile(r"dataset_info.*|.*\.txt", re.IGNORECASE)
+"""Names beside .parquet files that describe them."""
+_SPLIT: Final = re.compile(
+    r"(?<![a-z])(?:(train|training)|(validation|valid|val|dev)|(test|testing|eval|evaluation))"
+    r"(?![a-z])",
+    re.IGNORECASE,
+)
+"""How files of one split are named, as `datasets` looks for them; a group each."""
+_SHARD: Final = re.compile(r"(.*)-\d+-of-(\d+)\.parquet", re.IGNORECASE)
+"""A file of so many."""
 
 
 class Shards(StrEnum):
@@ -52,6 +64,7 @@ def look(folder: Path, suffixes: Sequence[str]) -> Folder:
     names = _names_in(folder)
     shards = [name for name in names if Path(name).suffix.lower() == PARQUET]
     if shards:
+        _refuse_mixed(folder, shards, [n for n in names if Path(n).suffix.lower() in suffixes])
         files = tuple([folder / name for name in shards])
         _require_files(folder, files)
         return Folder(Shards.PARQUET, files)
@@ -117,6 +130,44 @@ def _require_files(folder: Path, files: Sequence[Path]) -> None:
                 do="save the data set again, or copy the whole folder again",
                 where=folder,
             )
+
+
+def _refuse_mixed(folder: Path, shards: Sequence[str], data: Sequence[str]) -> None:
+    """UserError for .parquet files that are several data sets, less than one, or not all the data.
+
+    `data`: names of files that are data sets by themselves, .parquet or not.
+    """
+    others = [name for name in data if name not in shards and not _BESIDE.fullmatch(name)]
+    if others:
+        raise _no_input(
+            f"{folder} holds other data files beside its .parquet files",
+            why=f"of such a folder the .parquet files alone are read, not {_some(others)}",
+            do=f"give one file, such as {folder / others[0]}, or move the .parquet files to a "
+            "folder of their own",
+            where=folder,
+        )
+    splits = {found.lastindex if (found := _SPLIT.search(name)) else 0 for name in shards}
+    if len(splits) > 1:
+        raise _no_input(
+            f"{folder} holds several data sets",
+            why=f"by their names these are no parts of one: {_some(shards)}",
+            do=f"give one file, such as {folder / shards[-1]}, or move the files of one set to a "
+            "folder of their own",
+            where=folder,
+        )
+    parts = Counter(found.groups() for name in shards if (found := _SHARD.fullmatch(name)))
+    for (name, number), count in parts.items():
+        if count != int(number):
+            raise _no_input(
+                f"the data set has {count} of the {int(number)} files of {name}",
+                why=f"their names end in -of-{number}{PARQUET}",
+                do="copy or download the whole folder again",
+                where=folder,
+            )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def _names_in(folder: Path) -> list[str]:

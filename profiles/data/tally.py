@@ -30,7 +30,9 @@ NUM_COLUMNS: Final = 64
 """Keys whose types are counted."""
 
 ENDLESS: Final = "end with no mark, so the model will not learn to stop"
-OTHER_TEMPLATE: Final = 'take another template, such as data.chat_template = "chatml"'
+OTHER_TEMPLATE: Final = (
+    'take another template, such as data.chat_template = "chatml" (--chat-template chatml)'
+)
 
 OnBad = Literal["error", "skip"]
 
@@ -69,7 +71,7 @@ class Tally:
     """What rows were taken to mean: the same."""
     num_only_read: int = 0
     """Rows of which no reply is learnt."""
-    is_refused_by_template: bool = False
+    num_refused_by_template: int = 0
     types: dict[str, dict[type, list[int]]] = field(default_factory=dict)
     """Key, type: how many rows, and the line of the first."""
     _unseen: set[str] = field(init=False)
@@ -88,7 +90,10 @@ class Tally:
         if self.format is None:
             told = f"line {first[0][0]} is {shown(given[0])}; "
             if is_table:
-                told = f"the first line must name the columns; {told}"
+                told = (
+                    "the first line is read as the names of the columns; if it is a row, write "
+                    f"names above it; {told}"
+                )
             self.format = detect_format(rows, kinds=self.kinds, where=path, first_row=told)
         else:
             self.detected = next(filter(None, map(format_of, rows)), None)
@@ -129,7 +134,7 @@ class Tally:
         try:
             written = self._write(example, line) if self.renderer else ()
         except RowError as error:
-            self.is_refused_by_template |= isinstance(error, TemplateRowError)
+            self.num_refused_by_template += isinstance(error, TemplateRowError)
             self._add_fault(str(error), line)
             return None
         if self._teaches_nothing(example, written, line):
@@ -203,10 +208,12 @@ class Tally:
             why = f"each {self.format.name} row needs usable {keys}"
         if self.detected and self.detected != self.format:
             why += f"; the keys of the first rows look like {self.detected.name}"
+        if self.num_refused_by_template == self.num_bad:
+            why = "a model reads a row as its chat template writes it"
         do = 'repair these rows, or leave them out: on_bad = "skip" (--on-bad skip)'
         if too_many:
             do = f"repair these rows; more than {MAX_BAD_SHARE:.0%} are faulty, too many to skip"
-        if self.is_refused_by_template:
+        if self.num_refused_by_template:
             do = f"{OTHER_TEMPLATE}; or {do}"
         first = min(line for _, line in self.faults.values())
         return faulty_rows(f"{path}:{first}", self._describe_faults(), why=why, do=do)

@@ -30,6 +30,7 @@ class Asked:
     seq_len: int | None = None
     effective_batch: int | None = None
     on_bad: OnBad | None = None
+    data_format: str | None = None
     encoding: str | None = None
     columns: Mapping[str, str] | None = None
     chat_template: str | None = None
@@ -41,7 +42,7 @@ class Asked:
     def read_with(self) -> dict[str, Any]:
         """How the data is read, by the keys of a recipe; those that were given."""
         keys = ("on_bad", "encoding", "columns", "chat_template", "learn", "clean", "mask")
-        given = {key: getattr(self, key) for key in keys}
+        given = {"format": self.data_format} | {key: getattr(self, key) for key in keys}
         return {key: value for key, value in given.items() if value is not None}
 
     def answers(self, dataset: Dataset | None = None) -> Answers:

@@ -27,5 +27,5 @@ CLASSIFICATION = Format(
     kind="label",
     needs="training of a classifier",
     instead='name the task: `--task classify`, in a recipe `task = "classify"`; or, to learn the '
-    'texts themselves, without the labels, set the format to "text"',
+    'texts themselves, without the labels, set the format to "text" (--format text)',
 )

@@ -38,5 +38,5 @@ RATED = Format(
     "alone, without the label, as in "
     "jq -c 'select((.label // .kto_tag) | . == true or . == 1) | del(.label, .kto_tag)' "
     "FILE.jsonl > good.jsonl; or, where `label` says something else, set the format to that of the "
-    'rest of the row, such as "messages"',
+    'rest of the row, such as "messages" (--format messages)',
 )

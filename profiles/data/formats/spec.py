@@ -193,7 +193,9 @@ class Format:
     "text", a "preference" between two replies, "rated" replies, a "label"."""
     needs: str = "fine-tuning on replies or texts"
     """The tasks that learn from it, in words, told where none of them is run."""
-    instead: str = "give a file with one reply per row"
+    instead: str = (
+        'name the task: `--task sft`, in a recipe `task = "sft"`; or give rows of one of these'
+    )
     """What a user can do then."""
     _names: frozenset[str] = field(init=False, repr=False, compare=False)
 
