@@ -151,7 +151,7 @@ def test_a_call_that_is_not_in_its_reply_is_refused_with_a_way_out(tmp_path, sou
 
     expected = "1 of 1 rows call tools, which the chat template does not write (first: line 1)"
     assert error.what == expected
-    assert error.do.startswith('take another template, such as data.chat_template = "chatml"; or ')
+    assert error.do.startswith('take another template, such as data.chat_template = "chatml" ')
     assert dataset.check(path, encoder=encoder(FAMILIES["chatml"])).num_rows == 1
 
 

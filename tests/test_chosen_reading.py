@@ -88,7 +88,7 @@ def test_the_choice_changes_what_is_counted(tmp_path, tiny_model):
 
     def learnt(**chosen):
         asked = Asked(chat_template="chatml", **chosen)
-        return command.read_data(base, str(data), asked).tokens.trainable_total
+        return command.read_data(base, str(data), asked).tokens.counts.num_learnt
 
     assert learnt() == 2 * learnt(learn="last") > 0
 
@@ -116,7 +116,7 @@ def test_a_format_that_was_chosen_holds_as_the_refusal_says(recommend, tmp_path)
     """Rows with a label are for another task, unless their texts alone are wanted."""
     rows = [{"text": f"The film was number {n}.", "label": n % 2} for n in range(30)]
     write_rows(tmp_path, rows)
-    code, told = recommend()
+    code, told = recommend("--task", "sft")
     assert code == ExitCode.BAD_DATA
     assert "(--format text)" in " ".join(told.split())
 

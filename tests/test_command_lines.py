@@ -193,23 +193,24 @@ LINES = [
         },
     ),
     (
-        "recommend --model m --data d --clean unicode --mask phone,email",
+        "recommend --model m --data d --on-bad skip --clean unicode --mask phone,email",
         "recommend",
         {
             "request": request(
-                data="d", asked=Asked(clean={"unicode": True}, mask=("phone", "email"))
+                data="d",
+                asked=Asked(on_bad="skip", clean={"unicode": True}, mask=("phone", "email")),
             )
         },
     ),
     (
-        "recommend --model m --data d --on-bad skip --encoding big5 --learn last --format text",
+        "recommend --model m --data d --encoding big5 --chat-template t --learn last --format text",
         "recommend",
         {
             "request": request(
                 data="d",
                 asked=Asked(
-                    on_bad="skip",
                     encoding="big5",
+                    chat_template="t",
                     learn="last",
                     data_format="text",
                 ),
