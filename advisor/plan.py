@@ -12,12 +12,12 @@ from typing import Any, Final, Literal, get_args
 from advisor.framework import OURS, Framework
 from advisor.registry.engines import SINGLE
 from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, TASKS
+from advisor.registry.optimizer_spec import OptimizerSpec
 from advisor.registry.optimizers import ADAMW
 from advisor.registry.spec import (
     EngineSpec,
     MethodSpec,
     Offload,
-    OptimizerSpec,
     Settings,
     keys_of,
 )

@@ -30,8 +30,10 @@ from advisor.recipe_sections import (
     objective_section,
 )
 from advisor.registry.conflicts import conflict
-from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, TASKS, is_ready
-from advisor.registry.spec import MethodSpec, keys_of
+from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, SCHEDULES, TASKS, is_ready
+from advisor.registry.optimizers import ADAMW
+from advisor.registry.schedules import CONSTANT
+from advisor.registry.spec import MethodSpec, Rate, keys_of
 from advisor.registry.task_spec import TaskSpec
 from advisor.registry.tasks import SFT
 from profiles import toml_text
@@ -63,8 +65,8 @@ class Recipe(BaseModel):
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate asked for, or the method's default for the task."""
-        own = TASKS[self.task].rate(self.method.spec.default_rate)
+        """The learning rate asked for, or the method's default for task and optimizer."""
+        own = _default_rate(self.method.name, self.task, self.train.optimizer)
         return self.train.learning_rate or own
 
     @property
@@ -182,6 +184,7 @@ def _refused(recipe: Recipe) -> Iterator[tuple[str, str]]:
         if value in about.not_yet:
             yield f"method.{name}", f"this version does not run {value} yet"
     yield from _beside_the_task(recipe, plan.task)
+    yield from _of_schedule(recipe)
     chosen = formats.by_name(recipe.data.format) if recipe.data.format else None
     if chosen and not chosen.serves(plan.task.learns_from):
         can_be = ", ".join(formats.names(plan.task.learns_from))
@@ -205,6 +208,20 @@ def _beside_the_task(recipe: Recipe, task: TaskSpec) -> Iterator[tuple[str, str]
         yield "train.micro_batch", f"{task.name} compares rows: {least} are the least"
 
 
+def _of_schedule(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """(key, why) of a schedule that has nothing to go by, or that another thing stands in for."""
+    train, data = recipe.train, recipe.data
+    schedule, optimizer = SCHEDULES[train.scheduler], OPTIMIZERS[train.optimizer]
+    if schedule.needs_evaluation and not data.eval and data.split.split(":")[1] == "0":
+        why = f"{schedule.name} follows the evaluations, and there are none; name data.eval"
+        yield "train.scheduler", f"{why}, or give the second part of data.split a share"
+    if optimizer.own_schedule and train.scheduler != CONSTANT.name:
+        why = f"{optimizer.title} averages in place of a schedule"
+        yield "train.scheduler", f'{why}: write train.scheduler = "{CONSTANT.name}"'
+    if train.max_steps is not None and 1 <= train.max_steps <= train.warmup:
+        yield "train.warmup", f"the run ends after {train.max_steps} steps, before the warm-up does"
+
+
 def with_changes(text: str, changes: dict[str, str], *, where: str) -> Recipe:
     """The recipe with dotted keys set (`--set train.epochs=1`); values are TOML or bare text."""
     content = toml_text.parse(text)
@@ -220,13 +237,17 @@ def with_changes(text: str, changes: dict[str, str], *, where: str) -> Recipe:
     return validate(content, where=f"{where} with --set", text="")
 
 
+def _default_rate(method: str, task: str, optimizer: str) -> float:
+    of_adamw = Rate(TASKS[task].rate(METHODS[method].default_rate), "")
+    return OPTIMIZERS[optimizer].rate(of_adamw).value
+
+
 def _leave_behind(content: dict[str, Any], changes: dict[str, str], *, old: dict[str, Any]) -> None:
-    """A changed method or task takes the old one's keys and default learning rate with it."""
+    """A changed method, task or optimizer takes its keys and its default learning rate with it."""
     method, before = content.get("method"), old.get("method", {})
     if not isinstance(method, dict):  # `--set method=...` besides: the schema says what is wrong
         return
-    name, was = str(method.get("name")), str(before.get("name"))
-    task, did = (str(one.get("task", SFT.name)) for one in (content, old))
+    (name, task, _), (was, did, _) = new, previous = _chosen(content), _chosen(old)
     if name != was and name in METHODS:
         for key in set(before) - {"name", *keys_of(METHODS[name].settings)}:
             method.pop(key, None)
@@ -236,12 +257,22 @@ def _leave_behind(content: dict[str, Any], changes: dict[str, str], *, old: dict
             if isinstance(goal, dict):
                 goal.pop(key, None)
     train = content.get("train")
-    if (name, task) == (was, did) or not isinstance(train, dict):
+    if new == previous or "train.learning_rate" in changes or not isinstance(train, dict):
         return
-    if "train.learning_rate" in changes or was not in METHODS or did not in TASKS:
+    if was not in METHODS or did not in TASKS or previous[2] not in OPTIMIZERS:
         return
-    if train.get("learning_rate") == TASKS[did].rate(METHODS[was].default_rate):
+    if train.get("learning_rate") == _default_rate(*previous):
         del train["learning_rate"]
+
+
+def _chosen(content: dict[str, Any]) -> tuple[str, str, str]:
+    """Names of method, task and optimizer, whatever else stands in their place."""
+    method, train = (content.get(table) for table in ("method", "train"))
+    return (
+        str(method.get("name") if isinstance(method, dict) else None),
+        str(content.get("task", SFT.name)),
+        str(train.get("optimizer", ADAMW.name) if isinstance(train, dict) else ADAMW.name),
+    )
 
 
 def _toml_value(text: str) -> Any:

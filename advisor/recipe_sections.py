@@ -23,8 +23,9 @@ from pydantic import (
 from advisor.path_syntax import InputPath
 from advisor.plan import Precision
 from advisor.registry.engines import SINGLE
-from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, nearest
+from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, SCHEDULES, nearest
 from advisor.registry.optimizers import ADAMW
+from advisor.registry.schedules import COSINE
 from advisor.registry.spec import Key, MethodSpec, Settings, keys_of
 from advisor.registry.task_spec import TaskSpec
 
@@ -129,6 +130,13 @@ def _is_name(value: Any) -> bool:
     return isinstance(value, str) and value.isidentifier()
 
 
+def _share_or_steps(value: float) -> float:
+    """A share below 1, or whole steps."""
+    if value >= 1 and value != int(value):
+        raise ValueError("must be a share below 1 or a whole number of steps")
+    return value
+
+
 class TrainSection(Section):
     """[train]: how it learns."""
 
@@ -137,9 +145,11 @@ class TrainSection(Section):
     """Optimizer steps; takes precedence over epochs."""
     learning_rate: float | None = Field(default=None, gt=0, le=1)
     """Default: the method's own, such as 2e-4 for LoRA and 1e-5 for full fine-tuning."""
-    scheduler: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the steps."""
+    scheduler: Annotated[str, *known(SCHEDULES.names, SCHEDULES.kind)] = COSINE.name
+    warmup: Annotated[float, AfterValidator(_share_or_steps)] = Field(
+        default=0.1, ge=0, le=MOST_STEPS
+    )
+    """Below 1 a share of the steps, otherwise their number."""
     optimizer: Annotated[str, *known(OPTIMIZERS.names, OPTIMIZERS.kind)] = ADAMW.name
     weight_decay: float = Field(default=0.01, ge=0, le=1)
     max_grad_norm: float = Field(default=1.0, gt=0, le=1e6)

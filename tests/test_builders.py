@@ -14,13 +14,14 @@ from transformers.training_args import OptimizerNames
 from advisor.plan import Plan
 from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, TASKS, is_ready
 from advisor.registry.results import EXPORTS, METRICS
-from runner import engines, methods, tasks
+from runner import engines, methods, optimizers, tasks
 from runner.training.trainer import RunProtocol
 
 SHARED = {
     "methods": {"base"},
     "engines": {"engine", "loading", "ranks", "together"},
     "tasks": set(),
+    "optimizers": {"weights"},
 }
 """Modules beside the builders that these use."""
 
@@ -55,19 +56,25 @@ def test_a_task_that_runs_has_columns_arguments_and_a_trainer(spec):
 
 @pytest.mark.parametrize("spec", list(filter(is_ready, OPTIMIZERS)), ids=str)
 def test_an_optimizer_that_runs_is_known_to_the_trainer(spec):
-    """By the name that its spec hands over."""
+    """By the name that its spec hands over, or it has a module that makes it."""
+    if spec.module:
+        assert callable(optimizers.module_of(spec).make)
+        assert not spec.options
+        return
     assert spec.optim in {name.value for name in OptimizerNames}
 
 
 @pytest.mark.parametrize(
-    ("room", "registry"), [("methods", METHODS), ("engines", ENGINES), ("tasks", TASKS)]
+    ("room", "registry"),
+    [("methods", METHODS), ("engines", ENGINES), ("tasks", TASKS), ("optimizers", OPTIMIZERS)],
 )
 def test_no_module_builds_what_the_registry_does_not_know(room, registry):
     """And none that a spec names is missing."""
     folder = Path(methods.__file__).parent.parent / room
     modules = {file.stem for file in folder.glob("*.py")} - {"__init__"} - SHARED[room]
 
-    assert modules == {spec.builder for spec in registry if spec.builder}
+    built = {getattr(spec, "module", spec.builder) for spec in registry}
+    assert modules == built - {""}
 
 
 @pytest.mark.parametrize(("room", "registry"), [("evaluate", METRICS), ("export", EXPORTS)])

@@ -16,11 +16,11 @@ from advisor.choice.recommend import recommend
 from advisor.cost import memory
 from advisor.plan import Plan
 from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, TASKS, kinds_of_rows
+from advisor.registry.optimizer_spec import OptimizerSpec
 from advisor.registry.results import EXPORTS, METRICS, ExportSpec, MetricSpec
 from advisor.registry.spec import (
     EngineSpec,
     MethodSpec,
-    OptimizerSpec,
     Rate,
     Settings,
     key,

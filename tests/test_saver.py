@@ -64,7 +64,7 @@ def test_the_size_of_weights_is_that_of_those_that_are_trained():
 
 @pytest.mark.parametrize(
     ("optimizer", "size"),
-    [("adamw", 2 * (24 + 8)), ("lion", 24 + 8), ("adamw_8bit", 2 * 10), ("sgd", 0)],
+    [("adamw", 2 * (24 + 8)), ("lion", 10 * 4), ("adamw_8bit", 2 * 10), ("sgd", 24 + 8)],
 )
 def test_the_size_of_states_is_the_optimizers(optimizer, size):
     """So many for each trained weight, in its type or in a byte."""

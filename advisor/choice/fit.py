@@ -22,7 +22,7 @@ from advisor.cost.memory import MemoryEstimate
 from advisor.cost.sharding import shares_of
 from advisor.cost.speed import SpeedEstimate
 from advisor.plan import Plan
-from advisor.registry.spec import OptimizerSpec
+from advisor.registry.optimizer_spec import OptimizerSpec
 from profiles.facts import Machine, Model
 
 _MAX_MICRO_BATCH: Final = 64
@@ -309,4 +309,5 @@ def _state_bytes(optimizer: OptimizerSpec, width: int) -> int:
     """Of one weight, at least; 0 where states are projected or come for the step alone."""
     if optimizer.projected_rank or optimizer.paged:
         return 0
-    return optimizer.states * (1 if optimizer.bits == 8 else width)
+    states = optimizer.states if optimizer.matrix_states is None else optimizer.matrix_states
+    return states * (1 if optimizer.bits == 8 else width)

@@ -50,8 +50,8 @@ def warmup(dataset: Dataset | None, epochs: float, effective_batch: int) -> floa
 
 
 def rate(plan: Plan, model: Model) -> Rate:
-    """Where in the method's range to start, and smaller where the task asks for it."""
-    found = plan.method.rate(model, plan.settings)
+    """Where in the method's range to start, as task and optimizer ask for it."""
+    found = plan.optimizer.rate(plan.method.rate(model, plan.settings))
     if plan.task.rate_factor == 1:
         return found
     reason = f"{plan.task.rate_factor:g} of that of fine-tuning on replies; {found.reason}"

@@ -142,10 +142,19 @@ def optimizer_bytes(model: Model, plan: Plan) -> tuple[float, float]:
     if kind.projected_rank:
         return _projected_bytes(model, plan), 0
     if kind.factored:
-        return 4 * sum([(rows + columns) for rows, columns, _ in _tensors(model, plan)]), 0
+        sides = sum([(rows + columns) * n for rows, columns, n in _tensors(model, plan)])
+        vectors = _untold_params(model, plan) if plan.method.trains_base else 0
+        return 4 * (sides + vectors), 0
     if kind.bits == 8:
         return _blockwise_bytes(model, plan)
-    total = kind.states * trained_width(plan) * trained_params(model, plan)
+    width = 4 if kind.fp32_states else trained_width(plan)
+    trained = trained_params(model, plan)
+    total = width * kind.states * trained
+    if kind.matrix_states is not None:
+        whole = (
+            linear_params(model, plan) if plan.method.trains_base else low_rank_params(model, plan)
+        )
+        total += width * (kind.matrix_states - kind.states) * min(whole, trained)
     return (0, total) if kind.paged else (total, 0)
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from advisor.registry.optimizer_spec import OptimizerSpec
 from advisor.registry.spec import nothing_added
 from advisor.registry.tasks import SFT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from advisor.registry.spec import EngineSpec, MethodSpec, OptimizerSpec, Settings
+    from advisor.registry.spec import EngineSpec, MethodSpec, Settings
     from advisor.registry.task_spec import TaskSpec
 
 
@@ -46,12 +47,16 @@ def _whole_gradients(chosen: Together) -> str:
         return (
             f"{chosen.optimizer.title} projects whole gradients, {chosen.engine.title} divides them"
         )
+    if chosen.optimizer.matrix_states is not None and chosen.engine.divides:
+        return (
+            f"{chosen.optimizer.title} updates whole matrices, {chosen.engine.title} divides them"
+        )
     return ""
 
 
 def _whole_states(chosen: Together) -> str:
-    """Bitsandbytes' optimizers under FSDP2 (bitsandbytes issue 1633)."""
-    if chosen.optimizer.bits == 8 and chosen.engine.float_shards:
+    """Bitsandbytes' optimizers, whose kernels take plain tensors (bitsandbytes issue 1633)."""
+    if "bitsandbytes" in chosen.optimizer.needs and chosen.engine.float_shards:
         return f"{chosen.engine.title} cannot divide the states of {chosen.optimizer.title}"
     return ""
 

@@ -18,14 +18,15 @@ from advisor.registry import (
     parts,
     presets,
     prompts,
+    schedules,
     tasks,
     whole,
 )
+from advisor.registry.optimizer_spec import OptimizerSpec, ScheduleSpec
 from advisor.registry.spec import (
     EngineSpec,
     MethodSpec,
     Named,
-    OptimizerSpec,
     PresetSpec,
     keys_of,
 )
@@ -153,5 +154,6 @@ METHODS: Final[Registry[MethodSpec]] = Registry(
 )
 PRESETS: Final[Registry[PresetSpec]] = Registry("preset", presets.PRESETS)
 OPTIMIZERS: Final[Registry[OptimizerSpec]] = Registry("optimizer", optimizers.OPTIMIZERS)
+SCHEDULES: Final[Registry[ScheduleSpec]] = Registry("schedule", schedules.SCHEDULES)
 ENGINES: Final[Registry[EngineSpec]] = Registry("strategy", engines.ENGINES)
 TASKS: Final[Registry[TaskSpec]] = Registry("task", tasks.TASKS)

@@ -249,42 +249,6 @@ class PresetSpec(Named):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class OptimizerSpec(Named):
-    """How weights are updated, and what is kept for it."""
-
-    name: str
-    title: str
-    optim: str = ""
-    """Value of transformers' TrainingArguments.optim; empty: not yet."""
-    needs: tuple[str, ...] = ()
-    rehearsed: bool = False
-    """The rehearsal can make its states."""
-    states: int = 2
-    """Values kept for each trained weight."""
-    bits: Literal[32, 8] = 32
-    """Of a state; 32 stands for the type of the weight."""
-    paged: bool = False
-    """States are in managed memory and on the device only for the step."""
-    factored: bool = False
-    """One value for each row and column of a matrix instead."""
-    projected_rank: int = 0
-    """Rank of the states, where they are those of projected gradients."""
-    keeps_projection: bool = False
-    extra_accesses: int = 0
-    """Passes over the weights beside reading weight, gradient and states and writing them."""
-
-    @property
-    def builder(self) -> str:
-        """What runs it; empty: not yet."""
-        return self.optim
-
-    @property
-    def needs_gpu(self) -> bool:
-        """It has no kernels for a CPU that are worth their while."""
-        return self.bits == 8
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class EngineSpec(Named):
     """How devices share the work."""
 

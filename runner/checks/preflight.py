@@ -44,6 +44,8 @@ from runner.checks.surroundings import surroundings
 from runner.resume import Start
 
 _NEEDED = ("torch", "transformers", "peft", "trl", "accelerate", "datasets")
+_DISTRIBUTIONS = {"optimi": "torch-optimi"}
+"""What pip installs, where the module in it has another name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,7 +304,7 @@ def _platform() -> None:
 def _packages(recipe: Recipe) -> None:
     missing = [n for n in (*_NEEDED, *_needs(recipe)) if importlib.util.find_spec(n) is None]
     if missing:
-        own = [name for name in missing if name not in _NEEDED]
+        own = [_DISTRIBUTIONS.get(name, name) for name in missing if name not in _NEEDED]
         raise UserError(
             f"training needs packages that are not installed: {', '.join(missing)}",
             why="tunedeck installs without what training needs, so that it can plan on a laptop",
@@ -321,7 +323,7 @@ def _usable(recipe: Recipe, here: Machine) -> None:
             raise UserError(
                 f"{name} is installed but cannot be used",
                 why=fault,
-                do=f"pip install --force-reinstall {name}",
+                do=f"pip install --force-reinstall {_DISTRIBUTIONS.get(name, name)}",
                 where="advisor run",
                 code=ExitCode.DRIVER,
             )

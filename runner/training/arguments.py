@@ -9,10 +9,12 @@ import torch
 
 from advisor.plan import Plan
 from advisor.recipe import Recipe
+from advisor.registry.lookup import SCHEDULES
+from advisor.registry.optimizers import ADAMW
 from runner.engines.engine import Engine
 
-_SCHEDULERS = {"constant": "constant_with_warmup"}
-"""Where transformers' word is another: its "constant" has no warm-up, whatever it is told."""
+_OWN = "constant_with_warmup"
+"""What transformers is told where the schedule is ours."""
 
 
 def common(
@@ -20,14 +22,16 @@ def common(
 ) -> dict[str, Any]:
     """The fields of the arguments; evaluations are spaced when the number of rows is known."""
     train, on_cpu = recipe.train, is_on_cpu()
+    schedule = SCHEDULES[train.scheduler]
     return {
         "output_dir": str(output_dir),
         "num_train_epochs": train.epochs,
         "max_steps": train.max_steps or -1,
         "learning_rate": recipe.learning_rate,
-        "lr_scheduler_type": _SCHEDULERS.get(train.scheduler, train.scheduler),
+        "lr_scheduler_type": schedule.kind or _OWN,
+        "lr_scheduler_kwargs": dict(schedule.options),
         "warmup_steps": train.warmup,
-        "optim": plan.optimizer.optim,
+        "optim": plan.optimizer.optim or ADAMW.optim,
         "weight_decay": train.weight_decay,
         "max_grad_norm": train.max_grad_norm,
         "per_device_train_batch_size": train.micro_batch,

@@ -24,6 +24,8 @@ class Checkpointing(Part):
     """Where the checkpoint is written that is being saved."""
     after_saving: Callable[[], None]
     """What the run does then, if anything."""
+    rest: Callable[[], None]
+    """Makes the weights those to publish."""
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """No model card: it would name local paths, and nothing is published."""
@@ -62,6 +64,7 @@ class Checkpointing(Part):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Stage, check, commit; on a full disk wait for room, or for a stop that has none."""
         step, progress, events = self.state.global_step, self.attempt.progress, self.attempt.events
+        self.rest()
         refuse_nonfinite(self.model, self.engine.local, self.state, self.attempt.run)
         events.append(SaveBegun(step=step))
         needed = self.ranks.from_main(self.saver.needed_bytes(self.model))

@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 import torch
 
-from advisor.registry.spec import OptimizerSpec
+from advisor.registry.optimizer_spec import OptimizerSpec
 from profiles.runs.records.worker import Checkpoint, Rotated
 from profiles.runs.rundir import RunDir
 from runner import checkpoints
+from runner.optimizers.weights import layer_matrices
 from runner.training import room
 from runner.training.attempt import Attempt
 from runner.training.endings import diverged
@@ -101,9 +102,13 @@ def state_bytes(
     local: Callable[[torch.Tensor], torch.Tensor] = lambda weight: weight,
 ) -> int:
     """Size of what the optimizer will keep of all weights, or of those parts that are here."""
-    trained = [local(p.detach()) for p in model.parameters() if p.requires_grad]
-    widths = [int(p.numel() * (1 if optimizer.bits == 8 else p.element_size())) for p in trained]
-    return optimizer.states * sum(widths)
+    matrices = set(layer_matrices(model))
+    return sum(
+        optimizer.bytes_for(tuple(part.shape), part.element_size(), in_layer=name in matrices)
+        for name, part in (
+            (n, local(p.detach())) for n, p in model.named_parameters() if p.requires_grad
+        )
+    )
 
 
 def refuse_nonfinite(

@@ -10,6 +10,7 @@ from typing import Any
 
 from advisor.plan import Plan
 from advisor.recipe_sections import TrainSection
+from advisor.registry.lookup import SCHEDULES
 from advisor.registry.task_spec import NO_OBJECTIVE, Objective
 from profiles.runs.records.worker import Changed
 from runner import methods
@@ -22,6 +23,7 @@ from runner.training.data import Splits
 from runner.training.division import Division
 from runner.training.evaluation import Evaluation
 from runner.training.longest import LongestFirst
+from runner.training.optimizing import Optimizing
 from runner.training.protocol import ProtocolCallback
 from runner.training.saving import Saver
 from runner.training.selection import Selection
@@ -33,7 +35,7 @@ def nothing_more() -> None:
     """Nothing comes before the first step of an attempt, nor after an evaluation."""
 
 
-class RunProtocol(LongestFirst, Evaluation, Checkpointing):
+class RunProtocol(LongestFirst, Evaluation, Checkpointing, Optimizing):
     """Steps in pieces, evaluation, checkpoints, records and people's requests."""
 
     batches: Batches = Batches()
@@ -65,6 +67,7 @@ class RunProtocol(LongestFirst, Evaluation, Checkpointing):
         self.recorder = StepRecorder(attempt.metrics, self.args.device)
         self.selection = Selection(patience=train.early_stopping)
         self.keeps_best = train.keep == "best"
+        self.follows_evaluations = SCHEDULES[train.scheduler].needs_evaluation
         self.saver = Saver(
             attempt=attempt,
             keep=train.keep_checkpoints,

@@ -107,6 +107,7 @@ WIRES = (
         ("linear", "constant"),
         by=wanted.SCHEDULERS,
     ),
+    Wire("train.scheduler", "args.lr_scheduler_kwargs", of=lambda _: {}),
     Wire("train.scheduler", "rates", of=wanted.rates),
     Wire("train.warmup", "args.warmup_steps", (0.25,)),
     Wire("train.warmup", "rates", of=wanted.rates),

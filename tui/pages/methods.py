@@ -9,6 +9,7 @@ from advisor.registry.lookup import (
     ENGINES,
     METHODS,
     OPTIMIZERS,
+    SCHEDULES,
     TASKS,
     all_presets,
     is_ready,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 _KINDS: Final[dict[str, Iterable[Named]]] = {
     "train.optimizer": OPTIMIZERS,
+    "train.scheduler": SCHEDULES,
     "hardware.strategy": ENGINES,
     "task": TASKS,
     "metrics": METRICS,
@@ -44,6 +46,7 @@ def document() -> dict[str, Any]:
             for p in all_presets()
         ],
         "optimizers": [_entry(spec) for spec in OPTIMIZERS],
+        "schedules": [_entry(spec) for spec in SCHEDULES],
         "strategies": [_entry(spec) for spec in ENGINES],
         "tasks": [_entry(spec) for spec in TASKS],
         "metrics": [_entry(spec) for spec in METRICS],
