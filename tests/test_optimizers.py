@@ -54,6 +54,12 @@ CASES = {
         "runner.optimizers.muon.MuonAndAdamW",
         {"momentum": 0.95, "nesterov": True, "adjust_lr_fn": "match_rms_adamw"},
     ),
+    "apollo": Case(
+        "runner.optimizers.apollo.Apollo", {"rank": 256, "scale": 1.0, "tensorwise": False}
+    ),
+    "apollo_mini": Case(
+        "runner.optimizers.apollo.Apollo", {"rank": 1, "scale": 128.0, "tensorwise": True}
+    ),
     "galore": Case("galore_torch.adamw.AdamW", {"rank": 128, "scale": 0.25}),
 }
 

@@ -30,10 +30,15 @@ def _changes(plan: Plan) -> Iterator[str]:
 
 
 def _smaller_states(plan: Plan) -> str:
-    """The first optimizer that runs and keeps fewer bytes for a weight; empty if none does."""
-    kept = plan.optimizer.states * plan.optimizer.bits
+    """The first optimizer that runs and keeps fewer bytes for a weight; empty if none does.
+
+    Of those alone that go with the same learning rate, which the recipe may name.
+    """
+    mine = plan.optimizer
+    kept = mine.states * mine.bits
     for other in OPTIMIZERS:
         fits = not conflict(plan.method, plan.settings, other, plan.engine, plan.task)
+        fits = fits and not other.own_schedule and other.rate_factor == mine.rate_factor
         if is_ready(other) and fits and other.states * other.bits < kept:
             return other.name
     return ""

@@ -1,7 +1,7 @@
 """Optimizers: what each keeps for a trained weight, where its learning rate starts, what runs it.
 
 8-bit and paged ones, Lion and AdEMAMix are bitsandbytes', whose states are fp32 or 8 bits. Ranks of
-projected states are the defaults of galore-torch (arXiv 2403.03507) and apollo-torch (2412.05270).
+projected states are those of the papers (GaLore: arXiv 2403.03507, APOLLO: 2412.05270).
 """
 
 from __future__ import annotations
@@ -43,6 +43,15 @@ OPTIMIZERS: Final = (
         fp32_states=True,
         paged=True,
     ),
+    # It squares gradients and divides by the means of rows and columns.
+    OptimizerSpec(
+        name="adafactor",
+        title="Adafactor",
+        optim="adafactor",
+        states=0,
+        factored=True,
+        extra_accesses=4,
+    ),
     OptimizerSpec(
         name="lion",
         title="Lion",
@@ -71,15 +80,6 @@ OPTIMIZERS: Final = (
         states=1,
         rate_factor=100.0,
         rate_reason=_PLAIN,
-    ),
-    # It squares gradients and divides by the means of rows and columns.
-    OptimizerSpec(
-        name="adafactor",
-        title="Adafactor",
-        optim="adafactor",
-        states=0,
-        factored=True,
-        extra_accesses=4,
     ),
     OptimizerSpec(
         name="ademamix",
@@ -115,6 +115,19 @@ OPTIMIZERS: Final = (
         rate_factor=4.0,
         rate_reason="its updates are scaled by 1/4 (arXiv 2403.03507 §5)",
     ),
-    OptimizerSpec(name="apollo", title="APOLLO", needs=("apollo_torch",), projected_rank=256),
+    OptimizerSpec(
+        name="apollo",
+        title="APOLLO",
+        module="apollo",
+        options={"scale": 1.0, "tensorwise": False},
+        projected_rank=256,
+    ),
+    OptimizerSpec(
+        name="apollo_mini",
+        title="APOLLO-mini",
+        module="apollo",
+        options={"scale": 128.0, "tensorwise": True},
+        projected_rank=1,
+    ),
     OptimizerSpec(name="lomo", title="LOMO", needs=("lomo_optim",), states=0),
 )
