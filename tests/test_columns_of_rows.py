@@ -245,3 +245,27 @@ def test_a_run_trains_on_the_parts(tmp_path, tiny_model):
 
     ids = splits.train.rows[0]["input_ids"]
     assert tokenizer.decode(ids).startswith("clause 3no limit\nset one")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"question": "who?", "context": "a text", "answers": {"text": ["he"]}},
+        {"instruction": "say", "completions": [{"response": "no"}]},
+        {"translation": {"en": "yes", "fr": "oui"}},
+    ],
+)
+def test_no_text_is_offered_of_a_list_or_an_object(tmp_path, row):
+    """Nor another column in its place."""
+    with pytest.raises(UserError) as caught:
+        dataset.check(write_rows(tmp_path, [row] * 3))
+
+    assert "--column" not in caught.value.do
+
+
+def test_an_answer_is_offered_of_one_column(tmp_path):
+    """What was asked may be of several."""
+    with pytest.raises(UserError) as caught:
+        dataset.check(write_rows(tmp_path, [{"question": "who?", "id": "7", "said": "he"}]))
+
+    assert "--column output=said" in caught.value.do

@@ -62,9 +62,35 @@ def test_a_pair_is_read_for_the_task_that_it_is_for(tmp_path):
 
     chat = Example(messages=(_user("q"), _assistant("yes")), rejected="no")
     assert read.pop("texts") == Example(prompt="q", completion="yes", rejected="no")
-    assert read.pop("no prompt") == Example(prompt="", completion="q yes", rejected="q no")
+    assert read.pop("no prompt") == Example(prompt="q", completion=" yes", rejected=" no")
     assert read.pop("alpaca") == Example(prompt="q", completion="yes", rejected="no")
     assert read == dict.fromkeys(read, chat)
+
+
+DIALOGUE = "\n\nHuman: why?\n\nAssistant:"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "prompt"),
+    [
+        (f"{DIALOGUE} because", f"{DIALOGUE} bah", DIALOGUE),
+        (f"{DIALOGUE} so it is", f"{DIALOGUE} so", DIALOGUE),
+        ("yes", "no", ""),
+        ("it is", "it was", "it"),
+        ("as it is", "as it is", ""),
+        ("it is ", "it is so", ""),
+    ],
+)
+def test_what_pairs_without_a_prompt_begin_with_is_not_learnt(tmp_path, chosen, rejected, prompt):
+    """Whole words; it is told, and a reply stays one."""
+    path = write_rows(tmp_path, [{"chosen": chosen, "rejected": rejected}])
+
+    (found,) = examples(path, kinds=("preference",))
+
+    assert found.prompt == prompt
+    assert (found.prompt + found.completion, found.prompt + found.rejected) == (chosen, rejected)
+    told = " ".join(dataset.inspect(path).dataset.warnings)
+    assert ("have no prompt: the words that both replies begin with" in told) == bool(prompt)
 
 
 def test_a_pair_may_have_a_system_turn_and_an_empty_prompt(tmp_path):

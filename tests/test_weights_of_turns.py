@@ -6,6 +6,7 @@ import pytest
 from data_files import examples, refused, write_rows
 
 from profiles.data import dataset
+from profiles.data.preview import Reader, Start
 
 ASKS = {"role": "user", "content": "How heavy is the pear?"}
 TELLS = {"role": "assistant", "content": "It weighs 180 g."}
@@ -61,6 +62,7 @@ def test_a_row_of_which_nothing_is_learnt_is_left_out_and_told(tmp_path):
     assert expected in dataset.check(path).warnings
     error = refused(write_rows(tmp_path, [silent]))
     assert error.why == "1 rows have no reply that is learnt"
+    assert error.do.startswith("give rows with a reply that is learnt")
 
 
 def test_a_weight_of_a_question_is_told(tmp_path):
@@ -77,3 +79,12 @@ def test_a_question_that_says_what_is_so_anyway_is_not_told(tmp_path, says):
     path = write_rows(tmp_path, [{"messages": [ASKS | says, TELLS]}])
 
     assert dataset.check(path).warnings == ()
+
+
+def test_a_preview_says_why_such_a_row_is_left_out(tmp_path):
+    """In the words of the check."""
+    path = write_rows(tmp_path, [{"messages": [ASKS, TELLS | {"weight": 0}]}])
+
+    (row,) = Reader().look(str(path), 1, Start()).rows
+
+    assert "have no reply that is learnt" in row.told

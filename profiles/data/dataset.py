@@ -235,7 +235,8 @@ def _examples(file: DataFile, tally: Tally, *, any_training: bool = False) -> It
             why = f"all {tally.num_empty} rows have an empty reply"
         elif tally.num_only_read:
             why = f"{tally.num_only_read} rows have no reply that is learnt"
-        raise no_examples(file.path, why)
+        has_rows = bool(tally.num_empty or tally.num_only_read)
+        raise no_examples(file.path, why, has_rows=has_rows)
 
 
 def _first_sound_rows(

@@ -237,12 +237,15 @@ def faulty_rows(place: str, faults: str, *, why: str, do: str) -> UserError:
     return _bad_data(faults, why=why, do=do, where=place)
 
 
-def no_examples(path: str, reason: str) -> UserError:
-    """Tell of a file that has nothing to learn from."""
+def no_examples(path: str, reason: str, *, has_rows: bool) -> UserError:
+    """Tell of a file that has nothing to learn from, though it may have rows."""
+    copied = "check that the file was written or copied completely"
     return _bad_data(
         "0 usable examples",
         why=reason,
-        do="check that the file was written or copied completely",
+        do="give rows with a reply that is learnt; `advisor data show` shows these"
+        if has_rows
+        else copied,
         where=path,
     )
 

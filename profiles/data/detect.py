@@ -57,14 +57,29 @@ def detect_format(
     raise UserError(
         f"no known data format has these keys: {shown or 'none'}",
         why=f"{first_row}the formats that are read are {formats.describe()}",
-        do=_advise_nearest(found, kinds),
+        do=_advise_nearest(found, kinds, _structured(rows)),
         where=where,
         code=ExitCode.BAD_DATA,
     )
 
 
-def _advise_nearest(found: Collection[str], kinds: Collection[str]) -> str:
-    """Name the format with the most recognisable keys, the renames that lead there, or --column."""
+def _structured(rows: Iterable[Collection[str]]) -> set[str]:
+    """Keys that hold a list or an object in some row, so that no text can be made of them."""
+    whole = [row for row in rows if isinstance(row, dict)]
+    return {key for row in whole for key in islice(row, MAX_KEYS_SHOWN) if _is_structure(row[key])}
+
+
+def _is_structure(value: object) -> bool:
+    return isinstance(value, list | dict)
+
+
+def _advise_nearest(
+    found: Collection[str], kinds: Collection[str], structured: Collection[str]
+) -> str:
+    """Name the format with the most recognisable keys, the renames that lead there, or --column.
+
+    `structured`: keys that no text can be made of.
+    """
     best, best_share, sources = "", 0.0, dict[str, str | None]()
     served = [one for one in formats.FORMATS if one.serves(kinds)]
     for one in served:
@@ -75,7 +90,7 @@ def _advise_nearest(found: Collection[str], kinds: Collection[str]) -> str:
             best, best_share, sources = one.name, share, found_keys
     if not best:
         sources = _any_texts(served, len(found))
-    by_columns = _by_columns(sources, found)
+    by_columns = _by_columns(sources, found, structured)
     if not best:
         none = "rename the keys to those of one format; none is near"
         return f"{none}; or say what they are, such as {by_columns}" if by_columns else none
@@ -96,13 +111,18 @@ def _any_texts(served: Sequence[Format], num_keys: int) -> dict[str, str | None]
     return {}
 
 
-def _by_columns(sources: Mapping[str, str | None], found: Collection[str]) -> str:
+def _by_columns(
+    sources: Mapping[str, str | None], found: Collection[str], structured: Collection[str]
+) -> str:
     """The options that make the fields of columns; the last column is what is answered.
 
-    Columns that no field has are shared among the fields that have none. "" where that cannot be.
+    Columns of texts that no field has are shared among the fields that have none; what is answered
+    is of one column. "" where that cannot be, or where it may be in a list or an object.
     """
-    spare = [key for key in found if key not in sources.values()]
+    spare = [key for key in found if key not in sources.values() and key not in structured]
     missing = [name for name, source in sources.items() if source is None]
+    if missing == list(sources)[-1:]:
+        spare = [] if structured else spare[-1:]
     if not sources or len(missing) > len(spare) or len(found) > _MOST_IN_ADVICE:
         return ""
     if not all(map(_is_plain, found)):

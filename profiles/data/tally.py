@@ -183,7 +183,8 @@ class Tally:
         """What was found, without counts; each completes "rows like this ..."."""
         empty = ["have an empty reply"] if self.num_empty else []
         endless = [ENDLESS] if self.num_endless else []
-        return (*self.faults, *empty, *self.cleaner.kinds_told, *self.changed, *endless)
+        unlearnt = ["have no reply that is learnt"] if self.num_only_read else []
+        return (*self.faults, *empty, *unlearnt, *self.cleaner.kinds_told, *self.changed, *endless)
 
     def _describe_faults(self) -> str:
         return "; ".join(self._sentences(self.faults))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from profiles.data.formats.alpaca import question
@@ -20,12 +23,17 @@ if TYPE_CHECKING:
     from profiles.data.formats.spec import Row
 
 _PROMPTS = ("conversations", "messages", "prompt")
+_WITHOUT_PROMPT = "have no prompt: the words that both replies begin with are read as it"
 
 
 def _read(row: Row) -> Example:
     chosen, rejected = _replies(row, "chosen"), _replies(row, "rejected")
     if isinstance(chosen, str) and isinstance(rejected, str):
         asked = _asked(row)
+        if asked == "" and (begin := _shared(chosen, rejected)):
+            texts = {"completion": chosen[len(begin) :], "rejected": rejected[len(begin) :]}
+            found = plain(row, prompt=begin, **texts)
+            return replace(found, remarks=(*found.remarks, _WITHOUT_PROMPT))
         if isinstance(asked, str):
             return plain(row, prompt=asked, completion=chosen, rejected=rejected)
         reply = Message(role="assistant", content=chosen)
@@ -48,6 +56,15 @@ def _last_alone(rejected: list[Message], chosen: list[Message]) -> str:
     if rejected[-1].calls or rejected[-1].reasoning:
         raise RowError("reject a call or reasoning: only rejected texts are read")
     return rejected[-1].content
+
+
+def _shared(chosen: str, rejected: str) -> str:
+    """The words that two texts begin with, if both go on: no space at their end is among them."""
+    pairs = zip(chosen, rejected, strict=False)
+    num_alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    words = re.sub(r" ?\S*\Z", "", chosen[:num_alike])
+    go_on = all(one[len(words) :].strip() for one in (chosen, rejected))
+    return words if go_on and chosen != rejected else ""
 
 
 def _replies(row: Row, key: str) -> str | list[Message]:
