@@ -111,7 +111,7 @@ def test_a_gpu_full_of_somebody_else_is_refused_with_who_it_is(small_recipe, mon
         preflight.check(*small_recipe)
 
     assert caught.value.code is ExitCode.DRIVER
-    assert caught.value.what == "GPU 0: 80.0 of 80.0 GiB used by bob (python 4711, 80896 MiB)"
+    assert caught.value.what == "GPU 0: 80.0 GiB of 80.0 GiB used by bob (python 4711, 80896 MiB)"
     assert "--share" in caught.value.do
     shared = preflight.check(*small_recipe, share=True)
     assert any("it may run out of memory" in warning for warning in shared.warnings)

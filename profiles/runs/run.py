@@ -62,7 +62,7 @@ def from_run_dir(run: RunDir) -> tuple[Run | None, int]:
         router_loss=_finite(losses["router_loss"][-1:]),
         unpacked=_last(e.what for e in _of(Packing, events)) or "",
         rows=_last(e.file for e in _of(Prepared, events)),
-        of_template=_last(e.of_template for e in _of(Prepared, events)) or (),
+        of_template=_last(e.of_template or () for e in _of(Prepared, events)) or (),
         result=result_of(events),
         curves=_curves(losses, events),
         samples=_answers(events),

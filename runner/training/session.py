@@ -76,7 +76,7 @@ class Session:
             num_tokens=splits.train.num_tokens,
             num_learnt=splits.train.num_learnt,
             file=splits.of_train_file,
-            of_template=tuple(splits.told),
+            of_template=tuple(splits.told) or None,
             num_trainable=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
             reclaimed_bytes=reclaimed,
             device=str(trainer.args.device),

@@ -77,7 +77,7 @@ class Prepared(Record):
     """those among them that the loss is taken on."""
     file: RowCounts | None = field(default=None, metadata=LEFT_OUT)
     """Of the whole file that is trained on, held-out rows included, as a check counts it."""
-    of_template: tuple[str, ...] = ()
+    of_template: tuple[str, ...] | None = field(default=None, metadata=LEFT_OUT)
     """What the chat template does not write as the file says, and replies without an end mark."""
     num_trainable: int
     """Weights."""
@@ -108,7 +108,7 @@ class Prepared(Record):
     @property
     def warnings(self) -> tuple[str, ...]:
         """And what the chat template changes."""
-        return tuple(filter(None, (self.warning, *self.of_template)))
+        return tuple(filter(None, (self.warning, *(self.of_template or ()))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
