@@ -122,7 +122,7 @@ def test_a_family_writes_its_own_marks_and_learns_each_reply_with_its_end(family
 
     assert bracketed(written) == WRITTEN[family]
     assert written.faults == ()
-    assert renderer(family).ends(written)
+    assert written.end
 
 
 @pytest.mark.parametrize("family", WRITTEN)
@@ -164,7 +164,7 @@ def test_a_tokenizer_without_special_tokens_is_no_obstacle():
         ours = renderer(name, {})
         written = ours.write(ROW)
         assert "None" not in written.text
-        assert ours.ends(written) is ("</s>]" not in wanted or name == "chatml")
+        assert bool(written.end) is ("</s>]" not in wanted or name == "chatml")
 
 
 # --- Tools and thoughts -------------------------------------------------------------------------

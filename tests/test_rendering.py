@@ -118,7 +118,7 @@ def test_it_is_known_whether_a_model_learns_where_to_stop(template, ends):
     """By a mark at the end of what is learnt."""
     ours = renderer(TEMPLATES[template])
 
-    assert ours.ends(ours.write(ROWS["one"])) is ends
+    assert bool(ours.write(ROWS["one"]).end) is ends
 
 
 def test_a_special_token_of_the_tokenizer_ends_a_reply_too(tmp_path):
@@ -127,13 +127,13 @@ def test_a_special_token_of_the_tokenizer_ends_a_reply_too(tmp_path):
     ours = encoding.of_folder(
         word_tokenizer(tmp_path), choose=lambda _: ChatTemplate(source, SPECIAL)
     )
-    assert not ours.renderer.ends(ours.renderer.write(ROWS["one"]))
+    assert not ours.renderer.write(ROWS["one"]).end
 
     ours.tokenizer.add_special_tokens(["[STOP]"])
     again = Encoder.of(ours.tokenizer, replace(ours.renderer))
 
     written = again.renderer.write(ROWS["one"])
-    assert again.renderer.ends(written)
+    assert written.end == "[STOP]"
     assert learnt(written) == ["r1[STOP]"]
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from profiles.data.formats.spec import Example, Message, Role, RowError
-from profiles.data.rendering import END_MARKS, Learn, Renderer, Written
+from profiles.data.rendering import Learn, Renderer, Written
 from profiles.data.words import printable
 from profiles.errors import ExitCode, UserError
 from profiles.models import chat_template
@@ -66,16 +66,10 @@ class Encoder:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, renderer: Renderer) -> Encoder:
-        """Of a tokenizer, whose own truncation and padding are put aside.
-
-        Its special tokens end replies as the known marks do.
-        """
+        """Of a tokenizer, whose own truncation and padding are put aside."""
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        renderer.end_marks = tuple(
-            {*END_MARKS, *_special(tokenizer), *filter(None, [renderer.eos])}
-        )
-        return cls(renderer, tokenizer)
+        return cls(replace(renderer, special=_special(tokenizer)), tokenizer)
 
     @property
     def special(self) -> frozenset[str]:
@@ -134,9 +128,8 @@ class Encoder:
                 f"the chat template {template.name} writes {named}, no tokens of this tokenizer: "
                 f'the model reads them in pieces of text; its own family, or "plain", fits better'
             )
-        end, eos = written.text[slice(*written.learnt[-1])], self.renderer.eos
-        if eos and not end.endswith(eos) and end.endswith(self.renderer.end_marks):
-            mark = next(one for one in self.renderer.end_marks if end.endswith(one))
+        mark, eos = written.end, self.renderer.eos
+        if mark and eos and mark != eos:
             found.append(
                 f"replies end with `{mark}`, as {template.name} has it, and the tokenizer's own "
                 f"end is `{printable(eos, 40)}`: what serves the model must stop at `{mark}` too"

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
 from profiles.data.formats.spec import Example, Message, RowError, Segments
+from profiles.data.replies import NONCHARACTERS, Part, Skeleton, attempt, skeleton, split, tail_of
 from profiles.data.words import printable
 from profiles.models.chat_template import ChatTemplate, Span, TemplateError, Turn
 
@@ -23,12 +24,8 @@ END_MARKS: Final = (
     "<end_of_turn>", "<turn|>", "<|end_of_text|>", "<|return|>", "<|call|>",
     "<|END_OF_TURN_TOKEN|>", "<\uff5cend\u2581of\u2581sentence\uff5c>",
 )  # fmt: skip
-"""Of the families in use; a tokenizer's own special tokens come besides."""
-NONCHARACTERS: Final = "\ufdd0\ufdd1\ufdd2\ufdd3"
-_SLOT: Final = "\ufdd2{}\ufdd3"
-"""Noncharacters around a number: they stand for a content, to find where a template puts it."""
+"""Of the families in use; a special token by which a template ends every reply comes besides."""
 _AFTER: Final = re.compile(r"\s*")
-_SLOTS: Final = re.compile("\ufdd2(\\d+)\ufdd3")
 
 
 class TemplateRowError(RowError):
@@ -43,6 +40,8 @@ class Written(NamedTuple):
     """Characters that the loss is taken on, in order."""
     is_chat: bool = True
     """A template wrote it, with every special token that there is to be."""
+    end: str = ""
+    """The mark by which the last that is learnt ends; empty where a model learns not to stop."""
     faults: tuple[str, ...] = ()
     """What is not as the row says; each completes "12 of 90 rows ..."."""
 
@@ -56,11 +55,17 @@ class Written(NamedTuple):
         return (*found, (self.text[end:], False))
 
 
-class _Part(NamedTuple):
-    """A reply of a chat: its characters with the end mark; none where it cannot be told apart."""
+class _Ending(NamedTuple):
+    """How a template ends replies."""
 
-    turn: int
-    span: Span | None
+    tail: str
+    """What it writes after every reply: marks, and the white space before them."""
+    marks: tuple[str, ...]
+    """All by which a reply may end."""
+
+    def mark_of(self, reply: str) -> str:
+        """The mark by which a reply ends; empty without one."""
+        return next((mark for mark in self.marks if reply.endswith(mark)), "")
 
 
 @dataclass(slots=True)
@@ -73,9 +78,11 @@ class Renderer:
     learn: Learn = "all"
     eos: str = ""
     """Ends plain texts and completions."""
-    end_marks: tuple[str, ...] = END_MARKS
-    _chosen: dict[bool, ChatTemplate | None] = field(default_factory=dict)
-    _skeletons: dict[tuple[str, ...], _Skeleton | None] = field(default_factory=dict)
+    special: frozenset[str] = frozenset()
+    """The tokenizer's tokens that stand for marks."""
+    _chosen: dict[bool, ChatTemplate | None] = field(default_factory=dict, init=False)
+    _endings: dict[str, _Ending] = field(default_factory=dict, init=False)
+    _skeletons: dict[tuple[str, ...], Skeleton | None] = field(default_factory=dict, init=False)
 
     def write(self, example: Example) -> Written:
         """The text and what is learnt of it; RowError if the template does not take the row."""
@@ -108,7 +115,7 @@ class Renderer:
         text = example.text or f"{example.prompt or ''}{example.completion or ''}"
         if not text.endswith(self.eos):
             text += self.eos
-        return Written(text, ((start, len(text)),), is_chat=False)
+        return Written(text, ((start, len(text)),), is_chat=False, end=self.eos)
 
     def ask(self, example: Example) -> Written:
         """What the last reply of an example, or its completion, answers."""
@@ -125,179 +132,76 @@ class Renderer:
         turns = [message.as_turn for message in example.messages]
         text, marked = template.render(turns, example.tools)
         replies = [i for i, message in enumerate(example.messages) if message.role == "assistant"]
+        ending = self._ending(template)
         if len(marked) == len(replies):
-            parts = [_Part(i, span) for i, span in zip(replies, marked, strict=True)]
+            spans = [_with_tail(text, span, ending.tail) for span in marked]
+            parts = [Part(i, span) for i, span in zip(replies, spans, strict=True)]
         else:
             parts = self._parts(example, template, text, turns)
         faults = _faults(example, template, text, turns, parts)
-        return Written(text, self._learnt(example, text, parts), faults=faults)
+        learnt = self._learnt(example, text, parts, ending)
+        end = ending.mark_of(text[slice(*learnt[-1])]) if learnt else ""
+        return Written(text, learnt, end=end, faults=faults)
 
-    def _learnt(self, example: Example, text: str, parts: Sequence[_Part]) -> tuple[Span, ...]:
+    def _ending(self, template: ChatTemplate) -> _Ending:
+        if template.source not in self._endings:
+            known = {*END_MARKS, *filter(None, [self.eos])}
+            tail = tail_of(template, known | self.special)
+            own = {mark for mark in self.special if mark in tail}
+            marks = sorted(known | own, key=lambda mark: (-len(mark), mark))
+            self._endings[template.source] = _Ending(tail, tuple(marks))
+        return self._endings[template.source]
+
+    def _learnt(
+        self, example: Example, text: str, parts: Sequence[Part], ending: _Ending
+    ) -> tuple[Span, ...]:
         wanted = parts[-1:] if self.learn == "last" or example.is_judged else parts
         spans = [
-            self._to_end_mark(text, part.span)
+            _to_end_mark(text, part.span, ending)
             for part in wanted
             if part.span is not None and example.messages[part.turn].is_learnt
         ]
         return tuple([span for span in spans if span[0] < span[1]])
 
-    def _to_end_mark(self, text: str, span: Span) -> Span:
-        """With the mark that ends the reply, which may follow it; without what only follows that.
-
-        A model is stopped at the mark, so a line break after it is never generated.
-        """
-        start, end = span
-        bare = text[start:end].rstrip()
-        if bare.endswith(self.end_marks):
-            return start, start + len(bare)
-        found = _AFTER.match(text, end)
-        assert found is not None  # any number of spaces
-        after = (mark for mark in self.end_marks if text.startswith(mark, found.end()))
-        mark = next(after, "")
-        return start, found.end() + len(mark) if mark else end
-
-    def ends(self, written: Written) -> bool:
-        """Whether the last that is learnt ends with a mark by which the model stops."""
-        if not written.learnt:
-            return True
-        start, end = written.learnt[-1]
-        return written.text[start:end].endswith(self.end_marks)
-
     def _parts(
         self, example: Example, template: ChatTemplate, text: str, turns: Sequence[Turn]
-    ) -> list[_Part]:
+    ) -> list[Part]:
         """The replies of a template that marks none."""
         if not example.tools and all(_is_plain(message) for message in example.messages):
             shape = tuple([message.role for message in example.messages])
             if shape not in self._skeletons:
-                self._skeletons[shape] = _skeleton(template, shape)
-            skeleton = self._skeletons[shape]
+                tail = self._ending(template).tail
+                self._skeletons[shape] = skeleton(template, shape, tail)
+            found = self._skeletons[shape]
             contents = [message.content for message in example.messages]
-            if skeleton is not None and (found := skeleton.parts(text, contents)):
-                return found
-        return _split(template, text, turns, example.tools)
+            if found is not None and (parts := found.parts(text, contents)):
+                return parts
+        return split(template, text, turns, example.tools)
+
+
+def _with_tail(text: str, span: Span, tail: str) -> Span:
+    start, end = span
+    return (start, end + len(tail)) if text.startswith(tail, end) else span
+
+
+def _to_end_mark(text: str, span: Span, ending: _Ending) -> Span:
+    """With the mark that ends the reply, which may follow it; without what only follows that.
+
+    A model is stopped at the mark, so a line break after it is never generated.
+    """
+    start, end = span
+    bare = text[start:end].rstrip()
+    if ending.mark_of(bare):
+        return start, start + len(bare)
+    found = _AFTER.match(text, end)
+    assert found is not None  # any number of spaces
+    after = (mark for mark in ending.marks if text.startswith(mark, found.end()))
+    mark = next(after, "")
+    return start, found.end() + len(mark) if mark else end
 
 
 def _is_plain(message: Message) -> bool:
     return not (message.calls or message.reasoning or message.name or message.call_id)
-
-
-# --- Where replies stand ----------------------------------------------------------------------
-
-
-def _split(
-    template: ChatTemplate, text: str, turns: Sequence[Turn], tools: Sequence[Turn]
-) -> list[_Part]:
-    """Each reply by comparing the text with that of the turns before it and up to it."""
-    parts = []
-    for index, turn in enumerate(turns):
-        if turn["role"] == "assistant":
-            up_to = _try(template, turns[: index + 1], tools)
-            before = _try(template, turns[:index], tools) if index else ""
-            asked = _try(template, turns[:index], tools, asks=True) or before
-            span = None
-            if up_to is not None and before is not None and asked is not None:
-                span = _between(text, before, asked, up_to)
-            parts.append(_Part(index, span))
-    return parts
-
-
-def _try(
-    template: ChatTemplate, turns: Sequence[Turn], tools: Sequence[Turn], *, asks: bool = False
-) -> str | None:
-    """The text of some of the turns, which need not be a whole chat: then None."""
-    try:
-        return template.render(turns, tools, asks=asks)[0]
-    except TemplateError:
-        return None
-
-
-def _between(text: str, before: str, asked: str, up_to: str) -> Span | None:
-    """The reply between what asks for it and where the text up to it ends.
-
-    A template that leaves the beginning of an earlier reply out (what was thought) writes the end
-    of it as before; None if it has written even the turns before otherwise.
-    """
-    if not text.startswith(before):
-        return None
-    start = _shared(asked, text)
-    if text.startswith(up_to):
-        return start, len(up_to)
-    reply = up_to[_shared(asked, up_to) :]
-    for skipped in range(len(reply)):
-        if text.startswith(reply[skipped:], start):
-            return start, start + len(reply) - skipped
-    return None
-
-
-def _shared(one: str, other: str) -> int:
-    """Characters at the beginning that two texts share."""
-    low, high = 0, min(len(one), len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if one[:middle] == other[:middle] else (low, middle - 1)
-    return low
-
-
-@dataclass(frozen=True, slots=True)
-class _Skeleton:
-    """What a template writes around the contents of a chat with these roles."""
-
-    order: tuple[int, ...]
-    """Turns as the template writes them: some move the system text into another turn."""
-    literals: tuple[str, ...]
-    """Before each content, and after the last."""
-    replies: tuple[tuple[int, int, int], ...]
-    """Turn, characters of the literal before it that belong to it, and of the one after."""
-
-    def parts(self, text: str, contents: Sequence[str]) -> list[_Part]:
-        """The replies of a chat whose text is literals and contents; none if it is not."""
-        places: dict[int, Span] = {}
-        end = len(self.literals[0])
-        if not text.startswith(self.literals[0]):
-            return []
-        for turn, after in zip(self.order, self.literals[1:], strict=True):
-            start = end
-            for content in _as_written(contents[turn]):
-                end = start + len(content)
-                if text.startswith(content, start) and text.startswith(after, end):
-                    break
-            else:
-                return []
-            places[turn] = start, end
-            end += len(after)
-        if end != len(text):
-            return []
-        return [
-            _Part(turn, (places[turn][0] - lead, places[turn][1] + tail))
-            for turn, lead, tail in self.replies
-        ]
-
-
-def _as_written(content: str) -> tuple[str, ...]:
-    """A content as it is, or as templates trim it."""
-    return content, content.strip(), content.rstrip(), content.lstrip()
-
-
-def _skeleton(template: ChatTemplate, roles: Sequence[str]) -> _Skeleton | None:
-    """Rendered once for all chats with these roles; None if a content is left out or repeated."""
-    turns = [{"role": role, "content": _SLOT.format(i)} for i, role in enumerate(roles)]
-    text, _ = template.render(turns)
-    slots = list(_SLOTS.finditer(text))
-    order = tuple([int(slot[1]) for slot in slots])
-    if sorted(order) != list(range(len(roles))):
-        return None
-    bounds = [0, *(edge for slot in slots for edge in slot.span()), len(text)]
-    literals = tuple([text[a:b] for a, b in zip(bounds[::2], bounds[1::2], strict=True)])
-    places = {turn: slot.span() for turn, slot in zip(order, slots, strict=True)}
-    replies = []
-    for part in _split(template, text, turns, ()):
-        start, end = places[part.turn]
-        first, last = part.span or (start, end)
-        if not first <= start < end <= last:
-            first, last = start, end
-        replies.append((part.turn, start - first, last - end))
-    return _Skeleton(order, literals, tuple(replies))
 
 
 # --- What is not as the row says --------------------------------------------------------------
@@ -308,7 +212,7 @@ def _faults(
     template: ChatTemplate,
     text: str,
     turns: Sequence[Turn],
-    parts: Sequence[_Part],
+    parts: Sequence[Part],
 ) -> tuple[str, ...]:
     """What the text lacks of the row; TemplateRowError for a call, which is all that is learnt."""
     for part in parts:
@@ -319,7 +223,7 @@ def _faults(
     found = [_LACKS[message.role] for message in example.messages if _is_changed(message, text)]
     if any(message.reasoning.strip() not in text for message in example.messages):
         found.append("have reasoning that the chat template leaves out")
-    if example.tools and _try(template, turns, ()) == text:
+    if example.tools and attempt(template, turns, ()) == text:
         found.append("have `tools`, which the chat template does not write")
     if any(part.span is None for part in parts):
         found.append("have replies that are not learnt, for the chat template writes them anew")

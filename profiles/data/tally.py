@@ -158,7 +158,7 @@ class Tally:
         written = tuple([self.renderer.write(one) for one in replies])
         for kind in dict.fromkeys(fault for one in written for fault in one.faults):
             _count(self.changed, kind, line)
-        self.num_endless += any(one.is_chat and not self.renderer.ends(one) for one in written)
+        self.num_endless += any(one.is_chat and one.learnt and not one.end for one in written)
         return written
 
     def _add_types(self, row: Row, line: int) -> None:
