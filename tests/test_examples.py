@@ -29,17 +29,19 @@ class Network(torch.nn.Module):
         super().__init__()
         self.asked = []
         self.modes = []
+        self.says = REPLY
+        self.generation_config = SimpleNamespace(eos_token_id=2)
 
     def generate(self, **inputs):
         self.asked.append(inputs)
         self.modes.append(self.training)
-        said = torch.tensor([[*REPLY, 2]])
+        said = torch.tensor([[*self.says, 2]])
         return torch.cat([inputs["input_ids"], said], dim=1)
 
 
-def encoder_of(tokenizer):
-    """What a model with this tokenizer reads."""
-    template = ChatTemplate(tokenizer.chat_template, {"eos_token": tokenizer.eos_token})
+def encoder_of(tokenizer, template=None):
+    """What a model with this tokenizer reads; the template is its own or another."""
+    template = ChatTemplate(template or tokenizer.chat_template, {"eos_token": tokenizer.eos_token})
     renderer = Renderer(lambda _: template, eos=tokenizer.eos_token)
     return Encoder.of(tokenizer.backend_tokenizer, renderer)
 
@@ -68,7 +70,7 @@ def trainer(tokenizer):
 def ask(trainer):
     """Answer rows; the events."""
 
-    def answer(*rows, max_length=200, ticks=None):
+    def answer(*rows, max_length=200, ticks=None, template=None):
         attempt = SimpleNamespace(
             events=Notes(),
             progress=SimpleNamespace(tick=lambda: ticks.append(1) if ticks is not None else None),
@@ -77,7 +79,7 @@ def ask(trainer):
             trainer,
             list(rows),
             attempt,
-            encoder=encoder_of(trainer.processing_class),
+            encoder=encoder_of(trainer.processing_class, template),
             moment="before",
             max_length=max_length,
         )
@@ -195,6 +197,82 @@ def test_answers_that_fail_cost_no_run(ask, trainer):
     trainer.model.generate = fail
 
     assert ask(*rows) == [AnswerFailed(moment="before", error="x" * 1000)]
+
+
+@pytest.fixture
+def answers_of(tiny_model):
+    """A real model's answer to CHAT by a template, where all it says is one token; and its ids."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    def answer(template, *, says, special=(), own=None):
+        tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+        tokenizer.add_special_tokens({"additional_special_tokens": list(special)})
+        model = AutoModelForCausalLM.from_pretrained(tiny_model)
+        model.resize_token_embeddings(len(tokenizer))
+        if own is not None:
+            model.generation_config.eos_token_id = own
+        wanted = tokenizer.convert_tokens_to_ids(says)
+        said = []
+
+        def insist(_, __, output):
+            output.logits[..., wanted] += 1e4
+            said.append(wanted)
+
+        model.register_forward_hook(insist)
+        attempt = SimpleNamespace(events=Notes(), progress=real_runs.StillHeart())
+        examples.write(
+            SimpleNamespace(
+                processing_class=tokenizer,
+                model=model,
+                args=SimpleNamespace(device=torch.device("cpu")),
+                state=SimpleNamespace(global_step=0),
+            ),
+            [CHAT],
+            attempt,
+            encoder=encoder_of(tokenizer, template),
+            moment="after",
+            max_length=96,
+        )
+        (event,) = attempt.events.records
+        assert isinstance(event, Answer), event
+        return event.answer, len(said)
+
+    return answer
+
+
+ENDED_BY = (
+    "{%- for m in messages %}{{ '<|u|>' + m.role + m.content + 'MARK' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{ '<|u|>assistant' }}{%- endif %}"
+)
+
+
+def test_an_answer_ends_with_the_mark_that_is_taught(answers_of):
+    """Which a base model with a chosen template has not as its own."""
+    template = ENDED_BY.replace("MARK", "<|done|>")
+
+    assert answers_of(template, says="<|done|>", special=["<|u|>", "<|done|>"]) == ("", 1)
+    assert answers_of(template, says="<|u|>", special=["<|u|>", "<|done|>"]) == ("", 64)
+
+
+@pytest.mark.parametrize(("own", "says"), [(None, "</s>"), (0, "<pad>"), ([0, 1], "<s>")])
+def test_an_answer_ends_where_the_model_ends_it_besides(answers_of, own, says):
+    """By one token of its own, or one of several."""
+    template = ENDED_BY.replace("MARK", "<|done|>")
+
+    assert answers_of(template, says=says, special=["<|done|>"], own=own)[1] == 1
+
+
+def test_of_an_answer_with_a_mark_in_several_tokens_the_rest_is_left_out(ask, trainer, tokenizer):
+    """Nothing can be stopped at it."""
+    trainer.model.says = tokenizer("yes<|im_end|>\nand more")["input_ids"]
+    template = ENDED_BY.replace("MARK", "<|im_end|>")
+
+    (answer,) = ask(CHAT, template=template)
+    (unmarked,) = ask(CHAT)
+
+    assert answer.answer == "yes"
+    assert unmarked.answer == "yes<|im_end|>\nand more"
+    assert trainer.model.asked[0]["eos_token_id"] == [2]
 
 
 def test_a_real_model_answers(tiny_model):

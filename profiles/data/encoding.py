@@ -122,7 +122,7 @@ class Encoder:
             return []
         found = []
         marks = dict.fromkeys(_MARK.findall(written.text))
-        if strange := [mark for mark in marks if not self._is_token(mark)]:
+        if strange := [mark for mark in marks if self.token_of(mark) is None]:
             named = ", ".join(f"`{printable(mark, 40)}`" for mark in strange[:8])
             found.append(
                 f"the chat template {template.name} writes {named}, no tokens of this tokenizer: "
@@ -147,9 +147,11 @@ class Encoder:
                     return written
         return None
 
-    def _is_token(self, mark: str) -> bool:
-        ids = self.tokenizer.encode(mark, add_special_tokens=False).ids
-        return list(ids) == [self.tokenizer.token_to_id(mark)]
+    def token_of(self, mark: str) -> int | None:
+        """The one token as which a model reads a mark; None where it reads several."""
+        token: int | None = self.tokenizer.token_to_id(mark)
+        ids = list(self.tokenizer.encode(mark, add_special_tokens=False).ids)
+        return token if ids == [token] else None
 
 
 def _special(tokenizer: Tokenizer) -> frozenset[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -51,11 +52,16 @@ def _shown(row: Example) -> str:
 
 
 def _generate(trainer: RunProtocol, encoder: Encoder, row: Example, max_length: int) -> str:
-    """The greedy answer to a prompt; of a long one the end is kept, as much as training sees."""
+    """The greedy answer to a prompt; of a long one the end is kept, as much as training sees.
+
+    It ends where the model ends it, or with the mark that training teaches it to end replies with,
+    which the model need not know: then of a base model the mark is its family's.
+    """
     tokenizer: PreTrainedTokenizerBase = trainer.processing_class
     room = max(1, max_length - NEW_TOKENS)
     ids = torch.tensor([encoder.ask(row)[-room:]], device=trainer.args.device)
     network, was_training = trainer.model, trainer.model.training
+    mark = encoder.renderer.write(row).end
     network.eval()
     with torch.no_grad():
         output = network.generate(
@@ -64,6 +70,16 @@ def _generate(trainer: RunProtocol, encoder: Encoder, row: Example, max_length: 
             max_new_tokens=NEW_TOKENS,
             do_sample=False,
             use_cache=True,
+            eos_token_id=_ends(network, encoder, mark) or None,
         )
     network.train(was_training)
-    return str(tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True))
+    answer = str(tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True))
+    return answer.partition(mark)[0] if mark else answer
+
+
+def _ends(network: Any, encoder: Encoder, mark: str) -> list[int]:
+    """Tokens at which an answer ends; a mark in several tokens is none of them."""
+    own = network.generation_config.eos_token_id
+    found = [own] if isinstance(own, int) else list(own or [])
+    token = encoder.token_of(mark)
+    return found if token is None else [*found, token]

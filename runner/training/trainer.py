@@ -56,10 +56,7 @@ class RunProtocol(LongestFirst, Evaluation, Checkpointing, Optimizing):
         goal: Objective = NO_OBJECTIVE,
         **kw: Any,
     ) -> None:
-        """`facts` go into every checkpoint's manifest; `lighter` are changes that save memory.
-
-        `goal`: the task's settings. `kw` are the library's own trainer's.
-        """
+        """`facts`: of every manifest; `lighter`: what saves memory; `kw`: the library's own."""
         super().__init__(**kw)
         self.attempt, self.plan, self.goal = attempt, plan, goal
         self.engine = engine_of(plan.engine)
