@@ -45,3 +45,7 @@ def _tell(package: str, found: str, ours: Path) -> int:
         f"where: {found or 'no such package at all'}\n"
     )
     return _REFUSED
+
+
+if __name__ == "__main__":
+    main()

@@ -135,6 +135,19 @@ def test_thoughts_that_a_template_drops_are_told(tmp_path, template):
     assert written(tmp_path, ROWS["thinks"], FAMILIES["qwen"]).faults == ()
 
 
+def test_a_thought_in_the_text_that_gets_another_before_it_is_told(tmp_path):
+    """The way out works; a template that writes none, or that knows such texts, is no fault."""
+    thinks = {"messages": [ASKS, TELLS | {"content": "<think>\nScales.\n</think>\n\n180 g."}]}
+    apart = {"messages": [ASKS, TELLS | {"reasoning_content": "Scales."}]}
+
+    (fault,) = written(tmp_path, thinks, THINKS_LAST).faults
+
+    assert "the chat template writes one more" in fault
+    assert "`reasoning_content`" in fault
+    assert written(tmp_path, apart, THINKS_LAST).faults == ()
+    assert written(tmp_path, thinks, TEMPLATES["chatml"]).faults == ()
+
+
 @pytest.mark.parametrize(
     "source",
     [NAMES_TOOLS_ALONE, TEMPLATES["chatml"], FAMILIES["plain"]],

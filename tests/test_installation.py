@@ -233,3 +233,15 @@ def test_the_command_is_installed():
     (script,) = importlib.metadata.distribution("tunedeck").entry_points
 
     assert (script.name, script.value) == ("advisor", "tunedeck:main")
+
+
+def test_the_module_starts_the_command_too():
+    """`python -m tunedeck` says something, and leaves with the command's exit code."""
+
+    def called(word):
+        command = [sys.executable, "-m", "tunedeck", word]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    shown = called("--version")
+    assert (shown.returncode, shown.stdout.startswith("tunedeck ")) == (0, True)
+    assert called("nonsense").returncode == ExitCode.USAGE

@@ -152,3 +152,16 @@ def test_a_pair_that_differs_in_more_than_its_last_text_is_refused(tmp_path, rej
     path = write_rows(tmp_path, [{"chosen": [ASKS, TELLS], "rejected": rejected}])
 
     assert fault in refused(path, kinds=("preference",)).what
+
+
+@pytest.mark.parametrize(("label", "told"), [(True, "labelled true"), (False, "labelled false")])
+def test_replies_that_are_all_rated_alike_are_told(tmp_path, label, told):
+    """The loss holds good ones against bad ones."""
+    row = {"messages": [ASKS, TELLS], "label": label}
+
+    def warnings(*rows):
+        path = write_rows(tmp_path, rows)
+        return " ".join(dataset.check(path, kinds=("rated",)).warnings)
+
+    assert told in warnings(row, row)
+    assert "are labelled" not in warnings(row, row | {"label": not label})

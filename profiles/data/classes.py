@@ -50,6 +50,13 @@ def remarks(labels: Mapping[str, int]) -> list[str]:
     return [f"{few}, from which little is learnt: {some_of(rare, _NUM_SHOWN)}"]
 
 
+def one_sided(labels: Mapping[str, int]) -> list[str]:
+    """What is wrong with replies that are rated, if all are rated alike."""
+    if len(labels) != 1:
+        return []
+    return [f"all replies are labelled {next(iter(labels))}, and good ones are learnt against bad"]
+
+
 def check(trained: Sequence[Dataset], held_out: Sequence[Dataset]) -> None:
     """UserError if the classes of what is trained on cannot be learnt, or others are evaluated."""
     labels = Counter[str]()

@@ -286,6 +286,7 @@ def _facts(file: DataFile, tally: Tally, meter: TokenMeter, quality: Quality) ->
         *meter.warnings(),
         *quality.warnings(likeness),
         *(classes.remarks(quality.labels) if tally.format.kind == "label" else ()),
+        *(classes.one_sided(quality.labels) if tally.format.kind == "rated" else ()),
         *tally.remarks(),
     ]
     problem = meter.problem()

@@ -215,14 +215,22 @@ def _faults(
     parts: Sequence[Part],
 ) -> tuple[str, ...]:
     """What the text lacks of the row; TemplateRowError for a call, which is all that is learnt."""
+    thinks_twice = False
     for part in parts:
         reply = text if part.span is None else text[slice(*part.span)]
+        num_thoughts = example.messages[part.turn].content.count("</think>")
+        thinks_twice |= part.span is not None and 0 < num_thoughts < reply.count("</think>")
         names = [call["function"]["name"] for call in example.messages[part.turn].calls]
         if not all(name in reply for name in names):
             raise TemplateRowError("call tools, which the chat template does not write")
     found = [_LACKS[message.role] for message in example.messages if _is_changed(message, text)]
     if any(message.reasoning.strip() not in text for message in example.messages):
         found.append("have reasoning that the chat template leaves out")
+    if thinks_twice:
+        found.append(
+            "have a <think> in the text of a reply, and the chat template writes one more; give "
+            "such thoughts as `reasoning_content`"
+        )
     if example.tools and attempt(template, turns, ()) == text:
         found.append("have `tools`, which the chat template does not write")
     if any(part.span is None for part in parts):
