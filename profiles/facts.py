@@ -190,6 +190,8 @@ class Model:
     """Rows of a learned position embedding, 0 with rotary positions or ALiBi."""
     is_bounded: bool = False
     """A longer text than `max_positions` ends in an error, rather than being read badly."""
+    is_encoder: bool = False
+    """Every token reads all others, and none is predicted: it serves for heads of its own."""
     experts: Experts | None = None
     latent: Latent | None = None
     vision_params: int = 0

@@ -7,7 +7,7 @@ from typing import NoReturn
 from advisor.choice.answers import Answers
 from advisor.choice.storage import weight_bytes
 from advisor.choice.words import gib
-from advisor.registry.lookup import TASKS
+from advisor.registry.lookup import TASKS, unfit
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Dataset, Machine, Model
 
@@ -27,6 +27,13 @@ def check(model: Model, machine: Machine, dataset: Dataset | None, answers: Answ
             f"there is no task {answers.task.value!r}",
             TASKS.unknown(answers.task.value),
             f"name one of {there_are}",
+            "--task",
+        )
+    if reason := unfit(TASKS[answers.task.value], model):
+        _refuse(
+            f"{model.id} cannot learn {answers.task.value}",
+            reason,
+            "choose a language model, or give data of such a task",
             "--task",
         )
     if answers.seq_len is not None:

@@ -108,6 +108,8 @@ Module = Callable[[LayerModules, Value, Kind], Value]
 def _branch(modules: LayerModules, x: Value, compute: Module, kind: Kind) -> Value:
     """Norm, compute, and add to the stream; some families norm the branch again, or only then."""
     model, h = modules.model, modules.model.hidden_size
+    if model.is_encoder:
+        return _summed_then_normed(modules, x, compute, kind)
     after_only = model.model_type in {"olmo2", "olmo3", "exaone4"}
     y = x if after_only else modules.norm(x, h)
     entered, y = y, compute(modules, y, kind)
@@ -117,6 +119,14 @@ def _branch(modules: LayerModules, x: Value, compute: Module, kind: Kind) -> Val
     if model.model_type.startswith("granite"):
         y = modules.value("scale", (y,), h, y.width)
     return modules.add(x, y)
+
+
+def _summed_then_normed(modules: LayerModules, x: Value, compute: Module, kind: Kind) -> Value:
+    """BERT's order; of what is computed a share is dropped, by a mask of a byte an element."""
+    h = modules.model.hidden_size
+    y = compute(modules, x, kind)
+    y = modules.value("dropout", (y,), h, y.width, kept=per_token(h))
+    return modules.norm(modules.add(x, y), h)
 
 
 def _parallel(modules: LayerModules, x: Value, kind: Kind) -> Value:

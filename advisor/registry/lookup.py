@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from advisor.registry import (
     adapters,
@@ -32,6 +32,9 @@ from advisor.registry.spec import (
 )
 from advisor.registry.task_spec import TaskSpec
 from profiles.errors import ExitCode, UserError
+
+if TYPE_CHECKING:
+    from profiles.facts import Model
 
 Entry = TypeVar("Entry", bound=Named)
 
@@ -141,6 +144,17 @@ def proposed_task(kind: str) -> TaskSpec:
     """What is trained on rows of this kind where nobody names a task: the first that runs."""
     able = [task for task in TASKS if kind in task.proposed_by]
     return next(filter(is_ready, able), able[0] if able else TASKS[tasks.SFT.name])
+
+
+def unfit(task: TaskSpec, model: Model) -> str:
+    """Why a model cannot learn a task, as a clause; empty if it can."""
+    if not model.is_encoder or task.head != "lm":
+        return ""
+    able = ", ".join(one.name for one in TASKS if one.head != "lm")
+    return (
+        f"{model.model_type} reads a text from both sides and predicts no next token; it can learn "
+        f"{able}"
+    )
 
 
 def preset_of(name: str) -> PresetSpec:

@@ -69,7 +69,9 @@ class Encoder:
         """Of a tokenizer, whose own truncation and padding are put aside."""
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        return cls(replace(renderer, special=_special(tokenizer)), tokenizer)
+        closing = tokenizer.encode("").tokens[-1:]  # what it writes after every text by itself
+        eos = "" if closing == [renderer.eos] else renderer.eos
+        return cls(replace(renderer, special=_special(tokenizer), eos=eos), tokenizer)
 
     @property
     def special(self) -> frozenset[str]:

@@ -18,12 +18,12 @@ from profiles.models.safe_config import bad_file
 MAX_DIMENSION: Final = 100_000_000
 
 ALIASES: Final = {
-    "hidden_size": ("n_embd", "n_embed", "d_model"),
+    "hidden_size": ("n_embd", "n_embed", "d_model", "dim"),
     "num_hidden_layers": ("n_layer", "n_layers"),
     "num_attention_heads": ("n_head", "n_heads"),
     "num_key_value_heads": ("num_kv_heads", "n_head_kv", "kv_n_heads"),
     "head_dim": ("kv_channels",),
-    "intermediate_size": ("n_inner", "ffn_dim", "ffn_hidden_size", "block_ff_dim"),
+    "intermediate_size": ("n_inner", "ffn_dim", "ffn_hidden_size", "block_ff_dim", "hidden_dim"),
     "max_position_embeddings": ("n_positions", "max_seq_len", "seq_length"),
     "tie_word_embeddings": ("tie_embedding",),
     "num_experts": ("num_local_experts", "n_routed_experts", "moe_num_experts"),

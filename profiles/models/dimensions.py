@@ -44,7 +44,7 @@ def from_config(config: dict[str, Any], *, name: str, where: str) -> Model:
         id=name,
         architecture=_architecture(config, family),
         dtype=declared_dtype(config) or declared_dtype(text) or "bfloat16",
-        other_params=_small_extras(model),
+        other_params=_small_extras(model) + _beside_layers(values, model),
         untrainable=untrainable(str(config["model_type"])),
         ignores_code=names_code(config),
     )
@@ -81,7 +81,7 @@ def _dimensions(values: dict[str, Any], family: Family, model_type: str, where: 
     latent = latent_of(values, where)
     head_dim = dimension(values, "head_dim", where, default=max(1, hidden // heads))
     experts = experts_of(values, model_type, layers, where)
-    positions = dimension(values, "max_position_embeddings", where, default=_DEFAULT_POSITIONS)
+    positions = _positions(values, family, where)
     window, num_sliding = sliding_of(values, family, layers)
     return Model(
         id="",
@@ -111,6 +111,7 @@ def _dimensions(values: dict[str, Any], family: Family, model_type: str, where: 
         sliding_window=window,
         num_sliding_layers=num_sliding,
         is_bounded=family.is_bounded,
+        is_encoder=family.is_encoder,
         num_positions=0 if family.extra_positions is None else positions + family.extra_positions,
         experts=experts,
         latent=latent,
@@ -118,6 +119,12 @@ def _dimensions(values: dict[str, Any], family: Family, model_type: str, where: 
         num_params=0,
         params_origin=Origin.PREDICTED,
     )
+
+
+def _positions(values: dict[str, Any], family: Family, where: str) -> int:
+    """Tokens of the longest text."""
+    said = dimension(values, "max_position_embeddings", where, default=_DEFAULT_POSITIONS)
+    return said - 2 if family.counts_padding else said
 
 
 def _heads(values: dict[str, Any], model_type: str, where: str) -> tuple[int, int]:
@@ -177,6 +184,14 @@ def _small_extras(model: Model) -> int:
             return model.experts.num_layers * model.experts.num_experts  # balance of the router
         case _:
             return 0
+
+
+def _beside_layers(values: dict[str, Any], model: Model) -> int:
+    """An encoder's table of parts of a text, and BERT's linear on the first token."""
+    h = model.hidden_size
+    if not model.is_encoder:
+        return 0
+    return number(values, "type_vocab_size") * h + (h * h + h if model.model_type == "bert" else 0)
 
 
 def _architecture(config: dict[str, Any], family: Family) -> str:

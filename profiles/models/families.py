@@ -39,6 +39,10 @@ class Family:
     """Rows of a learned position table beyond the longest text; None: there is no such table."""
     is_bounded: bool = False
     """Positions are looked up in a table, learned or not, which longer texts reach beyond."""
+    counts_padding: bool = False
+    """`max_position_embeddings` counts the two rows of the table that no token has."""
+    is_encoder: bool = False
+    """As `Model.is_encoder`."""
     sliding: str = ""
     """Which layers slide if the config lists none: "all", "every" N-th does not (`period`),
     "late" (from max_window_layers on), "early" (even ones before it), "rotary"; or none."""
@@ -71,6 +75,9 @@ _COHERE = Family(architecture="CohereForCausalLM", norm="layer_no_bias", norms=1
 _GPT2 = replace(_biased("GPT2LMHeadModel"), fused_qkv=True, extra_positions=0, is_bounded=True)
 _GLM = Family(architecture="GlmForCausalLM", output_bias=False, fused_gate_up=True)
 _DEEPSEEK = Family(architecture="DeepseekV3ForCausalLM")
+_BERT = replace(
+    _biased("BertForSequenceClassification"), extra_positions=0, is_bounded=True, is_encoder=True
+)
 _BARE = replace(_unbiased(""), gated_mlp=False, fused_qkv=True)
 
 
@@ -224,6 +231,14 @@ FAMILIES: Final = {
     "hunyuan_v1_moe": Family(architecture="HunYuanMoEV1ForCausalLM", qk_norm="head"),
     "hy_v3": Family(architecture="HYV3ForCausalLM", qk_norm="head", mlp_bias="mlp_bias"),
     "lfm2": replace(_unbiased("Lfm2ForCausalLM"), qk_norm="head"),
+    "bert": _BERT,
+    "deberta-v2": replace(
+        _named(_BERT, "DebertaV2ForSequenceClassification"), extra_positions=None
+    ),
+    "distilbert": _named(_BERT, "DistilBertForSequenceClassification"),
+    "roberta": replace(
+        _named(_BERT, "RobertaForSequenceClassification"), counts_padding=True, extra_positions=2
+    ),
 }
 """By `model_type`, of the text model where it is wrapped."""
 

@@ -32,6 +32,7 @@ _OTHERS: Final = {
     "glm_moe_dsa": "an indexer in each layer chooses the tokens that attention looks at",
     "jetmoe": "queries and outputs of attention are a mixture of experts",
     "nemotron-nas": "layers differ in width, and some have no attention",
+    "deberta-v2": "its attention adds terms for relative positions",  # arXiv 2006.03654
     "phi3small": "every second layer attends to blocks of tokens",  # arXiv 2404.14219
 }
 

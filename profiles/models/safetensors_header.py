@@ -27,7 +27,7 @@ _VOCAB_TABLES: Final = (
     "embed_in.weight",
     "word_embeddings.weight",
 )
-_POSITION_TABLES: Final = ("wpe.weight", "embed_positions.weight")
+_POSITION_TABLES: Final = ("wpe.weight", "embed_positions.weight", "position_embeddings.weight")
 _LAYER: Final = re.compile(r"\.layers\.(\d+)\.")
 PICKLE_SUFFIXES: Final = frozenset({".bin", ".pt", ".pth", ".ckpt", ".mdl", ".pkl", ".pickle"})
 

@@ -6,7 +6,7 @@ Pure checks over facts; each raises a UserError (exit code 78) with a change tha
 from __future__ import annotations
 
 from advisor.recipe import Recipe
-from advisor.registry.lookup import ENGINES
+from advisor.registry.lookup import ENGINES, TASKS, unfit
 from advisor.registry.low_rank import INITS, LowRank
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Machine, Model
@@ -25,6 +25,14 @@ def check_model(recipe: Recipe, model: Model) -> None:
             why=model.untrainable,
             do="choose a model of text alone; `advisor model show` takes every name of the catalog",
             where="model.id",
+            code=ExitCode.BAD_RECIPE,
+        )
+    if reason := unfit(TASKS[recipe.task], model):
+        raise UserError(
+            f"{recipe.model.id} cannot learn {recipe.task}",
+            why=reason,
+            do="choose a language model, or a task that this one can learn, with rows for it",
+            where="task",
             code=ExitCode.BAD_RECIPE,
         )
     check_length(recipe, model)

@@ -23,9 +23,12 @@ from runner.methods.base import COMPUTE_DTYPES
 
 ATTENTION_LINEARS = (
     r".*\.(self_attn|self_attention|attention|attn)\."
-    r"(\w*_proj|\w*_proj_with_mqa|query_key_value|dense|Wqkv|c_attn)"
+    r"(\w*_proj|\w*_proj_with_mqa|query_key_value|dense|Wqkv|c_attn"
+    r"|self\.(query|key|value)(_proj)?|output\.dense|\w+_lin)"
 )
 """The linears of attention by the names that transformers' families give them."""
+_HEADS = ("classifier", "score", "pre_classifier", "pooler")
+"""Modules behind the layers, by the names that transformers gives them; not all models have all."""
 _NEW_HEAD = ".modules_to_save."
 """In the names of weights that PEFT trains whole beside its adapters."""
 
@@ -44,13 +47,17 @@ def load_options(plan: Plan) -> dict[str, Any]:
         # What divides floating-point tensors alone takes 4-bit storage that looks like them
         bnb_4bit_quant_storage=dtype if plan.engine.float_shards else None,
         # A new head is trained whole; transformers itself leaves out an LM head alone
-        llm_int8_skip_modules=None if plan.task.head == "lm" else ["score", "classifier"],
+        llm_int8_skip_modules=None if plan.task.head == "lm" else list(_HEADS),
     )
     return {"dtype": dtype, "quantization_config": quantization}
 
 
 def peft_config(plan: Plan) -> LoraConfig:
-    """The adapter in PEFT's terms."""
+    """The adapter in PEFT's terms.
+
+    All that stands behind the layers is trained whole and saved: a base may come without it, and
+    then it is drawn at random. PEFT knows but the first two.
+    """
     settings = plan.settings
     assert isinstance(settings, LowRank)
     return LoraConfig(
@@ -61,6 +68,7 @@ def peft_config(plan: Plan) -> LoraConfig:
         init_lora_weights=True if settings.init == "kaiming" else settings.init,
         target_modules=targets_of(settings.targets),
         bias="none",
+        modules_to_save=None if plan.task.head == "lm" else list(_HEADS[2:]),
         task_type=TaskType.CAUSAL_LM if plan.task.head == "lm" else TaskType.SEQ_CLS,
     )
 

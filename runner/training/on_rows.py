@@ -55,10 +55,11 @@ class RunOnRows(RunProtocol, Trainer):  # type: ignore[misc]
         frozen = None
         if plan.task.reference and not is_adapted:
             frozen = copy.deepcopy(model).requires_grad_(requires_grad=False).eval()
+        whole = model.get_base_model() if is_adapted else model
         if plan.task.head == "lm":
-            for one in filter(None, (model.get_base_model() if is_adapted else model, frozen)):
+            for one in filter(None, (whole, frozen)):
                 add_fused_lm_head(one)
-        else:  # by which a row's last token is found
+        elif hasattr(whole, "score"):  # reads a row's last token, which is found by the padding
             model.config.get_text_config().pad_token_id = padding_of(kw["processing_class"])
         if is_adapted and kw["args"].gradient_checkpointing:
             model.enable_input_require_grads()  # transformers issue 42489
