@@ -15,7 +15,7 @@ from advisor.choice.recommend import recommend
 from advisor.cost import memory
 from advisor.cost.flops import flops_per_token
 from advisor.plan import Plan
-from advisor.registry.lookup import TASKS, is_ready, kinds_of_rows, proposed_task
+from advisor.registry.lookup import TASKS, is_ready, proposed_task
 from advisor.registry.spec import keys_of
 from advisor.registry.task_spec import Objective
 from profiles.data import dataset as datasets
@@ -52,7 +52,7 @@ def test_the_way_out_for_data_of_another_task_names_one_that_there_is(form):
     named = [word.strip("`,;.") for word in form.instead.partition("--task ")[2].split()[:1]]
 
     assert [form.kind in TASKS[name].learns_from for name in named] == [True] * len(named)
-    assert bool(named) == (form.kind not in kinds_of_rows("sft"))
+    assert named
 
 
 def test_the_data_say_what_is_trained_unless_a_person_does():
