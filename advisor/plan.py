@@ -138,6 +138,11 @@ class Plan:
                 raise _no_such(name, getattr(self, name), f"there are {', '.join(values)}")
 
     @property
+    def updates_in_backward(self) -> bool:
+        """Gradients are let go as soon as their weights are updated, layer by layer."""
+        return self.framework.optimizer_in_backward or self.optimizer.steps_in_backward
+
+    @property
     def base_bits(self) -> int:
         """Bits of the frozen linears."""
         return self.settings.base_bits

@@ -185,6 +185,8 @@ def _refused(recipe: Recipe) -> Iterator[tuple[str, str]]:
             yield f"method.{name}", f"this version does not run {value} yet"
     yield from _beside_the_task(recipe, plan.task)
     yield from _of_schedule(recipe)
+    if plan.optimizer.steps_in_backward:
+        yield from _in_backward(recipe, plan.optimizer.title)
     chosen = formats.by_name(recipe.data.format) if recipe.data.format else None
     if chosen and not chosen.serves(plan.task.learns_from):
         can_be = ", ".join(formats.names(plan.task.learns_from))
@@ -220,6 +222,19 @@ def _of_schedule(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "train.scheduler", f'{why}: write train.scheduler = "{CONSTANT.name}"'
     if train.max_steps is not None and 1 <= train.max_steps <= train.warmup:
         yield "train.warmup", f"the run ends after {train.max_steps} steps, before the warm-up does"
+
+
+def _in_backward(recipe: Recipe, title: str) -> Iterator[tuple[str, str]]:
+    """(key, why) of what cannot be asked of an optimizer that steps inside of backward."""
+    train = recipe.train
+    if train.accumulation > 1:
+        why = f"{title} steps in each backward pass, so nothing can be added up"
+        yield "train.accumulation", f"{why}: write 1 and raise train.micro_batch"
+    if train.precision == "fp16":
+        why = f"{title} steps before a scaled loss could be looked at"
+        yield "train.precision", f'{why}: write "bf16" or "fp32"'
+    if "max_grad_norm" in train.model_fields_set:
+        yield "train.max_grad_norm", f"{title} keeps no gradients to clip: leave it out"
 
 
 def with_changes(text: str, changes: dict[str, str], *, where: str) -> Recipe:

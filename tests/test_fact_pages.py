@@ -400,8 +400,8 @@ def test_what_to_look_at_goes_on_under_itself():
     assert data_page.lines(replace(DATA, warnings=(long,)), 40)[-2:] == folded
     assert machine_page.lines(replace(HOST, notes=(long,)), 40)[-2:] == folded
     rows = methods_page.lines(40)
-    at = next(number for number, row in enumerate(rows) if row.endswith(" not"))
-    assert rows[at + 1].strip() == "yet"
+    at = rows.index("  alpaca    Alpaca's headings in plain")
+    assert rows[at + 1] == "            text: ### Instruction, ###"
 
 
 def test_what_can_be_chosen_by_name_for_scripts():

@@ -12,18 +12,21 @@ import pytest
 
 torch = pytest.importorskip("torch")
 import real_runs  # noqa: E402
+from lomo_optim import Lomo  # noqa: E402
 
+from advisor import recipe as recipes  # noqa: E402
 from advisor.cost.weights import optimizer_bytes  # noqa: E402
 from advisor.plan import Plan  # noqa: E402
 from advisor.registry.lookup import OPTIMIZERS, is_ready  # noqa: E402
-from profiles.errors import ExitCode  # noqa: E402
+from profiles.errors import ExitCode, UserError  # noqa: E402
 from profiles.models.model import from_folder  # noqa: E402
 from runner.training.protocol import ProtocolCallback  # noqa: E402
 
 pytestmark = pytest.mark.slow
 STEPS, STOP_AT, DECAY = 12, 5, 0.03
 READY = [spec for spec in OPTIMIZERS if is_ready(spec)]
-RATES = {"lion": 2e-4, "lion_8bit": 2e-4, "sgd": 0.05}
+ADAPTABLE = [one for one in READY if not (one.projected_rank or one.steps_in_backward)]
+RATES = {"lion": 2e-4, "lion_8bit": 2e-4, "sgd": 0.05, "lomo": 0.05}
 """Other than 1e-3."""
 
 
@@ -60,6 +63,7 @@ CASES = {
     "apollo_mini": Case(
         "runner.optimizers.apollo.Apollo", {"rank": 1, "scale": 128.0, "tensorwise": True}
     ),
+    "lomo": Case("lomo_optim.lomo.Lomo", {"clip_grad_norm": None}),
     "galore": Case("galore_torch.adamw.AdamW", {"rank": 128, "scale": 0.25}),
 }
 
@@ -181,7 +185,8 @@ def test_the_library_has_the_values_of_the_recipe(spec, whole):
 
     assert f"{type(made).__module__}.{type(made).__name__}" == case.kind
     assert {group["initial_lr"] for group in groups} == {RATES.get(spec.name, 1e-3)}
-    assert (of_matrices, of_others) == ({2}, {1})
+    of_all = ({1, 2}, set())  # LOMO knows one decay
+    assert (of_matrices, of_others) == (of_all if spec.steps_in_backward else ({2}, {1}))
     assert {name: has[name] for name in case.options} == case.options
     assert getattr(made, "is_paged", False) == spec.paged
 
@@ -195,7 +200,7 @@ def test_the_estimate_has_the_bytes_that_are_kept(spec, whole, tiny_model):
     assert whole(spec).state_bytes == pytest.approx(estimated, rel=0.02)
 
 
-@pytest.mark.parametrize("spec", [one for one in READY if not one.projected_rank], ids=str)
+@pytest.mark.parametrize("spec", ADAPTABLE, ids=str)
 def test_a_method_that_divides_the_rates_trains_all_of_its_weights(spec, home, tiny_model, rows):
     """LoRA+ puts half of the weights into a group of their own, which no optimizer may forget."""
     run = new_run(tiny_model, rows, spec, method="lora", adapter="rank = 4\nb_rate = 4.0", steps=3)
@@ -206,3 +211,42 @@ def test_a_method_that_divides_the_rates_trains_all_of_its_weights(spec, home, t
     zero = [n for n, t in real_runs.weights(run).items() if ".lora_B." in n and not t.any()]
     assert (stuck, zero) == ([], [])
     assert len({group["initial_lr"] for group in made.param_groups}) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("accumulation = 2", "nothing can be added up: write 1"),
+        ('precision = "fp16"', 'write "bf16" or "fp32"'),
+        ("max_grad_norm = 1.0", "no gradients to clip: leave it out"),
+    ],
+)
+def test_what_a_step_inside_of_backward_cannot_do_is_refused(line, words):
+    """Before the start, with what to write."""
+    head = 'schema = 1\nname = "a"\n[model]\nid = "m"\n[data]\ntrain = "d.jsonl"\n'
+    text = head + '[method]\nname = "full"\n[train]\noptimizer = "lomo"\n'
+    assert recipes.parse(text, where="r")
+
+    with pytest.raises(UserError) as caught:
+        recipes.parse(text + line, where="r")
+
+    assert words in caught.value.why
+
+
+def test_a_batch_that_was_trained_in_part_is_not_tried_again(home, tiny_model, rows, monkeypatch):
+    """Out of memory in backward ends the attempt where steps are made in it."""
+    run = new_run(tiny_model, rows, OPTIMIZERS["lomo"], micro_batch=4)
+    backward, calls = Lomo.fused_backward, []
+
+    def failing(self, loss, lr):
+        calls.append(lr)
+        backward(self, loss, lr)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Lomo, "fused_backward", failing)
+    with pytest.raises(UserError) as caught:
+        real_runs.attempt(run)
+
+    assert caught.value.code == ExitCode.HOST_OOM
+    assert len(calls) == 2

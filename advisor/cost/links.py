@@ -116,7 +116,7 @@ def _amounts(model: Model, plan: Plan) -> _Amounts:
 def _known_amounts(model: Model, plan: Plan) -> _Amounts:
     shares = shares_of(plan)
     static = base_bytes(model, plan) / shares.weights
-    if not plan.framework.optimizer_in_backward:
+    if not plan.updates_in_backward:
         static += gradient_bytes(model, plan) / shares.gradients
     micro, step = _collective_bytes(model, plan)
     hosted_micro, hosted_step = _host_bytes(model, plan)

@@ -72,7 +72,7 @@ def weights_here(model: Model, plan: Plan) -> float:
 
 def gradients_here(model: Model, plan: Plan, *, reduced: bool = False) -> float:
     """Gradients of all that trains on one device: between micro-batches, or `reduced` at last."""
-    if plan.framework.optimizer_in_backward or plan.offload == "parameters":
+    if plan.updates_in_backward or plan.offload == "parameters":
         return 0.0  # used, or sent to the host, as soon as they are made
     total, shares = float(gradient_bytes(model, plan)), shares_of(plan)
     flat = plan.framework.flat_parameters and plan.shards_weights

@@ -88,7 +88,7 @@ class Standing:
         if plan.task.head != "lm":
             return 0.0, sharded if plan.method.trains_embedding else 0.0
         late = plan.method.trains_embedding and not model.tied_embeddings
-        if plan.framework.optimizer_in_backward:
+        if plan.updates_in_backward:
             return sharded if model.tied_embeddings else 0.0, 0.0
         if plan.framework.fsdp1:
             # The root unit's gradient is whole and in the type of the computation until its end.
@@ -136,9 +136,8 @@ class Standing:
 
         Those of a flat parameter's parts wait for each other.
         """
-        framework = self.plan.framework
-        passing = self.accumulates and not framework.flat_parameters
-        passing = passing or framework.optimizer_in_backward
+        passing = self.accumulates and not self.plan.framework.flat_parameters
+        passing = passing or self.plan.updates_in_backward
         return stage.op_grads if passing else stage.weight_grads
 
     def work(self, stage: Stage) -> Size:

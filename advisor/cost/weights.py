@@ -189,6 +189,8 @@ def _projected_bytes(model: Model, plan: Plan) -> float:
     """
     kind, total, covered = plan.optimizer, 0.0, 0
     for m in matrices(model, plan):
+        if not m.quantizable:  # experts are tensors of three dimensions, and not projected
+            continue
         long, short = max(m.n_in, m.n_out), min(m.n_in, m.n_out)
         used = min(kind.projected_rank, short)
         kept = kind.states * long + (short if kind.keeps_projection else 0)

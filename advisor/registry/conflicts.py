@@ -54,6 +54,16 @@ def _whole_gradients(chosen: Together) -> str:
     return ""
 
 
+def _apart_in_backward(chosen: Together) -> str:
+    """Each process would go its own way; and it spares nothing where few weights train."""
+    if chosen.optimizer.steps_in_backward and not chosen.method.trains_base:
+        few = f"{chosen.method.title} trains few weights; take AdamW"
+        return f"{chosen.optimizer.title} spares the gradients of a whole model, {few}"
+    if chosen.optimizer.steps_in_backward and chosen.engine.several:
+        return f"{chosen.optimizer.title} steps before processes could add up their gradients"
+    return ""
+
+
 def _whole_states(chosen: Together) -> str:
     """Bitsandbytes' optimizers, whose kernels take plain tensors (bitsandbytes issue 1633)."""
     if "bitsandbytes" in chosen.optimizer.needs and chosen.engine.float_shards:
@@ -120,6 +130,7 @@ def _frozen_copy(chosen: Together) -> str:
 
 _RULES: Final[tuple[Callable[[Together], str], ...]] = (
     _whole_gradients,
+    _apart_in_backward,
     _whole_states,
     _projected_adapters,
     _int8_weights,

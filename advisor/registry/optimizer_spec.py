@@ -17,7 +17,7 @@ class OptimizerSpec(Named):
     name: str
     title: str
     optim: str = ""
-    """Value of transformers' TrainingArguments.optim, which makes it unless there is a `module`."""
+    """Value of transformers' TrainingArguments.optim; the Trainer makes it without a `module`."""
     module: str = ""
     """Module of `runner.optimizers` that makes it. With neither: not yet."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -49,6 +49,8 @@ class OptimizerSpec(Named):
     """Passes over the weights beside reading weight, gradient and states and writing them."""
 
     # What it does to training
+    steps_in_backward: bool = False
+    """Each weight is updated as soon as its gradient is there, which is then let go."""
     own_schedule: bool = False
     """It averages the weights instead of lowering the rate: the schedule is to be constant."""
 

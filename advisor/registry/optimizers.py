@@ -129,5 +129,15 @@ OPTIMIZERS: Final = (
         options={"scale": 128.0, "tensorwise": True},
         projected_rank=1,
     ),
-    OptimizerSpec(name="lomo", title="LOMO", needs=("lomo_optim",), states=0),
+    OptimizerSpec(
+        name="lomo",
+        title="LOMO",
+        optim="lomo",  # the Trainer hands the rate to the backward pass
+        module="lomo",
+        needs=("lomo_optim",),
+        states=0,
+        rate_factor=1000.0,
+        rate_reason="no momentum, and gradients are not scaled (arXiv 2306.09782: 0.01 to 0.05)",
+        steps_in_backward=True,
+    ),
 )

@@ -20,9 +20,9 @@ class LongestFirst(Steps):
 
         Random states are put back, so that training goes on as if this had not been. Room for the
         optimizer's state, which comes later, is taken meanwhile. Left out where an engine's
-        backward pass cannot be thrown away.
+        or an optimizer's backward pass cannot be thrown away.
         """
-        if not self.engine.can_forget:
+        if not self.engine.can_forget or self.plan.optimizer.steps_in_backward:
             return
         rows = self.batches.longest(self.train_dataset, self.args.per_device_train_batch_size)
         batch = self.data_collator([self.train_dataset[index] for index in rows])

@@ -148,6 +148,8 @@ class ProtocolCallback(TrainerCallback):  # type: ignore[misc]
         if not logs or "loss" not in logs:
             return
         values: dict[str, Any] = {name: float(logs[name]) for name in _LOGGED if name in logs}
+        if self.trainer.plan.optimizer.steps_in_backward:
+            values.pop("grad_norm", None)  # of gradients that are gone: always 0
         if self._ranks.is_main:
             self.attempt.metrics.append(Loss(step=state.global_step, **values), sync=False)
         fault = self._guard.look(values["loss"], values.get("grad_norm"))

@@ -68,7 +68,9 @@ class Steps(Part):
                     self.unlogged.beside = self.unlogged.beside + self.beside
                 return loss
             # outside of the handler: the error's frames hold on to the tensors that were too many
-            self.divide("train", reason, max(map(self.batches.num_rows, self.begun)))
+            # what is trained already cannot be trained again, so such a batch is not divided
+            rows = max(map(self.batches.num_rows, self.begun))
+            self.divide("train", reason, 1 if self.plan.optimizer.steps_in_backward else rows)
             model.zero_grad()
             todo = self.begun
 
