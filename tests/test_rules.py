@@ -77,6 +77,20 @@ def test_packing_is_proposed_against_padding_and_nothing_where_it_is_on():
     assert padding.check(case(measured(tokens=80_000), data__packing="true")) is None
 
 
+@pytest.mark.parametrize("family", ["opt", "gpt_oss"])
+def test_packing_is_not_proposed_where_documents_would_read_each_other(family):
+    """The run would not pack them; no gain is promised. On a CPU rows go one by one as ever."""
+    mixed = case(measured(tokens=80_000))
+    found = padding.check(replace(mixed, model=replace(mixed.model, model_type=family)))
+
+    assert found.change == {}
+    assert found.best_gain == 0
+    assert f"{family} cannot be packed" in found.sentence
+    alone = case(measured(device="cpu", tokens=80_000), train__micro_batch="4")
+    of_family = replace(alone, model=replace(alone.model, model_type=family))
+    assert padding.check(of_family).change == padding.check(alone).change != {}
+
+
 def test_on_a_cpu_rows_go_one_by_one_instead():
     """With the same rows in a step; on several devices or one row at a time packing is left."""
     run = measured(device="cpu", tokens=80_000)

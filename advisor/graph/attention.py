@@ -17,6 +17,8 @@ SOFTCAPPED: Final = frozenset({"gemma2"})
 """Families that squeeze attention scores and logits through tanh."""
 WITHOUT_SDPA: Final = SOFTCAPPED | {"gpt_oss"}
 """Families whose attention transformers runs eagerly unless flash-attn is asked for."""
+READ_ACROSS: Final = frozenset({"opt", "bloom", "falcon", "mpt", "gpt_oss", "lfm2", "qwen3_next"})
+"""Documents packed into one row read each other, as measured on small models of each family."""
 
 
 def attention_of(model: Model, plan: Plan) -> str:
