@@ -6,6 +6,7 @@ import pytest
 
 from advisor.cost import memory
 from advisor.plan import Plan
+from advisor.registry.lookup import TASKS
 from profiles.models.dimensions import from_config
 
 rehearse = pytest.importorskip("runner.rehearse").rehearse
@@ -36,6 +37,7 @@ CASES = [
     *(("reward", "llama", name) for name in PLANS),
     *(("reward", "qwen2", name) for name in ("lora", "full")),  # a head that would be tied
     *(("orpo", "qwen2", "lora"), ("kto", "llama", "lora")),
+    *((task, "llama", name) for task in ("classify", "pretrain") for name in ("lora", "full")),
 ]
 
 
@@ -43,7 +45,7 @@ CASES = [
 def test_the_formula_is_that_of_the_task(task, family, name):
     """Two sequences a pair, a frozen copy where the base trains, no LM head under a score head."""
     config = CONFIG | {"model_type": family} | FAMILIES[family]
-    rows = 2 if task == "kto" else 1
+    rows = 2 if TASKS[task].sequences_per_row == 1 else 1
     plan = Plan.of(**PLANS[name], task=task, seq_len=512, micro_batch=rows)
     told = rehearse(config, settings_of(plan), seq_len=512, micro_batch=plan.sequences)
 

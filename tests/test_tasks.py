@@ -11,6 +11,7 @@ from known import HOST, RECIPE, dataset, model
 from small_model import small_model
 
 from advisor import draft, recipe
+from advisor.choice import lighter
 from advisor.choice.recommend import recommend
 from advisor.cost import memory
 from advisor.cost.flops import flops_per_token
@@ -28,6 +29,7 @@ from tui.main import run as command
 from tui.pages import recommendation as page
 from tui.terminal import Symbols
 
+BOX = planned.plan_machine("RTX 4090", host=HOST)
 PAIR = {"prompt": "why is that so?", "chosen": "because it is", "rejected": "no"}
 DPO = {"task": "dpo"}
 
@@ -184,6 +186,19 @@ def test_both_replies_of_a_pair_count_in_its_lengths(tmp_path):
     lost = tokens.at(10)
     assert (lost.num_dropped, lost.num_cut, lost.num_tokens, lost.num_learnt) == (3, 0, 0, 0)
     assert any("3 of 3 rows are cut at max_length 50" in told for told in cut.warnings)
+
+
+def test_a_task_without_logits_is_offered_no_way_to_save_on_them():
+    """Nor told how they would be made."""
+    plans = [Plan.of("lora", task=task, seq_len=64, loss="full") for task in ("sft", "classify")]
+    shown = [
+        "\n".join(page.lines(found, 100, Symbols.ASCII))
+        for task in ("sft", "classify")
+        for found in [recommend(model(), BOX, None, Asked(task=task).answers())]
+    ]
+
+    assert ['train.loss = "chunked"' in lighter.changes(plan) for plan in plans] == [True, False]
+    assert ["chunked loss" in text for text in shown] == [True, False]
 
 
 def test_json_names_the_task_and_where_it_came_from(pairs, capsys):

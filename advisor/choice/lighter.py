@@ -18,7 +18,7 @@ def changes(plan: Plan) -> tuple[str, ...]:
 
 
 def _changes(plan: Plan) -> Iterator[str]:
-    if plan.loss == "full":
+    if plan.loss == "full" and plan.task.head == "lm":
         yield 'train.loss = "chunked"'
     if not plan.checkpointing:
         yield "train.checkpointing = true"

@@ -74,7 +74,7 @@ def _freed(gpu: Gpu) -> Gpu:
 
 
 def _chunked_loss(model: Model, found: Fit) -> Unlock | None:
-    if found.plan.loss != "full":
+    if found.plan.loss != "full" or found.plan.task.head != "lm":
         return None
     if not _fits(model, replace(found.plan, loss="chunked"), found.budget_bytes):
         return None

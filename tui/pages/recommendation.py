@@ -178,7 +178,8 @@ def _batch(fit: Fit) -> str:
 
 def _how(fit: Fit) -> str:
     plan = fit.plan
-    parts = [plan.precision, f"{plan.loss} loss", plan.optimizer.name]
+    loss = [f"{plan.loss} loss"] if plan.task.head == "lm" else []  # others make no logits
+    parts = [plan.precision, *loss, plan.optimizer.name]
     parts.append("activations recomputed" if plan.checkpointing else "activations kept")
     if plan.engine.several:
         parts.append(f"{plan.engine.name} over {plan.num_gpus} GPUs")
