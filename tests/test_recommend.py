@@ -68,7 +68,10 @@ def test_a_row_says_whether_it_runs():
     found = rows(recommend.recommend(model(), on("RTX 4090"), dataset(tasks=3), Answers()))
 
     runs = {name for name, row in found.items() if row.runs}
-    assert runs == {"full", "full_8bit", "galore", "apollo", "lora", "qlora"}
+    assert runs == {
+        *("full", "full_8bit", "galore", "apollo", "lora", "qlora"),
+        *("prompt_tuning", "p_tuning", "ia3", "ln_tuning"),
+    }
 
 
 def test_mixtures_have_their_rows():

@@ -19,7 +19,7 @@ import pytest
 pytest.importorskip("torch")
 import wanted  # after the check for torch
 from built import build, train
-from wires import ELSEWHERE, WIRES
+from wires import ELSEWHERE, SHARED, WIRES
 
 from advisor import recipe as recipes
 from advisor.recipe_sections import MethodSection, Section
@@ -78,7 +78,17 @@ def goes(spec, settings):
     return not conflict(spec, spec.settings(**settings), OPTIMIZERS["adamw"], ENGINES["single"])
 
 
-EVERY_KEY = [(method, key) for method in METHODS.ready for key in keys(method)]
+def own(method):
+    """Keys of its settings."""
+    return {f"method.{name}" for name in keys_of(METHODS[method].settings)}
+
+
+EVERY_KEY = [
+    (method, key)
+    for method in METHODS.ready
+    for key in keys(method)
+    if method in SHARED or key in own(method)
+]
 EVERY_WIRE = [
     (method, wire) for method in METHODS.ready for wire in WIRES if method in wire.methods
 ]

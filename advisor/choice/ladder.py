@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from advisor.choice.upcycle import NUM_EXPERTS, family_of
 from advisor.plan import Plan
-from advisor.registry.conflicts import conflict
+from advisor.registry.conflicts import conflict, no_head
 from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, all_presets, is_ready
 from advisor.registry.spec import Place, PresetSpec, Settings, keys_of
 from profiles.facts import Machine, Model
@@ -101,6 +101,7 @@ def _brings(plan: Plan, divides: frozenset[str]) -> bool:
 def runs(plan: Plan) -> bool:
     """Our runner can run this plan, on the model as it is."""
     ready = all(map(is_ready, (plan.method, plan.task, plan.optimizer, plan.engine)))
+    ready = ready and not no_head(plan.method, plan.task)
     keys = keys_of(type(plan.settings)).items()
     return ready and not any(getattr(plan.settings, name) in key.not_yet for name, (_, key) in keys)
 

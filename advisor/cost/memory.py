@@ -100,6 +100,8 @@ def estimate(model: Model, plan: Plan) -> MemoryEstimate:
     on_cpu = plan.framework.on_cpu
     if on_cpu and plan.precision != "fp32":
         plan = replace(plan, precision="fp32")
+    if longer := plan.settings.num_virtual_tokens:
+        plan = replace(plan, seq_len=plan.seq_len + longer)
     tile = tile_bytes(model, plan, plan.tokens_per_micro_batch, on_cpu=on_cpu)
     moments = _moments(candidates(model, plan), plan, tile)
     peak = max(moments, key=lambda moment: moment.total_bytes)

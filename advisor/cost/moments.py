@@ -23,6 +23,7 @@ from advisor.cost.weights import (
     linear_params,
     low_rank_params,
     num_embeddings,
+    trained_params,
 )
 from advisor.graph.layer import any_batch
 from advisor.graph.play import Profile
@@ -256,7 +257,7 @@ def _cached_casts(parts: Standing) -> float:
         return 0.0
     if plan.method.trains_base:
         return 2.0 * linear_params(parts.model, plan) * trained_share(parts.model, plan)
-    return 2.0 * low_rank_params(parts.model, plan)
+    return 2.0 * min(low_rank_params(parts.model, plan), trained_params(parts.model, plan))
 
 
 def _embedding(parts: Standing) -> Candidate:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from advisor.graph.network import network
-from advisor.precision import base_width, leftover_width, trained_width
+from advisor.precision import autocasts, base_width, leftover_width, trained_width
 from advisor.registry.spec import nothing_added
 from advisor.tape import Matrix
 
@@ -128,6 +128,7 @@ def scale_bytes(model: Model, plan: Plan) -> float:
 def adapter_bytes(model: Model, plan: Plan) -> int:
     """Weights that the method adds."""
     width = 4 if plan.method.added_fp32 else trained_width(plan)
+    width += 2 if plan.method.added_casts and autocasts(plan) else 0
     return added_params(model, plan) * width
 
 

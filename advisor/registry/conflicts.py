@@ -41,6 +41,23 @@ def conflict(
     return next(filter(None, (rule(chosen) for rule in _RULES)), "")
 
 
+def no_head(method: MethodSpec, task: TaskSpec) -> str:
+    """Why a task's new head would stay as it is drawn; empty if it is trained, or there is none."""
+    if method.lm_only and task.head != "lm":
+        return f'{method.title} trains no new head, which {task.title} needs; "lora" does'
+    return ""
+
+
+def packed(method: MethodSpec, settings: Settings) -> str:
+    """Why rows cannot be packed with this method; empty if they can.
+
+    PEFT drops the positions that tell the documents of a row apart, and has one prompt for all.
+    """
+    if settings.num_virtual_tokens:
+        return f"{method.title} puts its prompt before a row, not before each of several texts"
+    return ""
+
+
 def _whole_gradients(chosen: Together) -> str:
     """Shards of a gradient are no matrices that could be projected (transformers' GaLore page)."""
     if chosen.optimizer.projected_rank and chosen.engine.divides:
@@ -117,6 +134,16 @@ def _reference_without_its_part(chosen: Together) -> str:
     return ""
 
 
+def _whole_checkpoints(chosen: Together) -> str:
+    """Shards are gathered for what is published alone."""
+    if chosen.method.own_checkpoint and "weights" in chosen.engine.divides:
+        return (
+            f"{chosen.engine.title} cannot gather what {chosen.method.title} goes on from; take "
+            'hardware.strategy = "ddp"'
+        )
+    return ""
+
+
 def _frozen_copy(chosen: Together) -> str:
     """Where the base trains itself, its reference is a second model, whole on each device."""
     task, engine = chosen.task, chosen.engine
@@ -137,5 +164,6 @@ _RULES: Final[tuple[Callable[[Together], str], ...]] = (
     _prompts_on_few_bits,
     _start_in_few_bits,
     _reference_without_its_part,
+    _whole_checkpoints,
     _frozen_copy,
 )

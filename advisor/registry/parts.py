@@ -1,4 +1,4 @@
-"""Small parts of a model, or vectors that scale them: IA3, BitFit, LayerNorm tuning."""
+"""Small parts of a model, or vectors that scale them: IA3, BitFit, LayerNorm tuning (PEFT 0.21)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,23 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from advisor.registry.spec import MethodSpec, Rate
+from advisor.tape import per_token
 
 if TYPE_CHECKING:
-    from advisor.tape import Matrix
+    from advisor.registry.layer_tape import LayerTape
+    from advisor.tape import Matrix, Value
     from profiles.facts import Model
+
+LLAMA_STYLE: Final = frozenset(
+    (
+        *("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"),
+        *("olmo2", "granite", "cohere", "cohere2", "smollm3"),
+    )
+)
+"""Families whose linears have Llama's names."""
+SCALED_OUTPUTS: Final = ("k_proj", "v_proj")
+SCALED_INPUT: Final = "down_proj"
+"""What IA3 scales of a Llama-style block (arXiv 2205.05638, section 3.3)."""
 
 
 def num_scales(model: Model, _settings: Any, _matrices: Sequence[Matrix]) -> int:
@@ -27,8 +40,30 @@ def num_biases(model: Model, _settings: Any, _matrices: Sequence[Matrix]) -> int
 
 
 def num_norms(model: Model, _settings: Any, _matrices: Sequence[Matrix]) -> int:
-    """The weights of all norms."""
-    return model.hidden_size * (model.num_layers * model.norms_per_layer + 1)
+    """The weights of all norms as wide as the model, and biases where they have some."""
+    each = model.hidden_size * (2 if model.norm == "layer" else 1)
+    return each * (model.num_layers * model.norms_per_layer + 1)
+
+
+def scaled(tape: LayerTape, _settings: Any, x: Value, result: Value, matrix: Matrix) -> Value:
+    """PEFT: keys and values times a vector in its type; the MLP's inner values before `down`."""
+    n, width = result.elements, result.width
+    if matrix.name in SCALED_OUTPUTS:
+        work = per_token(4 * n)
+        wide = tape.value("scale", (result,), n, 4, saved=(result,), back_work=work, weight_flops=1)
+        return tape.cast(wide, width)
+    if matrix.name == SCALED_INPUT:
+        wide = tape.cast(x, 4)
+        return tape.value(
+            name="scale",
+            inputs=(result, wide),
+            size=n,
+            width=width,
+            saved=(wide,),
+            hands_on=True,
+            weight_flops=1,
+        )
+    return result
 
 
 def without_biases(model: Model, _settings: Any) -> str:
@@ -39,6 +74,13 @@ def without_biases(model: Model, _settings: Any) -> str:
     return "BitFit trains biases and this model has none"
 
 
+def without_scaled(model: Model, _settings: Any) -> str:
+    """IA3 scales linears of a Llama-style block; those of other blocks have no such parts."""
+    if model.experts is None and model.model_type in LLAMA_STYLE:
+        return ""
+    return f"IA3 scales keys, values and the MLP of Llama-style blocks, not of {model.model_type}"
+
+
 def _rate(value: float, reason: str) -> Any:
     return lambda _model, _settings: Rate(value, reason)
 
@@ -47,8 +89,12 @@ IA3: Final = MethodSpec(
     name="ia3",
     title="IA3",
     rehearsed=True,
+    builder="parts",
+    lm_only=True,
     spares_first=True,
     added=num_scales,
+    around_linear=scaled,
+    unsupported=without_scaled,
     rate=_rate(3e-3, "the IA3 paper's; the documents give none"),
     default_rate=3e-3,
 )
@@ -56,6 +102,8 @@ BITFIT: Final = MethodSpec(
     name="bitfit",
     title="BitFit",
     rehearsed=True,
+    builder="parts",
+    lm_only=True,
     trained=num_biases,
     rate=_rate(4e-4, "the BitFit paper: 1e-4 to 1e-3; the documents give none"),
     default_rate=4e-4,
@@ -65,7 +113,10 @@ LN_TUNING: Final = MethodSpec(
     name="ln_tuning",
     title="LayerNorm tuning",
     rehearsed=True,
-    trained=num_norms,
+    builder="parts",
+    lm_only=True,
+    trains_norms=True,
+    added=num_norms,
     rate=_rate(1e-4, "a guess below adapters'; the documents give none"),
     default_rate=1e-4,
 )

@@ -22,7 +22,7 @@ class SoftPrompt(Settings):
     """[method] of prompt tuning, prefix tuning and P-tuning."""
 
     virtual_tokens: int = key(20, "length of the prompt; documents: 10 to 20", ge=1, le=4096)
-    bits: int = key(16, "of the frozen weights", choices=(16, 8, 4))
+    bits: int = key(16, "of the frozen weights", choices=(16, 8, 4), not_yet=(8,))
 
     @property
     def base_bits(self) -> int:
@@ -69,6 +69,9 @@ PROMPT_TUNING: Final = MethodSpec(
     name="prompt_tuning",
     title="prompt tuning",
     rehearsed=True,
+    builder="prompts",
+    lm_only=True,
+    own_checkpoint=True,
     settings=SoftPrompt,
     added=num_prompt,
     added_fp32=True,
@@ -91,9 +94,13 @@ P_TUNING: Final = MethodSpec(
     name="p_tuning",
     title="P-tuning",
     rehearsed=True,
+    builder="prompts",
+    lm_only=True,
+    own_checkpoint=True,
     settings=SoftPrompt,
     added=num_encoded,
     added_fp32=True,
+    added_casts=True,
     rate=rate,
     default_rate=DEFAULT_RATE,
     shows=shows,

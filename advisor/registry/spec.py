@@ -161,6 +161,11 @@ class MethodSpec(Named):
     offered: bool = True
     """It is a row of the recommendation."""
 
+    lm_only: bool = False
+    """It is built for a model's own head, not for a new one that scores."""
+    own_checkpoint: bool = False
+    """What trains is not what is published, so that a checkpoint has it whole beside that."""
+
     # What trains
     trains_base: bool = False
     """The model's own weights, from the first layer that is not frozen to the head."""
@@ -180,6 +185,8 @@ class MethodSpec(Named):
     """Number of weights that get a gradient; None: those that are added."""
     added_fp32: bool = False
     """What is added is fp32 in every precision."""
+    added_casts: bool = False
+    """Autocast makes copies of it in 16 bits that live as long as a micro-batch."""
     added_linears: bool = False
     """What is added are linears that every token passes, beside those on the tape."""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from peft import PeftModel, set_peft_model_state_dict
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from profiles.errors import ExitCode, UserError
@@ -23,6 +23,7 @@ from profiles.runs import advice
 from profiles.runs.rundir import RunDir
 
 _ADAPTER = "adapter_model.safetensors"
+_TRAINED = "trained.safetensors"
 _NUM_SHOWN = 3
 _OTHER_SHAPE = re.compile(r"size mismatch for (\S+?):")
 
@@ -98,6 +99,21 @@ def _load_whole(model: torch.nn.Module, checkpoint: Path) -> None:
     if other:
         raise _other_shapes(other, checkpoint)
     refuse_incomplete((), unexpected, checkpoint)
+
+
+def keep_trained(model: torch.nn.Module, checkpoint: Path) -> None:
+    """Write the trained weights by their own names, where what is published is made of them."""
+    trained = {n: p.detach().cpu() for n, p in model.named_parameters() if p.requires_grad}
+    save_file(trained, checkpoint / _TRAINED)
+
+
+def load_trained(model: torch.nn.Module, checkpoint: Path) -> None:
+    """Take back what `keep_trained` wrote; UserError if it is not all."""
+    found, trained = load_file(checkpoint / _TRAINED), dict(model.named_parameters())
+    refuse_incomplete((), found.keys() - trained.keys(), checkpoint)
+    with complete(model, checkpoint):
+        for name, tensor in found.items():
+            trained[name].detach().copy_(tensor)
 
 
 def refuse_incomplete(missing: Iterable[str], unexpected: Iterable[str], checkpoint: Path) -> None:

@@ -42,6 +42,9 @@ class Checkpointing(Part):
         """Every trained weight, or UserError."""
         checkpoint = Path(resume_from_checkpoint)
         methods.restore(self.model, self.plan, checkpoint)
+        if self.plan.method.own_checkpoint:
+            loading.load_trained(model or self.model, checkpoint)
+            return
         self.engine.load(self.accelerator, model or self.model, checkpoint)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
@@ -55,8 +58,16 @@ class Checkpointing(Part):
         with names:
             super().save_model(output_dir, _internal_call)
         if self.ranks.is_main:
-            finish = methods.keep if _internal_call else methods.publish
-            finish(self.model, self.plan, Path(str(output_dir)))
+            self._complete(Path(str(output_dir)), is_checkpoint=_internal_call)
+
+    def _complete(self, folder: Path, *, is_checkpoint: bool) -> None:
+        """What was saved, as the method wants it."""
+        if not is_checkpoint:
+            methods.publish(self.model, self.plan, folder)
+            return
+        methods.keep(self.model, self.plan, folder)
+        if self.plan.method.own_checkpoint:
+            loading.keep_trained(self.model, folder)
 
     def _get_output_dir(self, trial: Any) -> str:  # noqa: ARG002  # the Trainer's signature
         return str(self.staging)

@@ -15,6 +15,8 @@ class Case(NamedTuple):
     settings: str = ""
     """Lines of [method]."""
     rate: float = 1e-2
+    family: str = "llama"
+    """Of the tiny model."""
 
     def plan(self, **values):
         """As estimates and rehearsals take it."""
@@ -29,5 +31,10 @@ CASES = {
     "olora": Case("lora", 'init = "olora"', 1e-3),
     "lora-fa": Case("lora", "freeze_a = true"),
     "lora+": Case("lora", "b_rate = 8.0", 1e-3),
+    "prompt tuning": Case("prompt_tuning", "virtual_tokens = 8", 0.3),
+    "p-tuning": Case("p_tuning", "virtual_tokens = 8", 3e-3),
+    "ia3": Case("ia3", rate=3e-2),
+    "layer norms": Case("ln_tuning", rate=1e-2),
+    "bitfit": Case("bitfit", rate=3e-2, family="qwen2"),
     "full": Case("full", rate=1e-3),
 }

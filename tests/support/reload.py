@@ -2,8 +2,7 @@
 
     python reload.py ASKED.json ANSWERS.pt
 
-ASKED: {"base": folder, "models": {name: folder}, "ids": token ids}. ANSWERS: {name: logits}, with
-those of the base itself under "base".
+ASKED: {"models": {name: [folder, folder of its base]}, "ids": token ids}. ANSWERS: {name: logits}.
 """
 
 import json
@@ -31,5 +30,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     asked = json.loads(Path(sys.argv[1]).read_text())
     tokens = torch.tensor(asked["ids"])
-    folders = {**asked["models"], "base": asked["base"]}
-    torch.save({n: logits(f, asked["base"], tokens) for n, f in folders.items()}, sys.argv[2])
+    found = {name: logits(*folders, tokens) for name, folders in asked["models"].items()}
+    torch.save(found, sys.argv[2])

@@ -52,8 +52,8 @@ SHARDING = {
 
 
 def quantization(built):
-    """NF4 with double quantization, stored so that FSDP can divide it; None but for QLoRA."""
-    if built.recipe.method.name != "qlora":
+    """NF4 with double quantization, stored so that FSDP can divide it; None for 16 bits."""
+    if getattr(built.recipe.method, "bits", 16) == 16:
         return None
     compute = WIDTHS[built.recipe.train.precision]
     storage = compute if built.recipe.hardware.strategy == "fsdp" else torch.uint8

@@ -15,9 +15,10 @@ from typing import Any
 import wanted
 from built import Built
 
-from advisor.registry.lookup import METHODS
-
 LOW_RANK = ("lora", "qlora")
+PROMPTS = ("prompt_tuning", "p_tuning")
+SHARED = (*LOW_RANK, "full")
+"""Methods with which the keys that all methods have are looked at."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Wire:
     """Value in the recipe -> value there."""
     of: Callable[[Built], Any] | None = None
     """The value there, where it takes more to tell; with neither it is the same."""
-    methods: tuple[str, ...] = METHODS.ready
+    methods: tuple[str, ...] = SHARED
     early: bool = False
     """Also known where training cannot begin."""
 
@@ -95,6 +96,8 @@ WIRES = (
         methods=LOW_RANK,
     ),
     Wire("method.bits", "quantization", of=wanted.quantization, methods=("qlora",), early=True),
+    Wire("method.bits", "quantization", (4,), of=wanted.quantization, methods=PROMPTS, early=True),
+    Wire("method.virtual_tokens", "adapter.num_virtual_tokens", (5,), methods=PROMPTS),
     Wire("train.epochs", "args.num_train_epochs", (2.5,)),
     Wire("train.epochs", "trainer.state.max_steps", of=wanted.num_steps),
     Wire("train.max_steps", "args.max_steps", (20, None), by={None: -1, 20: 20}),
