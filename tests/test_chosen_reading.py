@@ -8,8 +8,9 @@ import pytest
 from data_files import write_rows
 
 from advisor import recipe as recipes
-from profiles.errors import ExitCode
+from profiles.errors import ExitCode, UserError
 from profiles.models import model
+from tui.cli_recommend import reading_of
 from tui.commands import recommend as command
 from tui.commands.request import Asked
 from tui.main import run
@@ -135,3 +136,10 @@ def test_a_task_that_the_rows_do_not_fit_is_answered_with_one_that_they_fit(reco
     assert "here it can be preference" in words
     assert "`--task sft`" in words
     assert recommend("--task", "sft", "--on-bad", "skip")[0] == 0
+
+
+def test_a_format_may_be_typed_in_the_app_too():
+    """As the other options of reading; what says nothing of reading is refused."""
+    assert reading_of("--format messages")["data_format"] == "messages"
+    with pytest.raises(UserError, match="not understood"):
+        reading_of("--task sft")

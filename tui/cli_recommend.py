@@ -103,7 +103,16 @@ def recommend(
     return command.recommend(request)
 
 
-_READING = ("on_bad", "encoding", "columns", "clean", "mask", "chat_template", "learn")
+_READING = (
+    "on_bad",
+    "data_format",
+    "encoding",
+    "columns",
+    "clean",
+    "mask",
+    "chat_template",
+    "learn",
+)
 """Options that say how data is read."""
 
 

@@ -88,7 +88,7 @@ class DataScreen(PathForm[Dataset]):
 
         question = (
             "How rows are read, as for `advisor recommend`: --on-bad skip, --learn last,",
-            "--chat-template NAME, --encoding NAME, --column PART=COLUMN; esc takes none.",
+            "--chat-template NAME, --format NAME, --encoding NAME, --column PART=COLUMN.",
         )
         self.app.push_screen(AskText(question, self.context.data_options), answered)
 
