@@ -88,7 +88,7 @@ class Skeleton:
     """What a template writes around the contents of a chat with these roles."""
 
     order: tuple[int, ...]
-    """Turns as the template writes them: some move the system text into another turn."""
+    """Turns as the template writes them: some move the system text, or repeat a question."""
     literals: tuple[str, ...]
     """Before each content, and after the last."""
     replies: tuple[tuple[int, int, int], ...]
@@ -124,7 +124,7 @@ def _as_written(content: str) -> tuple[str, ...]:
 
 
 def skeleton(template: ChatTemplate, roles: Sequence[str], tail: str) -> Skeleton | None:
-    """Rendered once for all chats with these roles; None if a content is left out or repeated.
+    """Rendered once for all chats with these roles; None if it lacks one or repeats a reply.
 
     `tail`: what ends every reply.
     """
@@ -132,12 +132,13 @@ def skeleton(template: ChatTemplate, roles: Sequence[str], tail: str) -> Skeleto
     text = attempt(template, turns) or ""
     slots = list(_SLOTS.finditer(text))
     order = tuple([int(slot[1]) for slot in slots])
-    if sorted(order) != list(range(len(roles))):
+    replies = [i for i, role in enumerate(roles) if role == "assistant"]
+    if set(order) != set(range(len(roles))) or any(order.count(i) > 1 for i in replies):
         return None
     bounds = [0, *(edge for slot in slots for edge in slot.span()), len(text)]
     literals = tuple([text[a:b] for a, b in zip(bounds[::2], bounds[1::2], strict=True)])
     places = {turn: slot.span() for turn, slot in zip(order, slots, strict=True)}
-    replies = []
+    found = []
     for part in split(template, text, turns, ()):
         start, end = places[part.turn]
         first, last = part.span or (start, end)
@@ -145,8 +146,8 @@ def skeleton(template: ChatTemplate, roles: Sequence[str], tail: str) -> Skeleto
             first, last = start, end
         if tail and text.startswith(tail, end):
             last = end + len(tail)
-        replies.append((part.turn, start - first, last - end))
-    return Skeleton(order, literals, tuple(replies))
+        found.append((part.turn, start - first, last - end))
+    return Skeleton(order, literals, tuple(found))
 
 
 # --- How they end -------------------------------------------------------------------------------

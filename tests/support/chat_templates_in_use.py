@@ -89,6 +89,31 @@ TEMPLATES = {
         "{%- for m in messages %}{%- if m.role != 'system' %}"
         f"{_CHATML}{{%- endif %}}{{%- endfor %}}{_ASKS}"
     ),
+    "dated": (
+        "{{ '<|im_start|>system\\nToday is ' + strftime_now('%d %B %Y') + '.<|im_end|>\\n' }}"
+        f"{{%- for m in messages %}}{_CHATML}{{%- endfor %}}{_ASKS}"
+    ),
+    "numbered": (
+        "{%- for m in messages %}{{ '[' ~ loop.index ~ '/' ~ messages | length ~ '] ' + m.role }}"
+        "{{ ': ' + m.content + eos_token + '\\n' }}{%- endfor %}{%- if add_generation_prompt %}"
+        "{%- set n = messages | length + 1 %}{{ '[' ~ n ~ '/' ~ n ~ '] assistant: ' }}{%- endif %}"
+    ),
+    "question_as_title": (
+        "{%- set asked = messages | selectattr('role', 'eq', 'user') | map(attribute='content') %}"
+        "{{ '# ' + (asked | list)[-1] + '\\n' }}{%- for m in messages %}"
+        "{{ '<|' + m.role + '|>' + m.content + eos_token }}{%- endfor %}"
+        "{%- if add_generation_prompt %}{{ '<|assistant|>' }}{%- endif %}"
+    ),
+    "named": (
+        "{%- for m in messages %}{{ 'Zoe' if m.role == 'assistant' else m.role }}"
+        "{{ ': ' + m.content + '\\n' }}{%- endfor %}"
+        "{%- if add_generation_prompt %}{{ 'Zoe: ' }}{%- endif %}"
+    ),
+    "ends_the_chat": (
+        "{%- for m in messages %}{{ m.role + ': ' + m.content }}"
+        "{{ eos_token if loop.last else '\\n' }}{%- endfor %}"
+        "{%- if add_generation_prompt %}{{ '\\nassistant: ' }}{%- endif %}"
+    ),
 }
 
 
@@ -160,4 +185,16 @@ LEARNT: dict[str, dict[str, list[str] | str]] = {
         "thought": ["\n\nr1</s>", "\n\nr2</s>"],
     },
     "without_system": {**_always("<|im_end|>")},
+    "dated": {**_always("<|im_end|>")},
+    "numbered": {**_always("</s>")},
+    "question_as_title": {**_always("</s>")},
+    "named": {**_always("\n")},
+    "ends_the_chat": {
+        "one": ["r1</s>"],
+        "two": ["r1", "r2</s>"],
+        "system": ["r1", "r2</s>"],
+        "masked": ["r2</s>"],
+        "spaces": [" r1\n</s>"],
+        "thought": [f"{_T1}r1", f"{_T2}r2</s>"],
+    },
 }
