@@ -61,12 +61,12 @@ def config_of(family, **changes):
 
 @pytest.fixture
 def folder(tmp_path, tiny_model):
-    """Make a random encoder with a tokenizer, in a folder."""
+    """Make a random encoder with a tokenizer of other padding, in a folder."""
 
     def make(family):
         torch.manual_seed(0)
-        pad = AutoTokenizer.from_pretrained(tiny_model).pad_token_id
-        config = AutoConfig.for_model(**config_of(family, pad_token_id=pad))
+        config = AutoConfig.for_model(**config_of(family))
+        assert config.pad_token_id != AutoTokenizer.from_pretrained(tiny_model).pad_token_id
         AutoModel.from_config(config).save_pretrained(tmp_path / family)
         for file in tiny_model.glob("*token*"):
             shutil.copy(file, tmp_path / family)

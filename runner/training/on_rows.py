@@ -61,6 +61,7 @@ class RunOnRows(RunProtocol, Trainer):  # type: ignore[misc]
                 add_fused_lm_head(one)
         elif hasattr(whole, "score"):  # reads a row's last token, which is found by the padding
             model.config.get_text_config().pad_token_id = padding_of(kw["processing_class"])
+        self._pad = whole.config.get_text_config().pad_token_id
         if is_adapted and kw["args"].gradient_checkpointing:
             model.enable_input_require_grads()  # transformers issue 42489
         super().__init__(attempt, plan, model=model, **kw)
@@ -89,7 +90,12 @@ class RunOnRows(RunProtocol, Trainer):  # type: ignore[misc]
                 self.model.train(was_training)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """With a head beside an adapter goes the configuration that it needs to be loaded."""
+        """With a head beside an adapter goes the configuration that it needs to be loaded.
+
+        In training the Trainer makes the padding the tokenizer's; RoBERTa counts positions from it.
+        """
+        if self.plan.task.head != "lm":
+            self.model.config.get_text_config().pad_token_id = self._pad
         super().save_model(output_dir, _internal_call)
         is_whole = not isinstance(self.model, PeftModel)
         if self.plan.task.head == "lm" or is_whole or not self.ranks.is_main:
