@@ -66,8 +66,12 @@ class Recipe(BaseModel):
     @property
     def learning_rate(self) -> float:
         """The learning rate asked for, or the method's default for task and optimizer."""
-        own = _default_rate(self.method.name, self.task, self.train.optimizer)
-        return self.train.learning_rate or own
+        return self.train.learning_rate or self.default_rate
+
+    @property
+    def default_rate(self) -> float:
+        """Where method, task and optimizer start if nobody says otherwise."""
+        return _default_rate(self.method.name, self.task, self.train.optimizer)
 
     @property
     def goal(self) -> Any:

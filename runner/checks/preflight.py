@@ -37,6 +37,7 @@ from runner.checks import (
     imports,
     neighbours,
     pairing,
+    rates,
     replay,
     splits,
 )
@@ -67,9 +68,9 @@ class Ready:
     @property
     def for_launch(self) -> dict[str, Any]:
         """What `launch.start` takes of it: devices, and what is kept with the run."""
-        rates, took = self.fit.rates, self.duration
+        speeds, took = self.fit.rates, self.duration
         predicted = Planned(
-            tokens_per_second=rates[1] if rates else None,
+            tokens_per_second=speeds[1] if speeds else None,
             until_first_step=took.until_first_step if took else None,
             seconds=took.seconds if took else None,
         )
@@ -101,6 +102,7 @@ def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
         gpu_checks.check_room(here, predicted)
     warnings = [w for data in checked for w in data.warnings]
     warnings += splits.warnings(checked[0], recipe.data)
+    warnings += rates.warnings(recipe, splits.parts(checked[0], recipe.data).train)
     warnings += [words.IGNORED_CODE] if base.ignores_code else []
     warnings += [*_ignored(base), *session_host.warnings(installation.home())]
     devices = _emptiest(here, recipe.hardware.gpus)
