@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 READY := $(VENV)/.ready
 
-.PHONY: demo test check lint clean help
+.PHONY: demo test long check lint clean help
 
 help:
 	@echo "make demo   the whole way from probe to report on a tiny model, about two minutes"
@@ -17,6 +17,9 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+long: $(READY)
+	$(BIN)/python -m pytest -m long
 
 check: lint test
 

@@ -69,6 +69,16 @@ def test_both_changes_that_are_offered_may_start(recipe_of, name, change):
     assert refused(recipe_of("mixtral", f'name = "{name}"\n{change}')) is None
 
 
+@pytest.mark.parametrize("method", ["bitfit", "ia3"])
+def test_a_method_that_finds_nothing_to_train_is_refused(recipe_of, method):
+    """A Mixtral has neither biases nor a plain MLP; its norms can be trained."""
+    found = refused(recipe_of("mixtral", f'name = "{method}"'))
+
+    assert (found.code, found.where) == (ExitCode.BAD_RECIPE, "method.name")
+    assert "--set method.name=lora" in found.do
+    assert refused(recipe_of("mixtral", 'name = "ln_tuning"')) is None
+
+
 @pytest.mark.parametrize("init", ["pissa", "olora"])
 def test_adapters_on_experts_cannot_start_from_weights(recipe_of, init):
     """Of which they have none of their own; attention's can."""

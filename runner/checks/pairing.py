@@ -35,9 +35,22 @@ def check_model(recipe: Recipe, model: Model) -> None:
             where="task",
             code=ExitCode.BAD_RECIPE,
         )
+    _check_method(recipe, model)
     check_length(recipe, model)
     check_experts(recipe, model)
     _check_router(recipe, model)
+
+
+def _check_method(recipe: Recipe, model: Model) -> None:
+    """A method that finds nothing to train in this model fails once that has loaded."""
+    if why := recipe.method.spec.unsupported(model, recipe.method.settings):
+        raise UserError(
+            f"{recipe.model.id} cannot be trained with method.name = {recipe.method.name!r}",
+            why=why,
+            do="add --set method.name=lora",
+            where="method.name",
+            code=ExitCode.BAD_RECIPE,
+        )
 
 
 def _check_router(recipe: Recipe, model: Model) -> None:
