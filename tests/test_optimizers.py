@@ -250,3 +250,13 @@ def test_a_batch_that_was_trained_in_part_is_not_tried_again(home, tiny_model, r
 
     assert caught.value.code == ExitCode.HOST_OOM
     assert len(calls) == 2
+
+
+def test_what_averages_publishes_the_average(whole):
+    """Of a run without evaluation, too: not the weights that it trained at."""
+    seen = whole(OPTIMIZERS["schedule_free"])
+    trained_at = [state["trained_at"] for state in seen.optimizer.state.values()]
+    published = {tuple(one.flatten()[:4].tolist()) for one in real_runs.weights(seen.run).values()}
+
+    assert not any(group["train_mode"] for group in seen.optimizer.param_groups)
+    assert not {tuple(one.flatten()[:4].tolist()) for one in trained_at} & published
