@@ -85,7 +85,7 @@ def test_galore_is_recommended_where_8_bit_moments_do_not_fit():
     found = recommend.recommend(model(), box, None, CRITICAL)
 
     assert (found.leaf, found.rung) == (tree.LIGHT_FULL, "galore")
-    assert found.runnable.rung == "lora"
+    assert found.runnable.rung == "galore"
     assert "8-bit" in found.above
 
 
@@ -112,7 +112,7 @@ def test_the_ladder_goes_from_more_to_less_memory():
     ("rung", "runs"),
     [
         ("lora", "lora"),
-        ("galore", "lora"),
+        ("galore", "galore"),
         ("adapter", "lora"),
         ("qlora_8bit", "qlora"),
         ("prompt_tuning", "prompt_tuning"),

@@ -214,6 +214,7 @@ def test_a_recipe_names_nothing_that_is_written():
     assert free == {
         *("ModelSection.id", "DataSection.train", "DataSection.eval", "MixedFile.file"),
         "DataSection.chat_template",  # an input: a family, or a file that is read
+        "DataSection.split_by",  # a column
         *("PlanSection.machine", "PlanSection.advisor_version", "PlanSection.path"),
     }
 

@@ -34,12 +34,13 @@ _Batches = Callable[[Any, BinaryIO, str], Iterator[tuple[Any, float]]]
 
 def parquet_rows(file: DataFile) -> Iterator[NumberedRow]:
     """Rows of an open file, or of all files of a folder; what the library refuses is damage."""
-    return _numbered(file, _library(file.path, "pyarrow.parquet"), _parquet_batches)
+    _library(file.path)
+    return _numbered(file, importlib.import_module("pyarrow.parquet"), _parquet_batches)
 
 
 def arrow_rows(file: DataFile) -> Iterator[NumberedRow]:
     """The same of Arrow streams, as `datasets` saves them."""
-    return _numbered(file, _library(file.path, "pyarrow"), _arrow_batches)
+    return _numbered(file, _library(file.path), _arrow_batches)
 
 
 def _numbered(file: DataFile, library: Any, batches: _Batches) -> Iterator[NumberedRow]:
@@ -54,11 +55,13 @@ def _numbered(file: DataFile, library: Any, batches: _Batches) -> Iterator[Numbe
         pass
 
 
-def _library(path: str, module: str) -> Any:
+def _library(path: str) -> Any:
+    """UserError where it is missing, or too old."""
     try:
-        version = str(importlib.import_module("pyarrow").__version__)
+        library = importlib.import_module("pyarrow")
+        version = str(library.__version__)
         if int(version.split(".", maxsplit=1)[0]) >= MIN_VERSION:
-            return importlib.import_module(module)
+            return library
         found = f"pyarrow {version} is installed, which is too old to be safe"
     except ImportError:
         found = "pyarrow is not installed"

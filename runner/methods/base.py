@@ -26,12 +26,6 @@ COMPUTE_DTYPES = {
 }
 
 
-_KINDS: dict[Head, Any] = {
-    "lm": AutoModelForCausalLM,
-    "score": AutoModelForSequenceClassification,
-}
-
-
 def load_base(model_dir: Path, head: Head = "lm", **options: Any) -> PreTrainedModel:
     """Load from local safetensors only, never running code that came with the model.
 
@@ -39,16 +33,32 @@ def load_base(model_dir: Path, head: Head = "lm", **options: Any) -> PreTrainedM
     them. transformers takes SDPA for attention, or eager attention where a family has no other.
     """
     _repeat_heads_where_needed()
-    model: PreTrainedModel = _KINDS[head].from_pretrained(
+    model = (_classifier if head == "score" else _language_model)(model_dir, **options)
+    _refuse_foreign(model)
+    _name_experts(model.config.get_text_config())
+    model.config.use_cache = False
+    return model
+
+
+def _language_model(model_dir: Path, **options: Any) -> PreTrainedModel:
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         model_dir,
         trust_remote_code=False,
         use_safetensors=True,
         local_files_only=True,
         **options,
     )
-    _refuse_foreign(model)
-    _name_experts(model.config.get_text_config())
-    model.config.use_cache = False
+    return model
+
+
+def _classifier(model_dir: Path, **options: Any) -> PreTrainedModel:
+    model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+        model_dir,
+        trust_remote_code=False,
+        use_safetensors=True,
+        local_files_only=True,
+        **options,
+    )
     return model
 
 

@@ -53,4 +53,6 @@ class Optimizing(Part):
 
     def rest(self) -> None:
         """The weights are those to evaluate and to publish: some optimizers train at others."""
-        self.optimizer.eval()
+        to_rest = getattr(self.optimizer, "eval", None)
+        if to_rest is not None:
+            to_rest()
