@@ -20,7 +20,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import real_runs  # noqa: E402
-from method_cases import CASES  # noqa: E402
+from method_cases import CASES, QUANTIZED  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
 
@@ -44,6 +44,8 @@ IDS = torch.arange(3, 19)[None]
 QUICK = ("pissa", "lora+", "p-tuning", "ia3", "bitfit")
 """What each family has that could go wrong in a way of its own."""
 REST = tuple(name for name in CASES if name not in QUICK)
+ALL = CASES | QUANTIZED
+FEW_BITS = [pytest.param(name, marks=pytest.mark.long) for name in QUANTIZED]
 LONG = [pytest.param(name, marks=pytest.mark.long) for name in REST]
 RELOAD = Path(__file__).parent / "support" / "reload.py"
 
@@ -94,7 +96,7 @@ def trained(bases, rows, tmp_path_factory):
     def train(name):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("TUNEDECK_HOME", str(home))
-            case = CASES[name]
+            case = ALL[name]
             whole, resumed = (new_run(case, bases[case.family], rows) for _ in range(2))
             found = attempt(patch, whole)
             with pytest.raises(KilledError):
@@ -163,7 +165,7 @@ def reloaded(trained, bases, tmp_path_factory):
     return load
 
 
-@pytest.mark.parametrize("name", [*QUICK, *LONG])
+@pytest.mark.parametrize("name", [*QUICK, *LONG, *FEW_BITS])
 def test_it_learns_what_the_estimate_says(trained, bases, name):
     """The loss falls; as many weights train as the formula counts."""
     run = trained(name).whole
@@ -173,11 +175,11 @@ def test_it_learns_what_the_estimate_says(trained, bases, name):
 
     assert len(losses) == STEPS
     assert mean(losses[-3:]) < mean(losses[:3])
-    base = from_folder(bases[CASES[name].family])
+    base = from_folder(bases[ALL[name].family])
     assert prepared["num_trainable"] == weights.trained_params(base, plan)
 
 
-@pytest.mark.parametrize("name", [*QUICK, *LONG])
+@pytest.mark.parametrize("name", [*QUICK, *LONG, *FEW_BITS])
 def test_killed_and_gone_on_with_it_is_the_same_bit_for_bit(trained, name):
     """Weights and losses."""
     done = trained(name)

@@ -38,3 +38,10 @@ CASES = {
     "bitfit": Case("bitfit", rate=3e-2, family="qwen2"),
     "full": Case("full", rate=1e-3),
 }
+QUANTIZED = {
+    "qlora": Case("qlora", "b_rate = 8.0\nrslora = true", 1e-3),
+    "qlora-fa": Case("qlora", "freeze_a = true"),
+    "prompt tuning, 4 bit": Case("prompt_tuning", "virtual_tokens = 8\nbits = 4", 0.3),
+    "p-tuning, 4 bit": Case("p_tuning", "virtual_tokens = 8\nbits = 4", 3e-3),
+}
+"""Beside a base of 4 bits, on which alone they predict what they did."""
