@@ -49,10 +49,17 @@ def test_the_block_is_ignored_where_transformers_has_a_class(tmp_path, where):
 def test_types_with_a_class_are_those_that_transformers_loads():
     """Neither more, for their code would have to run, nor fewer."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    )
 
     known = {*families.FAMILIES, *families.WRAPPERS}
-    there = {*CONFIG_MAPPING_NAMES}.intersection(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    encoders = {name for name, family in families.FAMILIES.items() if family.is_encoder}
+    there = {*CONFIG_MAPPING_NAMES} & {
+        *(encoders & {*MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES}),
+        *({*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES} - encoders),
+    }
 
     assert {one for one in known if families.has_class(one)} == known & there
     assert {one for one in known if families.untrainable(one)} == (
@@ -129,7 +136,7 @@ def test_a_class_that_is_not_transformers_own_is_not_trained(tiny_model, monkeyp
     class Foreign(LlamaForCausalLM):
         pass
 
-    monkeypatch.setitem(base._KINDS, "lm", Foreign)
+    monkeypatch.setattr(base, "AutoModelForCausalLM", Foreign)
 
     with pytest.raises(RuntimeError, match="Foreign is not transformers' own class"):
         base.load_base(tiny_model)

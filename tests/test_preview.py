@@ -112,6 +112,21 @@ def test_the_last_reply_alone_can_be_learnt(tmp_path, tokenizer):
     assert learnt(rows_of(path, tokenizer, learn="last")[0]) == ["r2<|im_end|>"]
 
 
+@pytest.mark.parametrize("first", [1, 3])
+def test_repeats_that_are_left_out_are_told_to_be(tmp_path, tokenizer, first):
+    """Of rows that are not shown too; as often as the file is looked at."""
+    row, other = chat(*TURNS), chat(*TURNS[:2])
+    path = write_rows(tmp_path, [row, other, row, other])
+    reader = Reader(encoder=encoder(tokenizer), reading={"clean": ("duplicates",)})
+
+    for _ in range(2):
+        found = reader.look(path, 9, Start(number=first)).rows
+        repeats = [one.number for one in found if one.is_refused]
+        assert repeats == [3, 4]
+        assert found[-1].told == ("repeat an earlier one (data.clean.duplicates)",)
+    assert not any(one.is_refused for one in rows_of(path, tokenizer))
+
+
 def test_refused_rows_are_shown_in_their_place_and_end_nothing(tmp_path, tokenizer):
     """Broken JSON, another shape, an empty reply, a row that the template refuses."""
     good, bad = json.dumps(chat(*TURNS)), json.dumps(chat(("user", "q"), ("user", "again")))

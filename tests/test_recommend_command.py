@@ -290,16 +290,16 @@ def test_the_recipe_of_a_catalog_model_names_the_download(call, orders, tmp_path
 def test_the_saved_recipe_is_what_runs(call, orders, tmp_path):
     """Where what is recommended does not, both are told apart."""
     code, out, err = call(
-        *("recommend", "--model", LLAMA, "--gpu", "RTX 3060", "--no-quality"),
+        *("recommend", "--model", LLAMA, "--gpu", "RTX 4090", "--complexity", "low"),
         *("--data", orders, "--save", "r.toml"),
     )
 
     assert code == 0
-    assert out.startswith("recommended   prompt tuning")
+    assert out.startswith("recommended   adapters")
     assert "NOT YET" in out
-    assert "wrote r.toml: QLoRA 4-bit rank" in err
+    assert "wrote r.toml: LoRA rank" in err
     written = recipes.parse((tmp_path / "r.toml").read_text(), where="r")
-    assert written.method.name == "qlora"
+    assert written.method.name == "lora"
 
 
 def test_no_recipe_is_written_where_nothing_fits(call, orders, tmp_path):

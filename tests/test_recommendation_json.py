@@ -34,7 +34,16 @@ PLAN = {
     "checkpointing": True,
     "loss": "chunked",
     "packing": False,
-    "settings": {"rank": 8, "alpha": 16, "dropout": 0.05, "targets": ["q_proj", "v_proj"]},
+    "settings": {
+        "rank": 8,
+        "alpha": 16,
+        "dropout": 0.05,
+        "targets": ["q_proj", "v_proj"],
+        "rslora": False,
+        "init": "kaiming",
+        "freeze_a": False,
+        "b_rate": 1.0,
+    },
 }
 MEMORY = {
     "level": 1,

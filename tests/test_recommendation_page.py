@@ -25,7 +25,7 @@ from tui.terminal import Symbols, num_cells
 
 MODELS = ("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen3-30B-A3B", "mistralai/Mixtral-8x7B-v0.1")
 BOXES = ("1x RTX 4090", "8x H100", "2 nodes of 4x A100 40GB", "T4")
-NO_QUALITY = Answers(quality=Answer(False, Origin.USER))
+SIMPLE = Answers(complexity=Answer("low", Origin.USER))
 
 
 def found_for(name="llama-3.1-8b", box="1x RTX 4090", answers=None, data=None):
@@ -104,14 +104,14 @@ def test_where_nothing_fits_the_bar_shows_where_free_memory_ends():
 
 def test_what_cannot_be_run_yet_is_marked_where_it_is_recommended():
     """With what a saved recipe holds instead."""
-    found = found_for(box="RTX 3060", answers=NO_QUALITY, data=dataset())
+    found = found_for(answers=SIMPLE, data=dataset())
 
     text = flat(text_of(found))
 
     assert found.runnable is not None
-    assert "recommended prompt tuning" in text
+    assert "recommended adapters" in text
     assert f"NOT YET {found.runnable.why}" in text
-    assert "saved recipe QLoRA 4-bit rank" in text
+    assert "saved recipe LoRA rank" in text
 
 
 def test_what_runs_is_not_marked():

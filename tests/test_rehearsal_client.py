@@ -198,11 +198,13 @@ def test_what_is_tried_without_a_formula_is_the_least_that_each_method_takes():
     """One row, activations recomputed; adapters are a recipe's own."""
     plans = client.least_plans(model(unmodelled="it is odd"), BOX, Answers())
 
-    assert [plan.method.name for plan in plans] == ["full", "lora", "qlora"]
+    assert [plan.method.name for plan in plans] == [
+        *("full", "lora", "qlora", "prompt_tuning", "p_tuning", "ia3", "bitfit", "ln_tuning")
+    ]
     assert {(plan.micro_batch, plan.accumulation, plan.num_gpus) for plan in plans} == {(1, 1, 1)}
     assert all(plan.checkpointing for plan in plans)
-    assert [plan.settings.rank for plan in plans[1:]] == [16, 16]
-    assert [plan.settings.targets for plan in plans[1:]] == ["all", "all"]
+    assert [plan.settings.rank for plan in plans[1:3]] == [16, 16]
+    assert [plan.settings.targets for plan in plans[1:3]] == ["all", "all"]
     turing = planned.plan_machine("T4", host=HOST)
     assert {plan.precision for plan in plans} == {"bf16"}
     assert {plan.precision for plan in client.least_plans(model(), turing, Answers())} == {"fp16"}

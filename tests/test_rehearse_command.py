@@ -100,7 +100,9 @@ def test_a_model_without_a_formula_is_rehearsed_instead(asked, capsys):
     assert "none holds: 10 of 16 layers are short convolutions" in out
     assert "full fine-tuning no weights and states alone take" in out
     assert "QLoRA rank 16 no 17.2-19.6" in out
-    assert [request["plan"]["method"] for request in asked] == ["lora", "qlora"]
+    assert [request["plan"]["method"] for request in asked] == [
+        *("lora", "qlora", "prompt_tuning", "p_tuning", "ia3", "bitfit", "ln_tuning")
+    ]
 
     arguments = ["--gpu", "RTX 4090", "--rehearse", "--json"]
     assert run(["recommend", "--model", UNMODELLED_MODEL, *arguments]) == 0
@@ -108,7 +110,7 @@ def test_a_model_without_a_formula_is_rehearsed_instead(asked, capsys):
     found = json.loads(capsys.readouterr().out)
     keys = {f"rehearsals[].{key}" for key in found["rehearsals"][0]} | {"unmodelled"}
     assert keys == set(UNMODELLED)
-    assert [one["fits"] for one in found["rehearsals"]] == [True, True, True]
+    assert [one["fits"] for one in found["rehearsals"]] == [True] * 8
 
 
 def test_one_method_that_fits_is_enough(monkeypatch, capsys):
@@ -124,7 +126,7 @@ def test_one_method_that_fits_is_enough(monkeypatch, capsys):
     assert run(["recommend", "--model", UNMODELLED_MODEL, *arguments]) == 0
 
     found = json.loads(capsys.readouterr().out)["rehearsals"]
-    assert [one["fits"] for one in found] == [False, False, True]
+    assert [one["fits"] for one in found] == [at == 2 for at in range(8)]
 
 
 def test_a_saved_recipe_is_told_to_be_impossible_without_a_formula(asked, capsys, tmp_path):

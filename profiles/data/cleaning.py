@@ -84,7 +84,8 @@ class Cleaner:
     """Rows left out."""
     first: dict[str, int] = field(default_factory=dict)
     """Line of the first row, by what was done."""
-    _seen: set[int] = field(default_factory=set)
+    seen: set[int] = field(default_factory=set)
+    """64 bits of each row so far, where repeats are left out."""
 
     def clean(self, example: Example, line: int) -> Example:
         """The example as it is trained on."""
@@ -113,14 +114,14 @@ class Cleaner:
         return masked
 
     def is_repeat(self, example: Example, written: Sequence[Written], line: int) -> bool:
-        """Whether the model has read an earlier row as it would this one; 64 bits of each kept."""
+        """Whether the model has read an earlier row as it would this one."""
         if "duplicates" not in self.steps:
             return False
         roles = tuple([message.role for message in example.messages])
         read = tuple((one.text, one.learnt) for one in written) or (roles, example.segments)
         key = hash((read, example.rejected, example.label, example.is_good))
-        if key not in self._seen:
-            self._seen.add(key)
+        if key not in self.seen:
+            self.seen.add(key)
             return False
         self.num_repeats += 1
         self.first.setdefault("duplicates", line)
@@ -133,6 +134,7 @@ class Cleaner:
         return (
             *(what for name, (_, what) in _CHANGES.items() if self.changed[name]),
             *(f"have {mark} in the place of personal data (data.mask)" for mark in marks),
+            *(["repeat an earlier one (data.clean.duplicates)"] if self.num_repeats else []),
         )
 
     def sentences(self, total: int) -> list[str]:

@@ -8,6 +8,7 @@ by which the format is found.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,14 +16,14 @@ from profiles.data.datafile import open_data
 from profiles.data.dataset import Reading, numbered_rows, tally_for
 from profiles.data.dataset_errors import no_row_there
 from profiles.data.formats.spec import Format, Row, RowError
-from profiles.data.tally import shown
+from profiles.data.tally import Tally, shown
 from profiles.data.tokens import TokenMeter
 from profiles.facts import Origin
 from profiles.row_counts import RowCounts
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from profiles.data.encoding import Encoded, Encoder
     from profiles.data.formats.spec import Example, NumberedRow
@@ -108,7 +109,7 @@ class Reader:
     """what writes the rows; without one their texts are shown as they are."""
     max_length: int | None = None
     reading: Reading = field(default_factory=Reading)
-    """As a recipe says; faulty rows and repeats are shown whatever it says of them."""
+    """As a recipe says; faulty rows are shown whatever it says of them."""
 
     def look(self, path: str | os.PathLike[str], num_rows: int, start: Start) -> Preview:
         """Read some rows; UserError for a file without such rows."""
@@ -121,7 +122,8 @@ class Reader:
 
         with open_data(path, self.reading.get("encoding")) as file:
             rows = numbered_rows(file, tally, keep)
-            wanted = (one for one in rows if start.reaches(*one[:2]))
+            fresh = partial(self._tally, tally.format, set())
+            wanted = self._from(start, rows, fresh)
             found = sorted([*early, *islice(wanted, num_rows)], key=lambda one: one[1])[:num_rows]
             if not found:
                 raise no_row_there(file.path, start.words)
@@ -130,14 +132,32 @@ class Reader:
             format=tally.format.name if tally.format else "",
             origin=Origin.MEASURED if self.encoder else Origin.PREDICTED,
             max_length=self.max_length,
-            rows=tuple([self._row(row, line, at, tally.format) for line, at, row in found]),
+            rows=tuple([self._row(row, line, at, fresh) for line, at, row in found]),
         )
 
-    def _row(self, row: Row | RowError, line: int, number: int, form: Format | None) -> ShownRow:
-        """A row by itself, as a file of this row alone would be read."""
+    def _from(
+        self, start: Start, rows: Iterator[NumberedRow], fresh: Callable[[], Tally]
+    ) -> Iterator[NumberedRow]:
+        """The rows from the start; those before it are read where a later one may repeat them."""
+        for line, number, row in rows:
+            if start.reaches(line, number):
+                yield line, number, row
+            elif "duplicates" in self.reading.get("clean", ()):
+                fresh().read(row, line)
+
+    def _tally(self, form: Format | None, seen: set[int]) -> Tally:
+        """For one row of a file whose earlier rows were `seen`."""
         renderer = self.encoder.renderer if self.encoder else self.renderer
         tally = tally_for({**self.reading, "on_bad": "skip"}, renderer)
         tally.format = form
+        tally.cleaner.seen = seen
+        return tally
+
+    def _row(
+        self, row: Row | RowError, line: int, number: int, fresh: Callable[[], Tally]
+    ) -> ShownRow:
+        """A row by itself, as a file of it and what it may repeat would be read."""
+        tally = fresh()
         usable = tally.read(row, line)
         if usable is None:
             begins = "" if isinstance(row, RowError) else shown(row)
