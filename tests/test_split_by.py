@@ -29,6 +29,7 @@ USES = (1, -1, -2)
         ([60, 40], [(48, 6, 6), (32, 4, 4)]),
         ([100, 10, 10], [(80, 10, 10), (8, 1, 1), (8, 1, 1)]),
         ([5, 5], [(4, 1, 0), (4, 0, 1)]),
+        ([2, 2], [(2, 0, 0), (1, 1, 0)]),
         ([7], [tuple(parts_of(7, SHARES))]),
     ],
 )
@@ -49,21 +50,26 @@ SHARES_DRAWN = st.tuples(st.integers(1, 20), st.integers(0, 20), st.integers(0, 
 
 @given(st.lists(st.integers(1, 50), min_size=2, max_size=20), SHARES_DRAWN)
 def test_all_together_are_divided_after_the_shares_too(numbers, shares):
-    """To about a row, beside the one that is trained on at least; no part without a share."""
+    """To about a row, whatever the values; nothing goes to a part without a share."""
     parts = parts_by_value(numbers, shares)
 
     assert [sum(one) for one in parts] == numbers
     assert all(count >= 0 for one in parts for count in one)
     sums = [sum(one) for one in zip(*parts, strict=True)]
     assert sums[0] >= 1
-    meant = [sum(numbers) * share / sum(shares) for share in shares]
-    forced = max(0, 1 - meant[0])
-    for one, due, share in zip(sums, meant, shares, strict=True):
-        assert abs(one - due) <= 1.01 + forced
+    for one, share in zip(sums, shares, strict=True):
+        assert abs(one - sum(numbers) * share / sum(shares)) <= 1.01
         assert share or not one
     for one, number in zip(parts, numbers, strict=True):
         for count, share in zip(one, shares, strict=True):
             assert abs(count - number * share / sum(shares)) < 2
+
+
+def test_the_one_row_to_train_on_comes_from_the_part_with_most_above_its_share():
+    """Of 2 rows after 1:2:4 evaluation has 0.43 too many, and the test part 0.14 too few."""
+    parts = parts_by_value([1, 1], (1, 2, 4))
+
+    assert [sum(numbers) for numbers in zip(*parts, strict=True)] == [1, 0, 1]
 
 
 def test_keys_are_taken_in_the_order_that_they_were_drawn_in():

@@ -53,15 +53,12 @@ def parts_by_value(numbers: Sequence[int], shares: Sequence[int]) -> list[Parts]
         missing = [m - total * n for m, n in zip(missing, given, strict=True)]
         found.append(Parts(*given))
     if not any(parts.train for parts in found):
-        found[0] = Parts(1, *(_less_one(found[0])))
+        most = min((1, 2), key=missing.__getitem__)  # more rows than its share, so some
+        at = next(i for i, parts in enumerate(found) if parts[most])
+        given = list(found[at])
+        given[0], given[most] = 1, given[most] - 1
+        found[at] = Parts(*given)
     return found
-
-
-def _less_one(parts: Parts) -> tuple[int, int]:
-    """Of evaluation and test, one row less in the larger."""
-    if parts.evaluation >= parts.test:
-        return parts.evaluation - 1, parts.test
-    return parts.evaluation, parts.test - 1
 
 
 def held_out(
