@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 
@@ -165,3 +166,84 @@ def test_replies_that_are_all_rated_alike_are_told(tmp_path, label, told):
 
     assert told in warnings(row, row)
     assert "are labelled" not in warnings(row, row | {"label": not label})
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"), [("good", "bad"), ("Yes", "no"), ("thumbs_up", "thumbs_down"), (1, 0)]
+)
+def test_words_that_rate_are_read_and_told(tmp_path, good, bad):
+    """A file may mean a class by them, so what they are taken for is never silent."""
+    rows = [{"prompt": "p", "completion": f"c {i}", "label": (good, bad)[i % 2]} for i in range(6)]
+    path = write_rows(tmp_path, rows)
+
+    assert [row.is_good for row in examples(path, kinds=("rated",))] == [True, False] * 3
+    told = dataset.check(path, kinds=("rated",)).warnings
+    assert f"3 of 6 rows have `label` {good}, which is read as a good reply (first: line 1)" in told
+    assert f"3 of 6 rows have `label` {bad}, which is read as a bad reply (first: line 2)" in told
+    assert refused(path).what.startswith("rated data is for training on good and bad replies")
+
+
+def test_the_good_replies_of_a_list_and_of_words_are_taken_out_by_the_file_s_own_command(tmp_path):
+    jq = shutil.which("jq")
+    if jq is None:
+        pytest.skip("jq is not here")
+    labels = ("good", "Bad", "YES", 1.0, 0.0, "false")
+    rows = [{"prompt": "p", "completion": str(one), "label": one} for one in labels]
+    path = write(tmp_path, json.dumps(rows), "my rows.json")
+    _, _, command = refused(path).do.partition("as in ")
+    command = command.partition("; or, where")[0]
+
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True)  # noqa: S602
+
+    kept = examples(tmp_path / "good.jsonl")
+    assert [row.completion for row in kept] == ["good", "YES", "1.0"]
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "num_good"),
+    [
+        ("label", (0, 1, 2, 3, 4), 2),
+        ("rating", (1, 5), 3),
+        ("score", (0.0, 0.4, 0.6), 4),
+        ("feedback", ("good", "so so"), 3),
+    ],
+)
+def test_ratings_that_are_no_truth_are_told_with_a_command_that_makes_it(
+    tmp_path, column, values, num_good
+):
+    """Trained on alike they teach the bad replies too."""
+    rows = [
+        {"prompt": "p", "completion": f"c {i}", column: values[i % len(values)]} for i in range(6)
+    ]
+    path = write_rows(tmp_path, rows)
+    found = dataset.check(path)
+    (told,) = [one for one in found.warnings if "may say which replies are good" in one]
+
+    assert found.format == "prompt_completion"
+    assert told.startswith(f"`{column}` ({values[0]}, {values[1]}")
+    if shutil.which("jq"):
+        command = told.partition("as by ")[2].partition(", --task")[0]
+        subprocess.run(command, shell=True, cwd=tmp_path, check=True)  # noqa: S602
+        rated = examples(tmp_path / "rated.jsonl", kinds=("rated",))
+        assert sum(bool(row.is_good) for row in rated) == num_good
+
+
+def test_a_column_of_truths_is_told_with_the_options_that_take_it(tmp_path):
+    rows = [{"messages": [ASKS, TELLS], "is_correct": i % 2 == 0, "id": i} for i in range(6)]
+    path = write_rows(tmp_path, rows)
+    (told,) = [one for one in dataset.check(path).warnings if "may say which" in one]
+
+    assert "--column messages=messages --column label=is_correct --task kto" in told
+    columns = {"messages": "messages", "label": "is_correct"}
+    rated = examples(path, columns=columns, kinds=("rated",))
+    assert [row.is_good for row in rated] == [True, False] * 3
+
+
+@pytest.mark.parametrize(
+    "more", [{"id": 1}, {"rating": 3}, {"label": "a text\nof lines"}, {"score": None}, {"good": []}]
+)
+def test_columns_that_rate_nothing_are_no_ratings(tmp_path, more):
+    """One value alone says nothing, and neither does what is no number and no word."""
+    path = write_rows(tmp_path, [{"prompt": "p", "completion": f"c {i}"} | more for i in range(6)])
+
+    assert not [one for one in dataset.check(path).warnings if "may say which" in one]

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypedDict, Unpack
 
-from profiles.data import classes
+from profiles.data import classes, jq_commands
 from profiles.data.cleaning import Cleaner
 from profiles.data.columns import Columns
-from profiles.data.datafile import Container, DataFile, files_of, open_data
+from profiles.data.datafile import DataFile, files_of, open_data
 from profiles.data.dataset_errors import no_examples, nothing_to_learn, other_training
 from profiles.data.formats import by_name
 from profiles.data.formats.spec import TEXTS, Example, NumberedRow, Row, RowError
@@ -211,14 +211,15 @@ def numbered_rows(
     first = _first_sound_rows(rows, file, faulty)
     if first:
         sound = [(line, row) for line, _, row in first]
-        tally.settle_format(sound, file.path, is_table=file.container is Container.CSV)
+        tally.settle_format(sound, file)
     return chain(first, rows)
 
 
 def _examples(file: DataFile, tally: Tally, *, any_training: bool = False) -> Iterator[UsableRow]:
     rows = numbered_rows(file, tally, lambda row, line, _: tally.read(row, line))
     if tally.format and not any_training and not tally.format.serves(tally.kinds):
-        raise other_training(file.path, tally.format, tally.kinds)
+        instead = jq_commands.for_file(tally.format.instead, file)
+        raise other_training(file.path, tally.format, tally.kinds, instead=instead)
     num_usable = 0
     for line, row_number, row in rows:
         if usable := tally.read(row, line):

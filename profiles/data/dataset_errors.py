@@ -270,12 +270,12 @@ def no_row_there(path: str, place: str) -> UserError:
     )
 
 
-def other_training(path: str, found: Format, kinds: Collection[str]) -> UserError:
-    """Tell of sound data whose rows are of another kind than these."""
+def other_training(path: str, found: Format, kinds: Collection[str], *, instead: str) -> UserError:
+    """Tell of sound data whose rows are of another kind than these, and what to do `instead`."""
     return _bad_data(
         f"{found.name} data is for {found.needs}, not for this task",
         why=f"here it can be {', '.join(names(kinds))}",
-        do=found.instead,
+        do=instead,
         where=path,
     )
 

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from profiles.data import formats
-from profiles.data.formats.spec import TEXTS
+from profiles.data.formats.spec import TEXTS, is_flag
 from profiles.data.words import printable
 from profiles.errors import ExitCode, UserError
 
@@ -24,17 +24,35 @@ if TYPE_CHECKING:
 MAX_KEYS_SHOWN: Final = 1000
 """Keys of a row that are compared with known ones; no format has more than a few."""
 
+MAX_OTHER_SHARE: Final = 0.25
+"""Of values that are no flags, up to which a format of flags is still meant."""
 _MOST_IN_ADVICE: Final = 6
 """Keys of a row up to which it is shown how to make parts of them."""
 
 
-def format_of(row: Collection[str]) -> Format | None:
-    """Find the first format whose required keys are all there, else by other names in use."""
+def format_of(row: Collection[str], but: Collection[str] = ()) -> Format | None:
+    """Find the first format whose required keys are all there, else by other names in use.
+
+    `but`: names of formats that it is not.
+    """
     for by_alias in (False, True):
         for one in formats.FORMATS:
-            if one.fits(row, by_alias=by_alias):
+            if one.name not in but and one.fits(row, by_alias=by_alias):
                 return one
     return None
+
+
+def _with_other_values(rows: Sequence[Collection[str]]) -> list[str]:
+    """Formats with a flag that is none in a share of the rows: 0 and 1 of a rating from 0 to 4."""
+    found = []
+    for one in formats.FORMATS:
+        for key in (key for key in one.required if key.holds == "flag"):
+            given = [
+                row[name] for row in rows if isinstance(row, dict) and (name := key.name_in(row))
+            ]
+            num_others = sum(value is not None and not is_flag(value) for value in given)
+            found += [one.name] if num_others > MAX_OTHER_SHARE * len(rows) else []
+    return found
 
 
 def detect_format(
@@ -50,7 +68,8 @@ def detect_format(
     """
     rows = list(row_keys)
     found = Counter(key for keys in rows for key in islice(keys, MAX_KEYS_SHOWN))
-    votes = Counter(one.name for one in map(format_of, rows) if one)
+    but = _with_other_values(rows)
+    votes = Counter(one.name for row in rows if (one := format_of(row, but)))
     if votes:
         return formats.by_name(votes.most_common(1)[0][0])
     shown = ", ".join(f"`{printable(key, 40)}`" for key, _ in found.most_common(12))

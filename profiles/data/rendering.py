@@ -26,6 +26,7 @@ END_MARKS: Final = (
 )  # fmt: skip
 """Of the families in use; a special token by which a template ends every reply comes besides."""
 _AFTER: Final = re.compile(r"\s*")
+_NO_THOUGHTS: Final = re.compile(r"\s*<think>\s*</think>")
 
 
 class TemplateRowError(RowError):
@@ -80,6 +81,8 @@ class Renderer:
     """Ends plain texts and completions."""
     special: frozenset[str] = frozenset()
     """The tokenizer's tokens that stand for marks."""
+    asks_by_template: bool = False
+    """The model is asked by a chat template, which writes no plain prompt."""
     _chosen: dict[bool, ChatTemplate | None] = field(default_factory=dict, init=False)
     _endings: dict[str, _Ending] = field(default_factory=dict, init=False)
     _skeletons: dict[tuple[str, ...], Skeleton | None] = field(default_factory=dict, init=False)
@@ -115,7 +118,8 @@ class Renderer:
         text = example.text or f"{example.prompt or ''}{example.completion or ''}"
         if not text.endswith(self.eos):
             text += self.eos
-        return Written(text, ((start, len(text)),), is_chat=False, end=self.eos)
+        faults = (_unwritten(example),) if self.asks_by_template and example.prompt else ()
+        return Written(text, ((start, len(text)),), is_chat=False, end=self.eos, faults=faults)
 
     def ask(self, example: Example) -> Written:
         """What the last reply of an example, or its completion, answers."""
@@ -215,12 +219,15 @@ def _faults(
     parts: Sequence[Part],
 ) -> tuple[str, ...]:
     """What the text lacks of the row; TemplateRowError for a call, which is all that is learnt."""
-    thinks_twice = False
+    thinks_twice = thinks_nothing = False
     for part in parts:
         reply = text if part.span is None else text[slice(*part.span)]
-        num_thoughts = example.messages[part.turn].content.count("</think>")
+        message = example.messages[part.turn]
+        num_thoughts = message.content.count("</think>")
         thinks_twice |= part.span is not None and 0 < num_thoughts < reply.count("</think>")
-        names = [call["function"]["name"] for call in example.messages[part.turn].calls]
+        is_new = part.span is not None and message.is_learnt and not num_thoughts
+        thinks_nothing |= is_new and bool(_NO_THOUGHTS.match(reply))
+        names = [call["function"]["name"] for call in message.calls]
         if not all(name in reply for name in names):
             raise TemplateRowError("call tools, which the chat template does not write")
     found = [_LACKS[message.role] for message in example.messages if _is_changed(message, text)]
@@ -231,11 +238,31 @@ def _faults(
             "have a <think> in the text of a reply, and the chat template writes one more; give "
             "such thoughts as `reasoning_content`"
         )
+    if thinks_nothing:
+        found.append(
+            "have no thoughts, and the chat template adds an empty <think></think> that is learnt: "
+            "the model learns to reply without thinking. Give thoughts as `reasoning_content`, or, "
+            'to learn the reply alone, set data.chat_template = "chatml" (--chat-template chatml)'
+        )
     if example.tools and attempt(template, turns, ()) == text:
         found.append("have `tools`, which the chat template does not write")
     if any(part.span is None for part in parts):
         found.append("have replies that are not learnt, for the chat template writes them anew")
     return tuple(dict.fromkeys(found))
+
+
+def _unwritten(example: Example) -> str:
+    """That a prompt is no turn, and how it becomes one."""
+    way = "give it as a list of turns"
+    if example.rejected is None and example.is_good is None:
+        way = (
+            "--column instruction=prompt --column output=completion ([data.columns] in a recipe, "
+            "without data.format) makes turns of it"
+        )
+    return (
+        "have a plain prompt, which is learnt without the chat template that the model is asked "
+        f'by: {way}; where this is meant, set data.chat_template = "plain" (--chat-template plain)'
+    )
 
 
 _LACKS: Final = {

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
 from profiles.data.cleaning import Cleaner
+from profiles.data.datafile import Container, DataFile
 from profiles.data.dataset_errors import faulty_rows
 from profiles.data.detect import detect_format, format_of
 from profiles.data.formats.spec import TEXTS, Example, Format, Row, RowError
+from profiles.data.ratings import Ratings
 from profiles.data.rendering import Renderer, TemplateRowError, Written
 from profiles.data.values_of import Values
 from profiles.data.words import printable, type_name
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 MAX_BAD_SHARE: Final = 0.10
 NUM_KINDS: Final = 20
+NUM_UNUSED: Final = 8
+"""Columns that are named to the user."""
 NUM_COLUMNS: Final = 64
 """Keys whose types are counted."""
 
@@ -74,14 +78,17 @@ class Tally:
     num_refused_by_template: int = 0
     types: dict[str, dict[type, list[int]]] = field(default_factory=dict)
     """Key, type: how many rows, and the line of the first."""
+    ratings: Ratings | None = None
+    """Of unused columns that may rate the replies, if there are any."""
     _unseen: set[str] = field(init=False)
     """Columns that were asked for and that no row had yet."""
 
     def __post_init__(self) -> None:
         self._unseen = set(self.mapping.sources if self.mapping else ())
 
-    def settle_format(self, first: list[tuple[int, Row]], path: str, *, is_table: bool) -> None:
+    def settle_format(self, first: list[tuple[int, Row]], file: DataFile) -> None:
         """Find the format from the first rows, unless one was asked for."""
+        path, is_table = file.path, file.container is Container.CSV
         given = [row for _, row in first]
         rows = self.mapping.applied(given) if self.mapping else given
         keys = dict.fromkeys(key for row in given for key in row)
@@ -104,6 +111,8 @@ class Tally:
             self.values.settle(keys, path)
             used.add(self.values.column)
         self.unused_keys = tuple(key for key in keys if key not in used)
+        if not self.mapping:
+            self.ratings = Ratings.among(self.unused_keys, self.format, file)
 
     def read(self, row: Row | RowError, line: int) -> tuple[Example, tuple[Written, ...]] | None:
         """Count a row, and return its example, and its texts for the model, if it is of use.
@@ -162,6 +171,8 @@ class Tally:
         return written
 
     def _add_types(self, row: Row, line: int) -> None:
+        if self.ratings is not None:
+            self.ratings.add(row)
         for key, value in row.items():
             types = self.types.get(key)
             if types is None:
@@ -214,6 +225,8 @@ class Tally:
         do = 'repair these rows, or leave them out: on_bad = "skip" (--on-bad skip)'
         if too_many:
             do = f"repair these rows; more than {MAX_BAD_SHARE:.0%} are faulty, too many to skip"
+        if self.detected and self.detected != self.format:
+            do = f'leave data.format (--format) out, or set it to "{self.detected.name}"; or {do}'
         if self.num_refused_by_template:
             do = f"{OTHER_TEMPLATE}; or {do}"
         first = min(line for _, line in self.faults.values())
@@ -263,9 +276,14 @@ class Tally:
     def remarks(self) -> list[str]:
         """What the rows were taken to mean, and what is in them and is not used."""
         found = self._sentences(self.taken)
+        if self.ratings is not None:
+            found += self.ratings.sentences(self.types)
         if self.unused_keys:
-            names = ", ".join(f"`{printable(key, 40)}`" for key in self.unused_keys[:8])
-            found.append(f"columns that are not used: {names}")
+            names = ", ".join(f"`{printable(key, 40)}`" for key in self.unused_keys[:NUM_UNUSED])
+            more = len(self.unused_keys) - NUM_UNUSED
+            found.append(
+                f"columns that are not used: {names}{f' and {more} more' if more > 0 else ''}"
+            )
         return found
 
 

@@ -91,6 +91,7 @@ def encoder(
     name = choice or (CHOSEN_BY_MODEL if base.has_chat_template else "plain")
     choose = chooser(folder, name, chat_template.special_tokens(folder), base_dir=base_dir)
     found = encoding.of_folder(folder, choose=choose, learn=learn)
+    found.renderer.asks_by_template = asks(folder, name)
     vocabulary.check(base, found.tokenizer)
     return found
 
@@ -118,6 +119,13 @@ def chooser(
         return ChatTemplate(source, special)
 
     return choose
+
+
+def asks(folder: Path, choice: str) -> bool:
+    """Whether the model is asked by a chat template: its own, or a chosen one with marks."""
+    if choice == CHOSEN_BY_MODEL:
+        return bool(chat_template.source_of(folder))
+    return choice != "plain"
 
 
 def _chosen(

@@ -142,7 +142,12 @@ def encoder_of(
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
     choice = recipe.data.chat_template
     choose = chat_templates.chooser(folder, choice, special, base_dir=base_dir)
-    renderer = Renderer(choose, learn=recipe.data.learn, eos=tokenizer.eos_token or "")
+    renderer = Renderer(
+        choose,
+        learn=recipe.data.learn,
+        eos=tokenizer.eos_token or "",
+        asks_by_template=chat_templates.asks(folder, choice),
+    )
     return Encoder.of(tokenizer.backend_tokenizer, renderer)
 
 

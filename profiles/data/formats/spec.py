@@ -166,10 +166,19 @@ class Field:
         return found[0] if len(found) == 1 else ""
 
 
+FLAGS: Final = {
+    "true": True, "false": False, "1": True, "0": False, "yes": True, "no": False,
+    "good": True, "bad": False, "up": True, "down": False, "thumbs_up": True,
+    "thumbs_down": False, "correct": True, "incorrect": False, "wrong": False,
+    "desirable": True, "undesirable": False,
+}  # fmt: skip
+"""Words for true and false, in small letters."""
+
+
 def is_flag(value: object) -> bool:
-    """True or false, also as a number or in the text of a table."""
+    """True or false, also as a number or a word."""
     if isinstance(value, str):
-        return value.lower() in ("true", "false", "1", "0")
+        return value.strip().lower() in FLAGS
     return value in (0, 1)
 
 

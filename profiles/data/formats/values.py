@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from profiles.data.formats.spec import RowError, is_flag
+from profiles.data.formats.spec import FLAGS, RowError, is_flag
 from profiles.data.words import type_name
 
 if TYPE_CHECKING:
@@ -47,4 +47,4 @@ def flag(row: Row, key: str) -> bool:
     value = row.get(key)
     if not is_flag(value):
         raise type_error(value, key, bool)
-    return value.lower() in ("true", "1") if isinstance(value, str) else bool(value)
+    return FLAGS[value.strip().lower()] if isinstance(value, str) else bool(value)
