@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import subprocess
@@ -15,6 +16,25 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import pytest  # the line above must come before torch
 
 ADVISOR = Path(sys.executable).parent / "advisor"
+_SETTLED = set()
+"""Modules of tests that have begun in this process."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Tests that share a module's fixture stay in one process: each would make its runs anew."""
+    for item in items:
+        found = item._fixtureinfo.name2fixturedefs.values()
+        if any(made.scope == "module" for fixture in found for made in fixture):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def pytest_runtest_setup(item):
+    """What is loaded stays: each training run has all garbage collected, and would look at it."""
+    if item.module not in _SETTLED:
+        _SETTLED.add(item.module)
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(autouse=True)

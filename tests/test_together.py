@@ -22,7 +22,7 @@ from runner.demo_text import instruction_rows  # noqa: E402
 from runner.engines import fsdp, together  # noqa: E402
 from runner.engines.ranks import Ranks  # noqa: E402
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("together")]
+pytestmark = pytest.mark.slow
 NO_DROPOUT = "rank = 8\nalpha = 16"
 STEPS, BEST = 5, 2
 CASES = list(itertools.product(("lora", "full"), ("8:1:1", "1:0:0")))
