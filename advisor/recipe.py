@@ -29,7 +29,7 @@ from advisor.recipe_sections import (
     method_section,
     objective_section,
 )
-from advisor.registry.conflicts import conflict, no_head, packed
+from advisor.registry.conflicts import conflict, no_head, packed, recomputed
 from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, SCHEDULES, TASKS, is_ready
 from advisor.registry.optimizers import ADAMW
 from advisor.registry.schedules import CONSTANT
@@ -195,12 +195,20 @@ def _refused(recipe: Recipe) -> Iterator[tuple[str, str]]:
     if chosen and not chosen.serves(plan.task.learns_from):
         can_be = ", ".join(formats.names(plan.task.learns_from))
         yield "data.format", f"{chosen.name} is not for {recipe.task}; that learns from {can_be}"
+    yield from _beside_the_method(plan)
+    if reason := conflict(plan.method, plan.settings, plan.optimizer, plan.engine, plan.task):
+        yield "hardware.strategy", reason
+
+
+def _beside_the_method(plan: Plan) -> Iterator[tuple[str, str]]:
+    """(key, why) of what the method cannot be trained with."""
     if reason := no_head(plan.method, plan.task):
         yield "method.name", reason
     if plan.packing and (reason := packed(plan.method, plan.settings)):
         yield "data.packing", f"{reason}; leave it out"
-    if reason := conflict(plan.method, plan.settings, plan.optimizer, plan.engine, plan.task):
-        yield "hardware.strategy", reason
+    if plan.checkpointing and (reason := recomputed(plan.method)):
+        why = f"{reason}; leave it out"
+        yield "train.checkpointing", f"{why}, and lower data.max_length if memory runs out"
 
 
 def _beside_the_task(recipe: Recipe, task: TaskSpec) -> Iterator[tuple[str, str]]:

@@ -133,6 +133,8 @@ class Tape:
         """Weights of the linears met."""
         self.retained = NOTHING
         """What is kept beyond the backward pass."""
+        self.cached: list[Value] = []
+        """Kept until the forward pass of the whole model ends."""
         self.entry = Value(entry, width, needs_grad, Storage(entry))
 
     @property

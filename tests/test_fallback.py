@@ -116,7 +116,7 @@ def test_the_ladder_goes_from_more_to_less_memory():
         ("adapter", "lora"),
         ("qlora_8bit", "qlora"),
         ("prompt_tuning", "prompt_tuning"),
-        ("prefix_tuning", "lora"),
+        ("prefix_tuning", "prefix_tuning"),
         ("lora_experts", "lora"),
         ("full", "full"),
     ],

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from known import model
 
 from advisor import recipe
-from advisor.choice import ladder
 from advisor.cost import memory
 from advisor.framework import OURS
 from advisor.plan import Plan
@@ -243,6 +242,8 @@ INCOMPATIBLE = [
     ("qlora", {"init": "pissa"}, "adamw", "single", "cannot start from quantized weights"),
     ("p_tuning", {}, "adamw", "fsdp", "cannot gather what P-tuning goes on from"),
     ("prompt_tuning", {}, "adamw", "zero3", "cannot gather what prompt tuning goes on from"),
+    ("prefix_tuning", {"bits": 4}, "adamw", "fsdp", "a quantized base with a soft prompt"),
+    ("p_tuning_v2", {}, "adamw", "fsdp", "cannot gather what P-tuning v2 goes on from"),
     ("qlora", {"init": "olora"}, "adamw", "single", "cannot start from quantized weights"),
 ]
 
@@ -271,33 +272,6 @@ def test_everything_else_goes_together():
     ready = {row for row in free if row[0] in METHODS.ready and row[2] in OPTIMIZERS.ready}
     assert {("lora", (), "adamw", "fsdp"), ("qlora", (), "paged_adamw_8bit", "ddp")} <= ready
     assert ("full", (), "adamw_8bit", "zero3") in free
-
-
-@pytest.mark.parametrize("method", ["prompt_tuning", "p_tuning", "ia3", "ln_tuning", "bitfit"])
-@pytest.mark.parametrize(("task", "words"), [("reward", "trains no new head"), ("dpo", "")])
-def test_small_methods_train_no_new_head(method, task, words):
-    """It would stay as it was drawn: neither a recipe nor a plan that runs."""
-    plan = Plan.of(method, task=task, seq_len=64)
-    text = SOUND.replace('"lora"', f'"{method}"').replace('"sft"', f'"{task}"')
-    text = text.replace('format = "text"\n', "").replace("[train]", "[train]\nmicro_batch = 2")
-
-    assert ladder.runs(plan) == (not words)
-    if words:
-        assert words in refusal(recipe.parse, text, where="r").why
-    else:
-        recipe.parse(text, where="r")
-
-
-@pytest.mark.parametrize("method", ["prompt_tuning", "p_tuning"])
-def test_a_soft_prompt_is_not_packed(method):
-    """Each document of a row would read the one before it."""
-    text = SOUND.replace('"lora"', f'"{method}"')
-
-    recipe.parse(text, where="r")
-    told = refusal(recipe.parse, text.replace("[method]", "packing = true\n[method]"), where="r")
-
-    assert "`data.packing`" in told.why
-    assert "puts its prompt before a row" in told.why
 
 
 @pytest.mark.parametrize("init", ["pissa", "olora"])

@@ -122,7 +122,8 @@ def best(
 
 def smallest(plan: Plan, rows_per_gpu: int) -> Plan:
     """The plan's configuration with the least memory."""
-    return replace(_divided(plan, plan.task.least_micro_batch, rows_per_gpu), checkpointing=True)
+    least = _divided(plan, plan.task.least_micro_batch, rows_per_gpu)
+    return replace(least, checkpointing=plan.method.recomputes)
 
 
 def _divided(plan: Plan, size: int, rows_per_gpu: int) -> Plan:
@@ -179,8 +180,9 @@ class _Search:
         if not found[0]:
             if not self._try(smallest(plan, self._rows(plan))):
                 return
-            again = replace(plan, checkpointing=True)
-            found = [self._largest(plan, sizes[:-1]), self._largest(again, sizes)]
+            found = [self._largest(plan, sizes[:-1])]
+            if plan.method.recomputes:
+                found.append(self._largest(replace(plan, checkpointing=True), sizes))
         for largest in found:
             for fit in self._up_to(largest, sizes) if largest else ():
                 self.fitting.append(_timed(self.model, self.machine, fit, self.batch.lengths))

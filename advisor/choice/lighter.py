@@ -20,7 +20,7 @@ def changes(plan: Plan) -> tuple[str, ...]:
 def _changes(plan: Plan) -> Iterator[str]:
     if plan.loss == "full" and plan.task.head == "lm":
         yield 'train.loss = "chunked"'
-    if not plan.checkpointing:
+    if not plan.checkpointing and plan.method.recomputes:
         yield "train.checkpointing = true"
     if plan.method.trains_base and (optimizer := _smaller_states(plan)):
         yield f'train.optimizer = "{optimizer}"'

@@ -95,7 +95,7 @@ class Options:
             (same or spread)[-1],
             micro_batch=like.micro_batch,
             accumulation=like.accumulation,
-            checkpointing=like.checkpointing,
+            checkpointing=like.checkpointing and spread[0].method.recomputes,
         )
         least = fit.smallest(plan, plan.micro_batch * plan.accumulation)
         # Wider weights leave less room than the other plan had: only the least may fit

@@ -115,7 +115,7 @@ def _loss(parts: Standing) -> Iterator[Candidate]:
             place=stage.name,
             has_tile=stage.name == "loss",
             gradients=kept,
-            activations=waiting,
+            activations=waiting.plus(parts.cached),
             logits=stage.total.plus(hidden),
             workspace=once(_cached_casts(parts)),
             communication=outside,
@@ -210,7 +210,7 @@ def _last_forward(parts: Standing, profile: Profile, waiting: Size) -> Iterator[
             name="forward",
             place=stage.name,
             gradients=once(parts.gradients if parts.accumulates else 0.0),
-            activations=waiting.plus(stage.total),
+            activations=waiting.plus(stage.total).plus(parts.cached),
             communication=once(parts.gathered.outside + parts.gathered.layers),
         )
 

@@ -22,7 +22,7 @@ from advisor.cost.weights import (
     embedding_params,
     reference_bytes,
 )
-from advisor.graph.attention import attention_of
+from advisor.graph.attention import attention_of, keys_per_query
 from advisor.graph.modules import INDEX
 from advisor.graph.network import Layers, Network, network
 from advisor.graph.play import Profile, Stage
@@ -65,9 +65,10 @@ class Standing:
         self.mask = self._mask()
         # Checkpoints keep it as an argument of the layers.
         self.shared = self._shared().plus(self.mask if self.recomputes else NOTHING)
-        self.saved = NOTHING
+        self.saved = self.cached = NOTHING
         for layers in self.network.layers:
             self.saved = self.saved.plus(self._saved(layers).times(trained_share(model, plan)))
+            self.cached = self.cached.plus(layers.profile.cached.times(layers.kind.count))
         if not self.recomputes and plan.method.spares_first:
             # Nothing before the first layer trains, so less of it is needed.
             usual = self.kept(self.network.layers[0].profile)
@@ -105,7 +106,8 @@ class Standing:
         masked = [layers for layers in self.network.layers if layers.masked]
         shapes = len({layers.kind.is_sliding for layers in masked})
         eager = attention_of(self.model, self.plan) == "eager"
-        return per_pair(shapes * (flow_width(self.plan) if eager else 1))
+        width = flow_width(self.plan) if eager else 1
+        return per_pair(shapes * width * keys_per_query(self.plan))
 
     def kept(self, profile: Profile) -> Size:
         """What one layer keeps when its activations are not recomputed."""

@@ -39,26 +39,46 @@ def rotary(tape: Matmuls, x: Value) -> Value:
     return tape.value("rotary", (x,), x.elements, x.width, work=passing, back_work=passing)
 
 
+def keys_per_query(plan: Plan) -> float:
+    """More than one where each layer reads keys of the method's own before those of a row."""
+    return 1 + plan.settings.num_prefix_keys / plan.seq_len
+
+
+def behind_prefix(tape: Matmuls, x: Value, share: float) -> Value:
+    """Keys or values with a trained prefix before them, as a cache joins and keeps them."""
+    joined = tape.value(
+        name="join",
+        inputs=(x,),
+        size=x.elements * share,
+        width=x.width,
+        hands_on=True,
+        weight_flops=1,
+    )
+    tape.tape.cached.append(joined)
+    return joined
+
+
 def attend(tape: Matmuls, q: Value, k: Value, v: Value, *, heads: int, masked: bool) -> Value:
     """Softmax attention by the plan's kernel; the result has v's width for every head."""
     if tape.autocasts:
         q, k, v = (tape.cast(x, 2) for x in (q, k, v))
-    kernel = attention_of(tape.model, tape.plan)
+    kernel, longer = attention_of(tape.model, tape.plan), keys_per_query(tape.plan)
     if kernel == "eager":
-        return _eager(tape, q, k, v, heads)
+        return _eager(tape, q, k, v, heads * longer)
     if kernel == "math":
-        return _math(tape, q, k, v, heads)
+        return _math(tape, q, k, v, heads * longer)
     if tape.plan.attention == "flash":
         # transformers casts for flash-attn, which knows 16-bit types only.
         q, k, v = tape.cast(q, 2), tape.cast(k, 2), tape.cast(v, 2)
     if masked or tape.plan.framework.expanded_kv:
         k, v = _expanded(tape, k, q), _expanded(tape, v, q)
     size = q.elements * v.elements / k.elements
+    pairs = 2 * (q.elements + size) * longer
     kept = per_token(STATISTIC * heads)
     back = per_token(STATISTIC * heads)
     if masked and tape.plan.attention == "sdpa":
         # aten turns the boolean mask into numbers once a call.
-        kept = kept.plus(per_pair(q.width))
+        kept = kept.plus(per_pair(q.width * longer))
     elif not tape.plan.framework.efficient_attention:
         # flash-attn 2: fp32 sums of dq; dk and dv for every query head where heads share them.
         shared = 2 * (q.elements - k.elements) * q.width
@@ -72,21 +92,25 @@ def attend(tape: Matmuls, q: Value, k: Value, v: Value, *, heads: int, masked: b
         saves_output=True,
         kept=kept,
         back_work=back,
-        pair_flops=2 * (q.elements + size),
+        pair_flops=pairs,
     )
 
 
 def _expanded(tape: Matmuls, x: Value, q: Value) -> Value:
     """Keys or values for every query head; a single one is only looked at several times."""
-    if x.elements == q.elements:
+    elements = q.elements * keys_per_query(tape.plan)
+    if x.elements == elements:
         return x
     if tape.model.num_kv_heads == 1 and not tape.plan.framework.heads_first:
-        return tape.tape.expanded(x, q.elements)
-    return tape.value("repeat_kv", (x,), q.elements, x.width)
+        return tape.tape.expanded(x, elements)
+    return tape.value("repeat_kv", (x,), elements, x.width)
 
 
-def _eager(tape: Matmuls, q: Value, k: Value, v: Value, heads: int) -> Value:
-    """Scores as tensors: product, scaled, masked, fp32 softmax, cast, times v."""
+def _eager(tape: Matmuls, q: Value, k: Value, v: Value, heads: float) -> Value:
+    """Scores as tensors: product, scaled, masked, fp32 softmax, cast, times v.
+
+    `heads`: as many times as there are keys for a query.
+    """
     k, v = _expanded(tape, k, q), _expanded(tape, v, q)
     width, n = q.width, heads
     scores = _pairs(tape, "scores", (q, k), n, width, saved=(q, k), flops=2 * q.elements)
@@ -122,7 +146,7 @@ def _eager(tape: Matmuls, q: Value, k: Value, v: Value, heads: int) -> Value:
     return tape.value("contiguous", (out,), q.elements, width)
 
 
-def _math(tape: Matmuls, q: Value, k: Value, v: Value, heads: int) -> Value:
+def _math(tape: Matmuls, q: Value, k: Value, v: Value, heads: float) -> Value:
     """SDPA without a kernel: scaled fp32 queries and keys, fp32 scores (attention.cpp)."""
     width, n = q.width, heads
     wide = width if tape.plan.framework.narrow_math else 4
@@ -156,7 +180,7 @@ def _pairs(
     tape: Matmuls,
     name: str,
     inputs: tuple[Value, ...],
-    heads: int,
+    heads: float,
     width: int,
     *,
     flops: float = 0,

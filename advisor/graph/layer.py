@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from advisor.graph.attention import attend, attention_of, rotary
+from advisor.graph.attention import attend, attention_of, behind_prefix, keys_per_query, rotary
 from advisor.graph.experts import mixture
 from advisor.graph.modules import LayerModules
 from advisor.registry.engines import SINGLE
@@ -74,9 +74,11 @@ def any_devices(model: Model, plan: Plan) -> Plan:
 
 
 def _batch(model: Model, plan: Plan) -> dict[str, Any]:
-    beyond = window_cuts(model, plan)
+    seq_len = (model.sliding_window or 1) if window_cuts(model, plan) else 1
+    if plan.settings.num_prefix_keys:
+        seq_len = plan.seq_len  # of each row's share in them
     return {
-        "seq_len": (model.sliding_window or 1) if beyond else 1,
+        "seq_len": seq_len,
         "micro_batch": min(2, plan.micro_batch),
         "accumulation": min(2, plan.accumulation),
     }
@@ -143,6 +145,8 @@ def _attention(modules: LayerModules, x: Value, kind: Kind) -> Value:
         q, k, v = _latent_qkv(modules, x, model.latent)
     else:
         q, k, v = _qkv(modules, x)
+    if (longer := keys_per_query(modules.plan)) > 1:
+        k, v = (behind_prefix(modules, x, longer) for x in (k, v))
     heads = model.num_heads
     masked = is_masked(model, modules.plan, kind)
     out = attend(modules, q, k, v, heads=heads, masked=masked)
@@ -174,7 +178,7 @@ def is_masked(model: Model, plan: Plan, kind: Kind) -> bool:
     if attention != "sdpa":
         return attention == "eager"
     padded = (plan.packing or plan.sequences > 1) and not plan.framework.unmasked
-    return padded or kind.is_sliding
+    return padded or kind.is_sliding or plan.settings.num_prefix_keys > 0
 
 
 def _qkv(modules: LayerModules, x: Value) -> tuple[Value, Value, Value]:

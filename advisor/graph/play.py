@@ -8,6 +8,7 @@ in place where nothing else holds them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import NamedTuple
 
 from advisor.tape import NOTHING, Op, Size, Storage, Tape, Value
@@ -43,6 +44,8 @@ class Profile:
     weight_grads: Size
     retained: Size = NOTHING
     """Of `saved`, what outlives the backward pass."""
+    cached: Size = NOTHING
+    """Beside `saved`, what is alive until the forward pass of the whole model ends."""
 
 
 def play(tape: Tape, *, reentrant: bool = False) -> Profile:
@@ -65,6 +68,7 @@ def play(tape: Tape, *, reentrant: bool = False) -> Profile:
         backward=_not_exceeded(player.backward(held=reentrant)),
         weight_grads=player.weight_grads,
         retained=tape.retained,
+        cached=reduce(Size.plus, [v.size for v in tape.cached if not v.storage.savers], NOTHING),
     )
 
 

@@ -53,8 +53,18 @@ def packed(method: MethodSpec, settings: Settings) -> str:
 
     PEFT drops the positions that tell the documents of a row apart, and has one prompt for all.
     """
-    if settings.num_virtual_tokens:
+    if settings.num_virtual_tokens or settings.num_prefix_keys:
         return f"{method.title} puts its prompt before a row, not before each of several texts"
+    return ""
+
+
+def recomputed(method: MethodSpec) -> str:
+    """Why activations cannot be recomputed with this method; empty if they can.
+
+    Transformers takes the cache away from a layer that is to be run again, lest it grow twice.
+    """
+    if not method.recomputes:
+        return f"{method.title} lies in a cache of keys and values, which a layer run again has not"
     return ""
 
 
@@ -106,7 +116,7 @@ def _int8_weights(chosen: Together) -> str:
 def _prompts_on_few_bits(chosen: Together) -> str:
     """A prompt's fp32 vectors and 4-bit storage are of two types in one unit."""
     if (
-        chosen.settings.num_virtual_tokens
+        (chosen.settings.num_virtual_tokens or chosen.settings.num_prefix_keys)
         and chosen.settings.base_bits < 16
         and "weights" in chosen.engine.divides
     ):

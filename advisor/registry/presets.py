@@ -173,6 +173,15 @@ PRESETS: Final = (
         like_chosen=True,
     ),
     PresetSpec(
+        name="p_tuning_v2",
+        title="P-tuning v2",
+        method="p_tuning_v2",
+        place="beside",
+        why_not=f"fits; documents: 85-90 % {_OF_FULL}",
+        variants=fewer_bits,
+        like_chosen=True,
+    ),
+    PresetSpec(
         name="prompt_tuning",
         title="prompt tuning",
         method="prompt_tuning",

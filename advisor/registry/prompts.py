@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from profiles.facts import Model
 
 DEFAULT_RATE: Final = 4e-3
+OTHER_CACHES: Final = frozenset({"falcon", "mpt", "jetmoe", "lfm2", "qwen3_next"})
+"""Families in whose layers PEFT 0.21's prefix does not fit, beside those of latent attention."""
 ENCODER_WIDTH: Final = 1
 """Hidden size of P-tuning's encoder over the model's (PEFT's default)."""
 
@@ -35,6 +37,28 @@ class SoftPrompt(Settings):
         return self.virtual_tokens
 
 
+@dataclass(frozen=True, slots=True)
+class Prefix(SoftPrompt):
+    """[method] of prefix tuning: a row stays as long as it is, each layer reads more keys."""
+
+    @property
+    def num_virtual_tokens(self) -> int:
+        """None in the rows."""
+        return 0
+
+    @property
+    def num_prefix_keys(self) -> int:
+        """As set."""
+        return self.virtual_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrefix(Prefix):
+    """[method] of P-tuning v2."""
+
+    encoder_width: int = key(512, "of the MLP that makes the prefix; its authors: 512", ge=1)
+
+
 def num_prompt(model: Model, settings: SoftPrompt, _matrices: Sequence[Matrix]) -> int:
     """One vector a token."""
     return settings.virtual_tokens * model.hidden_size
@@ -45,11 +69,24 @@ def num_prefix(model: Model, settings: SoftPrompt, _matrices: Sequence[Matrix]) 
     return settings.virtual_tokens * model.num_layers * 2 * model.kv_width
 
 
+def num_projected(model: Model, settings: EncodedPrefix, _matrices: Sequence[Matrix]) -> int:
+    """A vector a token, and an MLP that makes keys and values for every layer of it."""
+    kv, wide = model.kv_width, settings.encoder_width
+    return settings.virtual_tokens * kv + (kv + 1) * wide + (wide + 1) * 2 * model.num_layers * kv
+
+
 def num_encoded(model: Model, settings: SoftPrompt, matrices: Sequence[Matrix]) -> int:
     """A prompt with the MLP of three linears that encodes it."""
     h = model.hidden_size
     wide = ENCODER_WIDTH * h
     return num_prompt(model, settings, matrices) + 2 * h * wide + wide * wide + 2 * wide + h
+
+
+def without_cache(model: Model, _settings: Prefix) -> str:
+    """Each layer reads the prefix from a cache, in the form that PEFT gives it there."""
+    if model.latent is None and model.model_type not in OTHER_CACHES:
+        return ""
+    return f"PEFT's prefix is not of the form of the keys and values of {model.model_type}"
 
 
 def rate(_model: Model, _settings: SoftPrompt) -> Rate:
@@ -83,9 +120,33 @@ PREFIX_TUNING: Final = MethodSpec(
     name="prefix_tuning",
     title="prefix tuning",
     rehearsed=True,
-    settings=SoftPrompt,
+    builder="prompts",
+    lm_only=True,
+    own_checkpoint=True,
+    recomputes=False,
+    spares_first=True,
+    unsupported=without_cache,
+    settings=Prefix,
     added=num_prefix,
     added_fp32=True,
+    rate=rate,
+    default_rate=DEFAULT_RATE,
+    shows=shows,
+)
+P_TUNING_V2: Final = MethodSpec(
+    name="p_tuning_v2",
+    title="P-tuning v2",
+    rehearsed=True,
+    builder="prompts",
+    lm_only=True,
+    own_checkpoint=True,
+    recomputes=False,
+    spares_first=True,
+    unsupported=without_cache,
+    settings=EncodedPrefix,
+    added=num_projected,
+    added_fp32=True,
+    added_casts=True,
     rate=rate,
     default_rate=DEFAULT_RATE,
     shows=shows,
@@ -105,4 +166,4 @@ P_TUNING: Final = MethodSpec(
     default_rate=DEFAULT_RATE,
     shows=shows,
 )
-METHODS: Final = (PROMPT_TUNING, PREFIX_TUNING, P_TUNING)
+METHODS: Final = (PROMPT_TUNING, PREFIX_TUNING, P_TUNING, P_TUNING_V2)

@@ -73,6 +73,11 @@ class Settings:
         """By which every row is longer."""
         return 0
 
+    @property
+    def num_prefix_keys(self) -> int:
+        """Keys and values of its own that each layer reads before those of a row."""
+        return 0
+
 
 def keys_of(settings: type[Any]) -> dict[str, tuple[Field[Any], Key]]:
     """The recipe keys of a family or of a task, in order."""
@@ -163,6 +168,8 @@ class MethodSpec(Named):
 
     lm_only: bool = False
     """It is built for a model's own head, not for a new one that scores."""
+    recomputes: bool = True
+    """Its layers can be run again in the backward pass."""
     own_checkpoint: bool = False
     """What trains is not what is published, so that a checkpoint has it whole beside that."""
 

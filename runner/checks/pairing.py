@@ -72,11 +72,14 @@ def _check_router(recipe: Recipe, model: Model) -> None:
 
 def check_length(recipe: Recipe, model: Model) -> None:
     """A table of positions ends: a longer row would be an index past it."""
-    if model.is_bounded and recipe.data.max_length > model.max_positions:
+    settings = recipe.method.settings
+    prompt = settings.num_virtual_tokens + settings.num_prefix_keys
+    if model.is_bounded and recipe.data.max_length + prompt > model.max_positions:
+        before = f", {prompt} of which the prompt takes" if prompt else ""
         raise UserError(
             f"data.max_length = {recipe.data.max_length} is longer than {recipe.model.id} can read",
-            why=f"its positions are rows of a table, and that has {model.max_positions}",
-            do=f"add --set data.max_length={model.max_positions}",
+            why=f"its positions are rows of a table, and that has {model.max_positions}{before}",
+            do=f"add --set data.max_length={model.max_positions - prompt}",
             where="data.max_length",
             code=ExitCode.BAD_RECIPE,
         )

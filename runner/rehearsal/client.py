@@ -93,7 +93,7 @@ def least_plans(model: Model, machine: Machine, answers: Answers) -> tuple[Plan,
     checks.check(replace(model, unmodelled=""), machine, None, answers)
     seq_len, width = defaults.seq_len(model, None, answers), precision(machine)
     return tuple(
-        Plan.of(method, seq_len=seq_len, checkpointing=True, precision=width)
+        Plan.of(method, seq_len=seq_len, checkpointing=METHODS[method].recomputes, precision=width)
         for method in METHODS.ready
     )
 
@@ -101,7 +101,9 @@ def least_plans(model: Model, machine: Machine, answers: Answers) -> tuple[Plan,
 def attempt(model: Model, plan: Plan, machine: Machine) -> Tried:
     """Rehearse one of the `least_plans`, unless its weights and states alone are too many."""
     free, needed = budget_bytes(machine, 1), _least_bytes(model, plan)
-    why = f"weights and states alone take {gib(needed)}" if needed > free else ""
+    why = plan.method.unsupported(model, plan.settings)
+    if needed > free:
+        why = f"weights and states alone take {gib(needed)}"
     found = None if why else rehearse(model, plan, machine)
     return Tried(plan=plan, on_gpu=bool(machine.gpus), free_bytes=free, rehearsed=found, why=why)
 

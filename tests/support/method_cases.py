@@ -33,6 +33,8 @@ CASES = {
     "lora+": Case("lora", "b_rate = 8.0", 1e-3),
     "prompt tuning": Case("prompt_tuning", "virtual_tokens = 8", 0.3),
     "p-tuning": Case("p_tuning", "virtual_tokens = 8", 3e-3),
+    "prefix tuning": Case("prefix_tuning", "virtual_tokens = 8", 3e-2),
+    "p-tuning v2": Case("p_tuning_v2", "virtual_tokens = 8\nencoder_width = 48", 1e-2),
     "ia3": Case("ia3", rate=3e-2),
     "layer norms": Case("ln_tuning", rate=1e-2),
     "bitfit": Case("bitfit", rate=3e-2, family="qwen2"),

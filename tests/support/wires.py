@@ -16,7 +16,7 @@ import wanted
 from built import Built
 
 LOW_RANK = ("lora", "qlora")
-PROMPTS = ("prompt_tuning", "p_tuning")
+PROMPTS = ("prompt_tuning", "prefix_tuning", "p_tuning", "p_tuning_v2")
 SHARED = (*LOW_RANK, "full")
 """Methods with which the keys that all methods have are looked at."""
 
@@ -98,6 +98,7 @@ WIRES = (
     Wire("method.bits", "quantization", of=wanted.quantization, methods=("qlora",), early=True),
     Wire("method.bits", "quantization", (4,), of=wanted.quantization, methods=PROMPTS, early=True),
     Wire("method.virtual_tokens", "adapter.num_virtual_tokens", (5,), methods=PROMPTS),
+    Wire("method.encoder_width", "adapter.encoder_hidden_size", (24,), methods=("p_tuning_v2",)),
     Wire("train.epochs", "args.num_train_epochs", (2.5,)),
     Wire("train.epochs", "trainer.state.max_steps", of=wanted.num_steps),
     Wire("train.max_steps", "args.max_steps", (20, None), by={None: -1, 20: 20}),
