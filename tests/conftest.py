@@ -22,10 +22,10 @@ _SETTLED = set()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Tests that share a module's fixture stay in one process: each would make its runs anew."""
+    """Tests that share a fixture of their file stay in one process: each would make it anew."""
     for item in items:
-        found = item._fixtureinfo.name2fixturedefs.values()
-        if any(made.scope == "module" for fixture in found for made in fixture):
+        found = [made for every in item._fixtureinfo.name2fixturedefs.values() for made in every]
+        if any(made.scope != "function" and made.baseid.endswith(".py") for made in found):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 

@@ -71,11 +71,22 @@ PLANS = {
 }
 
 
+EVERY_FAMILY, EVERY_PLAN = ("full", "lora, recomputed"), ("llama", "mixtral")
+"""What `make test` has of the grid: of each family all that it computes, kept and made again."""
+
+
+def grid():
+    """Each family with each plan."""
+    for family in FAMILIES:
+        for name in PLANS:
+            is_long = name not in EVERY_FAMILY and family not in EVERY_PLAN
+            yield pytest.param(family, name, marks=[pytest.mark.long] * is_long)
+
+
 TARGETS = {"all": "all-linear", "attention": ATTENTION_LINEARS}
 
 
-@pytest.mark.parametrize("name", PLANS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "name"), grid())
 def test_formula_is_near_the_rehearsal(family, name):
     """Within 5 %, whatever the family, the method, and the moment that wins."""
     config, plan = DENSE | {"model_type": family} | FAMILIES[family], PLANS[name]

@@ -26,6 +26,8 @@ LLAMA = {
     "tie_word_embeddings": False,
     "pad_token_id": 0,
 }
+ALIKE = ("rslora", "gaussian", "olora", "lora+")
+"""They keep what LoRA keeps."""
 
 
 def test_every_method_that_runs_has_a_case():
@@ -34,7 +36,10 @@ def test_every_method_that_runs_has_a_case():
 
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "recomputed"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.long] * (name in ALIKE)) for name in CASES],
+)
 def test_the_formula_is_within_one_percent_of_the_rehearsal(name, checkpointing):
     """Of the worker's own code, with the method's settings."""
     plan = CASES[name].plan(seq_len=512, checkpointing=checkpointing)

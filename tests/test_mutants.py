@@ -287,6 +287,7 @@ def test_a_mutant_is_caught_by_a_test_that_executes_it_and_the_copy_is_put_back(
     assert (copy.tree / file).read_text() == (root / file).read_text()
 
 
+@pytest.mark.long
 def test_a_mutant_in_a_process_that_a_test_starts_is_caught(project):
     """The process imports the copy, and the map knows what it executed."""
     found = verdict_of(project, "arithmetic", "-", "return value - 1")
@@ -310,6 +311,7 @@ def test_a_mutant_that_no_test_executes_has_not_been_caught(project):
     assert (found.result, found.num_tests, found.is_caught) == ("not executed", 0, False)
 
 
+@pytest.mark.long
 def test_a_mutant_that_never_ends_is_caught_as_timed_out(project, monkeypatch):
     """With the fixture in the test's account."""
     monkeypatch.setattr("mutant_trial._MORE_SECONDS", 1.0)
@@ -320,6 +322,7 @@ def test_a_mutant_that_never_ends_is_caught_as_timed_out(project, monkeypatch):
     assert "test_made" in found.test
 
 
+@pytest.mark.long
 def test_what_is_executed_at_import_is_tried_by_whoever_uses_the_file(project):
     """First those that execute a line of it."""
     found = verdict_of(project, "number", "3", "FACTOR = 3")
@@ -327,6 +330,7 @@ def test_what_is_executed_at_import_is_tried_by_whoever_uses_the_file(project):
     assert (found.result, found.test) == ("failed", "tests/test_sums.py::test_total")
 
 
+@pytest.mark.long
 def test_a_function_that_runs_at_import_is_tried_like_what_it_makes(project):
     """No test executes its line, and one uses its result."""
     found = verdict_of(project, "arithmetic", "*", "return 2 * value")
@@ -334,6 +338,7 @@ def test_a_function_that_runs_at_import_is_tried_like_what_it_makes(project):
     assert (found.result, found.test) == ("failed", "tests/test_sums.py::test_doubled")
 
 
+@pytest.mark.long
 def test_a_case_that_is_named_by_what_is_mutated_is_found_again(project):
     """Its name changes with the mutant; it runs all the same."""
     found = verdict_of(project, "string", '"abc"', "NAME =")
@@ -341,6 +346,7 @@ def test_a_case_that_is_named_by_what_is_mutated_is_found_again(project):
     assert (found.result, found.test) == ("failed", "tests/test_sums.py::test_name[abcx]")
 
 
+@pytest.mark.long
 def test_a_mutant_gets_no_more_time_than_it_was_given(project):
     """Tests that had no time left did not notice it, and are not counted."""
     found = verdict_of(project, "arithmetic", "+=", "found += value", time_limit=0)
@@ -377,6 +383,7 @@ def test_the_map_is_good_until_a_file_that_was_executed_changes(project):
     assert not fresh.is_fresh(file), "another choice of tests has its own entries"
 
 
+@pytest.mark.long
 def test_a_copy_that_is_not_what_tests_import_is_refused(project, tmp_path):
     """A `.pth` that names another tree first makes every mutant survive."""
     root, _, known = project

@@ -26,8 +26,19 @@ pytestmark = pytest.mark.slow
 STEPS, STOP_AT, DECAY = 12, 5, 0.03
 READY = [spec for spec in OPTIMIZERS if is_ready(spec)]
 ADAPTABLE = [one for one in READY if not (one.projected_rank or one.steps_in_backward)]
+QUICK = ("paged_adamw_8bit", "schedule_free", "muon", "galore", "apollo", "lomo")
+"""What goes on in a way of its own: all others are the Trainer's, made and loaded alike."""
 RATES = {"lion": 2e-4, "lion_8bit": 2e-4, "sgd": 0.05, "lomo": 0.05}
 """Other than 1e-3."""
+
+
+def quick(specs):
+    """Those of QUICK, and the others as `long`."""
+    rest = [spec for spec in specs if spec.name not in QUICK]
+    return [
+        *(spec for spec in specs if spec.name in QUICK),
+        *(pytest.param(spec, marks=pytest.mark.long) for spec in rest),
+    ]
 
 
 @dataclass
@@ -157,7 +168,7 @@ def test_every_optimizer_that_runs_is_in_the_table():
     assert set(CASES) == {spec.name for spec in READY}
 
 
-@pytest.mark.parametrize("spec", READY, ids=str)
+@pytest.mark.parametrize("spec", quick(READY), ids=str)
 def test_an_optimizer_learns_and_goes_on_where_it_stopped(spec, whole, tiny_model, rows):
     """The loss falls; stopped and resumed, the weights are the same bit for bit."""
     undisturbed = whole(spec).run
@@ -200,7 +211,7 @@ def test_the_estimate_has_the_bytes_that_are_kept(spec, whole, tiny_model):
     assert whole(spec).state_bytes == pytest.approx(estimated, rel=0.02)
 
 
-@pytest.mark.parametrize("spec", ADAPTABLE, ids=str)
+@pytest.mark.parametrize("spec", quick(ADAPTABLE), ids=str)
 def test_a_method_that_divides_the_rates_trains_all_of_its_weights(spec, home, tiny_model, rows):
     """LoRA+ puts half of the weights into a group of their own, which no optimizer may forget."""
     run = new_run(tiny_model, rows, spec, method="lora", adapter="rank = 4\nb_rate = 4.0", steps=3)

@@ -153,8 +153,15 @@ CASES = {
 }
 
 
+ALIKE = ("qwen2", "qwen3", "phi3", "gemma3_text", "qwen3_moe", "olmoe", "deepseek_v2")
+"""Families whose layers do nothing that another one's would not show."""
+LONG = {f"{family}, {how}" for family in ALIKE for how in ("full", "lora")} | {"lokr", "ln_tuning"}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in CASES]
+)
 def test_peak_is_what_torch_allocates(name: str) -> None:
     """On a CPU the real model's allocations peak where the rehearsal says, to the scalar."""
     family, setup, rows = CASES[name]

@@ -180,8 +180,31 @@ def test_a_recipe_without_a_lock_is_compared_with_nothing(advisor, bare_inputs, 
     assert "config.json" in done.stderr
 
 
-def test_data_that_is_removed_during_a_run_is_not_missed(advisor, tiny_model, orders, tmp_path):
+@pytest.mark.slow
+def test_data_that_is_removed_during_a_run_is_not_missed(tiny_model, orders, monkeypatch):
     """What is trained on was read before the first step; the run reaches its end."""
+    pytest.importorskip("torch")
+    import real_runs
+
+    from runner.training.protocol import ProtocolCallback
+
+    run = real_runs.new_run(tiny_model, orders, steps=3, split="8:2:0")
+    end = ProtocolCallback.on_step_end
+
+    def ending(callback, args, state, flow, **more):
+        orders.unlink(missing_ok=True)
+        end(callback, args, state, flow, **more)
+
+    monkeypatch.setattr(ProtocolCallback, "on_step_end", ending)
+
+    assert real_runs.attempt(run) == ExitCode.FINISHED
+    assert len(real_runs.steps(run)) == 3
+    assert not orders.exists()
+
+
+@pytest.mark.long
+def test_a_run_is_finished_whose_data_was_removed(advisor, tiny_model, orders, tmp_path):
+    """As its status tells."""
     path = tmp_path / "r.toml"
     path.write_text(
         f'schema = 1\nname = "tiny"\n[model]\nid = "{tiny_model}"\n'

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from itertools import product
 
 import pytest
 
@@ -25,7 +27,7 @@ SETTINGS = {"steps": 6, "save_every": 1000, "eval_every": 2, "split": "8:1:1"}
 
 def test_every_part_of_the_start_is_told_as_it_begins(tiny_model, orders):
     """In order, with how much there is to do, up to the first step."""
-    run = real_runs.new_run(tiny_model, orders, **SETTINGS)
+    run = real_runs.new_run(tiny_model, orders, more="samples = 3\n", **SETTINGS)
 
     assert real_runs.attempt(run) == ExitCode.FINISHED
 
@@ -98,8 +100,17 @@ def test_evaluations_are_counted_batch_by_batch(tiny_model, orders, monkeypatch)
     assert set(counts) == {per_evaluation}
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
+QUICK = [("lora", math.nan), ("qlora", math.inf)]
+EVERY = [*product(("lora", "qlora", "full"), (math.nan, math.inf))]
+
+
+@pytest.mark.parametrize(
+    ("method", "value"),
+    [
+        *QUICK,
+        *(pytest.param(*one, marks=pytest.mark.long) for one in EVERY if one not in QUICK),
+    ],
+)
 def test_a_base_model_that_is_not_finite_is_refused_by_its_tensor(
     tiny_model, orders, tmp_path, method, value
 ):

@@ -40,7 +40,7 @@ def recipe(tmp_path, tiny_model, orders):
             f'[data]\ntrain = "{orders.name}"\nmax_length = 96\n'
             f'[method]\nname = "{method}"\n{settings}\n'
             "max_steps = 12\nmicro_batch = 2\naccumulation = 2\n"
-            'precision = "fp32"\nsave_every = 4\n'
+            'precision = "fp32"\nsave_every = 4\nsamples = 1\n'
         )
         return path
 
@@ -61,14 +61,8 @@ def finished(done):
     return run
 
 
-@pytest.mark.parametrize(
-    ("method", "settings"),
-    [("lora", ADAPTER), ("qlora", ADAPTER), ("full", "[train]\nlearning_rate = 3e-3")],
-)
-def test_a_run_learns_and_reports(advisor, recipe, method, settings):
+def learns_and_reports(advisor, run):
     """Evaluation loss below the base model's, and a report that adds up."""
-    run = finished(advisor("run", recipe(method, settings), "--follow"))
-
     found = status(run)
     assert found.eval_loss < found.base_loss
     assert len(losses(run)) == 12
@@ -78,7 +72,18 @@ def test_a_run_learns_and_reports(advisor, recipe, method, settings):
     assert report["run"]["padded_tokens"] >= report["run"]["tokens"] > report["run"]["label_tokens"]
 
 
-@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("method", "settings"), [("qlora", ADAPTER), ("full", "[train]\nlearning_rate = 3e-3")]
+)
+def test_a_run_learns_and_reports(advisor, recipe, method, settings):
+    """With LoRA so does the run that a killed one is held against."""
+    learns_and_reports(advisor, finished(advisor("run", recipe(method, settings), "--follow")))
+
+
+@pytest.mark.parametrize(
+    "method", ["qlora", *(pytest.param(name, marks=pytest.mark.long) for name in ("lora", "full"))]
+)
 def test_a_recipe_replays_bit_for_bit(tiny_model, orders, method):
     """The same losses the second time."""
     first, second = (
@@ -92,9 +97,13 @@ def test_a_recipe_replays_bit_for_bit(tiny_model, orders, method):
 
 
 def test_a_killed_worker_resumes_to_the_same_losses(advisor, recipe):
-    """SIGKILL after the checkpoint of step 4: the resumed losses equal the undisturbed ones."""
+    """SIGKILL after the checkpoint of step 4: the resumed losses equal the undisturbed ones.
+
+    The undisturbed run learns, and its report adds up.
+    """
     path = recipe()
-    undisturbed = losses(finished(advisor("run", path, "--follow")))
+    whole = finished(advisor("run", path, "--follow"))
+    learns_and_reports(advisor, whole)
     run = find_run.find(advisor("run", path).stdout.strip())
     deadline = time.monotonic() + 120
     while (status(run).resumable_from or 0) < 4 and time.monotonic() < deadline:
@@ -109,10 +118,14 @@ def test_a_killed_worker_resumes_to_the_same_losses(advisor, recipe):
     assert (killed.state, killed.exit_code) == (State.KILLED, 137)
     assert f"resumable from step {killed.resumable_from}" in killed.reason
     assert f"going on from step {killed.resumable_from}" in resumed.stderr
-    assert losses(finished(resumed)) == undisturbed
+    assert losses(finished(resumed)) == losses(whole)
 
 
-@pytest.mark.parametrize("hardware", ["", 'strategy = "ddp"\ngpus = 2\n'])
+@pytest.mark.parametrize(
+    "hardware",
+    [pytest.param("", marks=pytest.mark.long), 'strategy = "ddp"\ngpus = 2\n'],
+    ids=["one", "two"],
+)
 def test_a_stopped_run_saves_and_can_go_on(advisor, recipe, hardware):
     """`advisor stop` ends it at a step boundary with code 75, with one process and with two."""
     path = recipe()
@@ -182,6 +195,7 @@ def test_whole_logits_and_tiles_give_the_same_losses(tiny_model, orders):
     assert real_runs.losses(full) == pytest.approx(wanted, rel=1e-4)
 
 
+@pytest.mark.long
 def test_a_base_model_that_is_not_finite_is_never_trained(advisor, recipe, tiny_model, tmp_path):
     """Exit code 65 with the tensor's name, before the first evaluation."""
     broken = shutil.copytree(tiny_model, tmp_path / "broken")
@@ -217,6 +231,7 @@ def test_packing_leaves_hardly_any_padding_and_has_checkpoints_on_its_way(tiny_m
     assert saved[0] < saved[-1]
 
 
+@pytest.mark.long
 def test_rows_that_are_cut_are_told(advisor, recipe):
     """A max_length that takes the replies away must not go unseen."""
     done = advisor("run", recipe(), "--set", "data.max_length=64", "--follow")
@@ -224,6 +239,7 @@ def test_rows_that_are_cut_are_told(advisor, recipe):
     assert "rows are cut at data.max_length" in done.stderr
 
 
+@pytest.mark.long
 def test_a_closed_terminal_does_not_end_a_run(recipe, tmp_path):
     """Started and followed in a terminal that hangs up, in a directory with hostile packages."""
     path = recipe()

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from functools import cache
 from pathlib import Path
+from unittest import mock
 
 from on_disk import num_damaged, read_all
 
 from advisor import recipe as recipes
 from profiles.runs import durable, rundir
 from profiles.runs.journal import Journal, SilentJournal
+from runner.checks import chat_templates
 from runner.training.attempt import Attempt
 from runner.training.stopping import StopFlag
 
@@ -57,6 +60,8 @@ micro_batch = {micro_batch}
 accumulation = {accumulation}
 precision = "{precision}"
 """
+TRIED = cache(chat_templates._try)
+"""A template needs no second trial, which is a process, in the same process."""
 ADAPTER = "rank = 8\nalpha = 16\ndropout = 0.1"
 
 
@@ -76,9 +81,13 @@ def new_run(  # noqa: PLR0913  # as many as a test may want to set
     precision="fp32",
     more="",
 ):
-    """A run directory, ready for its first attempt; without evaluation unless `split` asks."""
+    """A run directory, ready for its first attempt; without evaluation unless `split` asks.
+
+    It answers no prompts unless `more` has samples: that would take most of its time.
+    """
     periods = {"max_steps": steps, "save_every": save_every, "eval_every": eval_every}
     given = "".join(f"{key} = {value}\n" for key, value in periods.items() if value)
+    given += "" if "samples = " in more else "samples = 0\n"
     text = RECIPE.format(
         model=model,
         data=data,
@@ -114,7 +123,8 @@ def attempt(run):
         stop=StopFlag(),
     )
     recipe = recipes.parse(run.recipe.read_text(), where="test")
-    code = Session(us, recipe, Path("/")).run_to_end()
+    with mock.patch.object(chat_templates, "_try", TRIED):
+        code = Session(us, recipe, Path("/")).run_to_end()
     assert num_damaged(run) == 0  # what it has written can be read
     return code
 

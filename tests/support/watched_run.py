@@ -35,7 +35,7 @@ SECRETS = {
 _RECIPE = (
     'schema = 1\nname = "tiny"\n[model]\nid = "model"\n[data]\ntrain = "orders.json"\n'
     'max_length = 96\n[method]\nname = "lora"\nrank = 4\n[train]\nmax_steps = 3\n'
-    'micro_batch = 2\nprecision = "fp32"\nsave_every = 2\n'
+    'micro_batch = 2\nprecision = "fp32"\nsave_every = 2\nsamples = 1\n'
 )
 _DEADLINE_SECONDS = 120
 
