@@ -162,6 +162,8 @@ class TrainSection(Section):
     """Recompute activations in the backward pass."""
     loss: Literal["chunked", "full"] = "chunked"
     """`chunked` never holds the whole logits."""
+    neftune_noise_alpha: float | None = Field(default=None, gt=0, le=1000)
+    """Noise on the embeddings while training (NEFTune, arXiv 2310.05914: 5 to 15)."""
     workers: int = Field(default=0, ge=0, le=64)
     """Processes that prepare batches; 0: the training process itself."""
     eval_every: int | None = Field(default=None, ge=1, le=MOST_STEPS)

@@ -53,6 +53,7 @@ EDITS: Final = MappingProxyType(
         "train.precision": _TYPES,
         "train.checkpointing": TAKES_EFFECT,
         "train.loss": TAKES_EFFECT,
+        "train.neftune_noise_alpha": TAKES_EFFECT,
         "train.workers": TAKES_EFFECT,
         "train.eval_every": TAKES_EFFECT,
         "train.save_every": TAKES_EFFECT,

@@ -33,6 +33,7 @@ def common(
         "warmup_steps": train.warmup,
         "optim": plan.optimizer.optim or ADAMW.optim,
         "weight_decay": train.weight_decay,
+        "neftune_noise_alpha": train.neftune_noise_alpha,
         "max_grad_norm": 0.0 if plan.optimizer.steps_in_backward else train.max_grad_norm,
         "per_device_train_batch_size": train.micro_batch,
         "per_device_eval_batch_size": train.micro_batch,

@@ -122,6 +122,14 @@ class Built:
         return config and tuple(getattr(config, name) for name in names)
 
     @property
+    def noise(self):
+        """What the embedding's hook multiplies its noise by; None without the hook."""
+        embedding = self.trainer.model.get_input_embeddings()
+        hooks = [getattr(hook, "__name__", "") for hook in embedding._forward_hooks.values()]
+        is_noisy = "neftune_post_forward_hook" in hooks
+        return embedding.neftune_noise_alpha if is_noisy else None
+
+    @property
     def adapter(self):
         """The LoraConfig of the model as it trains."""
         return getattr(self.trainer.model, "peft_config", {}).get("default")

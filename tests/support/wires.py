@@ -126,6 +126,8 @@ WIRES = (
     Wire("train.weight_decay", "args.weight_decay", (0.03,)),
     Wire("train.weight_decay", "decays", of=wanted.decays),
     Wire("train.max_grad_norm", "args.max_grad_norm", (0.3,)),
+    Wire("train.neftune_noise_alpha", "args.neftune_noise_alpha", (5.0, None)),
+    Wire("train.neftune_noise_alpha", "noise"),
     Wire("train.micro_batch", "args.per_device_train_batch_size", (3,)),
     Wire("train.micro_batch", "args.per_device_eval_batch_size"),
     Wire("train.micro_batch", "loader.batch_sampler.batch_size"),
