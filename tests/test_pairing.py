@@ -90,6 +90,15 @@ def test_adapters_on_experts_cannot_start_from_weights(recipe_of, init):
         assert refused(recipe_of("mixtral", f'name = "lora"\n{settings}')) is None
 
 
+def test_magnitudes_on_experts_are_refused(recipe_of):
+    """PEFT adds to their weights, and has no norm of them; attention's linears have one."""
+    found = refused(recipe_of("mixtral", 'name = "lora"\ndora = true'))
+
+    assert (found.code, found.where) == (ExitCode.BAD_RECIPE, "method.dora")
+    for settings in ("dora = false", 'dora = true\ntargets = "attention"'):
+        assert refused(recipe_of("mixtral", f'name = "lora"\n{settings}')) is None
+
+
 def test_a_recipe_is_checked_against_its_model_if_that_is_there(recipe_of, advisor):
     """`recipe check` says the same, with the same code; without the model it cannot know."""
     path = recipe_of("mixtral", 'name = "lora"\ndropout = 0.1')

@@ -43,6 +43,7 @@ PLAN = {
         "init": "kaiming",
         "freeze_a": False,
         "b_rate": 1.0,
+        "dora": False,
     },
 }
 MEMORY = {

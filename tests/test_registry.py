@@ -238,6 +238,8 @@ INCOMPATIBLE = [
     ("lora", {}, "lomo", "single", "LoRA trains few weights; take AdamW"),
     ("qlora", {"bits": 8}, "adamw", "fsdp", "cannot divide 8-bit weights"),
     ("qlora", {"bits": 8}, "adamw", "zero3", "cannot divide 8-bit weights"),
+    ("qlora", {"bits": 8, "dora": True}, "adamw", "single", "take method.bits = 4"),
+    ("lora", {"dora": True}, "adamw", "fsdp", "norms of whole weights"),
     ("prompt_tuning", {"bits": 4}, "adamw", "fsdp", "a quantized base with a soft prompt"),
     ("qlora", {"init": "pissa"}, "adamw", "single", "cannot start from quantized weights"),
     ("p_tuning", {}, "adamw", "fsdp", "cannot gather what P-tuning goes on from"),

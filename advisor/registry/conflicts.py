@@ -134,6 +134,20 @@ def _start_in_few_bits(chosen: Together) -> str:
     return ""
 
 
+def _whole_weights(chosen: Together) -> str:
+    """Norms of whole weights; on 8 bits PEFT 0.21 fails (Int8Params lose their scales)."""
+    if not chosen.settings.reads_base:
+        return ""
+    if chosen.settings.base_bits == 8:
+        return "DoRA takes norms of weights, which PEFT cannot of 8-bit ones; take method.bits = 4"
+    if "weights" in chosen.engine.divides:
+        return (
+            f"DoRA takes norms of whole weights, {chosen.engine.title} divides them; take "
+            'hardware.strategy = "ddp"'
+        )
+    return ""
+
+
 def _reference_without_its_part(chosen: Together) -> str:
     """An adapter that is switched off leaves the base without what was taken out of it."""
     if chosen.settings.changes_base and chosen.task.reference:
@@ -173,6 +187,7 @@ _RULES: Final[tuple[Callable[[Together], str], ...]] = (
     _int8_weights,
     _prompts_on_few_bits,
     _start_in_few_bits,
+    _whole_weights,
     _reference_without_its_part,
     _whole_checkpoints,
     _frozen_copy,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from advisor.framework import Framework
+    from advisor.plan import Plan
     from advisor.tape import Tape, Value
     from profiles.facts import Model
 
@@ -15,6 +16,9 @@ class LayerTape(Protocol):
 
     tape: Tape
     model: Model
+    plan: Plan
+    autocasts: bool
+    """Linears cast their inputs and weights to 16 bits."""
     trained: int
     """Bytes of a trained weight."""
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from advisor.registry.magnitudes import decomposed
 from advisor.registry.spec import Hyperparameter, MethodSpec, Rate, Settings, key
 from advisor.tape import once, per_token
 
@@ -56,11 +57,21 @@ class LowRank(Settings):
     init: str = key(INITS[0], "how adapters start: PiSSA and OLoRA from the weights", choices=INITS)
     freeze_a: bool = key(False, "A stays as it is drawn: LoRA-FA", choices=(False, True))
     b_rate: float = key(1.0, "learning rate of B over that of A; LoRA+: 16", ge=1, le=256)
+    dora: bool = key(
+        False,
+        "magnitudes of the weights train beside their directions: DoRA",
+        choices=(False, True),
+    )
 
     @property
     def changes_base(self) -> bool:
         """Singular vectors (PiSSA) or columns of a QR decomposition (OLoRA) are taken out."""
         return self.init in {"pissa", "olora"}
+
+    @property
+    def reads_base(self) -> bool:
+        """DoRA's norms are those of the frozen weights with the adapter added."""
+        return self.dora
 
     def without_numbers(self) -> LowRank:
         """Drawn, as LoRA's are."""
@@ -98,16 +109,17 @@ def expert_rank(settings: LowRank) -> int:
     return settings.rank if EXPERTS in names or set(names).issuperset(MLP_TARGETS) else 0
 
 
-def num_added(_model: Model, _settings: LowRank, matrices: Sequence[Matrix]) -> int:
-    """P = sum of r (in + out) over the adapted linears."""
-    return sum([m.rank * (m.n_in + m.n_out) * m.copies for m in matrices if m.rank])
+def num_added(_model: Model, settings: LowRank, matrices: Sequence[Matrix]) -> int:
+    """P = sum of r (in + out) over the adapted linears, and a magnitude for each output (DoRA)."""
+    magnitudes = 1 if settings.dora else 0
+    adapted = [m for m in matrices if m.rank]
+    return sum([(m.rank * (m.n_in + m.n_out) + magnitudes * m.n_out) * m.copies for m in adapted])
 
 
 def num_trained(model: Model, settings: LowRank, matrices: Sequence[Matrix]) -> int:
-    """Both matrices of an adapter, or B alone."""
-    if settings.freeze_a:
-        return sum([m.rank * m.n_out * m.copies for m in matrices if m.rank])
-    return num_added(model, settings, matrices)
+    """All that is added, or all but A."""
+    frozen = [m.rank * m.n_in * m.copies for m in matrices] if settings.freeze_a else []
+    return num_added(model, settings, matrices) - sum(frozen)
 
 
 def adapted(tape: LayerTape, settings: LowRank, x: Value, result: Value, matrix: Matrix) -> Value:
@@ -123,6 +135,11 @@ def adapted(tape: LayerTape, settings: LowRank, x: Value, result: Value, matrix:
         x = tape.value("dropout", (x,), n_in, tape.trained, kept=per_token(n_in))
     name = matrix.name
     trains_a = not settings.freeze_a
+    if settings.dora:
+        drops = settings.dropout > 0
+        total = decomposed(tape, x, result, matrix, drops=drops, trains_a=trains_a)
+        tape.tape.hold(entered, wide)
+        return total
     low = tape.matmul(x, f"{name}.lora_A", rank * n_in, rank, tape.trained, trains=trains_a)
     high = tape.matmul(low, f"{name}.lora_B", rank * n_out, n_out, tape.trained, trains=True)
     scaled = tape.value("scale", (high,), n_out, high.width)

@@ -59,6 +59,11 @@ class Settings:
         """What is added starts as a part of the frozen weights, which is taken out of them."""
         return False
 
+    @property
+    def reads_base(self) -> bool:
+        """What is added computes with the frozen weights themselves, not with their products."""
+        return False
+
     def without_numbers(self) -> Settings:
         """Settings of the same memory with which nothing is computed from a model's weights."""
         return self

@@ -99,11 +99,13 @@ def check_experts(recipe: Recipe, model: Model) -> None:
     for key, is_set, what, plain in (
         ("dropout", settings.dropout, "have dropout", "0"),
         ("init", settings.changes_base, "start from their weights", INITS[0]),
+        ("dora", settings.dora, "train magnitudes", "false"),
     ):
         if is_set:
+            given = str(getattr(settings, key)).lower()
             raise UserError(
                 f"adapters on the experts of a mixture cannot {what}",
-                why=f"method.{key} = {getattr(settings, key)}, and method.targets reaches the "
+                why=f"method.{key} = {given}, and method.targets reaches the "
                 f"experts of {recipe.model.id}, whose weights lie in one tensor: PEFT adds to the "
                 "weights there",
                 do=f"add --set method.{key}={plain}, or --set method.targets=attention",

@@ -29,6 +29,8 @@ ATTENTION_LINEARS = (
 """The linears of attention by the names that transformers' families give them."""
 _HEADS = ("classifier", "score", "pre_classifier", "pooler")
 """Modules behind the layers, by the names that transformers gives them; not all models have all."""
+_MAGNITUDES = ".lora_magnitude_vector."
+"""In the names of DoRA's, which stay fp32: steps of a small learning rate are lost in 16 bits."""
 _NEW_HEAD = ".modules_to_save."
 """In the names of weights that PEFT trains whole beside its adapters."""
 
@@ -65,6 +67,7 @@ def peft_config(plan: Plan) -> LoraConfig:
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         use_rslora=settings.rslora,
+        use_dora=settings.dora,
         init_lora_weights=True if settings.init == "kaiming" else settings.init,
         target_modules=targets_of(settings.targets),
         bias="none",
@@ -84,19 +87,30 @@ def adapt(model: Any, plan: Plan) -> Any:
     adapted = get_peft_model(model, peft_config(plan))
     if settings.changes_base:
         adapted.start = _start(adapted)
+    if settings.dora and plan.base_bits < 16:
+        _return_what_came(adapted)
     is_pure = plan.precision == "bf16_pure"
     for name, parameter in adapted.named_parameters():
         if parameter.requires_grad:
             is_narrow = is_pure or (plan.base_bits < 16 and _NEW_HEAD not in name)
+            is_narrow = is_narrow and _MAGNITUDES not in name
             parameter.data = parameter.data.to(torch.bfloat16 if is_narrow else torch.float32)
             parameter.requires_grad = not (settings.freeze_a and ".lora_A." in name)
     return adapted
 
 
+def _return_what_came(adapted: Any) -> None:
+    """Under autocast PEFT leaves the fp32 that magnitudes make, which all layers would go on in."""
+    for module in adapted.modules():
+        if getattr(module, "lora_magnitude_vector", None):
+            module.register_forward_hook(lambda _, given, result: result.to(given[0].dtype))
+
+
 def _start(adapted: Any) -> dict[str, torch.Tensor]:
     """The matrices of all adapters as they are, under the names they are saved with."""
     tensors = get_peft_model_state_dict(adapted).items()  # a new head's too
-    return {name: one.detach().cpu().clone() for name, one in tensors if ".lora_" in name}
+    matrices = (".lora_A.", ".lora_B.")
+    return {n: t.detach().cpu().clone() for n, t in tensors if any(m in n for m in matrices)}
 
 
 def divide_rates(optimizer: torch.optim.Optimizer, model: Any, plan: Plan) -> None:

@@ -116,6 +116,16 @@ def four_bit_class() -> Any:
             )
             self.num_saved = num - (num + 1) // 2 - sum(n for n, _ in sizes)
 
+        @property
+        def W_q(self) -> nn.Parameter:  # noqa: N802  # PEFT's name
+            """Modules that have it are asked by PEFT to make their weight whole themselves."""
+            return self.weight
+
+        def dequantize(self) -> torch.Tensor:
+            """The weight in 16 bits."""
+            whole: torch.Tensor = _backward_weight(self.weight, self.state)
+            return whole
+
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             """As Linear4bit: compute in `compute_dtype`, return the input's type."""
             given = x.dtype

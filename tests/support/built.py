@@ -175,8 +175,11 @@ class Built:
     @property
     def decays(self):
         """Weight decay -> numbers of dimensions of the weights that have it."""
-        groups = [group for group in self.optimizer.param_groups if group["params"]]
-        return {g["weight_decay"]: {p.ndim for p in g["params"]} for g in groups}
+        found = {}
+        for group in self.optimizer.param_groups:
+            for weight in group["params"]:
+                found.setdefault(group["weight_decay"], set()).add(weight.ndim)
+        return found
 
     @property
     def updated(self):

@@ -31,6 +31,9 @@ CASES = {
     "olora": Case("lora", 'init = "olora"', 1e-3),
     "lora-fa": Case("lora", "freeze_a = true"),
     "lora+": Case("lora", "b_rate = 8.0", 1e-3),
+    "dora": Case("lora", "dora = true\nfreeze_a = true", 1e-2),
+    "dora, dropout": Case("lora", "dora = true\ndropout = 0.1", 1e-2, family="qwen2"),
+    "dora, pissa": Case("lora", 'dora = true\ninit = "pissa"', 1e-3),
     "prompt tuning": Case("prompt_tuning", "virtual_tokens = 8", 0.3),
     "p-tuning": Case("p_tuning", "virtual_tokens = 8", 3e-3),
     "prefix tuning": Case("prefix_tuning", "virtual_tokens = 8", 3e-2),
@@ -42,6 +45,7 @@ CASES = {
 }
 QUANTIZED = {
     "qlora": Case("qlora", "b_rate = 8.0\nrslora = true", 1e-3),
+    "qlora, dora": Case("qlora", "dora = true", 1e-2),
     "qlora-fa": Case("qlora", "freeze_a = true"),
     "prompt tuning, 4 bit": Case("prompt_tuning", "virtual_tokens = 8\nbits = 4", 0.3),
     "p-tuning, 4 bit": Case("p_tuning", "virtual_tokens = 8\nbits = 4", 3e-3),

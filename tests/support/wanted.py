@@ -69,7 +69,8 @@ def trained_parts(built):
     method = built.recipe.method
     if method.name == "full":
         return {"all"}
-    return {"lora_B"} if method.freeze_a else {"lora_A", "lora_B"}
+    magnitudes = {"lora_magnitude_vector"} if method.dora else set()
+    return magnitudes | ({"lora_B"} if method.freeze_a else {"lora_A", "lora_B"})
 
 
 def scalings(built):
@@ -91,15 +92,20 @@ def base_type(built):
 
 
 def trained_types(built):
-    """Fp32 unless all is bf16; QLoRA's adapters are bf16 in any case, as its authors had it."""
+    """Fp32 unless all is bf16; QLoRA's adapters are bf16 in any case, as its authors had it.
+
+    Magnitudes are always fp32.
+    """
     is_narrow = built.recipe.train.precision == "bf16_pure" or built.recipe.method.name == "qlora"
-    return {torch.bfloat16 if is_narrow else torch.float32}
+    magnitudes = {torch.float32} if getattr(built.recipe.method, "dora", False) else set()
+    return {torch.bfloat16 if is_narrow else torch.float32} | magnitudes
 
 
 def decays(built):
-    """Matrices decay, norms do not; adapters are nothing but matrices."""
+    """Matrices decay, norms do not; adapters are nothing but matrices, and DoRA's magnitudes."""
     norms = {0.0: {1}} if built.recipe.method.name == "full" else {}
-    return {built.recipe.train.weight_decay: {2}} | norms
+    decayed = {1, 2} if getattr(built.recipe.method, "dora", False) else {2}
+    return {built.recipe.train.weight_decay: decayed} | norms
 
 
 def rate(built):

@@ -85,6 +85,8 @@ WIRES = (
     Wire(
         "method.freeze_a", "trained_parts", (False, True), of=wanted.trained_parts, methods=LOW_RANK
     ),
+    Wire("method.dora", "adapter.use_dora", (True, False), methods=LOW_RANK),
+    Wire("method.dora", "trained_parts", of=wanted.trained_parts, methods=LOW_RANK),
     Wire("method.b_rate", "initial_rates", (4.0, 1.0), of=wanted.initial_rates, methods=LOW_RANK),
     Wire("method.dropout", "adapter.lora_dropout", (0.25,), methods=LOW_RANK),
     Wire("method.dropout", "dropouts", by={0.0: {0.0}, 0.25: {0.25}}, methods=LOW_RANK),
