@@ -105,7 +105,8 @@ class Recipe(BaseModel):
     def to_toml(self) -> str:
         """The recipe as TOML text; values that were never set are left out."""
         content = self.model_dump(by_alias=True, exclude_none=True, mode="json")
-        content["method"] = {"name": self.method.name} | content["method"]
+        method = {key: value for key, value in content["method"].items() if value not in ([], {})}
+        content["method"] = {"name": self.method.name} | method
         if content["plan"] == {"path": []}:
             del content["plan"]
         if not content["objective"]:

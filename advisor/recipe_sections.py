@@ -5,6 +5,7 @@ What can be chosen by name is looked up in the registry; the tables of methods a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Literal
@@ -15,6 +16,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     WithJsonSchema,
     create_model,
     model_validator,
@@ -30,6 +32,7 @@ from advisor.registry.spec import Key, MethodSpec, Settings, keys_of
 from advisor.registry.task_spec import TaskSpec
 
 MOST_STEPS = 10**9
+LAST_LAYERS = re.compile(r"last [1-9][0-9]{0,3}")
 SHOWN_CHARS = 40
 """Characters of a name that is not known."""
 
@@ -104,11 +107,17 @@ def objective_section(tasks: tuple[TaskSpec, ...]) -> type[Section]:
 def _type_of(default: Any, about: Key) -> Any:
     if about.names:
         return Annotated[Any, BeforeValidator(_choice_or_names(about.choices))]
+    if about.table:
+        return Annotated[Any, BeforeValidator(_table_of_numbers(about)), PlainSerializer(dict)]
+    if about.layers:
+        return Annotated[Any, BeforeValidator(_choice_or_layers(about.choices))]
     return Literal[about.choices] if about.choices else type(default)
 
 
 def _bounds(about: Key) -> dict[str, Any]:
-    found = {"ge": about.ge, "le": about.le, "lt": about.lt, "description": about.doc}
+    found: dict[str, Any] = {"description": about.doc}
+    if not about.table:  # whose numbers are bounded one by one
+        found |= {"ge": about.ge, "le": about.le, "lt": about.lt}
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -118,12 +127,48 @@ def _choice_or_names(choices: tuple[str, ...]) -> Callable[[Any], Any]:
     def check(value: Any) -> Any:
         if isinstance(value, str) and value in choices:
             return value
-        if isinstance(value, list | tuple) and value and all(_is_name(one) for one in value):
+        is_list = isinstance(value, list | tuple) and (value or not choices)
+        if is_list and all(_is_name(one) for one in value):
             return tuple(value)
         words = ", ".join(f'"{word}"' for word in choices)
-        raise ValueError(f"must be {words} or a list of names")
+        raise ValueError(f"must be {words} or a list of names" if words else "must list names")
 
     return check
+
+
+def _choice_or_layers(choices: tuple[str, ...]) -> Callable[[Any], Any]:
+    """One of the words, "last N", or a list of numbers."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, str) and (value in choices or LAST_LAYERS.fullmatch(value)):
+            return value
+        if isinstance(value, list | tuple) and value and all(_is_number(one) for one in value):
+            return tuple(sorted(set(value)))
+        words = ", ".join(f'"{word}"' for word in choices)
+        raise ValueError(f'must be {words}, "last N" or a list of numbers of layers from 0 on')
+
+    return check
+
+
+def _table_of_numbers(about: Key) -> Callable[[Any], Any]:
+    """Names with whole numbers within the bounds, as pairs in the order of the names."""
+    least, most = about.ge or 0, about.le or MOST_STEPS
+
+    def check(value: Any) -> Any:
+        pairs = list(value.items()) if isinstance(value, dict) else value
+        is_pairs = isinstance(pairs, list | tuple) and all(len(pair) == 2 for pair in pairs)
+        if not is_pairs or not all(
+            _is_name(name) and type(number) is int and least <= number <= most
+            for name, number in pairs
+        ):
+            raise ValueError(f"must be a table of names with whole numbers of {least} to {most}")
+        return tuple(sorted((name, number) for name, number in pairs))
+
+    return check
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int and value >= 0
 
 
 def _is_name(value: Any) -> bool:

@@ -58,9 +58,12 @@ def rehearsed(request: dict[str, Any]) -> dict[str, Any]:
 
 def plan_of(content: dict[str, Any]) -> Plan:
     """A plan from its names."""
-    targets = content.get("targets")
-    lists = {"targets": tuple(targets)} if isinstance(targets, list) else {}
-    return Plan.of(**content | lists)
+    return Plan.of(**{name: _hashable(value) for name, value in content.items()})
+
+
+def _hashable(value: Any) -> Any:
+    """JSON has lists where settings have tuples."""
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value
 
 
 def settings_of(plan: Plan) -> Any:

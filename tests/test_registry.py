@@ -61,6 +61,9 @@ def values_of(spec: MethodSpec):
     found = {}
     for name, (field, key) in keys_of(spec.settings).items():
         others = [choice for choice in key.choices if choice != field.default]
+        others += ["last 2"] if key.layers else []
+        others += [(("k_proj", 4),)] if key.table else []
+        others += [("k_proj",)] if key.names and not key.choices else []
         found[name] = others[0] if others else field.default + type(field.default)(1)
         if key.lt == 1:
             found[name] = 0.25
@@ -180,7 +183,7 @@ def test_a_bound_of_a_setting_is_a_bound_of_its_recipe_key(spec):
         beyond = [key.ge - 1] if key.ge is not None else []
         beyond += [key.le + 1] if key.le is not None else []
         beyond += [key.lt] if key.lt is not None else []
-        beyond += ["no such word"] if key.choices else []
+        beyond += ["no such word"] if key.choices or key.names else []
         assert beyond, f"{name} has no bound at all"
         for value in beyond:
             with pytest.raises(ValueError, match=name):

@@ -207,11 +207,12 @@ def groups(model: Model, plan: Plan) -> list[Group]:
     because checkpoints need one, or a soft prompt stands before it.
     """
     method, frozen = plan.method, plan.settings.num_frozen_layers
-    first = not (method.reaches_input or (method.asks_for_input and plan.checkpointing))
+    asks = method.asks_for_input and plan.checkpointing
+    first = not (method.reaches_input or asks)
     found: list[Group] = []
-    for kind in kinds(model, window_cuts=window_cuts(model, plan)):
-        below = min(frozen, kind.count)
-        frozen -= below
+    for kind in kinds(model, plan, window_cuts=window_cuts(model, plan)):
+        below = min(frozen, kind.count) if kind.has_graph or asks else kind.count
+        frozen = max(0, frozen - below)
         rest = kind.count - below
         one = int(first and rest > 0)
         found.append(Group(kind, below, is_first=True, trains=False))

@@ -160,6 +160,8 @@ def _gradients_at_first(parts: Standing) -> float:
 def _layers(parts: Standing) -> Iterator[Candidate]:
     """The first layer met, when all others still wait, and the last, when all gradients are."""
     for layers in parts.network.layers:
+        if not (layers.kind.has_graph or parts.recomputes):
+            continue
         profile = layers.profile
         own = parts.checkpoint if parts.recomputes else parts.kept(profile)
         beside = parts.entry if parts.recomputes or profile.saves_input else NOTHING

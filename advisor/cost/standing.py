@@ -71,7 +71,7 @@ class Standing:
             self.cached = self.cached.plus(layers.profile.cached.times(layers.kind.count))
         if not self.recomputes and plan.method.spares_first:
             # Nothing before the first layer trains, so less of it is needed.
-            usual = self.kept(self.network.layers[0].profile)
+            usual = self.kept(self.network.lowest.profile)
             self.saved = self.saved.minus(usual).plus(self.network.first_saved)
         self.accumulates = plan.accumulation > 1 and not plan.framework.first_step
         self.gradients = gradients_here(model, plan)
@@ -117,6 +117,8 @@ class Standing:
         """What all layers of one make keep: their input, or all."""
         count = layers.kind.count
         if not self.recomputes:
+            if not layers.kind.has_graph:
+                return NOTHING
             return self.kept(layers.profile).times(count)
         recomputed = count
         if self.plan.checkpointed_layers is not None:

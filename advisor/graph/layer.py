@@ -31,9 +31,39 @@ class Kind:
     count: int
     has_experts: bool
     is_sliding: bool
+    is_adapted: bool = True
+    """The method adds to them what it adds."""
+    has_graph: bool = True
+    """Something trains in them or before them, if only an input that is asked for."""
 
 
-def kinds(model: Model, *, window_cuts: bool = True) -> tuple[Kind, ...]:
+def kinds(model: Model, plan: Plan, *, window_cuts: bool = True) -> tuple[Kind, ...]:
+    """The makes of a model's layers under a plan, from the bottom up.
+
+    Which of them a method adapts, where it does not adapt all, is taken in proportion too.
+    """
+    found = makes(model, window_cuts=window_cuts)
+    layers = plan.settings.adapted_layers(model.num_layers)
+    if not 0 < len(layers) < model.num_layers:
+        return found
+    below, chosen = layers[0] / model.num_layers, len(layers) / model.num_layers
+    parted = [
+        _parted(kind, round(below * kind.count), round(chosen * kind.count)) for kind in found
+    ]
+    return tuple([kind for part in zip(*parted, strict=True) for kind in part if kind.count > 0])
+
+
+def _parted(kind: Kind, below: int, chosen: int) -> tuple[Kind, ...]:
+    """Layers of one make below all that are adapted, those that are, and the others."""
+    rest = max(0, kind.count - below - chosen)
+    return (
+        replace(kind, count=kind.count - chosen - rest, is_adapted=False, has_graph=False),
+        replace(kind, count=chosen),
+        replace(kind, count=rest, is_adapted=False),
+    )
+
+
+def makes(model: Model, *, window_cuts: bool = True) -> tuple[Kind, ...]:
     """The makes of a model's layers; which of the dense ones slide is taken in proportion.
 
     A window that holds the whole row makes no difference: transformers then leaves the mask out.
@@ -94,7 +124,7 @@ def layer_tape(
     """
     entry = per_token(stream * model.hidden_size)
     tape = Tape(entry, stream, needs_grad=not first)
-    modules = LayerModules(tape, model, plan, trains=trains)
+    modules = LayerModules(tape, model, plan, trains=trains, adapts=kind.is_adapted)
     x = tape.entry
     if model.parallel:
         _parallel(modules, x, kind)

@@ -32,8 +32,12 @@ SPELT_OUT_GELU: Final = frozenset({"phi", "gpt2", "gptj"})
 class LayerModules(Matmuls):
     """Appends the modules of one layer."""
 
-    def __init__(self, tape: Tape, model: Model, plan: Plan, *, trains: bool) -> None:
+    def __init__(
+        self, tape: Tape, model: Model, plan: Plan, *, trains: bool, adapts: bool = True
+    ) -> None:
         super().__init__(tape, model, plan)
+        self.adapts = adapts
+        """The method adds to this layer what it adds to linears."""
         self.trains = trains and plan.method.trains_base
         """The layer's own weights train."""
         self.trains_norms = plan.method.trains_norms and (trains or not plan.method.trains_base)
@@ -43,7 +47,7 @@ class LayerModules(Matmuls):
 
     def linear(self, x: Value, name: str, n_in: int, n_out: int) -> Value:
         """A linear of the layer, with what the method puts around it."""
-        rank = self.plan.method.rank(self.plan.settings, self.model, name)
+        rank = self.plan.method.rank(self.plan.settings, self.model, name) if self.adapts else 0
         quantizable = self._quantizable()
         matrix = self.tape.add_matrix(name, n_in, n_out, rank=rank, quantizable=quantizable)
         return self.around(x, self._base(x, name, n_in, n_out), matrix)

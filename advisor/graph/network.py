@@ -51,6 +51,11 @@ class Network:
     loss: Profile
 
     @property
+    def lowest(self) -> Layers:
+        """The layers where the graph begins."""
+        return next(layers for layers in self.layers if layers.kind.has_graph)
+
+    @property
     def masked(self) -> bool:
         """Some layer's attention reads an explicit mask."""
         return any(layers.masked for layers in self.layers)
@@ -76,12 +81,13 @@ def _network(model: Model, plan: Plan) -> Network:
     reentrant = plan.framework.reentrant_checkpoints
     found: list[Layers] = []
     lingering: list[Size] = []
-    for kind in kinds(model, window_cuts=window_cuts(model, plan)):
+    for kind in kinds(model, plan, window_cuts=window_cuts(model, plan)):
         tape = layer_tape(model, plan, kind, stream=stream)
         masked = is_masked(model, plan, kind)
         lingering.append(_quantized_inputs(tape))
         found.append(Layers(kind, play(tape, reentrant=reentrant), tuple(tape.matrices), masked))
-    first = layer_tape(model, plan, found[0].kind, stream=stream, first=True)
+    lowest = next(one.kind for one in found if one.kind.has_graph)
+    first = layer_tape(model, plan, lowest, stream=stream, first=True)
     norm = norm_tape(model, plan, stream=stream)
     carried = NOTHING
     if plan.framework.carried_logits:

@@ -51,6 +51,13 @@ class LowRank(Settings):
     targets: str | tuple[str, ...] = key(
         "all", "adapted linears", choices=tuple(TARGET_GROUPS), names=True
     )
+    exclude: tuple[str, ...] = key((), "of the targets, linears that are left out", names=True)
+    layers: str | tuple[int, ...] = key(
+        "all", "numbers of the adapted layers, from 0 on", choices=("all",), layers=True
+    )
+    ranks: tuple[tuple[str, int], ...] = key(
+        (), "other widths on linears of these names", table=True, ge=1, le=1024
+    )
     rslora: bool = key(
         False, "adapters count alpha / sqrt(rank) times: rsLoRA", choices=(False, True)
     )
@@ -77,10 +84,19 @@ class LowRank(Settings):
         """Drawn, as LoRA's are."""
         return replace(self, init=INITS[0])
 
+    def adapted_layers(self, num_layers: int) -> Sequence[int]:
+        """As set; numbers that a model does not have are left out."""
+        if not isinstance(self.layers, str):
+            return [number for number in self.layers if number < num_layers]
+        if self.layers == "all":
+            return range(num_layers)
+        return range(max(0, num_layers - int(self.layers.removeprefix("last "))), num_layers)
+
     @property
     def target_names(self) -> tuple[str, ...]:
         """The targets by the names of Llama-style blocks."""
-        return TARGET_GROUPS[self.targets] if isinstance(self.targets, str) else self.targets
+        names = TARGET_GROUPS[self.targets] if isinstance(self.targets, str) else self.targets
+        return tuple([name for name in names if name not in self.exclude])
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +116,9 @@ def rank_on(settings: LowRank, model: Model, name: str) -> int:
     if model.experts is not None and name in MLP_TARGETS:
         return 0
     is_target = not {name, *PARTS.get(name, ())}.isdisjoint(settings.target_names)
-    return settings.rank if is_target else 0
+    if not is_target or name in settings.exclude:
+        return 0
+    return dict(settings.ranks).get(name, settings.rank)
 
 
 def expert_rank(settings: LowRank) -> int:

@@ -34,6 +34,10 @@ class Key(NamedTuple):
     lt: float | None = None
     names: bool = False
     """Beside the choices, a list of names is taken."""
+    table: bool = False
+    """A table of names with whole numbers within the bounds; a setting has it as pairs."""
+    layers: bool = False
+    """Beside the choices, a list of numbers of layers is taken, or "last N"."""
 
 
 def key(default: Any, doc: str, **bounds: Any) -> Any:
@@ -67,6 +71,10 @@ class Settings:
     def without_numbers(self) -> Settings:
         """Settings of the same memory with which nothing is computed from a model's weights."""
         return self
+
+    def adapted_layers(self, num_layers: int) -> Sequence[int]:
+        """Numbers, from 0 on and in order, of the layers that get what is added."""
+        return range(num_layers)
 
     @property
     def num_frozen_layers(self) -> int:

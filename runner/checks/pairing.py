@@ -5,11 +5,14 @@ Pure checks over facts; each raises a UserError (exit code 78) with a change tha
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from advisor.recipe import Recipe
 from advisor.registry.lookup import ENGINES, TASKS, unfit
 from advisor.registry.low_rank import INITS, LowRank
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Machine, Model
+from runner.checks import targets
 
 _EXPERTS_LEFT_ALONE = frozenset({"qwen2_moe", "gpt_oss"})
 """Families in which PEFT adapts the linears beside the routed experts, and not those."""
@@ -36,6 +39,7 @@ def check_model(recipe: Recipe, model: Model) -> None:
             code=ExitCode.BAD_RECIPE,
         )
     _check_method(recipe, model)
+    targets.check(recipe, model)
     check_length(recipe, model)
     check_experts(recipe, model)
     _check_router(recipe, model)
@@ -94,12 +98,15 @@ def check_experts(recipe: Recipe, model: Model) -> None:
     fused = model.experts is not None and model.model_type not in _EXPERTS_LEFT_ALONE
     if not isinstance(settings, LowRank) or not fused:
         return
-    if not recipe.method.spec.expert_rank(settings):
+    if not recipe.method.spec.expert_rank(replace(settings, exclude=())):
         return
     for key, is_set, what, plain in (
         ("dropout", settings.dropout, "have dropout", "0"),
         ("init", settings.changes_base, "start from their weights", INITS[0]),
         ("dora", settings.dora, "train magnitudes", "false"),
+        ("exclude", settings.exclude, "be left out by their names", "[]"),
+        ("ranks", settings.ranks, "have widths by their names", "{}"),
+        ("layers", settings.layers != "all", "be left out by layer", "all"),
     ):
         if is_set:
             given = str(getattr(settings, key)).lower()

@@ -54,8 +54,8 @@ def load_options(plan: Plan) -> dict[str, Any]:
     return {"dtype": dtype, "quantization_config": quantization}
 
 
-def peft_config(plan: Plan) -> LoraConfig:
-    """The adapter in PEFT's terms.
+def peft_config(plan: Plan, num_layers: int) -> LoraConfig:
+    """The adapter in PEFT's terms, for a model of so many layers.
 
     All that stands behind the layers is trained whole and saved: a base may come without it, and
     then it is drawn at random. PEFT knows but the first two.
@@ -64,12 +64,14 @@ def peft_config(plan: Plan) -> LoraConfig:
     assert isinstance(settings, LowRank)
     return LoraConfig(
         r=settings.rank,
+        rank_pattern=dict(settings.ranks),
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         use_rslora=settings.rslora,
         use_dora=settings.dora,
         init_lora_weights=True if settings.init == "kaiming" else settings.init,
         target_modules=targets_of(settings.targets),
+        exclude_modules=left_out(settings, num_layers),
         bias="none",
         modules_to_save=None if plan.task.head == "lm" else list(_HEADS[2:]),
         task_type=TaskType.CAUSAL_LM if plan.task.head == "lm" else TaskType.SEQ_CLS,
@@ -84,7 +86,8 @@ def adapt(model: Any, plan: Plan) -> Any:
     """
     settings = plan.settings
     assert isinstance(settings, LowRank)
-    adapted = get_peft_model(model, peft_config(plan))
+    num_layers = model.config.get_text_config().num_hidden_layers
+    adapted = get_peft_model(model, peft_config(plan, num_layers))
     if settings.changes_base:
         adapted.start = _start(adapted)
     if settings.dora and plan.base_bits < 16:
@@ -153,15 +156,35 @@ def publish(model: Any, folder: Path) -> None:
         tensors[name] = torch.cat(both, dim=0 if low else 1).contiguous()
     save_file(tensors, weights, metadata={"format": "pt"})
     told = json.loads(config.read_text())
-    rank = 2 * told["r"]
-    alpha = rank * told["lora_alpha"] / told["r"] ** (0.5 if told["use_rslora"] else 1)
+
+    def alpha(rank: int) -> float:
+        """At twice the rank, which counts the adapter as often as it did."""
+        found = 2 * rank * told["lora_alpha"] / rank ** (0.5 if told["use_rslora"] else 1)
+        return int(found) if found.is_integer() else found
+
     plain = {
-        "r": rank,
-        "lora_alpha": int(alpha) if alpha.is_integer() else alpha,
+        "r": 2 * told["r"],
+        "lora_alpha": alpha(told["r"]),
+        "rank_pattern": {name: 2 * rank for name, rank in told["rank_pattern"].items()},
+        "alpha_pattern": {name: alpha(rank) for name, rank in told["rank_pattern"].items()},
         "use_rslora": False,
         "init_lora_weights": True,
     }
     config.write_text(json.dumps({**told, **plain}, indent=2))
+
+
+def left_out(settings: LowRank, num_layers: int) -> str | None:
+    """Pattern of the linears that get no adapter though their names are targets; None for none.
+
+    PEFT's own keys for layers do not go with its word for all linears. The number of a layer is the
+    first in a module's name.
+    """
+    found = [rf".*\.({'|'.join(settings.exclude)})"] if settings.exclude else []
+    layers = settings.adapted_layers(num_layers)
+    if len(layers) < num_layers:
+        numbers = "|".join(map(str, layers))
+        found.append(rf"([^.\d][^.]*\.)+(?!({numbers})\.)\d+\..*")
+    return "|".join(found) or None
 
 
 def targets_of(targets: str | tuple[str, ...]) -> str | list[str]:

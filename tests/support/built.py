@@ -156,6 +156,11 @@ class Built:
         return {n.split(".lora_B.")[0].split(".")[-1] for n in self.trained if ".lora_B." in n}
 
     @property
+    def adapted_layers(self):
+        """Numbers of the layers that have an adapter."""
+        return {int(n.split(".layers.")[1].split(".")[0]) for n in self.trained}
+
+    @property
     def widths(self):
         """Of the adapters."""
         return {p.shape[1] for n, p in self.trained.items() if ".lora_B." in n}

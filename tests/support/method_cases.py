@@ -6,6 +6,9 @@ import tomllib
 from typing import NamedTuple
 
 from advisor.plan import Plan
+from advisor.recipe_sections import method_section
+from advisor.registry.lookup import METHODS
+from advisor.registry.spec import keys_of
 
 
 class Case(NamedTuple):
@@ -20,7 +23,10 @@ class Case(NamedTuple):
 
     def plan(self, **values):
         """As estimates and rehearsals take it."""
-        return Plan.of(self.method, **tomllib.loads(self.settings), **values)
+        told = {"name": self.method} | tomllib.loads(self.settings)
+        settings = method_section(METHODS[self.method]).model_validate(told).settings
+        given = {key: getattr(settings, key) for key in keys_of(type(settings))}
+        return Plan.of(self.method, **given, **values)
 
 
 CASES = {
@@ -34,6 +40,10 @@ CASES = {
     "dora": Case("lora", "dora = true\nfreeze_a = true", 1e-2),
     "dora, dropout": Case("lora", "dora = true\ndropout = 0.1", 1e-2, family="qwen2"),
     "dora, pissa": Case("lora", 'dora = true\ninit = "pissa"', 1e-3),
+    "lora, last layers": Case("lora", 'layers = "last 1"\nexclude = ["k_proj"]', 1e-2),
+    "lora, first layers": Case(
+        "lora", 'layers = [0]\ninit = "pissa"\nranks = { q_proj = 4, up_proj = 24 }', 1e-3
+    ),
     "prompt tuning": Case("prompt_tuning", "virtual_tokens = 8", 0.3),
     "p-tuning": Case("p_tuning", "virtual_tokens = 8", 3e-3),
     "prefix tuning": Case("prefix_tuning", "virtual_tokens = 8", 3e-2),

@@ -27,6 +27,23 @@ TARGETS = {
     "attention": ATTENTION,
     ("q_proj", "up_proj"): {"q_proj", "up_proj"},
 }
+
+
+def adapted(built):
+    """Last names of the linears with an adapter."""
+    return TARGETS[built.recipe.method.targets] - set(built.recipe.method.exclude)
+
+
+def widths(built):
+    """Of the adapters, some of which may have one of their own."""
+    return {built.recipe.method.rank, *(rank for _, rank in built.recipe.method.ranks)}
+
+
+def layers(built):
+    """Numbers of the layers with one, of a model of two."""
+    return {"all": {0, 1}, "last 1": {1}, (0,): {0}}[built.recipe.method.layers]
+
+
 OPTIM = {
     "adamw": "adamw_torch_fused",
     "adamw_8bit": "adamw_bnb_8bit",
@@ -76,7 +93,7 @@ def trained_parts(built):
 def scalings(built):
     """Alpha over the rank, or over its root."""
     method = built.recipe.method
-    return {method.alpha / (math.sqrt(method.rank) if method.rslora else method.rank)}
+    return {method.alpha / (math.sqrt(r) if method.rslora else r) for r in widths(built)}
 
 
 def initial_rates(built):

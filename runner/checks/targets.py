@@ -1,0 +1,112 @@
+"""Whether the linears and layers that a recipe names are in its model.
+
+PEFT passes over a name that matches nothing, as long as another one does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from advisor.recipe import Recipe
+from advisor.registry.lookup import nearest
+from advisor.registry.low_rank import ALL_TARGETS, EXPERTS, MLP_TARGETS, TARGET_GROUPS, LowRank
+from profiles.errors import ExitCode, UserError
+from profiles.facts import Model
+from profiles.models import safetensors_header
+
+_OF_LAYER: Final = re.compile(r"(?:^|.*?\.)\d+\..*?([^.]+)\.weight")
+"""Name of a weight in a numbered layer, with the name of its module."""
+_MATRIX: Final = 2
+"""Dimensions of a linear's weight."""
+
+
+def check(recipe: Recipe, model: Model) -> None:
+    """UserError (78) for the first name or number that is not in the model."""
+    settings = recipe.method.settings
+    if not isinstance(settings, LowRank):
+        return
+    _check_layers(settings, model)
+    if known := linears_of(model):
+        given = () if isinstance(settings.targets, str) else settings.targets
+        _check_names("targets", given, known, model)
+        _check_names("exclude", settings.exclude, known, model)
+        _check_names("ranks", tuple(dict(settings.ranks)), known, model)
+    _check_are_targets("exclude", settings.exclude, settings)
+    _check_are_targets("ranks", tuple(dict(settings.ranks)), settings)
+
+
+def _check_layers(settings: LowRank, model: Model) -> None:
+    count, layers = model.num_layers, settings.layers
+    if isinstance(layers, str):
+        asked = int(layers.removeprefix("last ")) if layers != "all" else 0
+        if asked > count:
+            raise _refusal("layers", f"asks for the {layers} of {count} layers", f'"last {count}"')
+    elif layers[-1] >= count:
+        last = f"the layers of {model.id} are numbered from 0 to {count - 1}"
+        raise _refusal("layers", f"names layer {layers[-1]}: {last}", f"[{count - 1}]")
+
+
+def _check_names(key: str, given: tuple[str, ...], known: tuple[str, ...], model: Model) -> None:
+    for name in given:
+        if name not in known:
+            why = f"names {name!r}, and no linear in the layers of {model.id} is called so"
+            if name in _outside(model):
+                why += "; adapters on the embedding or the head are not made: where both are one "
+                why += "matrix, they would change each other, and could not be merged"
+            near = nearest(name, known)
+            raise _refusal(key, f"{why}; {near}", None)
+
+
+def _check_are_targets(key: str, given: tuple[str, ...], settings: LowRank) -> None:
+    """Of what is no target nothing can be left out, and it has no width."""
+    if key == "exclude" and given and not settings.target_names:
+        raise _refusal(key, "leaves out all that method.targets names", "[]")
+    if isinstance(settings.targets, str):
+        others = set(ALL_TARGETS) - set(TARGET_GROUPS[settings.targets])
+        others &= set(given)
+    else:
+        others = set(given) - set(settings.targets)
+    if key == "ranks":
+        others |= set(given) & set(settings.exclude)
+    if others:
+        nothing = "[]" if key == "exclude" else "{}"
+        raise _refusal(key, f"names {min(others)!r}, which is no target anyway", nothing)
+
+
+def linears_of(model: Model) -> tuple[str, ...]:
+    """Names of the linears in its layers, by its weight files; none where it has no files.
+
+    Of a mixture also what PEFT takes for its experts.
+    """
+    names = {found[1] for name in _matrices(model) if (found := _OF_LAYER.fullmatch(name))}
+    if names and model.experts is not None:
+        names |= {*MLP_TARGETS, "gate_up_proj", EXPERTS}
+    return tuple(sorted(names))
+
+
+def _outside(model: Model) -> set[str]:
+    """Names of matrices that are in no layer: embeddings and heads."""
+    outside = {n.split(".")[-2] for n in _matrices(model) if not _OF_LAYER.fullmatch(n)}
+    return outside | {"lm_head"}
+
+
+def _matrices(model: Model) -> Iterator[str]:
+    """Names of all weights with two dimensions."""
+    for shard in safetensors_header.weight_files(Path(model.path)) if model.path else ():
+        for name, entry in safetensors_header.read_header(shard).items():
+            if name.endswith(".weight") and len(entry["shape"]) == _MATRIX:
+                yield name
+
+
+def _refusal(key: str, why: str, instead: str | None) -> UserError:
+    mend = f"add --set 'method.{key}={instead}'" if instead else f"correct method.{key}"
+    return UserError(
+        f"method.{key} does not fit the model",
+        why=f"it {why}",
+        do=mend,
+        where=f"method.{key}",
+        code=ExitCode.BAD_RECIPE,
+    )

@@ -1,0 +1,109 @@
+"""Linears and layers that a recipe names and its model does not have are told before the start."""
+
+from __future__ import annotations
+
+import pytest
+
+from advisor import recipe as recipes
+from profiles.errors import ExitCode, UserError
+from profiles.models.model import from_folder
+from runner.checks import pairing
+
+RECIPE = """\
+schema = 1
+name = "a"
+[model]
+id = "m"
+[data]
+train = "d.jsonl"
+[method]
+name = "lora"
+"""
+
+
+def refused(folder, settings):
+    """What a recipe with these lines of [method] is told of the model; None if it may start."""
+    recipe = recipes.parse(RECIPE + settings, where="r")
+    try:
+        pairing.check_model(recipe, from_folder(folder))
+    except UserError as error:
+        return error
+    return None
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "words"),
+    [
+        ('targets = ["q_proj", "v_prj"]', "targets", ("'v_prj'", "did you mean `v_proj`?")),
+        ('exclude = ["k_prj"]', "exclude", ("'k_prj'", "did you mean `k_proj`?")),
+        ('targets = ["q_proj"]\nexclude = ["q_proj"]', "exclude", ("all that method.targets",)),
+        (
+            'targets = ["q_proj"]\nexclude = ["k_proj"]',
+            "exclude",
+            ("'k_proj', which is no target",),
+        ),
+        ('targets = "attention"\nexclude = ["up_proj"]', "exclude", ("'up_proj', which is no",)),
+        ('targets = ["q_proj", "embed_tokens"]', "targets", ("'embed_tokens'", "be merged")),
+        ('targets = ["lm_head"]', "targets", ("'lm_head'", "be merged")),
+        ("ranks = { q_prj = 4 }", "ranks", ("'q_prj'", "did you mean `q_proj`?")),
+        ('targets = ["q_proj"]\nranks = { k_proj = 4 }', "ranks", ("'k_proj', which is no",)),
+        ('exclude = ["k_proj"]\nranks = { k_proj = 4 }', "ranks", ("'k_proj', which is no",)),
+        ("layers = [0, 2]", "layers", ("names layer 2", "from 0 to 1")),
+        ('layers = "last 3"', "layers", ("the last 3 of 2 layers",)),
+    ],
+)
+def test_what_the_model_does_not_have_is_refused_with_the_nearest(tiny_model, settings, key, words):
+    """PEFT would pass over it as long as another name matches, or merge what is tied."""
+    found = refused(tiny_model, settings)
+
+    assert (found.code, found.where) == (ExitCode.BAD_RECIPE, f"method.{key}")
+    assert all(word in found.why for word in words)
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [("layers = [0, 2]", "layers"), ('layers = "last 3"', "layers")],
+)
+def test_the_change_that_is_offered_may_start(tiny_model, settings, key):
+    """As it is written."""
+    offered = refused(tiny_model, settings).do.split("'")[1].removeprefix(f"method.{key}=")
+
+    assert refused(tiny_model, f"{key} = {offered}") is None
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        'targets = ["q_proj", "up_proj"]\nexclude = ["q_proj"]',
+        'exclude = ["k_proj", "down_proj"]',
+        'targets = "attention"\nexclude = ["o_proj"]',
+        'layers = "last 2"',
+        "ranks = { q_proj = 4, down_proj = 64 }",
+        "layers = [1]",
+    ],
+)
+def test_what_the_model_has_may_start(tiny_model, settings):
+    """Every name and number is there."""
+    assert refused(tiny_model, settings) is None
+
+
+@pytest.mark.parametrize("value", ['"last"', '"last 0"', '"first 2"', "[]", "[-1]", "[1.0]", "3"])
+def test_layers_are_numbers_or_the_last_ones(value):
+    """Nothing else is guessed at."""
+    with pytest.raises(UserError, match="1 mistake") as caught:
+        recipes.parse(f"{RECIPE}layers = {value}", where="r")
+
+    assert "list of numbers of layers from 0 on" in caught.value.why
+
+
+@pytest.mark.parametrize(
+    "settings", ['layers = "last 3"', "layers = [2, 0]", 'exclude = ["o_proj"]']
+)
+def test_layers_and_names_are_the_same_after_a_recipe_is_written(settings):
+    """And read again."""
+    recipe = recipes.parse(RECIPE + settings, where="r")
+
+    again = recipes.parse(recipe.to_toml(), where="r")
+
+    assert "[]" not in recipe.to_toml()
+    assert again.method.settings == recipe.method.settings
