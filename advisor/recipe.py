@@ -216,8 +216,9 @@ def _beside_the_task(recipe: Recipe, task: TaskSpec) -> Iterator[tuple[str, str]
     """(key, why) of what the recipe asks for and its task has no use for."""
     for name in recipe.objective.model_dump(exclude_none=True):
         if name not in keys_of(task.objective):
-            having = ", ".join(one.name for one in TASKS if name in keys_of(one.objective))
-            yield f"objective.{name}", f"{task.name} has no such setting; {having} has"
+            having = [one.name for one in TASKS if name in keys_of(one.objective)]
+            have = f"{', '.join(having)} {'has' if len(having) == 1 else 'have'} it"
+            yield f"objective.{name}", f"{task.name} has no such setting; {have}: leave it out"
     if recipe.data.packing and not task.packs:
         yield "data.packing", f"rows of {task.name} cannot be packed; leave it out"
     if recipe.data.learn != "all" and not task.chooses_replies:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
@@ -63,6 +64,19 @@ def _masks(value: Any) -> Any:
     return tuple(dict.fromkeys(kinds))
 
 
+_SHARES = r"^[1-9]\d{0,3}:\d{1,4}:\d{1,4}$"
+
+
+def _shares(split: Any) -> Any:
+    """Three numbers; ValueError with an example for another text."""
+    if isinstance(split, str) and not re.match(_SHARES, split):
+        raise ValueError(
+            "must be three whole numbers: what is trained on, evaluated with and kept from both, "
+            f'such as "8:1:1" or "90:10:0"; found {split[:SHOWN_CHARS]!r}'
+        )
+    return split
+
+
 class CleanSection(Section):
     """[data.clean]: what is taken out of every row; each is counted and told."""
 
@@ -116,7 +130,7 @@ class DataSection(Section):
     """Tokens; longer rows are cut."""
     packing: bool = False
     """Fill every row up to max_length with several examples."""
-    split: str = Field(default="8:1:1", pattern=r"^[1-9]\d{0,3}:\d{1,4}:\d{1,4}$")
+    split: Annotated[str, BeforeValidator(_shares), Field(pattern=_SHARES)] = "8:1:1"
     """Train : eval : test, drawn with `train.seed`; exact duplicates stay on one side."""
     split_by: str | None = Field(default=None, min_length=1, max_length=200)
     """A column of `train`, such as its label or source: each of its values is divided so."""

@@ -139,7 +139,8 @@ def test_a_task_that_the_rows_do_not_fit_is_answered_with_one_that_they_fit(reco
 
 
 def test_a_format_may_be_typed_in_the_app_too():
-    """As the other options of reading; what says nothing of reading is refused."""
+    """As the other options of reading, and the task; what says nothing of these is refused."""
     assert reading_of("--format messages")["data_format"] == "messages"
+    assert reading_of("--task kto")["task"] == "kto"
     with pytest.raises(UserError, match="not understood"):
-        reading_of("--task sft")
+        reading_of("--batch 2")

@@ -129,3 +129,28 @@ def test_rows_are_read_as_the_options_say(tmp_path, base, monkeypatch):
     assert read_with == {"on_bad": "skip", "learn": "last"}
     assert "options that are not understood" in unknown
     assert "--nothing" in unknown
+
+
+def test_the_task_is_named_with_the_options_and_goes_on_to_the_recommendation(
+    tmp_path, base, monkeypatch
+):
+    """As the page says that another can be named."""
+    monkeypatch.setattr(dataset, "check", CHECK)
+    rows = [{"prompt": "why?", "completion": f"so {n}", "label": n % 2 == 0} for n in range(20)]
+    write_rows(tmp_path, rows, "rows.jsonl")
+    seen = []
+
+    async def script(app, pilot):
+        app.context.model = base
+        app.context.open("data")
+        await pilot.pause()
+        await press(
+            app, pilot, *"rows.jsonl", "enter", "f3", *"--task kto --split-by label", "enter"
+        )
+        seen.append(app.context.data.read_with)
+        await press(app, pilot, "enter")
+        seen.append(app.screen.asked.task)
+
+    drive(script, size=(100, 30))
+
+    assert seen == [{"split_by": "label"}, "kto"]

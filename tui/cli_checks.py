@@ -90,6 +90,10 @@ MASK = click.option(
     "--mask", callback=_masks, help="Personal data: all, or kinds like email,phone (data.mask)."
 )
 
+SPLIT_BY = click.option(
+    "--split-by", help="A column; each of its values is divided 8:1:1 (data.split_by)."
+)
+
 
 @click.group()
 def data() -> None:
@@ -119,6 +123,7 @@ def recipe() -> None:
 @COLUMNS
 @CLEAN
 @MASK
+@SPLIT_BY
 @JSON
 def data_check(files: tuple[str, ...], held_out: str | None, as_json: bool, **options: Any) -> int:
     """Validate data sets: format, encoding, broken rows, token lengths, quality.

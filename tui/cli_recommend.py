@@ -9,7 +9,7 @@ import click
 
 from profiles.data.words import printable
 from profiles.errors import ExitCode, UserError
-from tui.cli_checks import CLEAN, COLUMNS, ENCODING, FORCE, FORMAT, JSON, MASK
+from tui.cli_checks import CLEAN, COLUMNS, ENCODING, FORCE, FORMAT, JSON, MASK, SPLIT_BY
 
 _LEVELS = click.Choice(["low", "medium", "high"])
 
@@ -32,6 +32,7 @@ def _show_keys(context: click.Context, _parameter: click.Parameter, wanted: bool
 @COLUMNS
 @CLEAN
 @MASK
+@SPLIT_BY
 @click.option("--chat-template", help="Write chats so: a family like chatml, or a .jinja file.")
 @click.option("--learn", type=click.Choice(["all", "last"]), help="Which replies of a chat.")
 @click.option("--gpu", help='Plan for this machine instead: "4x RTX 4090".')
@@ -110,10 +111,12 @@ _READING = (
     "columns",
     "clean",
     "mask",
+    "split_by",
     "chat_template",
     "learn",
+    "task",
 )
-"""Options that say how data is read."""
+"""Options that say how data is read and what for."""
 
 
 def reading_of(text: str) -> dict[str, Any]:
@@ -130,7 +133,7 @@ def reading_of(text: str) -> dict[str, Any]:
             f"options that are not understood: {printable(text, 80)}",
             why=error.format_message() if isinstance(error, click.UsageError) else str(error),
             do="write them as for `advisor recommend`: --on-bad skip --chat-template chatml "
-            "--learn last --encoding gb18030 --column prompt=question",
+            "--learn last --encoding gb18030 --column prompt=question --task kto",
             where="options",
             code=ExitCode.USAGE,
         ) from None

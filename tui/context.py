@@ -37,6 +37,8 @@ class AppContext:
     data_options: str = ""
     """How it is read, as on the command line: "--on-bad skip"."""
     data: Dataset | None = None
+    task: str | None = None
+    """That was chosen for it; None where the data say it."""
 
 
 def working_runs() -> list[RunDir]:

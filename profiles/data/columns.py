@@ -19,6 +19,7 @@ from profiles.data import formats
 from profiles.data.formats.spec import RowError
 from profiles.data.words import printable, type_name
 from profiles.errors import ExitCode, UserError
+from profiles.quantities import some_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -108,7 +109,7 @@ class Columns:
     def unknown(self, missing: Collection[str], keys: Collection[str], where: str) -> UserError:
         """The error for columns that no row has; `keys` are those that rows have."""
         said = ", ".join(f"`{printable(name, 40)}`" for name in missing)
-        have = ", ".join(f"`{printable(key, 40)}`" for key in list(keys)[:12])
+        have = some_of([f"`{printable(key, 40)}`" for key in keys], 12)
         near = [
             f"`{found[0]}` for `{printable(name, 40)}`"
             for name in missing

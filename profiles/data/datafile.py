@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from profiles.data import charset_errors, charsets, folders, streams
 from profiles.data.dataset_errors import (
+    carriage_returns,
     damaged_gzip,
     no_parquet,
     not_read,
@@ -126,6 +127,11 @@ class DataFile:
         self._file = file
         self.head = file.peek(1)
         self.container = _container(self)
+        bare = self.head.find(b"\r")
+        is_text = self.container in (Container.LINES, Container.CSV, Container.TEXT)
+        if is_text and b"\n" not in self.head and 0 <= bare < len(self.head.rstrip()):
+            place = f"{self.path}:1:{bare + 1}"
+            raise carriage_returns(self.path, place, is_packed=self.is_packed)
 
     @property
     def sha256(self) -> str:

@@ -38,6 +38,22 @@ def not_json(place: str, reason: str, text: str, index: int) -> UserError:
     )
 
 
+def carriage_returns(path: str, place: str, *, is_packed: bool) -> UserError:
+    """Tell of lines that end with a carriage return alone, as old Macs wrote them."""
+    file, source = Path(path), shlex.quote(path)
+    if is_packed:
+        file = file.with_suffix("")
+    new = shlex.quote(str(file.with_name(f"{file.stem}-lines{file.suffix}")))
+    tr = "tr '\\r' '\\n'"
+    command = f"gunzip -c {source} | {tr} > {new}" if is_packed else f"{tr} < {source} > {new}"
+    return _bad_data(
+        "lines end with a carriage return alone",
+        why="so the whole file is one line; a line ends with a line feed",
+        do=f"write it with line feeds: {command}",
+        where=place,
+    )
+
+
 def torn(place: str, text: str, *, has_changed: bool) -> UserError:
     """Tell of a file that ends too early."""
     grown = " (it changed while it was read)" if has_changed else ""

@@ -15,6 +15,7 @@ from profiles.data import formats
 from profiles.data.formats.spec import TEXTS, is_flag
 from profiles.data.words import printable
 from profiles.errors import ExitCode, UserError
+from profiles.quantities import some_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -72,7 +73,7 @@ def detect_format(
     votes = Counter(one.name for row in rows if (one := format_of(row, but)))
     if votes:
         return formats.by_name(votes.most_common(1)[0][0])
-    shown = ", ".join(f"`{printable(key, 40)}`" for key, _ in found.most_common(12))
+    shown = some_of([f"`{printable(key, 40)}`" for key, _ in found.most_common()], 12)
     raise UserError(
         f"no known data format has these keys: {shown or 'none'}",
         why=f"{first_row}the formats that are read are {formats.describe()}",

@@ -15,6 +15,7 @@ from profiles.data.words import printable
 from profiles.errors import ExitCode, UserError
 from profiles.models import chat_template
 from profiles.models.chat_template import ChatTemplate, Span
+from profiles.quantities import some_of
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -125,7 +126,7 @@ class Encoder:
         found = []
         marks = dict.fromkeys(_MARK.findall(written.text))
         if strange := [mark for mark in marks if self.token_of(mark) is None]:
-            named = ", ".join(f"`{printable(mark, 40)}`" for mark in strange[:8])
+            named = some_of([f"`{printable(mark, 40)}`" for mark in strange], 8)
             found.append(
                 f"the chat template {template.name} writes {named}, no tokens of this tokenizer: "
                 f'the model reads them in pieces of text; its own family, or "plain", fits better'

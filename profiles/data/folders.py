@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from profiles.errors import ExitCode, UserError
+from profiles.quantities import some_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,15 +73,15 @@ def look(folder: Path, suffixes: Sequence[str]) -> Folder:
         splits = [name for name in names if (folder / name / _STATE).is_file()]
         raise _no_input(
             f"{folder} holds several data sets",
-            why=f"`datasets` saved {', '.join(splits[:5]) or 'none'} there, each in a folder",
-            do=f"give one of them: {' or '.join(str(folder / name) for name in splits[:5])}",
+            why=f"`datasets` saved {some_of(splits) or 'none'} there, each in a folder",
+            do=f"give one of them: {some_of([str(folder / name) for name in splits])}",
             where=folder,
         )
     data = [name for name in names if Path(name).suffix.lower() in suffixes]
     raise _no_input(
         f"{folder} is a folder, not a file",
         why="a folder is a data set if `datasets` saved it to disk, or if it holds .parquet files",
-        do=f"give one of its files: {', '.join(data[:5]) or 'it has none of these'}",
+        do=f"give one of its files: {some_of(data) or 'it has none of these'}",
         where=folder,
     )
 
@@ -141,7 +142,7 @@ def _refuse_mixed(folder: Path, shards: Sequence[str], data: Sequence[str]) -> N
     if others:
         raise _no_input(
             f"{folder} holds other data files beside its .parquet files",
-            why=f"of such a folder the .parquet files alone are read, not {_some(others)}",
+            why=f"of such a folder the .parquet files alone are read, not {some_of(others)}",
             do=f"give one file, such as {folder / others[0]}, or move the .parquet files to a "
             "folder of their own",
             where=folder,
@@ -150,7 +151,7 @@ def _refuse_mixed(folder: Path, shards: Sequence[str], data: Sequence[str]) -> N
     if len(splits) > 1:
         raise _no_input(
             f"{folder} holds several data sets",
-            why=f"by their names these are no parts of one: {_some(shards)}",
+            why=f"by their names these are no parts of one: {some_of(shards)}",
             do=f"give one file, such as {folder / shards[-1]}, or move the files of one set to a "
             "folder of their own",
             where=folder,
@@ -164,10 +165,6 @@ def _refuse_mixed(folder: Path, shards: Sequence[str], data: Sequence[str]) -> N
                 do="copy or download the whole folder again",
                 where=folder,
             )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def _names_in(folder: Path) -> list[str]:

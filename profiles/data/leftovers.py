@@ -9,17 +9,20 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import islice, pairwise
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from profiles.data.rendering import END_MARKS
 from profiles.data.words import printable
+from profiles.quantities import some_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
 NUM_NAMES: Final = 5
 """Placeholders, tags or marks that are named to the user."""
+MOST_NAMES: Final = 1000
+"""That are told apart, to say how many more there are."""
 WELL_KNOWN: Final = frozenset(
     (*END_MARKS, "<|im_start|>", "<|start_header_id|>", "<|end_header_id|>", "<|begin_of_text|>",
      "<start_of_turn>", "<|turn>", "<bos>", "<eos>", "[INST]", "[/INST]", "<|user|>",
@@ -47,21 +50,21 @@ class Count:
     num_rows: int = 0
     line: int = 0
     names: dict[str, None] = field(default_factory=dict)
-    """What was found, in order of appearance, the first few."""
+    """What was found, in order of appearance, and not much more than MOST_NAMES."""
 
     def add(self, line: int, names: Iterable[str] = ()) -> None:
         """Count a row."""
         if not self.num_rows:
             self.line = line
         self.num_rows += 1
-        if len(self.names) < NUM_NAMES:
+        if len(self.names) < MOST_NAMES:
             self.names.update(dict.fromkeys(names))
 
     def sentence(self, total: int, what: str) -> list[str]:
         """Like "3 of 90 rows hold x (first: line 4): a, b"; none if there are no such rows."""
         if not self.num_rows:
             return []
-        names = ", ".join(printable(name, 40) for name in islice(self.names, NUM_NAMES))
+        names = some_of([printable(name, 40) for name in self.names], NUM_NAMES)
         counted = f"{self.num_rows} of {total} {what} (first: line {self.line})"
         return [f"{counted}: {names}" if names else counted]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from profiles import personal
@@ -19,11 +20,12 @@ from profiles.data.repeats import Likeness, RowHashes, RowIndex
 from profiles.data.scripts import ScriptCount
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
     from profiles.data.formats.spec import Example, Segments
 
 SHORT_REPLY_CHARS: Final = 10
+NUM_TAGS: Final = 32
 _HTML = re.compile(
     r"</?(a|b|blockquote|body|br|code|div|em|font|h[1-6]|head|hr|html|i|img|li|meta|ol|p|pre"
     r"|script|span|strong|style|sub|sup|table|t[bdhr]|tbody|thead|title|ul)(\s[^<>]{0,300})?/?>"
@@ -103,8 +105,8 @@ class Quality:
             self.scripts.add(data, is_ascii=is_ascii)
             has_control = has_control or bool(data.translate(None, _TEXT_BYTES))
             is_broken = is_broken or (not is_ascii and "\ufffd" in text)
-            if not tags and ("<" in text or "&" in text) and (tag := _HTML.search(text)):
-                tags.append(f"<{tag[1].lower()}>" if tag[1] else tag[0])
+            if "<" in text or "&" in text:
+                tags += [f"<{tag[1].lower()}>" if tag[1] else tag[0] for tag in _tags(text)]
         if tags:
             self.html.add(line, tags)
         if has_control:
@@ -130,6 +132,11 @@ class Quality:
             few = f"rows have a reply shorter than {SHORT_REPLY_CHARS} characters"
             found += self.short.sentence(total, few)
         return found
+
+
+def _tags(text: str) -> Iterator[re.Match[str]]:
+    """Tags and entities of HTML: the first few tell what kind of text it is."""
+    return islice(_HTML.finditer(text), NUM_TAGS)
 
 
 def _repeat_warnings(likeness: Likeness, total: int) -> list[str]:

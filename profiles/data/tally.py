@@ -13,12 +13,13 @@ from profiles.data.cleaning import Cleaner
 from profiles.data.datafile import Container, DataFile
 from profiles.data.dataset_errors import faulty_rows
 from profiles.data.detect import detect_format, format_of
-from profiles.data.formats.spec import TEXTS, Example, Format, Row, RowError
+from profiles.data.formats.spec import TEXTS, Example, Format, MediaError, Row, RowError
 from profiles.data.ratings import Ratings
 from profiles.data.rendering import Renderer, TemplateRowError, Written
 from profiles.data.values_of import Values
 from profiles.data.words import printable, type_name
 from profiles.facts import Column
+from profiles.quantities import some_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -76,6 +77,8 @@ class Tally:
     num_only_read: int = 0
     """Rows of which no reply is learnt."""
     num_refused_by_template: int = 0
+    num_with_media: int = 0
+    """Rows with pictures or sound."""
     types: dict[str, dict[type, list[int]]] = field(default_factory=dict)
     """Key, type: how many rows, and the line of the first."""
     ratings: Ratings | None = None
@@ -134,6 +137,7 @@ class Tally:
                 row = self.mapping.apply(row)
             example = self.format.example(row)
         except RowError as error:
+            self.num_with_media += isinstance(error, MediaError)
             self._add_fault(_other_format(row, self.format) or str(error), line)
             return None
         example = self.cleaner.clean(example, line)
@@ -222,9 +226,13 @@ class Tally:
             why += f"; the keys of the first rows look like {self.detected.name}"
         if self.num_refused_by_template == self.num_bad:
             why = "a model reads a row as its chat template writes it"
-        do = 'repair these rows, or leave them out: on_bad = "skip" (--on-bad skip)'
+        mend = "repair these rows"
+        if self.num_with_media == self.num_bad:
+            why = "texts alone are learnt here, and one about a picture or a sound is none of them"
+            mend = "take these rows out of the file"
+        do = f'{mend}, or leave them out: on_bad = "skip" (--on-bad skip)'
         if too_many:
-            do = f"repair these rows; more than {MAX_BAD_SHARE:.0%} are faulty, too many to skip"
+            do = f"{mend}; more than {MAX_BAD_SHARE:.0%} are faulty, too many to skip"
         if self.detected and self.detected != self.format:
             do = f'leave data.format (--format) out, or set it to "{self.detected.name}"; or {do}'
         if self.num_refused_by_template:
@@ -279,11 +287,8 @@ class Tally:
         if self.ratings is not None:
             found += self.ratings.sentences(self.types)
         if self.unused_keys:
-            names = ", ".join(f"`{printable(key, 40)}`" for key in self.unused_keys[:NUM_UNUSED])
-            more = len(self.unused_keys) - NUM_UNUSED
-            found.append(
-                f"columns that are not used: {names}{f' and {more} more' if more > 0 else ''}"
-            )
+            names = [f"`{printable(key, 40)}`" for key in self.unused_keys]
+            found.append(f"columns that are not used: {some_of(names, NUM_UNUSED)}")
         return found
 
 

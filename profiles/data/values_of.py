@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from profiles.data.dataset_errors import not_to_be_divided_by
 from profiles.data.formats.spec import RowError
 from profiles.data.words import printable, type_name
+from profiles.quantities import some_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -33,7 +34,7 @@ class Values:
         if self.column in columns:
             return
         near = difflib.get_close_matches(self.column, columns, n=1)
-        shown = ", ".join(f"`{printable(name, 40)}`" for name in list(columns)[:12])
+        shown = some_of([f"`{printable(name, 40)}`" for name in columns], 12)
         raise not_to_be_divided_by(
             path,
             self.column,

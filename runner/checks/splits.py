@@ -8,7 +8,7 @@ from advisor.recipe_data import DataSection
 from profiles.data.parts import Parts, parts_by_value, parts_of
 from profiles.data.words import printable
 from profiles.facts import Dataset
-from profiles.quantities import count_text
+from profiles.quantities import count_text, some_of
 
 _SHOWN: Final = 8
 """Values that are told."""
@@ -33,10 +33,9 @@ def words(found: Dataset, data: DataSection) -> str:
     if not found.values:
         return ""
     told = [f"{_name(value)} {'/'.join(map(count_text, of))}" for value, of in _by(found, data)]
-    more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
     is_mix = found.num_distinct_rows is not None
     about = "about " if found.num_duplicates or is_mix else ""  # equal rows go to one side
-    return f"; by {_column(data)} ({about}train/eval/kept): {', '.join(told[:_SHOWN])}{more}"
+    return f"; by {_column(data)} ({about}train/eval/kept): {some_of(told, _SHOWN)}"
 
 
 def warnings(found: Dataset, data: DataSection) -> list[str]:
@@ -46,10 +45,9 @@ def warnings(found: Dataset, data: DataSection) -> list[str]:
     few = [(value, of) for value, of in by_value if not all(of[i] for i in wanted)]
     if not few:
         return []
-    shown = ", ".join(f"{_name(value)} {sum(of)}" for value, of in few[:_SHOWN_FEW])
-    more = ", ..." if len(few) > _SHOWN_FEW else ""
+    shown = some_of([f"{_name(value)} {sum(of)}" for value, of in few], _SHOWN_FEW)
     values = f"{len(few)} of {len(by_value)} values of {_column(data)}"
-    return [f"{values} have too few rows to be in every part of {data.split}: {shown}{more}"]
+    return [f"{values} have too few rows to be in every part of {data.split}: {shown}"]
 
 
 def _column(data: DataSection) -> str:

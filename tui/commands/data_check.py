@@ -38,6 +38,7 @@ class Asked:
     columns: Mapping[str, str] | None = None
     clean: dict[str, bool] | None = None
     mask: tuple[str, ...] | None = None
+    split_by: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,7 +62,7 @@ def check(files: Sequence[str], held_out: str | None, asked: Asked, *, as_json: 
     """Print what the files hold; the code is that of the first file that cannot be used."""
     base = _base(asked)
     results = [_look(file, asked, base) for file in files]
-    evaluation = _look(held_out, asked, base) if held_out is not None else None
+    evaluation = _look(held_out, asked, base, is_held_out=True) if held_out is not None else None
     if as_json:
         _show_json(results, evaluation)
     else:
@@ -79,7 +80,7 @@ def _base(asked: Asked) -> Model | None:
     return base
 
 
-def _look(path: str, asked: Asked, base: Model | None) -> _Result:
+def _look(path: str, asked: Asked, base: Model | None, *, is_held_out: bool = False) -> _Result:
     progress = _progress(path)
     try:
         found = dataset.inspect(
@@ -92,6 +93,7 @@ def _look(path: str, asked: Asked, base: Model | None) -> _Result:
             columns=asked.columns,
             clean=asked.clean or (),
             mask=asked.mask or (),
+            split_by=None if is_held_out else asked.split_by,
             progress=progress,
             kinds=kinds_of_rows(),
         )
@@ -100,6 +102,9 @@ def _look(path: str, asked: Asked, base: Model | None) -> _Result:
     finally:
         if progress is not None:
             sys.stderr.write("\r\033[K")
+    if asked.split_by is not None and not is_held_out:
+        read_with = {"split_by": asked.split_by}
+        found = replace(found, dataset=replace(found.dataset, read_with=read_with))
     lacks_template = base is not None and base.path is not None and not base.has_chat_template
     lacks_template = lacks_template and asked.chat_template is None
     if lacks_template and formats.by_name(found.dataset.format).is_chat:

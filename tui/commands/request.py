@@ -37,11 +37,15 @@ class Asked:
     learn: Learn | None = None
     clean: dict[str, bool] | None = None
     mask: tuple[str, ...] | None = None
+    split_by: str | None = None
 
     @property
     def read_with(self) -> dict[str, Any]:
         """How the data is read, by the keys of a recipe; those that were given."""
-        keys = ("on_bad", "encoding", "columns", "chat_template", "learn", "clean", "mask")
+        keys = (
+            *("on_bad", "encoding", "columns", "chat_template", "learn", "clean", "mask"),
+            "split_by",
+        )
         given = {"format": self.data_format} | {key: getattr(self, key) for key in keys}
         return {key: value for key, value in given.items() if value is not None}
 

@@ -24,6 +24,7 @@ def lines(data: Dataset, width: int) -> list[str]:
         ("columns", _columns(data)),
         ("labels", _labels(data)),
         *(_token_pairs(data.tokens) if data.tokens is not None else ()),
+        ("split", split(data)),
         ("scripts", _scripts(data)),
         ("sha256", data.sha256[:16]),
     ]
@@ -31,6 +32,19 @@ def lines(data: Dataset, width: int) -> list[str]:
     for warning in data.warnings:
         found += wrap(clean(warning, 600), width, indent="  ", first="! ")
     return found
+
+
+def split(data: Dataset) -> str:
+    """How the rows of each value are divided, where a column is named to divide them by."""
+    column = data.read_with.get("split_by")
+    if not column:
+        return ""
+    from advisor.recipe_data import DataSection  # noqa: PLC0415  # pydantic, where it is asked for
+    from runner.checks import splits  # noqa: PLC0415
+
+    section = DataSection(train="rows.jsonl", split_by=column)
+    few = "".join(f"; {told}" for told in splits.warnings(data, section))
+    return splits.words(data, section).removeprefix("; ") + few
 
 
 def verdict(data: Dataset, width: int) -> list[str]:

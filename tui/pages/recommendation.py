@@ -12,7 +12,7 @@ from advisor.registry.lookup import is_ready
 from advisor.registry.tasks import SFT
 from profiles.facts import Machine, Origin
 from profiles.quantities import bytes_text, count_text, duration_text
-from tui.pages import alternatives, memory
+from tui.pages import alternatives, data, memory
 from tui.pages.machine import names
 from tui.pages.model import size
 from tui.plain import facts, table, wrap
@@ -30,6 +30,8 @@ class Shown(NamedTuple):
     rehearsed: Rehearsed | None = None
     price: float | None = None
     """Of the machine, per hour."""
+    other_task: str = "--task"
+    """How a person names another task."""
 
 
 def lines(
@@ -41,7 +43,7 @@ def lines(
     free = bytes_text(found.fit.budget_bytes)
     each = " on each GPU" if len(found.machine.gpus) > 1 else ""
     return [
-        *_answer(found, width, shown.price),
+        *_answer(found, width, shown),
         "",
         *memory.lines(found.fit, width, symbols, on_gpu=on_gpu),
         *_rehearsed(found, shown, width),
@@ -86,11 +88,11 @@ def in_short(rung: str, fit: Fit) -> str:
     return f"{name}, about {bytes_text(fit.memory.expected_bytes)} at the peak"
 
 
-def _answer(found: Recommendation, width: int, price: float | None) -> list[str]:
+def _answer(found: Recommendation, width: int, shown: Shown) -> list[str]:
     pairs = [
         ("recommended", headline(found)),
         *_runner(found),
-        *_task(found),
+        *_task(found, shown.other_task),
         ("for", f"{found.model.id} ({size(found.model)}) on {machine_text(found.machine)}"),
         ("because", found.detour or f"the tree ends at: {found.leaf.name}"),
         ("why no more", alternatives.above(found)),
@@ -101,11 +103,12 @@ def _answer(found: Recommendation, width: int, price: float | None) -> list[str]
         [
             *pairs,
             ("data", _data(found)),
+            ("split", data.split(found.dataset) if found.dataset else ""),
             ("batch", _batch(found.fit)),
             ("how", _how(found.fit)),
             ("tokens/s", _rate(found.fit)),
             ("time", _time(found)),
-            ("cost", _cost(found, price)),
+            ("cost", _cost(found, shown.price)),
             ("disk", _disk(found)),
         ],
         width,
@@ -122,16 +125,15 @@ def _data(found: Recommendation) -> str:
     return f"{count_text(counts.num_rows)} rows, {about}{counts.words}"
 
 
-def _task(found: Recommendation) -> list[tuple[str, str]]:
+def _task(found: Recommendation, other: str) -> list[tuple[str, str]]:
     """What is trained, and who said so, where it is not what is trained without a word."""
     task, answer = found.fit.plan.task, found.answers.task
     if answer.origin is Origin.DEFAULT or task is SFT:
         return []
     if answer.origin is Origin.USER or found.dataset is None:
         return [("task", task.title)]
-    return [
-        ("task", f"{task.title}: {found.dataset.format} data asks for it; --task names another")
-    ]
+    asks = f"{found.dataset.format} data asks for it"
+    return [("task", f"{task.title}: {asks}; {other} names another")]
 
 
 def _nearest(found: Recommendation) -> str:

@@ -52,6 +52,7 @@ class DataScreen(PathForm[Dataset]):
     def keep(self, path: str, found: Dataset) -> None:
         """Keep it for the screens to come."""
         self.context.data_path, self.context.data = path, found
+        self.context.task = self._chosen()["task"]
 
     def go_on(self) -> None:
         """To the recommendation."""
@@ -70,7 +71,8 @@ class DataScreen(PathForm[Dataset]):
         from tui.commands import data_show  # noqa: PLC0415  # the tokenizer library loads with it
 
         given = {key: value for key, value in self._chosen().items() if value is not None}
-        given.pop("on_bad", None)  # faulty rows are shown
+        for key in ("on_bad", "split_by", "task"):  # change nothing of what a row is read as
+            given.pop(key, None)
         asked = data_show.Asked(num_rows=_NUM_ROWS, **given)
         return data_show.look(path, self.context.model, asked)
 
@@ -88,7 +90,8 @@ class DataScreen(PathForm[Dataset]):
 
         question = (
             "How rows are read, as for `advisor recommend`: --on-bad skip, --learn last,",
-            "--chat-template NAME, --format NAME, --encoding NAME, --column PART=COLUMN.",
+            "--chat-template NAME, --format NAME, --encoding NAME, --column PART=COLUMN,",
+            "--clean html,duplicates, --mask all, --split-by COLUMN; and --task NAME.",
         )
         self.app.push_screen(AskText(question, self.context.data_options), answered)
 

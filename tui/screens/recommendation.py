@@ -48,7 +48,7 @@ class RecommendationScreen(BaseScreen):
 
     def __init__(self, context: AppContext) -> None:
         super().__init__(context)
-        self.asked = Asked()
+        self.asked = Asked(task=context.task)
         self.found: Recommendation | None = None
         self._machine: Machine | None = None
         self._explain = False
@@ -87,7 +87,8 @@ class RecommendationScreen(BaseScreen):
     def _write(self) -> None:
         if (found := self.found) is None:
             return
-        symbols, shown = self.context.terminal.symbols, page.Shown(explained=self._explain)
+        symbols = self.context.terminal.symbols
+        shown = page.Shown(explained=self._explain, other_task="--task NAME in f3 of the data step")
         self.query_one(Page).show(lambda width: page.lines(found, width, symbols, shown))
         answers, yes_no = found.answers, {True: "yes", False: "no"}
         self.query_one("#answers", Rows).show(

@@ -22,6 +22,10 @@ class RowError(Exception):
     """A row that does not fit its format; the text completes "12 of 90 rows ..."."""
 
 
+class MediaError(RowError):
+    """A row with pictures or sound, of which nothing is learnt."""
+
+
 NumberedRow = tuple[int, int, Row | RowError]
 """Line at which the row begins and its number, both from 1; the row, or what is wrong with it."""
 
@@ -261,4 +265,4 @@ _MEDIA: Final = frozenset(
 def _refuse_media(row: Row) -> None:
     """A text that speaks of a picture says something else without it."""
     if key := next((key for key in _MEDIA.intersection(row) if row[key]), ""):
-        raise RowError(f"come with `{key}`, of which nothing is learnt here: rows are text alone")
+        raise MediaError(f"come with `{key}`, of which nothing is learnt here: rows are text alone")

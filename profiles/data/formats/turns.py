@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from profiles.data.formats.calls import calls, calls_of, tools_of
-from profiles.data.formats.spec import REASONING_KEYS, Example, Field, Message, RowError
+from profiles.data.formats.spec import REASONING_KEYS, Example, Field, MediaError, Message, RowError
 from profiles.data.formats.values import optional_text, text, type_error
 from profiles.data.json_values import parse_cell
 from profiles.data.words import printable, type_name
@@ -177,7 +177,9 @@ def _parts(given: list[Any], key: str, inside: str) -> tuple[str, str]:
             said.append(text(part, "text", f" of a part{inside}"))
         else:
             shown = printable(str(kind), 24)
-            raise RowError(f"have a part of the type `{shown}`{inside}: only texts are learnt here")
+            raise MediaError(
+                f"have a part of the type `{shown}`{inside}: only texts are learnt here"
+            )
     return "".join(said), "".join(thought)
 
 
