@@ -223,6 +223,8 @@ def _beside_the_task(recipe: Recipe, task: TaskSpec) -> Iterator[tuple[str, str]
         yield "data.packing", f"rows of {task.name} cannot be packed; leave it out"
     if recipe.data.learn != "all" and not task.chooses_replies:
         yield "data.learn", f"{task.name} learns from the last reply alone; leave it out"
+    if recipe.train.loss != "chunked" and task.head != "lm":
+        yield "train.loss", f"{task.name} takes no loss over the vocabulary; leave it out"
     if recipe.train.micro_batch < task.least_micro_batch:
         least = task.least_micro_batch
         yield "train.micro_batch", f"{task.name} compares rows: {least} are the least"

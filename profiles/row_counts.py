@@ -34,6 +34,13 @@ class RowCounts:
         """Of no rows."""
         return cls(num_rows=0)
 
+    def expected_of(self, num_rows: int) -> RowCounts:
+        """Of another number of rows like these."""
+        of = max(1, self.num_rows)
+        return RowCounts(
+            **{f.name: round(getattr(self, f.name) * num_rows / of) for f in fields(self)}
+        )
+
     @property
     def learnt_share(self) -> float:
         """Of the tokens, those that are learnt."""

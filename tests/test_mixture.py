@@ -264,3 +264,20 @@ def test_a_mix_is_divided_by_the_values_of_a_column_too(files, loaded, tiny_mode
     assert Counter(prompt[0] for prompt in evaluation) == {"a": 20, "b": 5, "c": 5}
     assert Counter(prompt[0] for prompt in set(train)) == {"a": 20, "b": 5, "c": 5}
     assert "by `kind` (about train/eval/kept): a 20/20/0, b 5/5/0, c 5/5/0" in ready.rows
+
+
+def test_rows_that_are_held_out_are_counted_once_before_as_after(files, loaded, tiny_model):
+    """However often their file is in an epoch, and their tokens with them."""
+    from runner.checks import preflight
+
+    ready = preflight.check(recipe_of(model=tiny_model, split="2:1:1"), files, share=True)
+    splits, (train, evaluation, kept) = loaded(split="2:1:1")
+
+    trained = splits.of_train_file
+    assert trained.num_rows == len(train) + len(evaluation) + len(kept)
+    assert ready.rows.startswith("about 67 rows")
+    assert "about 37 to train on, 15 to evaluate with, 15 kept" in ready.rows
+    assert trained.num_rows == pytest.approx(67, abs=4)
+    told = ready.dataset.tokens.counts.expected_of(67)
+    assert told.num_tokens == pytest.approx(trained.num_tokens, rel=0.1)
+    assert told.words in ready.rows

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 from data_files import CHAT, GOOD, examples, refused, write, write_rows
-from small_model import recipe_text
+from small_model import recipe_text, small_model
 
 from advisor import recipe as recipes
 from profiles.data import dataset
@@ -117,3 +117,19 @@ def test_what_is_recommended_is_divided_by_the_column_too(tmp_path, capsys):
 
     assert "by `source` (train/eval/kept)" in " ".join(capsys.readouterr().out.split())
     assert recipes.parse(wanted.read_text(), where="r").data.split_by == "source"
+
+
+def test_rows_longer_than_the_model_reads_are_told_where_no_length_is_asked_for(tmp_path, capsys):
+    """By check and show, with the option that tells what is lost."""
+    folder = small_model(tmp_path / "model")  # reads 256 tokens
+    rows = [GOOD, GOOD | {"completion": "a " * 300}]
+    path = str(write_rows(tmp_path, rows))
+    for command in ("check", "show"):
+        run(["data", command, path, "--model", str(folder)])
+        told = " ".join(capsys.readouterr().out.split())
+        assert "1 of 2 rows are longer than the 256 tokens that model reads" in told, command
+        assert "--max-length 256" in told
+        run(["data", command, path, "--model", str(folder), "--max-length", "256"])
+        assert "tokens that model reads" not in capsys.readouterr().out
+    run(["data", "check", str(write_rows(tmp_path, [GOOD])), "--model", str(folder)])
+    assert "that model reads" not in capsys.readouterr().out

@@ -196,9 +196,13 @@ def _rows(recipe: Recipe, checked: list[Dataset]) -> str:
         told.append(f"{count_text(held_out.num_rows)} of another file to evaluate with{of}")
     told += [f"{count_text(test)} kept from both"] if test else []
     told += [] if evaluation or checked[1:] else ["none to evaluate with"]
-    counts = f", {given.tokens.counts.words}" if given.tokens else ""
+    # Of a mix the weights repeat rows that are trained on alone, so all are fewer than were drawn
+    number = train + evaluation + test if is_mix else given.num_rows
+    tokens = given.tokens.counts.expected_of(number) if given.tokens else None
+    counts = f", {tokens.words}" if tokens else ""
     of_files = f" from {given.container}" if is_mix else ""
-    rows = f"{count_text(given.num_rows)} rows of {given.format} data{of_files}{counts}"
+    all_rows = f"about {count_text(number)}" if is_mix else count_text(number)
+    rows = f"{all_rows} rows of {given.format} data{of_files}{counts}"
     return f"{rows}: {', '.join(told)}{splits.words(given, recipe.data)}"
 
 

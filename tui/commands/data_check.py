@@ -13,7 +13,7 @@ from profiles.data.dataset import Inspected, OnBad
 from profiles.data.encoding import Encoder
 from profiles.data.rendering import Learn
 from profiles.errors import ExitCode, UserError
-from profiles.facts import Model
+from profiles.facts import Dataset, Model
 from profiles.models import find_model
 from profiles.quantities import count_text, percent_text
 from runner.checks import chat_templates
@@ -102,15 +102,23 @@ def _look(path: str, asked: Asked, base: Model | None, *, is_held_out: bool = Fa
     finally:
         if progress is not None:
             sys.stderr.write("\r\033[K")
-    if asked.split_by is not None and not is_held_out:
-        read_with = {"split_by": asked.split_by}
-        found = replace(found, dataset=replace(found.dataset, read_with=read_with))
+    data = _seen_with(base, asked, found.dataset, is_held_out=is_held_out)
+    return _Result(path=path, found=replace(found, dataset=data))
+
+
+def _seen_with(base: Model | None, asked: Asked, data: Dataset, *, is_held_out: bool) -> Dataset:
+    """What is to be said of it beside what is in it."""
+    warnings = list(data.warnings)
+    if base is not None and data.tokens:
+        beyond = page.beyond(data.tokens.lengths, base, asked.max_length)
+        warnings += [beyond] if beyond else []
     lacks_template = base is not None and base.path is not None and not base.has_chat_template
     lacks_template = lacks_template and asked.chat_template is None
-    if lacks_template and formats.by_name(found.dataset.format).is_chat:
-        more = (chat_templates.NONE_OF_ITS_OWN, *found.dataset.warnings)
-        found = replace(found, dataset=replace(found.dataset, warnings=more))
-    return _Result(path=path, found=found)
+    if lacks_template and formats.by_name(data.format).is_chat:
+        warnings.insert(0, chat_templates.NONE_OF_ITS_OWN)
+    divided = asked.split_by is not None and not is_held_out
+    read_with = {"split_by": asked.split_by} if divided else {}
+    return replace(data, warnings=tuple(warnings), read_with=read_with)
 
 
 def _encoder(base: Model | None, asked: Asked) -> Encoder | None:

@@ -15,6 +15,7 @@ from profiles.models import find_model
 from runner.checks import chat_templates
 from tui import plain
 from tui.pages import data_rows as page
+from tui.pages.data import beyond
 from tui.terminal import Colours, look_at_terminal
 from tui.tones import Line
 
@@ -88,6 +89,9 @@ def look(path: str, base: Model | None, asked: Asked) -> Shown:
     notes: tuple[str, ...] = ()
     if formats.by_name(preview.format).is_chat or any(row.is_chat for row in preview.rows):
         how, notes = _writer(base, chosen, has_tokenizer=encoder is not None)
+    lengths = [(row.num_tokens, 1) for row in preview.rows if not row.is_refused]
+    if base is not None and (told := beyond(lengths, base, asked.max_length)):
+        notes = (*notes, f"of these rows {told}")
     if encoder is None:
         notes = (*notes, _missing(base))
     return Shown(preview=preview, how=how, notes=notes)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from profiles.data.repeats import Likeness
-from profiles.facts import Dataset, Origin, TokenStats
+from profiles.facts import Dataset, Model, Origin, TokenStats
 from profiles.quantities import bytes_text, count_text, percent_text
 from tui.plain import facts, wrap
 from tui.terminal import clean
@@ -45,6 +47,21 @@ def split(data: Dataset) -> str:
     section = DataSection(train="rows.jsonl", split_by=column)
     few = "".join(f"; {told}" for told in splits.warnings(data, section))
     return splits.words(data, section).removeprefix("; ") + few
+
+
+def beyond(lengths: Iterable[tuple[int, int]], model: Model, max_length: int | None) -> str:
+    """That rows are longer than a model reads, where no lower length is asked for; else empty.
+
+    `lengths`: tokens, and how many rows have as many.
+    """
+    limit, pairs = model.max_positions, list(lengths)
+    longer = sum(rows for length, rows in pairs if length > limit)
+    if not longer or limit <= 0 or (max_length is not None and max_length <= limit):
+        return ""
+    rows = f"{count_text(longer)} of {count_text(sum(rows for _, rows in pairs))} rows are longer"
+    reads = f"than the {count_text(limit)} tokens that {model.id} reads"
+    longest = max(length for length, _ in pairs)
+    return f"{rows} {reads} (longest {longest}): --max-length {limit} tells what is cut off"
 
 
 def verdict(data: Dataset, width: int) -> list[str]:
