@@ -31,7 +31,7 @@ def looked(folder, rows, **options):
     [
         (pair(" ", "a long enough reply"), "1 of 3 rows have a reply but nothing that it replies"),
         (pair("q", "short"), "1 of 3 rows have a reply shorter than 10 characters (first: line 3)"),
-        (pair("q", "line<BR>line, <p>"), "1 of 3 rows hold HTML (first: line 3): <br>"),
+        (pair("q", "line<BR>line, <p>"), "1 of 3 rows hold HTML (first: line 3): <br>, <p>"),
         (pair("q", "fish &amp; chips"), "1 of 3 rows hold HTML (first: line 3): &amp;"),
         (pair("q", "a bell \a in the text"), "1 of 3 rows hold control characters (first: line 3)"),
         (pair("q", "caf\ufffd au lait"), "1 of 3 rows hold U+FFFD"),
@@ -126,16 +126,16 @@ def test_an_empty_reply_before_the_last_is_told(tmp_path, text, is_told):
 
 
 def test_five_things_are_named(tmp_path):
-    """In order of appearance; what else there is takes no memory."""
+    """In order of appearance; of what else there is the number is told, and few take memory."""
     found = looked(tmp_path, [pair("q", " ".join(f"{{{{name{n}}}}}" for n in range(8)))])
     named = ", ".join(f"{{{{name{n}}}}}" for n in range(5))
     assert found.warnings == (
-        f"1 of 1 rows hold placeholders that nobody filled in (first: line 1): {named}",
+        f"1 of 1 rows hold placeholders that nobody filled in (first: line 1): {named} and 3 more",
     )
     count = leftovers.Count()
-    for number in range(100):
+    for number in range(2000):
         count.add(number, [f"name {number}"])
-    assert (count.num_rows, list(count.names)) == (100, [f"name {n}" for n in range(5)])
+    assert (count.num_rows, list(count.names)) == (2000, [f"name {n}" for n in range(1000)])
 
 
 def test_a_thousand_labels_are_told_apart(tmp_path):

@@ -247,3 +247,13 @@ def test_a_shard_that_was_not_downloaded_is_told(tmp_path):
     (folder / "train-00001-of-00003.parquet").unlink()
 
     assert refused(folder).what == "the data set has 2 of the 3 files of train"
+
+
+def test_of_many_data_sets_in_a_folder_the_number_is_told(tmp_path):
+    """Five are named."""
+    (tmp_path / "dataset_dict.json").write_text("{}")
+    for n in range(7):
+        (tmp_path / f"part{n}").mkdir()
+        (tmp_path / f"part{n}" / "state.json").write_text("{}")
+
+    assert refused(tmp_path).do.endswith(f"{tmp_path / 'part4'} or one of 2 more")

@@ -17,6 +17,7 @@ from stand_ins import Clock
 
 from profiles import installation
 from profiles.errors import ExitCode
+from profiles.models import chat_template
 from profiles.runs import durable, identity, locks
 from profiles.runs import journal as journals
 from profiles.runs.journal import Journal, read_all
@@ -226,3 +227,34 @@ def test_a_signal_before_anything_was_begun_stops_too(train, run, monkeypatch):
     assert train(lambda *_: 0) == ExitCode.STOPPED
     assert events(run) == []
     assert read_json(run.error) is None
+
+
+def test_a_template_that_writes_the_date_writes_that_of_the_run_in_every_attempt(
+    train, run, monkeypatch
+):
+    """One that goes on the next day reads the rows that it began with."""
+    monkeypatch.setattr(chat_template, "_moment", [])
+    durable.write_json(run.manifest, read_json(run.manifest) | {"created": 946728000.0})
+    seen = []
+
+    def act(*_):
+        dated = chat_template.ChatTemplate("{{ strftime_now('%d %B %Y') }}")
+        seen.append(dated.render([])[0])
+        return 0
+
+    assert train(act) == 0
+    assert seen == ["01 January 2000"]
+
+
+def test_dates_are_written_as_transformers_writes_them():
+    """In all that a template may ask for."""
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    source = "{{ strftime_now('%d %B %Y, %A %j %y-%m %p') }}|{{ strftime_now('%f') }}"
+    ((theirs,), _) = render_jinja_template(
+        [[{"role": "user", "content": "x"}]], chat_template=source
+    )
+    ours, _ = chat_template.ChatTemplate(source).render([{"role": "user", "content": "x"}])
+
+    assert ours.partition("|")[0] == theirs.partition("|")[0]
+    assert [len(one.partition("|")[2]) for one in (ours, theirs)] == [6, 6]

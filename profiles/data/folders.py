@@ -25,6 +25,7 @@ _STATE: Final = "state.json"
 """Written by `Dataset.save_to_disk`; names the files of rows."""
 _SPLITS: Final = "dataset_dict.json"
 """Written by `DatasetDict.save_to_disk`, a folder of such folders."""
+_MOST_CHOICES = 5
 _MOST_ENTRIES: Final = 10_000
 _MOST_BYTES: Final = 1 << 22
 """Of state.json."""
@@ -74,7 +75,7 @@ def look(folder: Path, suffixes: Sequence[str]) -> Folder:
         raise _no_input(
             f"{folder} holds several data sets",
             why=f"`datasets` saved {some_of(splits) or 'none'} there, each in a folder",
-            do=f"give one of them: {some_of([str(folder / name) for name in splits])}",
+            do=f"give one of them: {_one_of([str(folder / name) for name in splits])}",
             where=folder,
         )
     data = [name for name in names if Path(name).suffix.lower() in suffixes]
@@ -165,6 +166,13 @@ def _refuse_mixed(folder: Path, shards: Sequence[str], data: Sequence[str]) -> N
                 do="copy or download the whole folder again",
                 where=folder,
             )
+
+
+def _one_of(names: Sequence[str]) -> str:
+    """Like "a or b or one of 3 more"."""
+    more = len(names) - _MOST_CHOICES
+    rest = [f"one of {more} more"] if more > 0 else []
+    return " or ".join([*names[:_MOST_CHOICES], *rest])
 
 
 def _names_in(folder: Path) -> list[str]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -157,9 +157,27 @@ def environment() -> Environment:
     )
     made.filters["tojson"] = _to_json
     made.globals["raise_exception"] = _raiser(jinja2.TemplateError)
-    made.globals["strftime_now"] = time.strftime
+    made.globals["strftime_now"] = _strftime_now
     made.globals["namespace"] = Names
     return made
+
+
+_moment: list[datetime] = []
+"""What templates take for now, where it is not the present."""
+
+
+def set_now(unix_seconds: float) -> None:
+    """Have templates that write the date write that of this moment, in local time, from here on.
+
+    So a run that goes on another day reads the rows that it began with.
+    """
+    _moment[:] = [datetime.fromtimestamp(unix_seconds)]  # noqa: DTZ006  # as transformers: local
+
+
+def _strftime_now(form: str) -> str:
+    """As transformers has it, whose `%f` is the microseconds."""
+    now = _moment[0] if _moment else datetime.now()  # noqa: DTZ005  # as transformers: local
+    return now.strftime(form)
 
 
 def _to_json(value: Any, **options: Any) -> str:

@@ -19,7 +19,8 @@ from pathlib import Path
 from advisor import recipe as recipes
 from profiles import installation
 from profiles.errors import ExitCode, UserError
-from profiles.runs import advice, durable, identity, locks, recipe_copy
+from profiles.models import chat_template
+from profiles.runs import advice, durable, identity, locks, recipe_copy, rundir
 from profiles.runs.journal import Journal, SilentJournal, read_all
 from profiles.runs.records.supervisor import Restarted, SupervisorStarted
 from profiles.runs.records.worker import End, StopAccepted, WorkerStarted
@@ -68,6 +69,7 @@ def _train(run: RunDir, stop: StopFlag) -> int:
     recipe = recipes.parse(recipe_copy.text_of(run), where=str(run.recipe))
     is_main = int(os.environ.get("RANK", "0")) == 0
     number = run.attempt()
+    chat_template.set_now(rundir.created(run))  # the same rows in every attempt
     events = Journal(run.worker_events, attempt=number) if is_main else SilentJournal()
     metrics, evaluations = (
         Journal(path, attempt=number) if is_main else SilentJournal()
