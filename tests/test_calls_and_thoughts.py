@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import shutil
+import subprocess
 
 import pytest
 from chat_templates_in_use import TEMPLATES
@@ -231,6 +233,13 @@ REFUSED = {
 }
 
 
+MERGE = (
+    "put the system text at the beginning of the first question: jq -c 'if .messages[0].role == "
+    '"system" then .messages = [.messages[1] + {content: (.messages[0].content + "\\n\\n" + '
+    ".messages[1].content)}] + .messages[2:] else . end' "
+)
+
+
 @pytest.mark.parametrize("name", REFUSED)
 @pytest.mark.parametrize("way_out", ["chatml", "skip"])
 def test_the_way_out_of_a_refused_role_works(tmp_path, name, way_out):
@@ -248,9 +257,10 @@ def test_the_way_out_of_a_refused_role_works(tmp_path, name, way_out):
     assert error.what == (
         f"1 of 20 rows are refused by the chat template, which says: {said} (first: line 20)"
     )
+    merge = "" if name == "two questions" else f"or {MERGE}{path} > merged.jsonl; "
     assert error.do == (
         'take another template, such as data.chat_template = "chatml" (--chat-template chatml); '
-        "or repair these rows, "
+        f"{merge}or repair these rows, "
         'or leave them out: on_bad = "skip" (--on-bad skip)'
     )
     assert error.why == "a model reads a row as its chat template writes it"
@@ -266,3 +276,23 @@ def test_the_template_of_the_family_takes_a_system_text(tmp_path):
 
     assert "Be kind.\n\nHow heavy?" in found.text
     assert found.faults == ()
+
+
+def test_a_system_text_is_put_into_the_first_question_as_the_refusal_says(tmp_path):
+    """By the command, and in words where rows are written otherwise."""
+    encoder = of_folder(
+        word_tokenizer(tmp_path), choose=lambda _: ChatTemplate(TEMPLATES["strict"], SPECIAL)
+    )
+    path = write_rows(tmp_path, [{"messages": [SYSTEM, ASKS, TELLS]}, {"messages": [ASKS, TELLS]}])
+    command = refused(path, encoder=encoder).do.partition("first question: ")[2]
+    if shutil.which("jq"):
+        command = command.partition("; or repair")[0]
+        subprocess.run(command, shell=True, cwd=tmp_path, check=True)  # noqa: S602
+        merged = examples(tmp_path / "merged.jsonl", renderer=encoder.renderer)
+        assert [row.messages[0].content for row in merged] == [
+            "Be kind.\n\nHow heavy?",
+            "How heavy?",
+        ]
+    alpaca = {"instruction": "How heavy?", "output": "180 g.", "system": "Be kind."}
+    told = refused(write_rows(tmp_path, [alpaca]), encoder=encoder).do
+    assert "put the system text at the beginning of the first question; or repair" in told

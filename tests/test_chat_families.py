@@ -15,8 +15,8 @@ from profiles.chat_families import TEMPLATES
 from profiles.data import dataset
 from profiles.data.encoding import Encoder
 from profiles.data.formats.spec import Example, Message, RowError
+from profiles.data.remedies import OTHER_TEMPLATE
 from profiles.data.rendering import Renderer
-from profiles.data.tally import OTHER_TEMPLATE
 from profiles.errors import ExitCode, UserError
 from profiles.models.chat_template import ChatTemplate
 from runner.checks import chat_templates, replay

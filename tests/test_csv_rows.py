@@ -67,7 +67,7 @@ BAD_CSV = [
     ("text after quote", b'text,id\n"a"b,1\n', "not CSV", ":2:4"),
     ("text after doubled quotes", b'text,id\n"a""b"c,1\n', "not CSV", ":2:7"),
     ("quote too many", b'text,id\n"a,1\nb,"2"\n', "not CSV", ":3:4"),
-    ("old mac", b"text,id\ra,1\rb,2\r", "not CSV", ":1:8"),
+    ("old mac", b"text,id\ra,1\rb,2\r", "lines end with a carriage return alone", ":1:8"),
     ("same name", b"id,a,b,a\n", "two columns are named `a` (columns 2 and 4)", ":1:1"),
     ("no header", b"what is up?,not much\na,b\n", "no known data format", ".csv"),
     ("python text", b"messages\n\"[{'role': 'user'}]\"\n", "Python text in `messages`", ":2"),

@@ -32,6 +32,9 @@ _NO_THOUGHTS: Final = re.compile(r"\s*<think>\s*</think>")
 class TemplateRowError(RowError):
     """A row that another chat template would write."""
 
+    takes_merged = False
+    """The template writes it where the system text begins the first question."""
+
 
 class Written(NamedTuple):
     """An example as the model reads it."""
@@ -98,9 +101,9 @@ class Renderer:
             return self._chat(example, template)
         except TemplateError as refusal:
             said = printable(str(refusal), 160)
-            raise TemplateRowError(
-                f"are refused by the chat template, which says: {said}"
-            ) from refusal
+            error = TemplateRowError(f"are refused by the chat template, which says: {said}")
+            error.takes_merged = _takes_merged(example, template)
+            raise error from refusal
 
     @property
     def chats(self) -> ChatTemplate | None:
@@ -181,6 +184,16 @@ class Renderer:
             if found is not None and (parts := found.parts(text, contents)):
                 return parts
         return split(template, text, turns, example.tools)
+
+
+def _takes_merged(example: Example, template: ChatTemplate) -> bool:
+    """Whether a chat is written with its system text at the beginning of the first question."""
+    system, *rest = example.messages
+    if system.role != "system" or not rest or rest[0].role != "user":
+        return False
+    first = rest[0].as_turn | {"content": f"{system.content}\n\n{rest[0].content}"}
+    turns = [first, *(message.as_turn for message in rest[1:])]
+    return attempt(template, turns, example.tools) is not None
 
 
 def _with_tail(text: str, span: Span, tail: str) -> Span:

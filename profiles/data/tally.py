@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
+from profiles.data import remedies
 from profiles.data.cleaning import Cleaner
 from profiles.data.datafile import Container, DataFile
 from profiles.data.dataset_errors import faulty_rows
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from profiles.data.columns import Columns
     from profiles.errors import UserError
 
-MAX_BAD_SHARE: Final = 0.10
 NUM_KINDS: Final = 20
 NUM_UNUSED: Final = 8
 """Columns that are named to the user."""
@@ -35,9 +35,6 @@ NUM_COLUMNS: Final = 64
 """Keys whose types are counted."""
 
 ENDLESS: Final = "end with no mark, so the model will not learn to stop"
-OTHER_TEMPLATE: Final = (
-    'take another template, such as data.chat_template = "chatml" (--chat-template chatml)'
-)
 
 OnBad = Literal["error", "skip"]
 
@@ -58,6 +55,8 @@ class Tally:
     cleaner: Cleaner = field(default_factory=Cleaner)
     values: Values | None = None
     """Of the column by which rows are divided, if there is one."""
+    file: DataFile | None = None
+    """That is read; None before its format is settled."""
     detected: Format | None = None
     """What the keys of the first rows look like, where a format was asked for."""
     num_rows: int = 0
@@ -77,6 +76,8 @@ class Tally:
     num_only_read: int = 0
     """Rows of which no reply is learnt."""
     num_refused_by_template: int = 0
+    takes_merged: bool = False
+    """Some of these would be written with the system text in the first question."""
     num_with_media: int = 0
     """Rows with pictures or sound."""
     types: dict[str, dict[type, list[int]]] = field(default_factory=dict)
@@ -91,6 +92,7 @@ class Tally:
 
     def settle_format(self, first: list[tuple[int, Row]], file: DataFile) -> None:
         """Find the format from the first rows, unless one was asked for."""
+        self.file = file
         path, is_table = file.path, file.container is Container.CSV
         given = [row for _, row in first]
         rows = self.mapping.applied(given) if self.mapping else given
@@ -137,8 +139,7 @@ class Tally:
                 row = self.mapping.apply(row)
             example = self.format.example(row)
         except RowError as error:
-            self.num_with_media += isinstance(error, MediaError)
-            self._add_fault(_other_format(row, self.format) or str(error), line)
+            self._add_error(error, _other_format(row, self.format) or str(error), line)
             return None
         example = self.cleaner.clean(example, line)
         if example.is_empty:
@@ -147,8 +148,7 @@ class Tally:
         try:
             written = self._write(example, line) if self.renderer else ()
         except RowError as error:
-            self.num_refused_by_template += isinstance(error, TemplateRowError)
-            self._add_fault(str(error), line)
+            self._add_error(error, str(error), line)
             return None
         if self._teaches_nothing(example, written, line):
             return None
@@ -189,6 +189,14 @@ class Tally:
             else:
                 seen[0] += 1
 
+    def _add_error(self, error: RowError, kind: str, line: int) -> None:
+        """Count a fault, and what can be done about it."""
+        self.num_with_media += isinstance(error, MediaError)
+        if isinstance(error, TemplateRowError):
+            self.num_refused_by_template += 1
+            self.takes_merged = self.takes_merged or error.takes_merged
+        self._add_fault(kind, line)
+
     def _add_fault(self, kind: str, line: int) -> None:
         _count(self.faults, kind, line)
         self.num_bad += 1
@@ -215,29 +223,11 @@ class Tally:
         """The error if rows are faulty and may not, or not so many of them, be left out."""
         if self.mapping and self._unseen:
             return self.mapping.unknown(sorted(self._unseen), self.types, path)
-        too_many = self.num_bad > MAX_BAD_SHARE * self.num_rows
+        too_many = self.num_bad > remedies.MAX_BAD_SHARE * self.num_rows
         if not self.num_bad or (self.on_bad == "skip" and not too_many):
             return None
-        why = "each data row needs usable keys"
-        if self.format is not None:
-            keys = ", ".join(f"`{key}`" for key in self.format.keys)
-            why = f"each {self.format.name} row needs usable {keys}"
-        if self.detected and self.detected != self.format:
-            why += f"; the keys of the first rows look like {self.detected.name}"
-        if self.num_refused_by_template == self.num_bad:
-            why = "a model reads a row as its chat template writes it"
-        mend = "repair these rows"
-        if self.num_with_media == self.num_bad:
-            why = "texts alone are learnt here, and one about a picture or a sound is none of them"
-            mend = "take these rows out of the file"
-        do = f'{mend}, or leave them out: on_bad = "skip" (--on-bad skip)'
-        if too_many:
-            do = f"{mend}; more than {MAX_BAD_SHARE:.0%} are faulty, too many to skip"
-        if self.detected and self.detected != self.format:
-            do = f'leave data.format (--format) out, or set it to "{self.detected.name}"; or {do}'
-        if self.num_refused_by_template:
-            do = f"{OTHER_TEMPLATE}; or {do}"
         first = min(line for _, line in self.faults.values())
+        why, do = remedies.why(self), remedies.do(self, too_many=too_many)
         return faulty_rows(f"{path}:{first}", self._describe_faults(), why=why, do=do)
 
     def columns(self) -> tuple[Column, ...]:
@@ -267,7 +257,7 @@ class Tally:
         found = self._sentences(self.changed)
         if self.num_endless:
             rows = f"{self.num_endless} of {self.num_rows} rows"
-            found.append(f"{rows} {ENDLESS}: {OTHER_TEMPLATE}")
+            found.append(f"{rows} {ENDLESS}: {remedies.OTHER_TEMPLATE}")
         return found
 
     def _drift(self) -> list[str]:
