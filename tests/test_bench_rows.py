@@ -153,7 +153,7 @@ def test_lit_gpt_builds_its_own_block():
 def test_lit_gpt_of_2023_measures_its_first_step():
     changes = LITGPT | {"framework": "lit-gpt finetune/adapter_v2.py", "method": "adapter_v2"}
     plan = case_of(row(**changes, rank=None)).plan
-    assert plan.method.name == "llama_adapter_v2"
+    assert plan.method.name == "lit_llama_adapter_v2"
     assert plan.framework.first_step
     assert not plan.framework.carried_logits
 

@@ -71,6 +71,7 @@ def test_a_row_says_whether_it_runs():
     assert runs == {
         *("full", "full_8bit", "galore", "apollo", "lora", "qlora"),
         *("prompt_tuning", "prefix_tuning", "p_tuning", "p_tuning_v2", "ia3", "ln_tuning"),
+        "llama_adapter",
     }
 
 

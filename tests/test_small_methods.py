@@ -44,7 +44,7 @@ def refusal(call, *arguments, **named):
 
 SMALL = (
     *("prompt_tuning", "prefix_tuning", "p_tuning", "p_tuning_v2"),
-    *("ia3", "ln_tuning", "bitfit"),
+    *("ia3", "ln_tuning", "bitfit", "llama_adapter"),
 )
 
 
@@ -144,3 +144,23 @@ def test_a_prompt_counts_against_a_table_of_positions(method):
 
     assert "data.max_length=1000" in told.do
     assert "24 of which the prompt takes" in told.why
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "words"),
+    [
+        ({}, {}, ""),
+        ({"model_type": "mistral"}, {"skipped_layers": 31}, ""),
+        ({"model_type": "qwen2"}, {}, "has LLaMA-Adapter for llama, mistral"),
+        ({"head_dim": 64}, {}, "not for this model"),
+        ({}, {"skipped_layers": 32}, "leaves none of its 32 layers"),
+    ],
+)
+def test_llama_adapter_trains_what_peft_has_it_for(changes, settings, words):
+    """Asked for as many layers as none, PEFT would take all."""
+    spec = METHODS["llama_adapter"]
+
+    told = spec.unsupported(model(**changes), spec.settings(**settings))
+
+    assert words in told
+    assert bool(told) == bool(words)

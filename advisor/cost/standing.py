@@ -161,5 +161,7 @@ class Standing:
 
 
 def trained_share(model: Model, plan: Plan) -> float:
-    """Of the layers: frozen ones before them have no graph."""
+    """Of the layers: frozen ones before them have no graph, unless the input is asked for one."""
+    if plan.checkpointing and plan.method.asks_for_input:
+        return 1.0
     return 1 - plan.settings.num_frozen_layers / model.num_layers

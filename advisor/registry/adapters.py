@@ -1,8 +1,9 @@
 """Adapters that are no low-rank product: bottlenecks in every layer, and LLaMA-Adapter.
 
-LLaMA-Adapter is lit-gpt's, ten learned prompts for each layer's attention from the third on; in v2
-a scale and a bias on every linear, and the norms, train too. It is not offered; published runs use
-it, and the estimate is held against them.
+LLaMA-Adapter (arXiv 2303.16199) has learned prompts for each layer's attention but the first ones.
+PEFT's runs, whose queries for them are computed again. Lit-gpt's, with a gate a head, is not
+offered; published runs use it, and the estimate is held against them: in its v2 a scale and a bias
+on every linear, and the norms, train too.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 PROMPTS: Final = 10
 UNPROMPTED: Final = 2
 """LLaMA-Adapter: prompts of a layer, and layers that have none."""
+GATED_FAMILIES: Final = ("llama", "mistral")
+"""Those that PEFT's was seen to train."""
 STATISTIC: Final = 4
 """Bytes of a row's fp32 statistic."""
 
@@ -34,8 +37,21 @@ class Bottleneck(Settings):
 
 
 @dataclass(frozen=True, slots=True)
+class Gated(Settings):
+    """[method] of LLaMA-Adapter as PEFT has it."""
+
+    prompts: int = key(PROMPTS, "of a layer; its authors: 10", ge=1, le=1024)
+    skipped_layers: int = key(0, "first layers without prompts; its authors: 2 of 32", ge=0)
+
+    @property
+    def num_frozen_layers(self) -> int:
+        """Before the first prompts nothing trains."""
+        return self.skipped_layers
+
+
+@dataclass(frozen=True, slots=True)
 class Prompted(Settings):
-    """[method] of LLaMA-Adapter."""
+    """[method] of lit-gpt's LLaMA-Adapter."""
 
     bits: int = key(16, "of the frozen weights", choices=(16, 8, 4))
 
@@ -51,7 +67,7 @@ class Prompted(Settings):
 
 
 class Scaled(Prompted):
-    """[method] of LLaMA-Adapter v2: scales and biases train in every layer."""
+    """[method] of lit-gpt's LLaMA-Adapter v2: scales and biases train in every layer."""
 
     __slots__ = ()
 
@@ -78,6 +94,54 @@ def shows(settings: Bottleneck, _model: Model) -> tuple[Hyperparameter, ...]:
 def rate(_model: Model, _settings: Any) -> Rate:
     """Of bottleneck adapters."""
     return Rate(DEFAULT_RATE, "documents: adapters 3e-4 to 1e-3")
+
+
+def num_gated(model: Model, settings: Gated, _matrices: Sequence[Matrix]) -> int:
+    """Prompts and a gate of each layer that has some."""
+    layers = model.num_layers - settings.skipped_layers
+    return layers * (settings.prompts * model.hidden_size + 1)
+
+
+def gated(tape: LayerTape, settings: Gated, x: Value, result: Value, matrix: Matrix) -> Value:
+    """Beside attention, behind its last linear: queries once more, over the layer's prompts.
+
+    A gate times the softmax of their scores in fp32, times the prompts' values, through that
+    linear; autocast makes 16 bits of the shares again. The queries are of the input of attention,
+    for which its result stands here: it is as wide.
+    """
+    if matrix.name != "o_proj":
+        return result
+    heads, width = tape.model.num_heads, result.width
+    pairs = heads * settings.prompts
+    q = tape.value("queries", (x,), x.elements, width)
+    q = tape.value("rotary", (q,), q.elements, width)
+    scores = tape.value("scores", (q,), pairs, width, saved=(q,), weight_flops=1)
+    scores = tape.value("scale", (scores,), pairs, width)
+    shares = tape.value("softmax", (tape.cast(scores, 4),), pairs, 4, saves_output=True)
+    shares = tape.cast(shares, width)
+    shares = tape.value("gate", (shares,), pairs, 4, saved=(shares,), weight_flops=1)
+    shares = tape.cast(shares, width)
+    out = tape.value("values", (shares,), x.elements, width, saved=(shares,), weight_flops=1)
+    out = tape.value("contiguous", (out,), out.elements, width)
+    return tape.add(result, tape.value("o_proj", (out,), result.elements, width))
+
+
+def without_gated(model: Model, settings: Gated) -> str:
+    """PEFT knows the attention of few families, with heads that make up the hidden size."""
+    if model.model_type not in GATED_FAMILIES or model.query_width != model.hidden_size:
+        return f"PEFT has LLaMA-Adapter for {', '.join(GATED_FAMILIES)}, not for this model"
+    if settings.skipped_layers >= model.num_layers:
+        return (
+            f"method.skipped_layers = {settings.skipped_layers} leaves none of its "
+            f"{model.num_layers} layers with prompts"
+        )
+    return ""
+
+
+def shows_gated(settings: Gated, model: Model) -> tuple[Hyperparameter, ...]:
+    """Prompts, and which layers have some."""
+    words = f"{settings.prompts} in layers {settings.skipped_layers} to {model.num_layers - 1}"
+    return (Hyperparameter("prompts", words, "its authors': 10, from the third layer of 32 on"),)
 
 
 def num_prompts(model: Model, _settings: Any, _matrices: Sequence[Matrix]) -> int:
@@ -128,6 +192,23 @@ ADAPTER: Final = MethodSpec(
 LLAMA_ADAPTER: Final = MethodSpec(
     name="llama_adapter",
     title="LLaMA-Adapter",
+    rehearsed=True,
+    builder="gated",
+    lm_only=True,
+    settings=Gated,
+    reaches_input=False,
+    asks_for_input=True,
+    spares_first=True,
+    added=num_gated,
+    around_linear=gated,
+    unsupported=without_gated,
+    rate=rate,
+    default_rate=DEFAULT_RATE,
+    shows=shows_gated,
+)
+LIT_LLAMA_ADAPTER: Final = MethodSpec(
+    name="lit_llama_adapter",
+    title="lit-gpt's LLaMA-Adapter",
     offered=False,
     settings=Prompted,
     reaches_input=False,
@@ -136,9 +217,9 @@ LLAMA_ADAPTER: Final = MethodSpec(
     rate=rate,
     default_rate=DEFAULT_RATE,
 )
-LLAMA_ADAPTER_V2: Final = MethodSpec(
-    name="llama_adapter_v2",
-    title="LLaMA-Adapter v2",
+LIT_LLAMA_ADAPTER_V2: Final = MethodSpec(
+    name="lit_llama_adapter_v2",
+    title="lit-gpt's LLaMA-Adapter v2",
     settings=Scaled,
     offered=False,
     trains_norms=True,
@@ -149,4 +230,4 @@ LLAMA_ADAPTER_V2: Final = MethodSpec(
     rate=rate,
     default_rate=DEFAULT_RATE,
 )
-METHODS: Final = (ADAPTER, LLAMA_ADAPTER, LLAMA_ADAPTER_V2)
+METHODS: Final = (ADAPTER, LLAMA_ADAPTER, LIT_LLAMA_ADAPTER, LIT_LLAMA_ADAPTER_V2)

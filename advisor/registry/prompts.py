@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from advisor.registry.spec import Hyperparameter, MethodSpec, Rate, Settings, key
@@ -35,6 +35,19 @@ class SoftPrompt(Settings):
     def num_virtual_tokens(self) -> int:
         """As set."""
         return self.virtual_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Words(SoftPrompt):
+    """[method] of prompt tuning."""
+
+    init_text: str = key(
+        "", "words that the prompt starts as, cut or repeated to its length; else it is drawn"
+    )
+
+    def without_numbers(self) -> Words:
+        """Drawn, for which no tokenizer is needed."""
+        return replace(self, init_text="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +122,7 @@ PROMPT_TUNING: Final = MethodSpec(
     builder="prompts",
     lm_only=True,
     own_checkpoint=True,
-    settings=SoftPrompt,
+    settings=Words,
     added=num_prompt,
     added_fp32=True,
     rate=rate,

@@ -10,6 +10,7 @@ from dataclasses import replace
 from advisor.recipe import Recipe
 from advisor.registry.lookup import ENGINES, TASKS, unfit
 from advisor.registry.low_rank import INITS, LowRank
+from advisor.registry.prompts import Words
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Machine, Model
 from runner.checks import targets
@@ -40,6 +41,7 @@ def check_model(recipe: Recipe, model: Model) -> None:
         )
     _check_method(recipe, model)
     targets.check(recipe, model)
+    _check_words(recipe)
     check_length(recipe, model)
     check_experts(recipe, model)
     _check_router(recipe, model)
@@ -53,6 +55,19 @@ def _check_method(recipe: Recipe, model: Model) -> None:
             why=why,
             do="add --set method.name=lora",
             where="method.name",
+            code=ExitCode.BAD_RECIPE,
+        )
+
+
+def _check_words(recipe: Recipe) -> None:
+    """A prompt that is to start as words needs some."""
+    settings = recipe.method.settings
+    if isinstance(settings, Words) and settings.init_text.isspace():
+        raise UserError(
+            "method.init_text has no words",
+            why="the prompt starts as the tokens of this text, which is blank",
+            do="write some, or leave it out: the prompt is then drawn at random",
+            where="method.init_text",
             code=ExitCode.BAD_RECIPE,
         )
 

@@ -19,7 +19,13 @@ def load_options(plan: Plan) -> dict[str, Any]:
 
 def adapt(model: Any, plan: Plan) -> Any:
     """The model with its parts trained, in fp32 unless all is to be in 16 bits."""
-    adapted = _with_biases(model) if plan.method is BITFIT else _with_vectors(model, plan)
+    return in_full(
+        _with_biases(model) if plan.method is BITFIT else _with_vectors(model, plan), plan
+    )
+
+
+def in_full(adapted: Any, plan: Plan) -> Any:
+    """The model, what trains of it in fp32 unless all is to be in 16 bits."""
     for parameter in adapted.parameters():
         if parameter.requires_grad and plan.precision != "bf16_pure":
             parameter.data = parameter.data.float()

@@ -69,8 +69,8 @@ _METHODS: Final = {
     "full": "full",
     "lora": "lora",
     "qlora": "qlora",
-    "adapter_v2": "llama_adapter_v2",
-    "adapter (llama-adapter)": "llama_adapter",
+    "adapter_v2": "lit_llama_adapter_v2",
+    "adapter (llama-adapter)": "lit_llama_adapter",
 }
 
 

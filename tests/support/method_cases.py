@@ -44,13 +44,14 @@ CASES = {
     "lora, first layers": Case(
         "lora", 'layers = [0]\ninit = "pissa"\nranks = { q_proj = 4, up_proj = 24 }', 1e-3
     ),
-    "prompt tuning": Case("prompt_tuning", "virtual_tokens = 8", 0.3),
+    "prompt tuning": Case("prompt_tuning", 'virtual_tokens = 8\ninit_text = "count to"', 0.3),
     "p-tuning": Case("p_tuning", "virtual_tokens = 8", 3e-3),
     "prefix tuning": Case("prefix_tuning", "virtual_tokens = 8", 3e-2),
     "p-tuning v2": Case("p_tuning_v2", "virtual_tokens = 8\nencoder_width = 48", 1e-2),
     "ia3": Case("ia3", rate=3e-2),
     "layer norms": Case("ln_tuning", rate=1e-2),
     "bitfit": Case("bitfit", rate=3e-2, family="qwen2"),
+    "llama-adapter": Case("llama_adapter", "prompts = 6\nskipped_layers = 1", 3e-2),
     "full": Case("full", rate=1e-3),
 }
 QUANTIZED = {

@@ -96,6 +96,11 @@ def scalings(built):
     return {method.alpha / (math.sqrt(r) if method.rslora else r) for r in widths(built)}
 
 
+def prompted_layers(built):
+    """Those behind the skipped ones, whose attention PEFT wraps."""
+    return built.trainer.model.config.num_hidden_layers - built.recipe.method.skipped_layers
+
+
 def initial_rates(built):
     """One rate, and a multiple of it for B where that is asked for."""
     return {rate(built), rate(built) * getattr(built.recipe.method, "b_rate", 1)}

@@ -104,6 +104,14 @@ WIRES = (
     Wire("method.bits", "quantization", (4,), of=wanted.quantization, methods=PROMPTS, early=True),
     Wire("method.virtual_tokens", "adapter.num_virtual_tokens", (5,), methods=PROMPTS),
     Wire("method.encoder_width", "adapter.encoder_hidden_size", (24,), methods=("p_tuning_v2",)),
+    Wire("method.prompts", "adapter.adapter_len", (4,), methods=("llama_adapter",)),
+    Wire(
+        "method.skipped_layers",
+        "adapter.adapter_layers",
+        (1,),
+        of=wanted.prompted_layers,
+        methods=("llama_adapter",),
+    ),
     Wire("train.epochs", "args.num_train_epochs", (2.5,)),
     Wire("train.epochs", "trainer.state.max_steps", of=wanted.num_steps),
     Wire("train.max_steps", "args.max_steps", (20, None), by={None: -1, 20: 20}),
@@ -193,6 +201,10 @@ FOR_PEOPLE = Elsewhere(
     "read by people and reports", HERE + "test_names_and_predictions_change_nothing_of_the_training"
 )
 ELSEWHERE = {
+    "method.init_text": Elsewhere(
+        "PEFT's config is written without it",
+        "test_prompt_words.py::test_a_prompt_starts_as_its_words",
+    ),
     "schema": Elsewhere(
         "says how to read the file",
         "test_recipe.py::test_a_recipe_of_a_newer_schema_is_refused_with_advice",
