@@ -20,8 +20,10 @@ Span = tuple[int, int]
 """First character and the one after the last."""
 _LEAST_DIGITS: Final = 8
 """No number of these kinds has fewer."""
-_EIGHT_DIGITS: Final = re.compile(r"[0-9](?:[ ().\-]{0,2}[0-9]){7}")
 _NO_DIGITS: Final = bytes(byte for byte in range(256) if not chr(byte).isdecimal())
+_EIGHT_DIGITS: Final = re.compile(r"[0-9](?:[ ().\-]{0,2}[0-9]){7}")
+_EIGHT_SIGNS: Final = re.compile(rb"[0-9](?:[().\-]{0,2}[0-9]){7}")
+_PLAIN: Final = b"abcdefghijklmnopqrstuvwxyz \t\n\r"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +35,8 @@ class Kind:
     title: str
     """In the plural, for people."""
     find: Callable[[str], Iterator[Span]]
-    may_hold: Callable[[str, bool], bool]
-    """Whether it is worth looking, at the price of a scan; told whether there are 8 digits."""
+    may_hold: Callable[[str, bytes], bool] | None = None
+    """Whether it is worth looking, told the text and its signs; None for what has 8 digits."""
     is_usual: bool = True
     """Looked for where no kinds are named."""
 
@@ -181,33 +183,29 @@ def _emails(text: str) -> Iterator[Span]:
     return (one.span() for one in _EMAIL.finditer(text) if one[1].lower() not in _NO_DOMAINS)
 
 
-def _with_digits(_: str, has_digits: bool) -> bool:
-    return has_digits
-
-
 KINDS: Final = (
     Kind(
         name="key",
         title="keys or tokens",
         find=redact.secrets,
-        may_hold=lambda text, _: redact.may_hold_secret(text),
+        may_hold=redact.may_hold_secret,
     ),
     Kind(
         name="email",
         title="e-mail addresses",
         find=_emails,
-        may_hold=lambda text, _: "@" in text,
+        may_hold=lambda _, signs: b"@" in signs,
     ),
-    Kind(name="iban", title="bank accounts (IBAN)", find=_ibans, may_hold=_with_digits),
-    Kind(name="id_card", title="Chinese identity cards", find=_id_cards, may_hold=_with_digits),
-    Kind(name="bank_card", title="bank cards", find=_cards, may_hold=_with_digits),
-    Kind(name="ssn", title="US social security numbers", find=_ssns, may_hold=_with_digits),
-    Kind(name="phone", title="phone numbers", find=_phones, may_hold=_with_digits),
+    Kind(name="iban", title="bank accounts (IBAN)", find=_ibans),
+    Kind(name="id_card", title="Chinese identity cards", find=_id_cards),
+    Kind(name="bank_card", title="bank cards", find=_cards),
+    Kind(name="ssn", title="US social security numbers", find=_ssns),
+    Kind(name="phone", title="phone numbers", find=_phones),
     Kind(
         name="ip",
         title="IP addresses",
         find=_ips,
-        may_hold=lambda text, _: text.count(".") > 2,
+        may_hold=lambda _, signs: signs.count(b".") > 2,
         is_usual=False,
     ),
 )
@@ -222,9 +220,17 @@ def names() -> tuple[str, ...]:
     return tuple(BY_NAME)
 
 
-def kinds_in(text: str, wanted: tuple[str, ...] = USUAL) -> set[str]:
-    """The kinds of which the text holds any."""
-    return {kind for _, _, kind in _found(text, wanted)}
+def signs_of(data: bytes) -> bytes:
+    """A text in UTF-8 without small letters and white space: short, and dear searches are spared.
+
+    What has none of the signs of a kind holds nothing of the kind.
+    """
+    return data.translate(None, _PLAIN)
+
+
+def kinds_in(text: str, wanted: tuple[str, ...] = USUAL, *, signs: bytes | None = None) -> set[str]:
+    """The kinds of which the text holds any; `signs`: its `signs_of`, if they are known."""
+    return {kind for _, _, kind in _found(text, wanted, signs)}
 
 
 def masked(text: str, wanted: tuple[str, ...]) -> tuple[str, Counter[str]]:
@@ -237,22 +243,36 @@ def masked(text: str, wanted: tuple[str, ...]) -> tuple[str, Counter[str]]:
     return "".join([*parts, text[end:]]) if parts else text, counts
 
 
-def _has_digits(text: str) -> bool:
-    """Most texts have too few, which is seen ten times sooner than that they are apart."""
-    digits = text.encode(errors="replace").translate(None, _NO_DIGITS)
-    return len(digits) >= _LEAST_DIGITS and _EIGHT_DIGITS.search(text) is not None
+def _has_digits(text: str, signs: bytes) -> bool:
+    """Eight digits near each other; most texts have too few, which is seen ten times sooner."""
+    if len(signs.translate(None, _NO_DIGITS)) < _LEAST_DIGITS or not _EIGHT_SIGNS.search(signs):
+        return False
+    return _EIGHT_DIGITS.search(text) is not None
+
+
+Ranked = tuple[int, Kind]
 
 
 @cache
-def _kinds(wanted: tuple[str, ...]) -> tuple[tuple[int, Kind], ...]:
-    """With their rank."""
-    return tuple((rank, kind) for rank, kind in enumerate(KINDS) if kind.name in wanted)
+def _kinds(wanted: tuple[str, ...]) -> tuple[tuple[Ranked, ...], tuple[Ranked, ...]]:
+    """With their rank: those that have signs of their own, and those that have eight digits."""
+    ranked = [(rank, kind) for rank, kind in enumerate(KINDS) if kind.name in wanted]
+    return (
+        tuple([one for one in ranked if one[1].may_hold]),
+        tuple([one for one in ranked if not one[1].may_hold]),
+    )
 
 
-def _found(text: str, wanted: tuple[str, ...]) -> list[tuple[int, int, str]]:
+def _found(
+    text: str, wanted: tuple[str, ...], signs: bytes | None = None
+) -> list[tuple[int, int, str]]:
     """First character, the one after the last, and the kind, in order, none over another."""
-    has_digits = _has_digits(text)
-    likely = [(rank, kind) for rank, kind in _kinds(wanted) if kind.may_hold(text, has_digits)]
+    if signs is None:
+        signs = signs_of(text.encode(errors="replace"))
+    with_signs, with_digits = _kinds(wanted)
+    likely = [one for one in with_signs if one[1].may_hold and one[1].may_hold(text, signs)]
+    if with_digits and _has_digits(text, signs):
+        likely += with_digits
     if not likely:
         return []
     spans = sorted((first, rank, last) for rank, kind in likely for first, last in kind.find(text))

@@ -49,15 +49,15 @@ Hostile text takes linear time: no repeat holds what another match of its kind m
 _PEM_END: Final = re.compile(r"-----END[ A-Z]{0,20} PRIVATE KEY-----")
 _PEM_LINES: Final = re.compile(r"[A-Za-z0-9+/=\\\s]*")
 _MOST_PEM_CHARS: Final = 20_000
-_SIGNS: Final = {
-    "_": ("hf_", "api_org_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "npm_", "dop_"),
-    "-": ("sk-", "glpat-", "xox", "pypi-AgEI", " PRIVATE KEY-----"),
-    "A": ("AKIA", "ASIA", "AIza"),
-    "J": ("eyJ",),
-    "@": ("://",),
-    "earer": ("earer",),
-}
-"""One of these stands in every secret, or before it; by what is looked for first."""
+_SIGNS: Final = (
+    (re.compile(rb""), ("earer",)),
+    (re.compile(rb"-"), ("sk-", "glpat-", "xox")),
+    (re.compile(rb"J|A(?:KIA|SIA|I)"), ("eyJ", "AKIA", "ASIA", "AIza")),
+    (re.compile(rb"@|-AEI|PRIVATEKEY"), ("://", "pypi-AgEI", " PRIVATE KEY-----")),
+    (re.compile(rb"_"), ("hf_", "api_org_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_")),
+    (re.compile(rb"_"), ("npm_", "dop_")),
+)
+"""One of these stands in every secret, or before it; with what of it `signs` has."""
 _NEVER_DROPPED: Final = frozenset(
     {"CONDA_PREFIX", "HOME", "LD_LIBRARY_PATH", "PATH", "PWD", "PYTHONPATH", "VIRTUAL_ENV"}
 )
@@ -74,12 +74,15 @@ def holds_secret(text: str) -> bool:
     return _SECRET_TEXT.search(text) is not None
 
 
-def may_hold_secret(text: str) -> bool:
-    """Whether it is worth looking for one: a scan of little cost."""
-    for first, signs in _SIGNS.items():
-        if first in text:
-            for sign in signs:
-                if sign in text:
+def may_hold_secret(text: str, signs: bytes) -> bool:
+    """Whether it is worth looking for one, at little cost.
+
+    `signs`: the text in UTF-8 without small letters and white space.
+    """
+    for needed, beginnings in _SIGNS:
+        if needed.search(signs):
+            for beginning in beginnings:
+                if beginning in text:
                     return True
     return False
 

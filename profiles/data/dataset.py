@@ -266,8 +266,9 @@ def _inspect(
 ) -> Inspected:
     quality = Quality(encoder.special if encoder is not None else None, tally.cleaner.masks)
     for row in _examples(file, tally, any_training=any_training):
-        meter.add(row.example, row.written, row.line)
-        quality.add(row.example, row.example.segments, row.line)
+        segments = row.example.segments
+        meter.add(row.example, segments, row.written, row.line)
+        quality.add(row.example, segments, row.line)
         if progress and row.number % ROWS_PER_REPORT == 0:
             progress(row.number, file.share)
     meter.finish()

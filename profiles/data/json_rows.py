@@ -74,13 +74,13 @@ def _line_rows(file: DataFile, *, skip_bad: bool) -> Iterator[NumberedRow]:
         if not line or line.isspace():
             continue
         row_number += 1
-        place = f"{file.path}:{line_number}"
-        text = _decode_line(file, place, line)
+        text = _decode_line(file, line_number, line)
         try:
             row = DECODER.decode(text)
         except RecursionError:
-            raise too_deep(f"{place}:1", MAX_DEPTH) from None
+            raise too_deep(f"{file.path}:{line_number}:1", MAX_DEPTH) from None
         except ValueError as error:
+            place = f"{file.path}:{line_number}"
             is_cut = _is_cut(text, error)
             if is_cut and not line.endswith(b"\n"):
                 raise _torn_line(file, place, text) from None
@@ -91,16 +91,18 @@ def _line_rows(file: DataFile, *, skip_bad: bool) -> Iterator[NumberedRow]:
                 raise not_json(f"{place}:{index + 1}", reason, text, index) from None
             yield line_number, row_number, RowError("are not JSON")
             continue
-        _require_object(row, text, f"{place}:1")
+        if not isinstance(row, dict) or _may_be_deep(text):
+            _require_object(row, f"{file.path}:{line_number}:1")
         yield line_number, row_number, said_once(row)
 
 
-def _decode_line(file: DataFile, place: str, line: bytes) -> str:
+def _decode_line(file: DataFile, line_number: int, line: bytes) -> str:
     if len(line) > MAX_RECORD_BYTES:
-        raise too_big(f"{place}:1", MAX_RECORD_BYTES)
+        raise too_big(f"{file.path}:{line_number}:1", MAX_RECORD_BYTES)
     try:
         return line.decode()
     except UnicodeDecodeError as error:
+        place = f"{file.path}:{line_number}"
         text = line[: error.start].decode()
         if error.reason == "unexpected end of data" and not line.endswith(b"\n"):
             raise _torn_line(file, place, text) from None
@@ -186,6 +188,7 @@ class _ArrayText:
 
     def take_row(self) -> Row:
         """Parse the object that begins here and move behind it."""
+        row: Row
         while True:
             try:
                 row, end = DECODER.scan(self._text, self._pos)
@@ -201,9 +204,10 @@ class _ArrayText:
                 raise self.torn()
         if end - self._pos > MAX_RECORD_BYTES:
             raise too_big(self.place(), MAX_RECORD_BYTES)
-        found = _require_object(row, self._text[self._pos : end], self.place())
+        if _may_be_deep(self._text[self._pos : end]):
+            _require_object(row, self.place())
         self.advance(end)
-        return found
+        return row
 
     def torn(self) -> UserError:
         end = len(self._text)
@@ -255,9 +259,12 @@ def _is_cut(text: str, error: ValueError) -> bool:
     return text[error.pos :].strip() in _CUT_TAILS
 
 
-def _require_object(row: object, text: str, place: str) -> Row:
+def _may_be_deep(text: str) -> bool:
+    return text.count("{") + text.count("[") > MAX_DEPTH
+
+
+def _require_object(row: object, place: str) -> None:
     if not isinstance(row, dict):
         raise no_object("the row", place)
-    if text.count("{") + text.count("[") > MAX_DEPTH and depth(row) > MAX_DEPTH:
+    if depth(row) > MAX_DEPTH:
         raise too_deep(place, MAX_DEPTH)
-    return row

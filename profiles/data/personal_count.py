@@ -18,9 +18,9 @@ class PersonalCount:
         self._num_rows = Counter[str]()
         self._lines: dict[str, list[int]] = {}
 
-    def add(self, text: str, line: int) -> None:
-        """Take all texts of a row."""
-        for kind in personal.kinds_in(text):
+    def add(self, text: str, signs: bytes, line: int) -> None:
+        """Take all texts of a row, and their `personal.signs_of`."""
+        for kind in personal.kinds_in(text, signs=signs):
             self._num_rows[kind] += 1
             lines = self._lines.setdefault(kind, [])
             if len(lines) < NUM_LINES:

@@ -165,7 +165,7 @@ class Reader:
             return ShownRow(line=line, number=number, is_refused=True, begins=begins, told=told)
         example, written = usable
         meter = TokenMeter(self.encoder, self.max_length)
-        meter.add(example, written, line)
+        meter.add(example, example.segments, written, line)
         meter.finish()
         parts, *worse = self._texts(example, written)
         rated = {True: "good", False: "bad", None: ""}[example.is_good]

@@ -34,6 +34,7 @@ _HTML = re.compile(
 )
 _LOWER: Final = bytes(range(256)).lower()
 _SPACES: Final = b" \t\n\r\v\f"
+_CAPITALS_AND_SPACES: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ" + _SPACES
 _TEXT_BYTES: Final = bytes({9, 10, 13, *range(32, 127), *range(128, 256)})
 """What is left of UTF-8 without these is control characters."""
 
@@ -68,15 +69,14 @@ class Quality:
             if example.rejected == texts[-1]:
                 self.equal_pairs.add(line)
             texts.append(example.rejected)
-        datas = [text.encode() for text in texts]
-        self.personal.add("\n".join(texts), line)
         roles = tuple([turn.role for turn in example.messages])
-        self.index.add(_hashes(example, roles, texts, datas), line)
+        normal = [_normalised(text) for text in texts]
+        self.index.add(_hashes(example, roles, texts, normal), line)
         label = example.label if example.is_good is None else str(example.is_good).lower()
         if label is not None and (label in self.labels or len(self.labels) < NUM_LABELS):
             self.labels[label] += 1
         self._look_at_shape(example, segments, line)
-        self._look_at_texts(texts, datas, line)
+        self._look_at_texts(texts, normal, line)
         self.leftovers.add(texts, roles, line)
 
     def _look_at_shape(self, example: Example, segments: Segments, line: int) -> None:
@@ -97,21 +97,22 @@ class Quality:
         if len(segments[-1][0].strip()) < SHORT_REPLY_CHARS:
             self.short.add(line)
 
-    def _look_at_texts(self, texts: list[str], datas: list[bytes], line: int) -> None:
-        has_control = is_broken = False
-        tags: list[str] = []
-        for text, data in zip(texts, datas, strict=True):
-            is_ascii = text.isascii()
-            self.scripts.add(data, is_ascii=is_ascii)
-            has_control = has_control or bool(data.translate(None, _TEXT_BYTES))
-            is_broken = is_broken or (not is_ascii and "\ufffd" in text)
-            if "<" in text or "&" in text:
-                tags += [f"<{tag[1].lower()}>" if tag[1] else tag[0] for tag in _tags(text)]
-        if tags:
-            self.html.add(line, tags)
-        if has_control:
+    def _look_at_texts(self, texts: list[str], normal: list[bytes], line: int) -> None:
+        whole = "\n".join(texts)
+        data = whole.encode()
+        signs = personal.signs_of(data)
+        self.personal.add(whole, signs, line)
+        is_ascii = whole.isascii()
+        num_solid = sum(map(len, normal)) if is_ascii else len(data.translate(None, _SPACES))
+        num_letters = num_solid - len(signs.translate(None, _CAPITALS_AND_SPACES))
+        self.scripts.add(num_letters, b"" if is_ascii else signs)
+        if b"<" in signs or b"&" in signs:
+            tags = [tag for text in texts for tag in _tags(text)]
+            if tags:
+                self.html.add(line, [f"<{tag[1].lower()}>" if tag[1] else tag[0] for tag in tags])
+        if signs.translate(None, _TEXT_BYTES):
             self.control.add(line)
-        if is_broken:
+        if not is_ascii and "\ufffd" in whole:
             self.broken.add(line)
 
     def warnings(self, likeness: Likeness) -> list[str]:
@@ -149,11 +150,10 @@ def _repeat_warnings(likeness: Likeness, total: int) -> list[str]:
 
 
 def _hashes(
-    example: Example, roles: tuple[str, ...], texts: list[str], datas: list[bytes]
+    example: Example, roles: tuple[str, ...], texts: list[str], normal: list[bytes]
 ) -> RowHashes:
-    """Of the last text as the reply, of those before it as the prompt."""
-    exact = hash((roles, *datas, example.label, example.is_good))
-    normal = [_normalised(text, data) for text, data in zip(texts, datas, strict=True)]
+    """Of the last text as the reply, of those before it as the prompt; `normal`: normalised."""
+    exact = hash((roles, *texts, example.label, example.is_good))
     if example.label is not None:  # the label is the reply to the text
         return RowHashes(exact, hash(normal[0]), hash(example.label))
     if example.is_good is not None:  # many replies to one prompt are the rule
@@ -165,7 +165,7 @@ def _hashes(
     return RowHashes(exact, hash(tuple(normal[:-1])), hash(normal[-1]))
 
 
-def _normalised(text: str, data: bytes) -> bytes:
+def _normalised(text: str) -> bytes:
     """Without white space and, as far as that is defined, without case."""
-    folded = data if text.isascii() else text.casefold().encode()
-    return folded.translate(_LOWER, _SPACES)
+    folded = text if text.isascii() else text.casefold()
+    return folded.encode().translate(_LOWER, _SPACES)

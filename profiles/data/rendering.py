@@ -69,7 +69,9 @@ class _Ending(NamedTuple):
 
     def mark_of(self, reply: str) -> str:
         """The mark by which a reply ends; empty without one."""
-        return next((mark for mark in self.marks if reply.endswith(mark)), "")
+        if not reply.endswith(self.marks):
+            return ""
+        return next(mark for mark in self.marks if reply.endswith(mark))
 
 
 @dataclass(slots=True)
@@ -134,8 +136,9 @@ class Renderer:
         return Written(template.render(turns, example.tools, asks=True)[0], ())
 
     def _chat(self, example: Example, template: ChatTemplate) -> Written:
-        if any(sign in said for said, _ in example.segments for sign in NONCHARACTERS):
-            raise RowError("hold a noncharacter (U+FDD0 to U+FDD3), which no text may")
+        for said, _ in example.segments:
+            if not said.isascii() and any(sign in said for sign in NONCHARACTERS):
+                raise RowError("hold a noncharacter (U+FDD0 to U+FDD3), which no text may")
         turns = [message.as_turn for message in example.messages]
         text, marked = template.render(turns, example.tools)
         replies = [i for i, message in enumerate(example.messages) if message.role == "assistant"]
@@ -244,7 +247,8 @@ def _faults(
         if not all(name in reply for name in names):
             raise TemplateRowError("call tools, which the chat template does not write")
     found = [_LACKS[message.role] for message in example.messages if _is_changed(message, text)]
-    if any(message.reasoning.strip() not in text for message in example.messages):
+    thoughts = [message.reasoning.strip() for message in example.messages if message.reasoning]
+    if any(thought not in text for thought in thoughts):
         found.append("have reasoning that the chat template leaves out")
     if thinks_twice:
         found.append(

@@ -9,8 +9,6 @@ import unicodedata
 from collections import Counter
 from typing import Final
 
-_ASCII_LETTERS: Final = bytes(range(65, 91)) + bytes(range(97, 123))
-_NO_ASCII_LETTERS: Final = bytes(sorted(set(range(256)) - set(_ASCII_LETTERS)))
 _ASCII: Final = bytes(range(128))
 _CJK: Final = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO")
 _NAMED: Final = ("Latin", "Cyrillic", "Arabic", "Devanagari")
@@ -25,11 +23,11 @@ class ScriptCount:
         self._others = Counter[str]()
         """By character: bounded by the number of characters there are."""
 
-    def add(self, data: bytes, *, is_ascii: bool) -> None:
-        """Take a text in UTF-8."""
-        self._num_ascii += len(data.translate(None, _NO_ASCII_LETTERS))
-        if not is_ascii:
-            self._others.update(data.translate(None, _ASCII).decode())
+    def add(self, num_ascii: int, beyond: bytes = b"") -> None:
+        """Take a text: how many letters of ASCII it has, and, in UTF-8, what holds its others."""
+        self._num_ascii += num_ascii
+        if beyond:
+            self._others.update(beyond.translate(None, _ASCII).decode())
 
     def shares(self) -> tuple[tuple[str, float], ...]:
         """Script and its share of all letters, the largest first; none without letters."""

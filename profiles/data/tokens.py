@@ -77,13 +77,15 @@ class TokenMeter:
         """How many learnt parts begin after so many tokens, less those that end there."""
         self._longest = _Longest()
 
-    def add(self, example: Example, written: Sequence[Written], line: int) -> None:
+    def add(
+        self, example: Example, segments: Segments, written: Sequence[Written], line: int
+    ) -> None:
         """Take one example, and its texts where a model is known; it is counted with its batch.
 
-        `written`: one text, or those of both replies of a pair.
+        `segments`: the example's. `written`: one text, or those of both replies of a pair.
         """
         if self._encoder is None or not written:
-            self._predict(example, written, line)
+            self._predict(example, segments, written, line)
             return
         self._batch.append((written, line))
         self._batch_chars += sum([ROW_CHARS + len(one.text) for one in written])
@@ -98,15 +100,18 @@ class TokenMeter:
             for written, line in self._batch:
                 found = [next(encoded) for _ in written]
                 texts_of_row = [one.text for one in written]
-                self._take([(e.num_tokens, e.learnt) for e in found], line, texts_of_row)
+                self._take([(one.num_tokens, one.learnt) for one in found], line, texts_of_row)
         self._batch.clear()
         self._batch_chars = 0
 
-    def _predict(self, example: Example, written: Sequence[Written], line: int) -> None:
+    def _predict(
+        self, example: Example, segments: Segments, written: Sequence[Written], line: int
+    ) -> None:
         if written:
             told, marks = [one.segments for one in written], (0, 0)
         else:
-            told = [one.segments for one in (example, example.worse) if one]
+            worse = example.worse
+            told = [segments, worse.segments] if worse else [segments]
             marks = (MARK_TOKENS_BEFORE, MARK_TOKENS_AFTER) if example.messages else (0, 0)
         texts = [text for segments in told for text, _ in segments]
         self._take([_predicted(segments, marks) for segments in told], line, texts)
@@ -118,18 +123,21 @@ class TokenMeter:
 
         Of a pair all is lost where one of its replies is.
         """
-        num_tokens, *beside = sorted([length for length, _ in found], reverse=True)
+        num_tokens = max([length for length, _ in found])
         self._lengths[num_tokens] += 1
-        if beside:
-            self._beside.update(beside)
-        starts = [learnt[0][0] for _, learnt in found if learnt]
+        if len(found) > 1:
+            self._beside.update(sorted([length for length, _ in found])[:-1])
+        starts = []
+        for _, learnt in found:
+            if learnt:
+                starts.append(learnt[0][0])
+            for begin, end in learnt:
+                self._edges[begin] += 1
+                self._edges[end] -= 1
         if len(starts) == len(found):
             self._starts[max(starts)] += 1
         else:
             self._unlearnt[num_tokens] += 1
-        for begin, end in (span for _, learnt in found for span in learnt):
-            self._edges[begin] += 1
-            self._edges[end] -= 1
         if num_tokens > self._longest.num_tokens:
             num_bytes = sum([len(text.encode()) for text in texts])
             self._longest = _Longest(num_tokens=num_tokens, line=line, num_bytes=num_bytes)
@@ -183,13 +191,14 @@ class TokenMeter:
 
 def _predicted(segments: Segments, marks: tuple[int, int]) -> tuple[int, list[Span]]:
     """Tokens of a text, and those that are learnt; `marks`: before and after each part."""
+    before, after = marks
     length, learnt = 0, []
     for text, is_learnt in segments:
-        begin = length + marks[0]
+        begin = length + before
         end = begin + _predict_one(text)
         if is_learnt and begin < end:
             learnt.append((begin, end))
-        length = end + marks[1]
+        length = end + after
     return length, learnt
 
 

@@ -9,7 +9,6 @@ ever. Does not know tokens.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -109,14 +108,14 @@ def _without_marks(written: str) -> tuple[str, tuple[Span, ...]]:
     parts: list[str] = []
     spans: list[Span] = []
     length, begun = 0, -1
-    for part in re.split(f"([{_OPEN}{_CLOSE}])", written):
-        if part == _OPEN:
-            begun = length if begun < 0 else begun
-        elif part == _CLOSE:
-            if length > begun >= 0:
-                spans.append((begun, length))
-            begun = -1
-        else:
+    for num_opened, opened in enumerate(written.split(_OPEN)):
+        if num_opened and begun < 0:
+            begun = length
+        for num_closed, part in enumerate(opened.split(_CLOSE)):
+            if num_closed:
+                if length > begun >= 0:
+                    spans.append((begun, length))
+                begun = -1
             parts.append(part)
             length += len(part)
     return "".join(parts), tuple(spans)

@@ -63,8 +63,10 @@ class Message:
             turn["tool_calls"] = list(self.calls)
         if self.reasoning:
             turn |= dict.fromkeys(REASONING_KEYS, self.reasoning)
-        turn |= {"name": self.name} if self.name else {}
-        turn |= {"tool_call_id": self.call_id} if self.call_id else {}
+        if self.name:
+            turn["name"] = self.name
+        if self.call_id:
+            turn["tool_call_id"] = self.call_id
         return turn
 
     @property
