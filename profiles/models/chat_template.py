@@ -27,6 +27,7 @@ Span = tuple[int, int]
 
 _OPEN, _CLOSE = "\ufdd0", "\ufdd1"
 """Noncharacters of Unicode, which no text may hold: around what a template marks as learnt."""
+_OF_DICTS: Final = frozenset(dir(dict))
 _SPECIAL: Final = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token")
 
 
@@ -151,7 +152,16 @@ def environment() -> Environment:
                 raise jinja2.exceptions.SecurityError(f"{name!r} may not be set")
             super().__setitem__(name, value)
 
-    made = ImmutableSandboxedEnvironment(
+    class Turns(ImmutableSandboxedEnvironment):
+        def getattr(self, obj: Any, attribute: str) -> Any:
+            # What a turn says by a name, as jinja finds it once no attribute has been found
+            if type(obj) is dict and attribute not in _OF_DICTS:
+                return (
+                    obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
+                )
+            return super().getattr(obj, attribute)
+
+    made = Turns(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
     )
     made.filters["tojson"] = _to_json

@@ -189,9 +189,9 @@ def against_tokenizer(file: Path, folder: Path, model: Path) -> bool:
     encoder = chat_templates.encoder(from_folder(model), "chatml")
     assert encoder is not None
     texts = [
-        row.written.text
+        written.text
         for row in dataset.read_examples(part, renderer=encoder.renderer)
-        if row.written
+        for written in row.written
     ]
 
     def bare() -> None:
