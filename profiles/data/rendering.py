@@ -69,9 +69,10 @@ class _Ending(NamedTuple):
 
     def mark_of(self, reply: str) -> str:
         """The mark by which a reply ends; empty without one."""
-        if not reply.endswith(self.marks):
-            return ""
-        return next(mark for mark in self.marks if reply.endswith(mark))
+        for mark in self.marks:
+            if reply.endswith(mark):
+                return mark
+        return ""
 
 
 @dataclass(slots=True)

@@ -125,9 +125,11 @@ def _without_marks(written: str) -> tuple[str, tuple[Span, ...]]:
 @cache
 def _compiled(source: str) -> Template:
     try:
-        return environment().from_string(source)
+        made = environment().from_string(source)
     except Exception as error:  # jinja's own syntax errors, and whatever its parser trips over
         raise TemplateError(f"it is no template: {_reason(error)}") from error
+    made.globals = dict(made.globals)  # for each chat they are copied, from a chain of maps slowly
+    return made
 
 
 @cache
