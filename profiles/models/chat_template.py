@@ -158,9 +158,9 @@ def environment() -> Environment:
         def getattr(self, obj: Any, attribute: str) -> Any:
             # What a turn says by a name, as jinja finds it once no attribute has been found
             if type(obj) is dict and attribute not in _OF_DICTS:
-                return (
-                    obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
-                )
+                if attribute in obj:
+                    return obj[attribute]
+                return self.undefined(obj=obj, name=attribute)
             return super().getattr(obj, attribute)
 
     made = Turns(
