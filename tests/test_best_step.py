@@ -41,6 +41,25 @@ def valley(monkeypatch):
     monkeypatch.setattr(RunSft, "row_losses", shifted)
 
 
+@pytest.fixture(scope="module")
+def known():
+    """Runs that nobody disturbed, by what their recipes say."""
+    return {}
+
+
+@pytest.fixture
+def undisturbed(known, valley, tiny_model, orders):
+    """More of a recipe -> a run with it, made by the first test that asks."""
+
+    def of(more):
+        if more not in known:
+            known[more] = real_runs.new_run(tiny_model, orders, more=more, **SETTINGS)
+            real_runs.attempt(known[more])
+        return known[more]
+
+    return of
+
+
 @pytest.fixture
 def at_step(monkeypatch):
     """Call something before the training of a step's first micro-batch."""
@@ -147,15 +166,22 @@ def test_a_run_that_gets_better_is_not_stopped_early(tiny_model, orders):
     assert max(r["step"] for r in real_runs.steps(run)) == 10
 
 
-@pytest.mark.parametrize("more", ["", "early_stopping = 2\n"])
-@pytest.mark.parametrize("number", [1, 3, 5, 7])
-@pytest.mark.usefixtures("valley")
-def test_a_killed_run_names_and_publishes_the_same_step(tiny_model, orders, at_step, number, more):
+EARLY = "early_stopping = 2\n"
+QUICK = [(3, ""), (7, ""), (7, EARLY)]
+KILLS = [
+    pytest.param(number, more, marks=[pytest.mark.long] * ((number, more) not in QUICK))
+    for number in (1, 3, 5, 7)
+    for more in ("", EARLY)
+]
+
+
+@pytest.mark.parametrize(("number", "more"), KILLS)
+def test_a_killed_run_names_and_publishes_the_same_step(
+    tiny_model, orders, undisturbed, at_step, number, more
+):
     """Wherever it was killed, before and after the best step."""
-    undisturbed, disturbed = (
-        real_runs.new_run(tiny_model, orders, more=more, **SETTINGS) for _ in range(2)
-    )
-    real_runs.attempt(undisturbed)
+    whole = undisturbed(more)
+    disturbed = real_runs.new_run(tiny_model, orders, more=more, **SETTINGS)
 
     at_step(number, kill)
     with pytest.raises(KilledError):
@@ -163,21 +189,18 @@ def test_a_killed_run_names_and_publishes_the_same_step(tiny_model, orders, at_s
     at_step(-1, kill)
     assert real_runs.next_attempt(disturbed) == ExitCode.FINISHED
 
-    assert published(disturbed) == published(undisturbed) == BEST
-    assert result(disturbed) == result(undisturbed)
-    assert same(real_runs.weights(disturbed), real_runs.weights(undisturbed))
+    assert published(disturbed) == published(whole) == BEST
+    assert result(disturbed) == result(whole)
+    assert same(real_runs.weights(disturbed), real_runs.weights(whole))
 
 
-@pytest.mark.parametrize(("number", "more"), [(3, ""), (7, ""), (7, "early_stopping = 2\n")])
-@pytest.mark.usefixtures("valley")
+@pytest.mark.parametrize(("number", "more"), QUICK)
 def test_a_stopped_run_names_the_same_step_when_it_is_over(
-    tiny_model, orders, at_step, number, more
+    tiny_model, orders, undisturbed, at_step, number, more
 ):
     """Asked in the step before an evaluation, which is left out then and made up for."""
-    undisturbed, disturbed = (
-        real_runs.new_run(tiny_model, orders, more=more, **SETTINGS) for _ in range(2)
-    )
-    real_runs.attempt(undisturbed)
+    whole = undisturbed(more)
+    disturbed = real_runs.new_run(tiny_model, orders, more=more, **SETTINGS)
 
     at_step(number, stop)
     assert real_runs.attempt(disturbed) == ExitCode.STOPPED
@@ -185,9 +208,9 @@ def test_a_stopped_run_names_the_same_step_when_it_is_over(
     at_step(-1, stop)
     assert real_runs.next_attempt(disturbed) == ExitCode.FINISHED
 
-    assert result(disturbed) == result(undisturbed)
-    assert same(real_runs.weights(disturbed), real_runs.weights(undisturbed))
-    ends = [real_runs.events(run, "published")[0]["last_step"] for run in (disturbed, undisturbed)]
+    assert result(disturbed) == result(whole)
+    assert same(real_runs.weights(disturbed), real_runs.weights(whole))
+    ends = [real_runs.events(run, "published")[0]["last_step"] for run in (disturbed, whole)]
     assert ends[0] == ends[1], "an evaluation that is made up for ends it where the other ended"
 
 

@@ -119,53 +119,65 @@ LOADED = """
 import json, sys, torch
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForSequenceClassification
-folder, base, method = sys.argv[1:]
-config = AutoConfig.from_pretrained(folder)
-assert sorted(config.label2id) == ["chairs", "lamps", "tables"], config.label2id
-if method == "full":
-    model = AutoModelForSequenceClassification.from_pretrained(folder)
-else:
-    model = AutoModelForSequenceClassification.from_pretrained(base, config=config)
-    model = PeftModel.from_pretrained(model, folder)
-with torch.no_grad():
-    print(json.dumps(model.eval()(input_ids=torch.tensor([[5, 6, 7, 8]])).logits.tolist()[0]))
+found = []
+for folder, base, method in json.load(sys.stdin):
+    config = AutoConfig.from_pretrained(folder)
+    assert sorted(config.label2id) == ["chairs", "lamps", "tables"], config.label2id
+    if method == "full":
+        model = AutoModelForSequenceClassification.from_pretrained(folder)
+    else:
+        model = AutoModelForSequenceClassification.from_pretrained(base, config=config)
+        model = PeftModel.from_pretrained(model, folder)
+    with torch.no_grad():
+        found.append(model.eval()(input_ids=torch.tensor([[5, 6, 7, 8]])).logits.tolist()[0])
+print(json.dumps(found))
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("family", "method"), [*((name, "lora") for name in FAMILIES), ("bert", "full")]
-)
-def test_an_encoder_learns_to_classify_and_comes_back(
-    folder, tmp_path, monkeypatch, family, method
-):
-    """Better than the commonest class, and loaded by the libraries alone what it was in training.
-
-    The base has no head, and some families draw more than the head at random.
-    """
-    base, seen = folder(family), []
+def classified(base, path, method, monkeypatch):
+    """A run that learns to classify, and what its model says at the end."""
+    seen, save = [], classify.TRAINER.save_model
     settings = {"adapter": "rank = 8\nalpha = 16", "steps": 30, "micro_batch": 8}
-    run = real_runs.new_run(
-        base, labelled(tmp_path / "rows.json"), method=method, split="8:2:0", **settings
-    )
+    run = real_runs.new_run(base, labelled(path), method=method, split="8:2:0", **settings)
     text = 'task = "classify"\n' + run.recipe.read_text()
     rate = 2e-2 if method == "lora" else 2e-3
     run.recipe.write_text(text.replace("learning_rate = 5e-3", f"learning_rate = {rate}"))
-    save = classify.TRAINER.save_model
 
     def watched(self, *args, **kw):
         with torch.no_grad():
             seen.append(self.model.eval()(input_ids=torch.tensor([[5, 6, 7, 8]])).logits.tolist())
         save(self, *args, **kw)
 
-    monkeypatch.setattr(classify.TRAINER, "save_model", watched)
-    real_runs.attempt(run)
+    with monkeypatch.context() as patch:
+        patch.setattr(classify.TRAINER, "save_model", watched)
+        real_runs.attempt(run)
+    return run, seen[-1][0]
 
-    command = [sys.executable, "-c", LOADED, str(run.model), str(base), method]
-    loaded = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert json.loads(loaded.stdout) == pytest.approx(seen[-1][0], abs=1e-5)
-    (last,) = real_runs.events(run, "evaluated")[-1:]
-    assert last["scores"][0]["gain"][0] > 0, last
+
+@pytest.mark.slow
+def test_encoders_learn_to_classify_and_come_back(folder, tmp_path, monkeypatch):
+    """Better than the commonest class, and loaded by the libraries alone what it was in training.
+
+    The base has no head, and some families draw more than the head at random.
+    """
+    asked, wanted = [], []
+    for family, method in [*((name, "lora") for name in FAMILIES), ("bert", "full")]:
+        base = folder(family)
+        run, said = classified(base, tmp_path / "rows.json", method, monkeypatch)
+        (last,) = real_runs.events(run, "evaluated")[-1:]
+        assert last["scores"][0]["gain"][0] > 0, (family, method, last)
+        asked.append([str(run.model), str(base), method])
+        wanted.append(pytest.approx(said, abs=1e-5))
+
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED],
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert json.loads(done.stdout) == wanted
 
 
 def test_an_encoder_learns_no_text(folder):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from functools import cache
+from typing import NamedTuple
 from unittest import mock
 
 import pytest
@@ -27,6 +29,25 @@ NO_DROPOUT = "rank = 8\nalpha = 16"
 STEPS, BEST = 5, 2
 CASES = list(itertools.product(("lora", "full"), ("8:1:1", "1:0:0")))
 """With an evaluation of the base before training, and without one."""
+QUICK = (("lora", "8:1:1"), ("full", "1:0:0"))
+REST = tuple(case for case in CASES if case not in QUICK)
+
+
+def quick(cases):
+    """Those of QUICK, and the others as `long`."""
+    marks = {True: (), False: pytest.mark.long}
+    named = [pytest.param(case, marks=marks[case in QUICK], id="-".join(case)) for case in cases]
+    return pytest.mark.parametrize("case", named)
+
+
+class Pair(NamedTuple):
+    """What two processes made of a case."""
+
+    strategy: str
+    undisturbed: object
+    killed: object
+    ranks: list
+    """The steps of each."""
 
 
 def new(model, data, case, strategy="", accumulation=3):
@@ -44,7 +65,7 @@ def new(model, data, case, strategy="", accumulation=3):
         eval_every=2,
         micro_batch=6 // accumulation // (2 if strategy else 1),
         accumulation=accumulation,
-        more="max_grad_norm = 1e3\n" + hardware,
+        more="max_grad_norm = 1e3\nsamples = 1\n" + hardware,
     )
 
 
@@ -59,27 +80,45 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone(folder, tiny_model):
-    """Each case's run by one process, and its steps."""
-    runs = {case: new(tiny_model, folder / "rows.json", case) for case in CASES}
-    (notes,) = ranks.together([(run, None) for run in runs.values()], folder, processes=1)
-    return runs, notes
+    """A case -> its run by one process, and the steps of it."""
+
+    @cache
+    def train(cases):
+        runs = {case: new(tiny_model, folder / "rows.json", case) for case in cases}
+        (notes,) = ranks.together([(run, None) for run in runs.values()], folder, processes=1)
+        return runs, notes
+
+    def of(case):
+        runs, notes = train(QUICK if case in QUICK else REST)
+        return runs[case], notes
+
+    return of
 
 
 @pytest.fixture(scope="module", params=["ddp", "fsdp"])
 def pair(request, folder, tiny_model):
-    """Each case's undisturbed and killed runs by two processes, and the steps of each rank.
+    """A case -> its undisturbed and killed runs by two processes.
 
     The undisturbed ones come again when there is nothing left to train. Step 2 evaluates best.
     """
-    runs = {
-        case: [new(tiny_model, folder / "rows.json", case, request.param) for _ in range(2)]
-        for case in CASES
-    }
-    plan = []
-    for undisturbed, killed in runs.values():
-        plan += [(undisturbed, None), (undisturbed, None), (killed, 3), (killed, None)]
-    shards = request.param == "fsdp"
-    return request.param, runs, ranks.together(plan, folder, shards=shards, worse=True)
+    strategy = request.param
+
+    @cache
+    def train(cases):
+        runs = {
+            case: [new(tiny_model, folder / "rows.json", case, strategy) for _ in range(2)]
+            for case in cases
+        }
+        plan = []
+        for undisturbed, killed in runs.values():
+            plan += [(undisturbed, None), (undisturbed, None), (killed, 3), (killed, None)]
+        return runs, ranks.together(plan, folder, shards=strategy == "fsdp", worse=True)
+
+    def of(case):
+        runs, notes = train(QUICK if case in QUICK else REST)
+        return Pair(strategy, *runs[case], notes)
+
+    return of
 
 
 def steps_of(run, notes):
@@ -87,35 +126,36 @@ def steps_of(run, notes):
     return {(n["attempt"], n["step"]): n for n in notes if n["run"] == run.id}
 
 
-@pytest.mark.parametrize("case", CASES, ids="-".join)
+@quick(CASES)
 def test_every_rank_holds_the_same_weights_and_gradients_after_each_step(pair, case):
     """And the model is wrapped by the engine that was asked for."""
-    strategy, runs, (first, second) = pair
-    wrapper = {"ddp": "DistributedDataParallel", "fsdp": "FSDP"}[strategy]
+    made = pair(case)
+    first, second = made.ranks
+    wrapper = {"ddp": "DistributedDataParallel", "fsdp": "FSDP"}[made.strategy]
 
-    for run in runs[case]:
+    for run in (made.undisturbed, made.killed):
         mine, theirs = steps_of(run, first), steps_of(run, second)
         assert mine == theirs
         assert all(note["kind"].startswith(wrapper) for note in mine.values())
 
 
-@pytest.mark.parametrize("case", CASES, ids="-".join)
+@quick(CASES)
 def test_two_processes_train_as_one_does_on_the_same_rows(alone, pair, case):
     """Losses and gradient norms, before and after a resume from step 2."""
-    (one, two), wanted = pair[1][case], steps_of(alone[0][case], alone[1])
+    made, (single, notes) = pair(case), alone(case)
+    wanted = steps_of(single, notes)
 
-    for run in (one, two):
-        found = steps_of(run, pair[2][0])
+    for run in (made.undisturbed, made.killed):
+        found = steps_of(run, made.ranks[0])
         norms = [wanted[1, step]["norm"] for _, step in found]
         assert [note["norm"] for note in found.values()] == pytest.approx(norms, rel=1e-4)
-        assert real_runs.losses(run) == pytest.approx(real_runs.losses(alone[0][case]), rel=1e-5)
+        assert real_runs.losses(run) == pytest.approx(real_runs.losses(single), rel=1e-5)
 
 
-@pytest.mark.parametrize("case", CASES, ids="-".join)
+@quick(CASES)
 def test_a_resume_and_a_late_kill_make_each_step_once(pair, case):
     """The killed run repeats step 3; the finished one that is started again makes no step."""
-    undisturbed, killed = pair[1][case]
-    notes = pair[2][0]
+    _, undisturbed, killed, (notes, _) = pair(case)
 
     assert list(steps_of(undisturbed, notes)) == [(1, step) for step in range(1, STEPS + 1)]
     assert list(steps_of(killed, notes)) == [(1, 1), (1, 2), (1, 3), (2, 3), (2, 4), (2, 5)]
@@ -123,10 +163,10 @@ def test_a_resume_and_a_late_kill_make_each_step_once(pair, case):
     assert all(torch.equal(wanted[name], found[name]) for name in wanted)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case[1] == "8:1:1"], ids="-".join)
+@quick([case for case in CASES if case[1] == "8:1:1"])
 def test_the_best_step_s_weights_are_published(pair, case):
     """Gathered from all ranks, as its checkpoint has them; by a run that was killed later too."""
-    for run in pair[1][case]:
+    for run in pair(case)[1:3]:
         published = real_runs.events(run, "published")[0]
         (saved,) = checkpoints.of_step(RunDir(run.path), BEST).path.glob("*model.safetensors")
         wanted, found = load_file(saved), real_runs.weights(run)
@@ -138,7 +178,7 @@ def test_the_best_step_s_weights_are_published(pair, case):
 
 def test_processes_that_train_apart_are_stopped_at_the_first_step(folder, tiny_model):
     """Though it has a learning rate of 0, so that all weights are still the same."""
-    run = new(tiny_model, folder / "rows.json", CASES[0], "ddp")
+    run = new(tiny_model, folder / "rows.json", QUICK[0], "ddp")
 
     first, second = ranks.together([(run, None)], folder, apart=True)
 
@@ -150,7 +190,7 @@ def test_processes_that_train_apart_are_stopped_at_the_first_step(folder, tiny_m
 
 def test_a_rank_that_runs_out_of_memory_at_first_takes_the_others_along(folder, tiny_model, alone):
     """The trial of the longest batch waits for nobody; then both make as many pieces."""
-    case = CASES[0]
+    case = QUICK[0]
     run = new(tiny_model, folder / "rows.json", case, "ddp", accumulation=1)
 
     first, second = ranks.together([(run, None)], folder, short=True)
@@ -158,12 +198,12 @@ def test_a_rank_that_runs_out_of_memory_at_first_takes_the_others_along(folder, 
     assert steps_of(run, first) == steps_of(run, second)
     assert [note["step"] for note in first] == [1, 2, 3, 4, 5]
     assert [e["pieces"] for e in real_runs.events(run, "oom")] == [4]
-    assert real_runs.losses(run) == pytest.approx(real_runs.losses(alone[0][case]), rel=1e-5)
+    assert real_runs.losses(run) == pytest.approx(real_runs.losses(alone(case)[0]), rel=1e-5)
 
 
 def test_a_model_that_fsdp_would_leave_whole_is_not_trained(folder, tiny_model):
     """As Accelerate does on CPUs, without a word."""
-    run = new(tiny_model, folder / "rows.json", CASES[0], "fsdp")
+    run = new(tiny_model, folder / "rows.json", QUICK[0], "fsdp")
 
     for (ended,) in ranks.together([(run, None)], folder):
         assert "FSDP left weights whole" in ended["what"]

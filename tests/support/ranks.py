@@ -7,6 +7,7 @@ attempt. Each rank writes its steps, and the errors that ended an attempt, besid
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -181,6 +182,8 @@ def main(path):
             if dist.is_initialized():
                 dist.barrier()
         known.add(place)
+        gc.collect()
+        gc.freeze()  # each run has all garbage collected, and would look at what is loaded
         die_at(kill)
         GradientState._reset_state()  # a process that is killed takes it along
         try:
