@@ -205,6 +205,7 @@ def test_the_good_replies_of_a_list_and_of_words_are_taken_out_by_the_file_s_own
         ("label", (0, 1, 2, 3, 4), 2),
         ("rating", (1, 5), 3),
         ("score", (0.0, 0.4, 0.6), 4),
+        ("stars", ("1", "3", "5"), 2),
         ("feedback", ("good", "so so"), 3),
     ],
 )
@@ -247,3 +248,12 @@ def test_columns_that_rate_nothing_are_no_ratings(tmp_path, more):
     path = write_rows(tmp_path, [{"prompt": "p", "completion": f"c {i}"} | more for i in range(6)])
 
     assert not [one for one in dataset.check(path).warnings if "may say which" in one]
+
+
+def test_ratings_of_a_table_are_told_without_a_command_that_reads_json(tmp_path):
+    rows = "".join(f"p,c {n},{n % 5}\n" for n in range(10))
+    path = write(tmp_path, f"prompt,completion,rating\n{rows}", "rows.csv")
+    (told,) = [one for one in dataset.check(path).warnings if "may say which" in one]
+
+    assert told.startswith("`rating` (0, 1, 2, 3, 4) may say")
+    assert "with a `label` of true or false made of it, --task kto" in told

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from profiles.data import jq_commands
+from profiles.data.datafile import Container
 from profiles.data.formats.spec import FLAGS, is_flag
 from profiles.data.words import printable
+from profiles.quantities import some_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -76,20 +79,30 @@ class Ratings:
         if not is_good:
             return ""
         program = f"jq -c '.label = (.{name} {is_good})' {jq_commands.FILE} > rated.jsonl"
-        shown = ", ".join([printable(str(one), 20) for one in seen[:_MOST_SHOWN]])
-        more = f" and {len(seen) - _MOST_SHOWN} more" if len(seen) > _MOST_SHOWN else ""
+        is_json = self.file.container in (Container.LINES, Container.LIST)
+        how = f", as by {jq_commands.for_file(program, self.file)}" if is_json else ""
+        shown = some_of([printable(str(one), 20) for one in seen], _MOST_SHOWN)
         return (
-            f"`{name}` ({shown}{more}) {_RATES}; with a `label` of true or false made of it, as by "
-            f"{jq_commands.for_file(program, self.file)}, {_KTO}"
+            f"`{name}` ({shown}) {_RATES}; with a `label` of true or false made of it{how}, {_KTO}"
         )
 
 
 def _split(seen: list[Any]) -> str:
     """Which of several values are good ones, as jq compares; "" where nobody can guess."""
-    if all(isinstance(one, int | float) for one in seen):
-        return f"> {(min(seen) + max(seen)) / 2:g}"
     texts = [one for one in seen if isinstance(one, str)]
+    if numbers := _numbers(seen):
+        given = "// 0 | tonumber " if texts else ""
+        return f"{given}> {(min(numbers) + max(numbers)) / 2:g}"
     if len(texts) < len(seen) or any("'" in one for one in texts):
         return ""
     good = next((one for one in texts if FLAGS.get(one.strip().lower())), texts[0])
     return f"== {json.dumps(good)}"
+
+
+def _numbers(seen: list[Any]) -> list[float]:
+    """The values as numbers, as a table has them too; none unless all are."""
+    try:
+        numbers = [float(one) for one in seen]
+    except ValueError:
+        return []
+    return numbers if all(map(math.isfinite, numbers)) else []
