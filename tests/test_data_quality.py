@@ -191,6 +191,17 @@ def test_only_scripts_that_are_there_have_a_share(tmp_path, text, expected):
 # --- Keys and types ---
 
 
+@pytest.mark.parametrize("between", ["\n", ""], ids=["one row", "two rows"])
+def test_of_ascii_only_letters_are_counted(tmp_path, between):
+    """No digits, white space of any kind, control characters or punctuation."""
+    latin, cyrillic = "Two WORDS,\t12\r\n\v\f\x00\x7f <B>", "\u0442\u0435\u0441\u0442"
+    texts = [latin + between + cyrillic] if between else [latin, cyrillic]
+
+    scripts = dict(looked(tmp_path, [{"text": text} for text in texts]).scripts)
+
+    assert scripts["Latin"] == len("TwoWORDSB") / len("TwoWORDSB" + cyrillic)
+
+
 def test_a_key_that_changes_its_type_is_told_with_its_line(tmp_path):
     """In a key that is needed it is a fault, in another one a remark."""
     rows = [pair(f"p {n}", f"completion {n}", id=n) for n in range(9)]

@@ -158,6 +158,16 @@ def test_it_is_found_and_masked_whole(kind, text, around):
     assert personal.kinds_in(around.format(text), EVERY) == {kind}
 
 
+@pytest.mark.parametrize(("kind", "text"), [*cases(TRUE), *cases(FALSE)])
+def test_what_would_be_found_is_looked_for(kind, text):
+    """The quick look at a text never spares a search that finds something."""
+    for around in ("{}", "Dear {},\n\twrite to {} \u0663\n"):
+        whole = around.format(text, text)
+        is_there = any(personal.BY_NAME[kind].find(whole))
+
+        assert personal.kinds_in(whole, (kind,)) == ({kind} if is_there else set())
+
+
 @pytest.mark.parametrize(("kind", "text"), cases(FALSE))
 @pytest.mark.parametrize("around", ["{}", "Call {}.", "\u8054\u7cfb\uff1a{}\uff0c\u8c22\u8c22"])
 def test_what_only_looks_like_it_is_left(kind, text, around):
