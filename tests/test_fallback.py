@@ -98,7 +98,7 @@ def test_bitfit_is_recommended_in_the_narrow_band_below_lora():
     found = recommend.recommend(base, card((lora + bitfit) / 2), None, LABELS)
 
     assert (found.leaf, found.rung) == (tree.BITFIT, "bitfit")
-    assert found.runnable.rung == "qlora"
+    assert found.runnable.rung == "qlora_8bit"
 
 
 def test_the_ladder_goes_from_more_to_less_memory():
@@ -114,7 +114,7 @@ def test_the_ladder_goes_from_more_to_less_memory():
         ("lora", "lora"),
         ("galore", "galore"),
         ("adapter", "lora"),
-        ("qlora_8bit", "qlora"),
+        ("qlora_8bit", "qlora_8bit"),
         ("prompt_tuning", "prompt_tuning"),
         ("prefix_tuning", "prefix_tuning"),
         ("lora_experts", "lora"),

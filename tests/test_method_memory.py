@@ -75,3 +75,34 @@ def test_a_prefix_takes_what_every_layer_joins_and_keeps(values):
     found = memory.estimate(from_config(LLAMA, name="tiny", where="test"), plan)
 
     assert found.allocated_bytes == pytest.approx(told.peak_bytes, rel=0.01)
+
+
+def compared(plan):
+    """Bytes of the formula and of the rehearsal, and where the formula has its peak."""
+    told = rehearse(LLAMA, settings_of(plan), seq_len=plan.seq_len, micro_batch=plan.micro_batch)
+    found = memory.estimate(from_config(LLAMA, name="tiny", where="test"), plan)
+    return found.allocated_bytes, told.peak_bytes, found.peak.place
+
+
+@pytest.mark.parametrize(
+    ("settings", "precision"),
+    [("freeze_a = true", "bf16"), ("freeze_a = false", "bf16"), ("freeze_a = true", "bf16_pure")],
+)
+def test_the_norms_that_dora_takes_of_whole_weights_are_counted(settings, precision):
+    """On short rows nothing else is as large; A's gradient would need the unit matrix."""
+    case = Case("lora", f"dora = true\n{settings}")
+
+    ours, theirs, place = compared(case.plan(seq_len=16, precision=precision))
+
+    assert place == "dora_norms"
+    assert ours == pytest.approx(theirs, rel=0.01)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "recomputed"])
+def test_weights_of_8_bits_keep_their_inputs_though_activations_are_recomputed(checkpointing):
+    """Bitsandbytes holds them where no checkpoint finds them."""
+    case = Case("qlora", "bits = 8\ndropout = 0.1")
+
+    ours, theirs, _ = compared(case.plan(seq_len=512, checkpointing=checkpointing))
+
+    assert ours == pytest.approx(theirs, rel=0.01)

@@ -201,8 +201,8 @@ def test_what_has_no_builder_can_be_estimated_and_not_started(spec):
 
 
 def test_a_value_that_no_builder_takes_is_not_yet():
-    """The estimate knows QLoRA of 8 bits."""
-    text = SOUND.replace('"lora"', '"qlora"\nbits = 8')
+    """The estimate knows prompts beside 8 bits."""
+    text = SOUND.replace('"lora"', '"prompt_tuning"\nbits = 8')
 
     assert (
         "`method.bits`: this version does not run 8 yet"

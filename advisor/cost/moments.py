@@ -166,6 +166,7 @@ def _layers(parts: Standing) -> Iterator[Candidate]:
         own = parts.checkpoint if parts.recomputes else parts.kept(profile)
         beside = parts.entry if parts.recomputes or profile.saves_input else NOTHING
         others = parts.saved.minus(own).plus(parts.shared)
+        pinned = layers.pinned if parts.recomputes else NOTHING
         if not parts.recomputes:
             # The model's frame still holds the embedding, the loop the layer's input.
             held = parts.entry.times(2).plus(parts.mask)
@@ -178,7 +179,7 @@ def _layers(parts: Standing) -> Iterator[Candidate]:
         if parts.plan.framework.fsdp1:
             last = max(parts.gradients - own_share - parts.late_gradients, 0.0) + first
         last = parts.gradients if parts.accumulates else last
-        waiting = parts.shared.plus(beside).plus(_pinned(parts))
+        waiting = parts.shared.plus(beside).plus(_pinned(parts)).plus(pinned)
         yield from _layer_backward("last_layer_backward", parts, profile, waiting, last)
         if parts.plan.framework.flat_parameters:
             yield _flat_gradient(parts, waiting, last)

@@ -124,7 +124,7 @@ class Standing:
         if self.plan.checkpointed_layers is not None:
             recomputed = count * self.plan.checkpointed_layers // self.model.num_layers
         whole = self.kept(layers.profile).times(count - recomputed)
-        return self.checkpoint.times(recomputed).plus(whole)
+        return self.checkpoint.plus(layers.pinned).times(recomputed).plus(whole)
 
     def _static(self) -> dict[str, Size]:
         model, plan, shares = self.model, self.plan, self.shares

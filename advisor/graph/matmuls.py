@@ -100,12 +100,13 @@ class Matmuls:
         """bitsandbytes: the weight in 16 bits for the time of the matmul, in both directions."""
         copy = once(self.dequantized(weights))
         entered = self.cast(x, 2)
+        keeps = self.plan.framework.keeps_quantized_input or self.plan.base_bits == 8
         result = self.value(
             name=name,
             inputs=(entered,),
             size=n_out,
             width=2,
-            saved=(entered,) if self.plan.framework.keeps_quantized_input else (),
+            saved=(entered,) if keeps else (),
             work=copy,
             back_work=copy,
             flops=2 * weights,

@@ -36,6 +36,8 @@ class Layers:
     matrices: tuple[Matrix, ...]
     """Of one layer."""
     masked: bool
+    pinned: Size = NOTHING
+    """What is kept of each though its activations are recomputed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,10 @@ def _network(model: Model, plan: Plan) -> Network:
         tape = layer_tape(model, plan, kind, stream=stream)
         masked = is_masked(model, plan, kind)
         lingering.append(_quantized_inputs(tape))
-        found.append(Layers(kind, play(tape, reentrant=reentrant), tuple(tape.matrices), masked))
+        # LLM.int8 keeps its inputs where checkpoints do not find them (bitsandbytes 0.50)
+        pinned = lingering[-1] if plan.base_bits == 8 else NOTHING
+        played = play(tape, reentrant=reentrant)
+        found.append(Layers(kind, played, tuple(tape.matrices), masked, pinned))
     lowest = next(one.kind for one in found if one.kind.has_graph)
     first = layer_tape(model, plan, lowest, stream=stream, first=True)
     norm = norm_tape(model, plan, stream=stream)

@@ -103,7 +103,7 @@ class LowRank(Settings):
 class QuantizedLowRank(LowRank):
     """[method] of QLoRA: adapters beside weights of few bits (arXiv 2305.14314)."""
 
-    bits: int = key(4, "of the frozen weights", choices=(4, 8), not_yet=(8,))
+    bits: int = key(4, "of the frozen weights", choices=(4, 8))
 
     @property
     def base_bits(self) -> int:

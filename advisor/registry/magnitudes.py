@@ -24,7 +24,7 @@ def decomposed(
 ) -> Value:
     """(tape, what the adapter reads, result of the base, matrix) -> the linear's result."""
     name, rank, n_in, n_out = matrix.name, matrix.rank, matrix.n_in, matrix.n_out
-    held = _norms(tape, matrix)
+    held = _norms(tape, matrix, trains_a=trains_a)
     base = _again(tape, x, matrix) if drops else result
     low = tape.matmul(x, f"{name}.lora_A", rank * n_in, rank, tape.trained, trains=trains_a)
     high = tape.matmul(low, f"{name}.lora_B", rank * n_out, n_out, tape.trained, trains=True)
@@ -36,18 +36,21 @@ def decomposed(
     return tape.cast(tape.add(result, change), result.width)
 
 
-def _norms(tape: LayerTape, matrix: Matrix) -> Value:
+def _norms(tape: LayerTape, matrix: Matrix, *, trains_a: bool) -> Value:
     """What the norms take: B A as the product of both with a unit matrix, in the adapter's type.
 
-    It is there until the module returns; nothing of it is kept, as no gradient goes through it.
+    It is there until the module returns, with the unit matrix where A would have a gradient;
+    nothing of it is kept, as no gradient goes through it.
     """
     n_in, weights = matrix.n_in, matrix.n_in * matrix.n_out
     width = tape.trained
     flow = 2 if tape.autocasts else width
-    unit = flow * n_in**2
-    product = unit + flow * weights + (width * n_in**2 if width != flow else 0)
+    unit = width * n_in**2
+    cast = flow * n_in**2 if flow != width else 0
+    kept = (cast or unit) if trains_a else 0
+    product = unit + max(cast, (cast if trains_a else 0) + flow * weights)
     base = width * weights if tape.is_quantized or base_width(tape.plan) != width else 0
-    held = unit + width * weights + base
+    held = kept + width * weights + base
     wide = WIDTH * weights if tape.autocasts and width < WIDTH else 0  # autocast's norm
     most = max(product, held + 2 * width * weights, held + width * weights + wide)
     return tape.tape.op("dora_norms", (), once(held), width, work=once(most - held))

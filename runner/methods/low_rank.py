@@ -1,4 +1,4 @@
-"""LoRA and QLoRA: low-rank adapters beside frozen weights, 16-bit or NF4.
+"""LoRA and QLoRA: low-rank adapters beside frozen weights of 16 bits, NF4 or LLM.int8.
 
 Adapters that start as a part of the weights (PiSSA, OLoRA) leave a changed base, which is made
 again by a resume. What is published is an ordinary adapter of twice the rank, the start subtracted,
@@ -40,18 +40,22 @@ def load_options(plan: Plan) -> dict[str, Any]:
     dtype = COMPUTE_DTYPES[plan.precision]
     if plan.base_bits == 16:
         return {"dtype": dtype}
+    # A new head is trained whole; transformers itself leaves out an LM head alone
+    heads = None if plan.task.head == "lm" else list(_HEADS)
+    if plan.base_bits == 8:
+        int8 = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=heads)
+        return {"dtype": dtype, "quantization_config": int8}
     _keep_the_storage_format()
-    quantization = BitsAndBytesConfig(
+    nf4 = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
         # What divides floating-point tensors alone takes 4-bit storage that looks like them
         bnb_4bit_quant_storage=dtype if plan.engine.float_shards else None,
-        # A new head is trained whole; transformers itself leaves out an LM head alone
-        llm_int8_skip_modules=None if plan.task.head == "lm" else list(_HEADS),
+        llm_int8_skip_modules=heads,
     )
-    return {"dtype": dtype, "quantization_config": quantization}
+    return {"dtype": dtype, "quantization_config": nf4}
 
 
 def peft_config(plan: Plan, num_layers: int) -> LoraConfig:

@@ -44,7 +44,7 @@ class Setup:
     """"bf16" and "fp16": autocast, trained weights in fp32. "bf16_pure", "fp16_pure": all in 16
     bits. "fp32"."""
     bits: int = 16
-    """Of frozen linears: 16, 8 or 4; "qlora" means 4."""
+    """Of frozen linears: 16, 8 or 4; 16 with "qlora" means 4."""
     double_quant: bool = True
     prepare_kbit: bool = False
     """Cast what is not quantized to fp32, as peft.prepare_model_for_kbit_training does."""
@@ -73,7 +73,7 @@ class Setup:
     @property
     def weight_bits(self) -> int:
         """Of frozen linears."""
-        return 4 if self.method == "qlora" else self.bits
+        return 4 if self.method == "qlora" and self.bits == 16 else self.bits
 
     @property
     def compute_dtype(self) -> torch.dtype:

@@ -57,6 +57,7 @@ CASES = {
 QUANTIZED = {
     "qlora": Case("qlora", "b_rate = 8.0\nrslora = true", 1e-3),
     "qlora, dora": Case("qlora", "dora = true", 1e-2),
+    "qlora, 8 bit": Case("qlora", "bits = 8\ndropout = 0.1", 1e-2),
     "qlora-fa": Case("qlora", "freeze_a = true"),
     "prompt tuning, 4 bit": Case("prompt_tuning", "virtual_tokens = 8\nbits = 4", 0.3),
     "p-tuning, 4 bit": Case("p_tuning", "virtual_tokens = 8\nbits = 4", 3e-3),

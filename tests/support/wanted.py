@@ -70,8 +70,10 @@ SHARDING = {
 
 def quantization(built):
     """NF4 with double quantization, stored so that FSDP can divide it; None for 16 bits."""
-    if getattr(built.recipe.method, "bits", 16) == 16:
+    if (bits := getattr(built.recipe.method, "bits", 16)) == 16:
         return None
+    if bits == 8:
+        return False, True, "fp4", False, torch.float32, torch.uint8  # but the second not looked at
     compute = WIDTHS[built.recipe.train.precision]
     storage = compute if built.recipe.hardware.strategy == "fsdp" else torch.uint8
     return True, False, "nf4", True, compute, storage
