@@ -12,8 +12,10 @@ from small_model import recipe_text, small_model
 from advisor import recipe as recipes
 from profiles.data import dataset
 from profiles.errors import UserError
+from profiles.models import model
 from tui.cli_recommend import reading_of
 from tui.main import run
+from tui.pages.data import beyond
 
 CSV = "prompt,completion\rwhy a?,a letter\rwhy b?,another\r"
 LINES = '{"prompt": "why a?", "completion": "a"}\r{"prompt": "why b?", "completion": "b"}\r'
@@ -98,8 +100,9 @@ def test_a_setting_of_another_task_is_to_be_left_out():
 def test_check_and_recommend_tell_how_values_are_divided(tmp_path, capsys):
     rows = [GOOD | {"completion": f"c {n}", "source": "ab"[n % 2]} for n in range(20)]
     path = str(write_rows(tmp_path, rows))
+    held_out = str(write_rows(tmp_path, [GOOD], "held_out.jsonl"))  # which is not divided
 
-    assert run(["data", "check", path, "--split-by", "source", "--eval", path]) == 0
+    assert run(["data", "check", path, "--split-by", "source", "--eval", held_out]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert shown.count("by `source` (train/eval/kept): a 8/1/1, b 8/1/1") == 1
     assert run(["data", "check", path, "--split-by", "sorce"]) == 65
@@ -133,3 +136,6 @@ def test_rows_longer_than_the_model_reads_are_told_where_no_length_is_asked_for(
         assert "tokens that model reads" not in capsys.readouterr().out
     run(["data", "check", str(write_rows(tmp_path, [GOOD])), "--model", str(folder)])
     assert "that model reads" not in capsys.readouterr().out
+    base = model.from_folder(folder)
+    assert beyond([(256, 3)], base, None) == ""
+    assert beyond([(256, 3), (257, 2)], base, 300).startswith("2 of 5 rows are longer")
