@@ -25,6 +25,11 @@ def base_width(plan: Plan) -> int:
     return 4 if plan.framework.fp32_base and plan.base_bits == 16 else 2
 
 
+def frozen_width(plan: Plan) -> int:
+    """The same of those that do not train beside others that do."""
+    return flow_width(plan) if plan.method.trains_base else base_width(plan)
+
+
 def leftover_width(plan: Plan) -> int:
     """Of embeddings, head and biases."""
     return 4 if plan.framework.fp32_leftovers and plan.base_bits < 16 else base_width(plan)
@@ -59,6 +64,8 @@ def stream_width(model: Model, plan: Plan) -> int:
 
     Quantized linears return the type that they were given: fp32, after a LayerNorm under autocast.
     """
+    if plan.method.trains_base and not plan.method.trains_embedding:
+        return frozen_width(plan)
     layer_norm = model.norm != "rms" and not model.model_type.startswith("cohere")
     if layer_norm and plan.base_bits < 16 and autocasts(plan):
         return 4

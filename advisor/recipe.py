@@ -184,10 +184,7 @@ def _refused(recipe: Recipe) -> Iterator[tuple[str, str]]:
         if not is_ready(entry):
             can_be = ", ".join(registry.ready)
             yield key, f"this version does not run {entry.name} yet; it runs {can_be}"
-    for name, (_, about) in keys_of(plan.method.settings).items():
-        value = getattr(plan.settings, name)
-        if value in about.not_yet:
-            yield f"method.{name}", f"this version does not run {value} yet"
+    yield from _of_settings(plan)
     yield from _beside_the_task(recipe, plan.task)
     yield from _of_schedule(recipe)
     if plan.optimizer.steps_in_backward:
@@ -210,6 +207,16 @@ def _beside_the_method(plan: Plan) -> Iterator[tuple[str, str]]:
     if plan.checkpointing and (reason := recomputed(plan.method)):
         why = f"{reason}; leave it out"
         yield "train.checkpointing", f"{why}, and lower data.max_length if memory runs out"
+
+
+def _of_settings(plan: Plan) -> Iterator[tuple[str, str]]:
+    """(key, why) of values of [method] that no builder takes, and of keys that contradict."""
+    for name, (_, about) in keys_of(plan.method.settings).items():
+        value = getattr(plan.settings, name)
+        if value in about.not_yet:
+            yield f"method.{name}", f"this version does not run {value} yet"
+    if reason := plan.settings.contradiction:
+        yield "method.name", reason
 
 
 def _beside_the_task(recipe: Recipe, task: TaskSpec) -> Iterator[tuple[str, str]]:

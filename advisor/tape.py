@@ -122,6 +122,8 @@ class Matrix(NamedTuple):
     """Of its adapter, 0 without one."""
     quantizable: bool
     """A plain linear, which a library can replace by a quantized one."""
+    trains: bool = True
+    """It is in a layer that trains, where the method trains weights of layers."""
 
 
 class Tape:

@@ -46,7 +46,7 @@ def recommended(text="1x RTX 4090", answers=None):
         ({"method": "prefix_tuning"}, True),
         ({"optimizer": "adamw_8bit"}, True),
         ({"method": "adapter"}, False),
-        ({"method": "freeze"}, False),
+        ({"method": "freeze"}, True),
         ({"optimizer": "galore"}, False),
         ({"optimizer": "paged_adamw_8bit"}, False),
         ({"offload": "optimizer"}, False),

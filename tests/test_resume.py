@@ -51,6 +51,7 @@ CASES = {
     "full, 16-bit": BF16,
     "full mixtral": {},
     "full qwen3_moe": {},
+    "freeze mixtral": {"adapter": ""},
 }
 LONG = ("full", "lora, packed", "lora, 16-bit adapters", "full qwen3_moe")
 """Each of what they have is in another case as well."""

@@ -15,7 +15,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from advisor.cost.weights import added_params
-from advisor.graph.layer import any_devices, kinds, layer_tape, window_cuts
+from advisor.graph.head import head_trains
+from advisor.graph.layer import any_devices, kinds, layer_tape
 from advisor.precision import norm_width
 
 if TYPE_CHECKING:
@@ -59,8 +60,6 @@ class Group(NamedTuple):
     num_layers: int
     is_first: bool
     """Nothing before it trains."""
-    trains: bool
-    """Gradients pass through it, to its own weights or to what is before it."""
 
 
 class Passes(NamedTuple):
@@ -186,12 +185,12 @@ def _count(model: Model, plan: Plan) -> _Totals:
         slides = int(group.kind.is_sliding)
         needed[slides] = needed[slides].plus(found.forward, group.num_layers)
         forward[slides] = forward[slides].plus(found.forward, group.num_layers)
-        if group.trains:
+        if group.kind.has_graph:
             needed[slides] = needed[slides].plus(found.backward, group.num_layers)
             repeated = group.num_layers * recomputed_share(model, plan)
             extra[slides] = extra[slides].plus(found.again, repeated)
     head = 2 * model.vocab_size * model.hidden_size if plan.task.head == "lm" else 0
-    passes_of_head = 3 if plan.method.trains_base else 2
+    passes_of_head = 3 if head_trains(model, plan) else 2
     added = _added(model, plan)
     needed[0] = needed[0].plus(Count(passes_of_head * head + 3 * added))
     forward[0] = forward[0].plus(Count(head + added))
@@ -206,28 +205,23 @@ def groups(model: Model, plan: Plan) -> list[Group]:
     The first layer's input needs no gradient, unless the embedding trains, or TRL asks for it
     because checkpoints need one, or a soft prompt stands before it.
     """
-    method, frozen = plan.method, plan.settings.num_frozen_layers
-    asks = method.asks_for_input and plan.checkpointing
-    first = not (method.reaches_input or asks)
+    method = plan.method
+    first = not (method.reaches_input or (method.asks_for_input and plan.checkpointing))
     found: list[Group] = []
-    for kind in kinds(model, plan, window_cuts=window_cuts(model, plan)):
-        below = min(frozen, kind.count) if kind.has_graph or asks else kind.count
-        frozen = max(0, frozen - below)
-        rest = kind.count - below
-        one = int(first and rest > 0)
-        found.append(Group(kind, below, is_first=True, trains=False))
-        found.append(Group(kind, one, is_first=True, trains=True))
-        found.append(Group(kind, rest - one, is_first=False, trains=True))
-        first = first and not one
+    for kind in kinds(model, plan):
+        if not kind.has_graph:
+            found.append(Group(kind, kind.count, is_first=True))
+            continue
+        found.append(Group(kind, int(first), is_first=True))
+        found.append(Group(kind, kind.count - int(first), is_first=False))
+        first = False
     return [group for group in found if group.num_layers]
 
 
 def group_tape(model: Model, plan: Plan, group: Group) -> Tape:
     """The tape of one of the group's layers."""
     stream = norm_width(plan)
-    return layer_tape(
-        model, plan, group.kind, stream=stream, trains=group.trains, first=group.is_first
-    )
+    return layer_tape(model, plan, group.kind, stream=stream, first=group.is_first)
 
 
 def recomputed_share(model: Model, plan: Plan) -> float:

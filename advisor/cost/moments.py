@@ -16,16 +16,17 @@ from advisor.cost.sharding import (
     gradients_here,
     paged_states,
 )
-from advisor.cost.standing import Candidate, Standing, trained_share
+from advisor.cost.standing import Candidate, Standing
 from advisor.cost.weights import (
     embedding_params,
     gradient_bytes,
-    linear_params,
     low_rank_params,
     num_embeddings,
+    trained_linears,
     trained_params,
 )
 from advisor.graph.layer import any_batch
+from advisor.graph.network import Layers
 from advisor.graph.play import Profile
 from advisor.precision import autocasts, outer_width, trained_width
 from advisor.tape import NOTHING, Size, once
@@ -159,9 +160,7 @@ def _gradients_at_first(parts: Standing) -> float:
 
 def _layers(parts: Standing) -> Iterator[Candidate]:
     """The first layer met, when all others still wait, and the last, when all gradients are."""
-    for layers in parts.network.layers:
-        if not (layers.kind.has_graph or parts.recomputes):
-            continue
+    for layers in parts.network.graphs:
         profile = layers.profile
         own = parts.checkpoint if parts.recomputes else parts.kept(profile)
         beside = parts.entry if parts.recomputes or profile.saves_input else NOTHING
@@ -174,15 +173,32 @@ def _layers(parts: Standing) -> Iterator[Candidate]:
         waiting = others.plus(beside)
         first = _gradients_at_first(parts)
         yield from _layer_backward("first_layer_backward", parts, profile, waiting, first)
-        own_share = profile.weight_grads.once / parts.shares.gradients
-        last = max(parts.gradients - own_share - parts.late_gradients, first)
-        if parts.plan.framework.fsdp1:
-            last = max(parts.gradients - own_share - parts.late_gradients, 0.0) + first
-        last = parts.gradients if parts.accumulates else last
         waiting = parts.shared.plus(beside).plus(_pinned(parts)).plus(pinned)
-        yield from _layer_backward("last_layer_backward", parts, profile, waiting, last)
-        if parts.plan.framework.flat_parameters:
-            yield _flat_gradient(parts, waiting, last)
+        for last, met in _last_met(parts, layers, first):
+            yield from _layer_backward("last_layer_backward", parts, met, waiting, last)
+            if parts.plan.framework.flat_parameters:
+                yield _flat_gradient(parts, waiting, last)
+
+
+def _last_met(parts: Standing, layers: Layers, first: float) -> Iterator[tuple[float, Profile]]:
+    """(gradients there by then, profile) of a layer that is the last met, or the last but one."""
+
+    def there(*own: Profile) -> float:
+        late = parts.late_gradients + sum(one.weight_grads.once for one in own) / shares
+        if parts.accumulates:
+            return parts.gradients
+        if parts.plan.framework.fsdp1:
+            return max(parts.gradients - late, 0.0) + first
+        return max(parts.gradients - late, first)
+
+    shares, lowest = parts.shares.gradients, parts.network.lowest
+    if not parts.spares_first:
+        yield there(layers.profile), layers.profile
+        return
+    if layers is lowest:
+        yield there(layers.profile), parts.network.first
+    if layers is not lowest or layers.kind.count > 1:
+        yield there(lowest.profile, layers.profile), layers.profile
 
 
 def _flat_gradient(parts: Standing, waiting: Size, gradients: float) -> Candidate:
@@ -259,7 +275,7 @@ def _cached_casts(parts: Standing) -> float:
     if parts.shares.weights > 1:
         return 0.0
     if plan.method.trains_base:
-        return 2.0 * linear_params(parts.model, plan) * trained_share(parts.model, plan)
+        return 2.0 * trained_linears(parts.model, plan)
     return 2.0 * min(low_rank_params(parts.model, plan), trained_params(parts.model, plan))
 
 

@@ -23,6 +23,7 @@ from advisor.cost.weights import (
     reference_bytes,
 )
 from advisor.graph.attention import attention_of, keys_per_query
+from advisor.graph.head import head_trains
 from advisor.graph.modules import INDEX
 from advisor.graph.network import Layers, Network, network
 from advisor.graph.play import Profile, Stage
@@ -62,17 +63,19 @@ class Standing:
         self.checkpoint = NOTHING if plan.framework.offloaded_checkpoints else self.entry
         """What a recomputed layer keeps."""
         self.recomputes = plan.checkpointing and plan.checkpointed_layers != 0
+        asks = plan.method.asks_for_input and self.recomputes
+        self.spares_first = plan.method.spares_first and not asks
         self.mask = self._mask()
         # Checkpoints keep it as an argument of the layers.
         self.shared = self._shared().plus(self.mask if self.recomputes else NOTHING)
         self.saved = self.cached = NOTHING
         for layers in self.network.layers:
-            self.saved = self.saved.plus(self._saved(layers).times(trained_share(model, plan)))
+            self.saved = self.saved.plus(self._saved(layers))
             self.cached = self.cached.plus(layers.profile.cached.times(layers.kind.count))
-        if not self.recomputes and plan.method.spares_first:
-            # Nothing before the first layer trains, so less of it is needed.
+        if not self.recomputes and self.spares_first:
+            # Nothing before the first layer that trains does, so less of it is needed.
             usual = self.kept(self.network.lowest.profile)
-            self.saved = self.saved.minus(usual).plus(self.network.first_saved)
+            self.saved = self.saved.minus(usual).plus(self.network.first.saved)
         self.accumulates = plan.accumulation > 1 and not plan.framework.first_step
         self.gradients = gradients_here(model, plan)
         self.head_gradient, self.late_gradients = self._outer_gradients()
@@ -82,7 +85,7 @@ class Standing:
     def _outer_gradients(self) -> tuple[float, float]:
         """Of the head, and what of all gradients is not there before the embedding's are."""
         model, plan = self.model, self.plan
-        if not plan.method.trains_base:
+        if not head_trains(model, plan):
             return 0.0, 0.0
         outer = embedding_params(model)
         sharded = outer * trained_width(plan) / self.shares.gradients
@@ -116,9 +119,9 @@ class Standing:
     def _saved(self, layers: Layers) -> Size:
         """What all layers of one make keep: their input, or all."""
         count = layers.kind.count
+        if not layers.kind.has_graph:
+            return NOTHING
         if not self.recomputes:
-            if not layers.kind.has_graph:
-                return NOTHING
             return self.kept(layers.profile).times(count)
         recomputed = count
         if self.plan.checkpointed_layers is not None:
@@ -158,10 +161,3 @@ class Standing:
         for size in (*static.values(), *shares.values()):
             total = total.plus(size)
         return Candidate(name, place, static | shares, total, has_tile)
-
-
-def trained_share(model: Model, plan: Plan) -> float:
-    """Of the layers: frozen ones before them have no graph, unless the input is asked for one."""
-    if plan.checkpointing and plan.method.asks_for_input:
-        return 1.0
-    return 1 - plan.settings.num_frozen_layers / model.num_layers

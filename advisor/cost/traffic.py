@@ -20,7 +20,7 @@ from advisor.cost.flops import (
     last_recomputed,
     recomputed_share,
 )
-from advisor.graph.head import loss_tape, norm_tape
+from advisor.graph.head import head_trains, loss_tape, norm_tape
 from advisor.graph.layer import any_devices, is_masked
 from advisor.precision import flow_width, norm_width
 from advisor.tape import NOTHING, Size, once, per_token
@@ -94,8 +94,8 @@ def _work(model: Model, plan: Plan) -> Work:
     alone = plan.task.extra_forwards / plan.task.sequences_per_row
     for group in groups(model, plan):
         tape = group_tape(model, plan, group)
-        again = group.num_layers * recomputed_share(model, plan) if group.trains else 0.0
-        counted.add(tape, group.num_layers, again, backward=group.trains)
+        again = group.num_layers * recomputed_share(model, plan) if group.kind.has_graph else 0.0
+        counted.add(tape, group.num_layers, again, backward=group.kind.has_graph)
         masked = is_masked(model, plan, group.kind)
         sliding = group.kind.is_sliding
         counted.attend(tape, group.num_layers, again, masked=masked, sliding=sliding)
@@ -169,7 +169,7 @@ class _Counted:
         h, v, width = model.hidden_size, model.vocab_size, flow_width(self.plan)
         size = once(width * h * v).plus(per_token(width * (h + v)))
         again = 1 if self.plan.loss == "chunked" else 0
-        trained = 1 if self.plan.method.trains_base else 0
+        trained = 1 if head_trains(model, self.plan) else 0
         self.products[Product(2.0 * h * v, 0, size, width, grouped=False)] += (
             2 + again + trained + alone
         )

@@ -10,8 +10,9 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from advisor.graph.head import head_trains
 from advisor.graph.network import network
-from advisor.precision import autocasts, base_width, leftover_width, trained_width
+from advisor.precision import autocasts, base_width, frozen_width, leftover_width, trained_width
 from advisor.registry.spec import nothing_added
 from advisor.tape import Matrix
 
@@ -43,6 +44,12 @@ def linear_params(model: Model, plan: Plan) -> int:
     return sum([m.n_in * m.n_out * m.copies for m in matrices(model, plan) if m.quantizable])
 
 
+def trained_linears(model: Model, plan: Plan) -> int:
+    """Of them, those of layers that train."""
+    found = [m for m in matrices(model, plan) if m.quantizable and m.trains]
+    return sum([m.n_in * m.n_out * m.copies for m in found])
+
+
 def low_rank_params(model: Model, plan: Plan) -> int:
     """Weights of low-rank adapters: P = r sum(in + out) over the adapted linears (§3.1)."""
     adapted = [m for m in matrices(model, plan) if m.rank]
@@ -53,7 +60,9 @@ def headless(model: Model, plan: Plan) -> Model:
     """The model as a task with a head of its own loads it: the LM head is left out."""
     if plan.task.head == "lm" or model.tied_embeddings:
         return model
-    return replace(model, num_params=model.num_params - embedding_params(model))
+    return replace(
+        model, num_params=model.num_params - embedding_params(model), tied_embeddings=True
+    )
 
 
 def num_embeddings(model: Model, plan: Plan) -> int:
@@ -83,9 +92,9 @@ def base_bytes(model: Model, plan: Plan) -> float:
     width, leftover = base_width(plan), leftover_width(plan)
     model = headless(model, plan)
     if plan.method.trains_base and width == 4:
-        # What does not train, a vision tower or the first layers, stays in 16 bits.
-        trained = trained_params(model, plan)
-        return 4 * trained + 2 * (model.num_params - trained)
+        trained, tower = trained_params(model, plan), model.vision_params
+        frozen = model.num_params - trained - tower
+        return 4 * trained + frozen_width(plan) * frozen + 2 * tower
     if plan.base_bits == 16:
         return width * (model.num_params - model.vision_params) + 2 * model.vision_params
     narrow = sum([m.n_in * m.n_out * m.copies for m in _quantized(model, plan)])
@@ -152,9 +161,8 @@ def optimizer_bytes(model: Model, plan: Plan) -> tuple[float, float]:
     trained = trained_params(model, plan)
     total = width * kind.states * trained
     if kind.matrix_states is not None:
-        whole = (
-            linear_params(model, plan) if plan.method.trains_base else low_rank_params(model, plan)
-        )
+        trains_base = plan.method.trains_base
+        whole = (trained_linears if trains_base else low_rank_params)(model, plan)
         total += width * (kind.matrix_states - kind.states) * min(whole, trained)
     return (0, total) if kind.paged else (total, 0)
 
@@ -190,7 +198,9 @@ def _projected_bytes(model: Model, plan: Plan) -> float:
     """
     kind, total, covered = plan.optimizer, 0.0, 0
     for m in matrices(model, plan):
-        if not m.quantizable:  # experts are tensors of three dimensions, and not projected
+        if (
+            not m.quantizable or not m.trains
+        ):  # experts are tensors of three dimensions, and not projected
             continue
         long, short = max(m.n_in, m.n_out), min(m.n_in, m.n_out)
         used = min(kind.projected_rank, short)
@@ -213,10 +223,12 @@ def _tensors(model: Model, plan: Plan) -> Iterator[tuple[int, int, int]]:
         if m.rank:
             yield m.n_in, m.rank, m.copies
             yield m.rank, m.n_out, m.copies
-        elif plan.method.trains_base:
+        elif plan.method.trains_base and m.trains:
             yield m.n_in, m.n_out, m.copies
     if plan.method.trains_embedding:
         yield model.vocab_size, model.hidden_size, num_embeddings(model, plan)
+    elif plan.task.head == "lm" and head_trains(model, plan):
+        yield model.vocab_size, model.hidden_size, 1
 
 
 def matrices(model: Model, plan: Plan) -> tuple[Matrix, ...]:
@@ -227,5 +239,9 @@ def matrices(model: Model, plan: Plan) -> tuple[Matrix, ...]:
 @lru_cache(maxsize=256)
 def _counted(layers: tuple[Layers, ...]) -> tuple[Matrix, ...]:
     return tuple(
-        [m._replace(copies=m.copies * one.kind.count) for one in layers for m in one.matrices]
+        [
+            m._replace(copies=m.copies * one.kind.count, trains=one.kind.is_adapted)
+            for one in layers
+            for m in one.matrices
+        ]
     )

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from advisor.graph.modules import INDEX, LayerModules
-from advisor.precision import base_width
 from advisor.tape import Value, per_token
 
 if TYPE_CHECKING:
@@ -54,5 +53,5 @@ def _linear(
     modules.tape.add_matrix(name, n_in, n_out, quantizable=True)
     if modules.plan.base_bits < 16 and not modules.trains:
         return modules.quantized(x, name, n_in * n_out, n_out * part)
-    width = base_width(modules.plan)
+    width = modules.base_width
     return modules.matmul(x, name, n_in * n_out, n_out * part, width, trains=modules.trains)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 
 from advisor.graph.expert_modules import looped
 from advisor.graph.modules import INDEX, LayerModules
-from advisor.precision import base_width
 from advisor.tape import NOTHING, Value, once, per_token
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def _router(modules: LayerModules, x: Value, experts: Experts) -> Value:
     """Scores of all experts, fp32 softmax, the best k with their weights."""
     h, n, k = modules.model.hidden_size, experts.num_experts, experts.top_k
     grad = once(h * n * modules.trained) if modules.trains else NOTHING
-    flow = 2 if modules.autocasts else base_width(modules.plan)
+    flow = 2 if modules.autocasts else modules.base_width
     modules.tape.add_matrix("router", h, n)
     scores = modules.value(
         name="router",
@@ -94,11 +93,12 @@ def _grouped(
     """
     n_in, n_out, count = shape
     weights, flops = n_in * n_out * count, 2 * top_k * n_in * n_out
-    width = base_width(modules.plan)
+    width = modules.base_width
     x = modules.cast(x, width)
     # PEFT gives the joined gate and up the ranks of both.
     plan = modules.plan
-    rank = plan.method.expert_rank(plan.settings) * (2 if name == "gate_up" else 1)
+    rank = plan.method.expert_rank(plan.settings) if modules.treats else 0
+    rank *= 2 if name == "gate_up" else 1
     modules.tape.add_matrix(name, n_in, n_out, copies=count, rank=rank)
     if rank:
         factors = rank * (n_in + n_out) * count

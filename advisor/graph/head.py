@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from advisor.graph.attention import SOFTCAPPED
 from advisor.graph.modules import INDEX, LayerModules
-from advisor.precision import autocasts, base_width, flow_width, outer_width
+from advisor.precision import autocasts, flow_width, frozen_width, outer_width
 from advisor.tape import NOTHING, Matrix, Size, Tape, Value, once, per_token
 
 if TYPE_CHECKING:
@@ -30,6 +30,18 @@ SCALED_LOGITS: Final = ("granite", "cohere")
 """Families that multiply or divide their logits."""
 
 
+def head_trains(model: Model, plan: Plan) -> bool:
+    """The LM head's weights do; where they are the embedding's, with it."""
+    method = plan.method
+    return method.trains_base and (method.trains_embedding or not model.tied_embeddings)
+
+
+def _head_width(model: Model, plan: Plan) -> int:
+    """Bytes of a weight of the LM head."""
+    is_frozen = plan.method.trains_base and not head_trains(model, plan)
+    return frozen_width(plan) if is_frozen else outer_width(plan)
+
+
 def norm_tape(model: Model, plan: Plan, *, stream: int) -> Tape:
     """The final norm, from the last layer's output."""
     tape = Tape(per_token(stream * model.hidden_size), stream, needs_grad=True)
@@ -43,7 +55,8 @@ def loss_tape(model: Model, plan: Plan, *, width: int, carried: Size = NOTHING) 
     `carried`: what the layers' last graph still keeps, see `Framework.carried_logits`.
     """
     tape = Tape(per_token(width * model.hidden_size), width, needs_grad=True)
-    modules = LayerModules(tape, model, plan, trains=True)
+    trains = head_trains(model, plan) or not plan.method.trains_base
+    modules = LayerModules(tape, model, plan, trains=trains)
     if plan.task.head != "lm":
         _score(modules)
     elif plan.loss == "full":
@@ -70,7 +83,7 @@ def tile_bytes(model: Model, plan: Plan, tokens: int, *, on_cpu: bool) -> int:
         # copies of the head, which are frozen and so not cached: one for each chunk.
         gradients = min(tokens, plan.micro_batch * LISTED_TOKENS) * model.vocab_size * 8
         chunks = -(-plan.seq_len // LISTED_TOKENS) - 1
-        casts = autocasts(plan) and outer_width(plan) == 4
+        casts = autocasts(plan) and _head_width(model, plan) == 4
         return gradients + (chunks * model.vocab_size * model.hidden_size * 2 if casts else 0)
     if plan.loss != "chunked":
         return 0
@@ -78,7 +91,7 @@ def tile_bytes(model: Model, plan: Plan, tokens: int, *, on_cpu: bool) -> int:
     rows, columns = min(tokens, TILE_TOKENS), min(model.vocab_size, TILE_VOCABULARY)
     buffer = rows * TILE_VOCABULARY * flow
     cast = 0
-    if outer_width(plan) != flow:
+    if _head_width(model, plan) != flow:
         # The slice of the head in use, the next one, and the hidden states of the tile.
         slices = 2 if columns < model.vocab_size else 1
         cast = (slices * columns + rows) * model.hidden_size * flow
@@ -157,7 +170,9 @@ def _head(modules: LayerModules) -> Value:
     matrix = Matrix("lm_head", h, v, 1, 0, quantizable=True)
     if plan.framework.quantized_head and plan.base_bits < 16:
         return modules.around(x, modules.quantized(x, matrix.name, h * v, v), matrix)
-    logits = modules.matmul(x, matrix.name, h * v, v, outer_width(plan), trains=modules.trains)
+    logits = modules.matmul(
+        x, matrix.name, h * v, v, _head_width(model, plan), trains=modules.trains
+    )
     if plan.framework.chunked_head and modules.trains:
         work, _ = modules.weight_gradient(h * v, logits.width)
         modules.tape.ops[-1].back_work = work
@@ -202,7 +217,7 @@ def _liger(modules: LayerModules) -> None:
     x = modules.tape.entry
     if plan.framework.shifted_logits:
         x = modules.value("shift", (x,), h, x.width)
-    grads = once(base_width(plan) * h * v) if modules.trains else NOTHING
+    grads = once(modules.base_width * h * v) if modules.trains else NOTHING
     modules.value(
         name="loss",
         inputs=(x,),

@@ -7,7 +7,7 @@ tokens, and a dense MLP or experts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
@@ -32,49 +32,44 @@ class Kind:
     has_experts: bool
     is_sliding: bool
     is_adapted: bool = True
-    """The method adds to them what it adds."""
+    """The method adds to them what it adds, or trains them."""
     has_graph: bool = True
-    """Something trains in them or before them, if only an input that is asked for."""
+    """Gradients pass through them: something trains in them or before them, if only an input."""
 
 
-def kinds(model: Model, plan: Plan, *, window_cuts: bool = True) -> tuple[Kind, ...]:
-    """The makes of a model's layers under a plan, from the bottom up.
-
-    Which of them a method adapts, where it does not adapt all, is taken in proportion too.
-    """
-    found = makes(model, window_cuts=window_cuts)
-    layers = plan.settings.adapted_layers(model.num_layers)
-    if not 0 < len(layers) < model.num_layers:
-        return found
-    below, chosen = layers[0] / model.num_layers, len(layers) / model.num_layers
-    parted = [
-        _parted(kind, round(below * kind.count), round(chosen * kind.count)) for kind in found
-    ]
-    return tuple([kind for part in zip(*parted, strict=True) for kind in part if kind.count > 0])
-
-
-def _parted(kind: Kind, below: int, chosen: int) -> tuple[Kind, ...]:
-    """Layers of one make below all that are adapted, those that are, and the others."""
-    rest = max(0, kind.count - below - chosen)
-    return (
-        replace(kind, count=kind.count - chosen - rest, is_adapted=False, has_graph=False),
-        replace(kind, count=chosen),
-        replace(kind, count=rest, is_adapted=False),
-    )
-
-
-def makes(model: Model, *, window_cuts: bool = True) -> tuple[Kind, ...]:
-    """The makes of a model's layers; which of the dense ones slide is taken in proportion.
+def kinds(model: Model, plan: Plan) -> tuple[Kind, ...]:
+    """The makes of a model's layers under a plan; which of the dense ones slide is in proportion.
 
     A window that holds the whole row makes no difference: transformers then leaves the mask out.
     """
     experts = model.experts.num_layers if model.experts else 0
-    sliding = model.num_sliding_layers if window_cuts else 0
-    found = []
+    sliding = model.num_sliding_layers if window_cuts(model, plan) else 0
+    found: list[Kind] = []
+    start = 0
     for has_experts, count in ((False, model.num_layers - experts), (True, experts)):
         slides = round(sliding * count / model.num_layers)
-        found += [Kind(count - slides, has_experts, False), Kind(slides, has_experts, True)]
-    return tuple(kind for kind in found if kind.count > 0)
+        for number, slide in ((count - slides, False), (slides, True)):
+            found += _treated(Kind(number, has_experts, slide), model, plan, start)
+            start += number
+    return tuple([kind for kind in found if kind.count > 0])
+
+
+def _treated(kind: Kind, model: Model, plan: Plan, start: int) -> Iterator[Kind]:
+    """Layers from number `start` on: before all that the method treats, those, and the others."""
+    method, layers = plan.method, plan.settings.adapted_layers(model.num_layers)
+    lowest = 0 if _asks(plan) or not layers else layers[0]
+    below = min(max(lowest - start, 0), kind.count)
+    treated = sum([start <= number < start + kind.count for number in layers])
+    treated = treated if layers or method.trains_base else kind.count
+    yield replace(kind, count=below, is_adapted=False, has_graph=False)
+    yield replace(kind, count=treated)
+    yield replace(kind, count=kind.count - below - treated, is_adapted=False)
+
+
+def _asks(plan: Plan) -> bool:
+    """The first layer's input has a gradient: TRL and PEFT ask for one where checkpoints are."""
+    method = plan.method
+    return method.reaches_input or (method.asks_for_input and plan.checkpointing)
 
 
 def window_cuts(model: Model, plan: Plan) -> bool:
@@ -124,7 +119,9 @@ def layer_tape(
     """
     entry = per_token(stream * model.hidden_size)
     tape = Tape(entry, stream, needs_grad=not first)
-    modules = LayerModules(tape, model, plan, trains=trains, adapts=kind.is_adapted)
+    modules = LayerModules(
+        tape, model, plan, trains=trains and kind.is_adapted, adapts=kind.is_adapted
+    )
     x = tape.entry
     if model.parallel:
         _parallel(modules, x, kind)

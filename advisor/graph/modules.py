@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from advisor.graph.attention import STATISTIC
 from advisor.graph.matmuls import Matmuls
-from advisor.precision import base_width, norm_width
+from advisor.precision import base_width, frozen_width, norm_width
 from advisor.registry.low_rank import PARTS
 from advisor.tape import NOTHING, Matrix, Tape, Value, per_token
 
@@ -40,8 +40,10 @@ class LayerModules(Matmuls):
         """The method adds to this layer what it adds to linears."""
         self.trains = trains and plan.method.trains_base
         """The layer's own weights train."""
-        self.trains_norms = plan.method.trains_norms and (trains or not plan.method.trains_base)
-        self.norm_width = norm_width(plan)
+        self.trains_norms = trains and plan.method.trains_norms
+        is_frozen = plan.method.trains_base and not trains
+        self.base_width = frozen_width(plan) if is_frozen else base_width(plan)
+        self.norm_width = frozen_width(plan) if is_frozen else norm_width(plan)
 
     # Linears
 
@@ -54,7 +56,7 @@ class LayerModules(Matmuls):
 
     def around(self, x: Value, result: Value, matrix: Matrix) -> Value:
         """What the method makes of a linear's result."""
-        change = self.plan.method.around_linear
+        change = self.plan.method.around_linear if self.adapts else None
         return change(self, self.plan.settings, x, result, matrix) if change else result
 
     def grouped_linear(self, x: Value, name: str, n_in: int, widths: tuple[int, ...]) -> Value:
@@ -62,14 +64,14 @@ class LayerModules(Matmuls):
         n_out, method = sum(widths), self.plan.method
         matrix = self.tape.add_matrix(name, n_in, n_out, quantizable=True)
         result = self._base(x, name, n_in, n_out)
-        if method.around_parts is None:
+        if method.around_parts is None or not self.adapts:
             return self.around(x, result, matrix)
         parts = tuple(zip(PARTS[name], widths, strict=True))
         return method.around_parts(self, self.plan.settings, x, result, name, parts)
 
     def beside_attention(self, q: Value, out: Value) -> Value:
         """What the method puts beside attention."""
-        change = self.plan.method.beside_attention
+        change = self.plan.method.beside_attention if self.adapts else None
         return change(self, self.plan.settings, q, out) if change else out
 
     def _base(self, x: Value, name: str, n_in: int, n_out: int) -> Value:
@@ -79,7 +81,7 @@ class LayerModules(Matmuls):
             return self.quantized(x, name, weights, n_out)
         flat = self.plan.shards_weights and self.plan.framework.flat_parameters
         trains = self.trains or flat
-        return self.matmul(x, name, weights, n_out, base_width(self.plan), trains=trains)
+        return self.matmul(x, name, weights, n_out, self.base_width, trains=trains)
 
     def _quantizable(self) -> bool:
         own_class = self.model.model_type in OWN_LINEARS

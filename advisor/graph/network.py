@@ -16,9 +16,8 @@ from advisor.graph.layer import (
     is_masked,
     kinds,
     layer_tape,
-    window_cuts,
 )
-from advisor.graph.play import Profile, play, saved_by
+from advisor.graph.play import Profile, play
 from advisor.precision import stream_width
 from advisor.tape import NOTHING, Matrix, Size, Tape, per_token
 
@@ -47,15 +46,20 @@ class Network:
     entry: Size
     """Bytes of the residual stream."""
     layers: tuple[Layers, ...]
-    first_saved: Size
-    """What the first layer keeps where its input needs no gradient."""
+    first: Profile
+    """Of the first layer with a graph, where its input needs no gradient."""
     norm: Profile
     loss: Profile
 
     @property
+    def graphs(self) -> tuple[Layers, ...]:
+        """Of the layers, those that gradients pass through."""
+        return tuple([layers for layers in self.layers if layers.kind.has_graph])
+
+    @property
     def lowest(self) -> Layers:
-        """The layers where the graph begins."""
-        return next(layers for layers in self.layers if layers.kind.has_graph)
+        """Of them, the first that the method treats, where it treats any."""
+        return next((one for one in self.graphs if one.kind.is_adapted), self.graphs[0])
 
     @property
     def masked(self) -> bool:
@@ -67,7 +71,11 @@ class Network:
 def network(model: Model, plan: Plan) -> Network:
     """The profiles of `plan`, whatever its batch, its devices and its optimizer."""
     plan = any_devices(model, plan)
-    return _network(model, replace(plan, checkpointing=False, checkpointed_layers=None))
+    # With checkpoints the layers before the first that is treated may have a graph as well
+    layers = plan.settings.adapted_layers(model.num_layers)
+    asks = plan.method.asks_for_input and bool(layers) and layers[0] > 0
+    checkpointing = plan.checkpointing and asks
+    return _network(model, replace(plan, checkpointing=checkpointing, checkpointed_layers=None))
 
 
 def _quantized_inputs(tape: Tape) -> Size:
@@ -83,15 +91,15 @@ def _network(model: Model, plan: Plan) -> Network:
     reentrant = plan.framework.reentrant_checkpoints
     found: list[Layers] = []
     lingering: list[Size] = []
-    for kind in kinds(model, plan, window_cuts=window_cuts(model, plan)):
-        tape = layer_tape(model, plan, kind, stream=stream)
+    for kind in kinds(model, plan):
+        tape = layer_tape(model, plan, kind, stream=stream, first=not kind.has_graph)
         masked = is_masked(model, plan, kind)
         lingering.append(_quantized_inputs(tape))
         # LLM.int8 keeps its inputs where checkpoints do not find them (bitsandbytes 0.50)
         pinned = lingering[-1] if plan.base_bits == 8 else NOTHING
         played = play(tape, reentrant=reentrant)
         found.append(Layers(kind, played, tuple(tape.matrices), masked, pinned))
-    lowest = next(one.kind for one in found if one.kind.has_graph)
+    lowest = next((one.kind for one in found if one.kind.has_graph), found[0].kind)
     first = layer_tape(model, plan, lowest, stream=stream, first=True)
     norm = norm_tape(model, plan, stream=stream)
     carried = NOTHING
@@ -100,5 +108,5 @@ def _network(model: Model, plan: Plan) -> Network:
         for layers, kept in zip(found, lingering, strict=True):
             carried = carried.plus(kept.times(layers.kind.count))
     loss = loss_tape(model, plan, width=norm.output.width, carried=carried)
-    profiles = (saved_by(first), play(norm), play(loss))
+    profiles = (play(first, reentrant=reentrant), play(norm), play(loss))
     return Network(norm.entry.size, tuple(found), *profiles)

@@ -72,13 +72,6 @@ def play(tape: Tape, *, reentrant: bool = False) -> Profile:
     )
 
 
-def saved_by(tape: Tape) -> Size:
-    """What the tape keeps for its backward pass, its input left out."""
-    player = _Player(tape)
-    player.forward()
-    return player.saved
-
-
 @dataclass(slots=True, eq=False)
 class _Gradient:
     size: Size

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from advisor.registry.magnitudes import decomposed
-from advisor.registry.spec import Hyperparameter, MethodSpec, Rate, Settings, key
+from advisor.registry.spec import Hyperparameter, MethodSpec, Rate, Settings, key, numbers_of
 from advisor.tape import once, per_token
 
 if TYPE_CHECKING:
@@ -86,11 +86,7 @@ class LowRank(Settings):
 
     def adapted_layers(self, num_layers: int) -> Sequence[int]:
         """As set; numbers that a model does not have are left out."""
-        if not isinstance(self.layers, str):
-            return [number for number in self.layers if number < num_layers]
-        if self.layers == "all":
-            return range(num_layers)
-        return range(max(0, num_layers - int(self.layers.removeprefix("last "))), num_layers)
+        return numbers_of(self.layers, num_layers)
 
     @property
     def target_names(self) -> tuple[str, ...]:

@@ -46,6 +46,15 @@ def key(default: Any, doc: str, **bounds: Any) -> Any:
     return made
 
 
+def numbers_of(layers: str | Sequence[int], num_layers: int) -> Sequence[int]:
+    """What a key of layers means: all, "last N", or the numbers that a model has."""
+    if not isinstance(layers, str):
+        return [number for number in layers if number < num_layers]
+    if layers == "all":
+        return range(num_layers)
+    return range(max(0, num_layers - int(layers.removeprefix("last "))), num_layers)
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What a method is set to: the base of each family's frozen dataclass, and of none of its own.
@@ -73,8 +82,13 @@ class Settings:
         return self
 
     def adapted_layers(self, num_layers: int) -> Sequence[int]:
-        """Numbers, from 0 on and in order, of the layers that get what is added."""
-        return range(num_layers)
+        """Numbers, from 0 on and in order, of the layers that get what is added, or that train."""
+        return range(self.num_frozen_layers, num_layers)
+
+    @property
+    def contradiction(self) -> str:
+        """Which of its keys do not go together, and what to do; empty if all do."""
+        return ""
 
     @property
     def num_frozen_layers(self) -> int:

@@ -13,6 +13,8 @@ from typing import Final
 from advisor.recipe import Recipe
 from advisor.registry.lookup import nearest
 from advisor.registry.low_rank import ALL_TARGETS, EXPERTS, MLP_TARGETS, TARGET_GROUPS, LowRank
+from advisor.registry.spec import Settings
+from advisor.registry.whole import Freeze
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Model
 from profiles.models import safetensors_header
@@ -26,9 +28,9 @@ _MATRIX: Final = 2
 def check(recipe: Recipe, model: Model) -> None:
     """UserError (78) for the first name or number that is not in the model."""
     settings = recipe.method.settings
+    _check_layers(settings, model)
     if not isinstance(settings, LowRank):
         return
-    _check_layers(settings, model)
     if known := linears_of(model):
         given = () if isinstance(settings.targets, str) else settings.targets
         _check_names("targets", given, known, model)
@@ -38,8 +40,11 @@ def check(recipe: Recipe, model: Model) -> None:
     _check_are_targets("ranks", tuple(dict(settings.ranks)), settings)
 
 
-def _check_layers(settings: LowRank, model: Model) -> None:
-    count, layers = model.num_layers, settings.layers
+def _check_layers(settings: Settings, model: Model) -> None:
+    count, layers = model.num_layers, getattr(settings, "layers", "all")
+    if isinstance(settings, Freeze) and layers == "all" and settings.frozen_layers >= count:
+        why = f"leaves none of {count} layers to train"
+        raise _refusal("frozen_layers", why, str(count - 1))
     if isinstance(layers, str):
         asked = int(layers.removeprefix("last ")) if layers != "all" else 0
         if asked > count:

@@ -40,6 +40,18 @@ def load_base(model_dir: Path, head: Head = "lm", **options: Any) -> PreTrainedM
     return model
 
 
+def layers_of(model: PreTrainedModel) -> torch.nn.ModuleList:
+    """The layers of a model's text part, from the embedding to the head.
+
+    RuntimeError for a model that has no such list, which no family that is known here is.
+    """
+    number = model.config.get_text_config().num_hidden_layers
+    for module in model.modules():  # outer ones first
+        if isinstance(module, torch.nn.ModuleList) and len(module) == number:
+            return module
+    raise RuntimeError(f"{type(model).__name__} has no list of {number} layers")
+
+
 def _language_model(model_dir: Path, **options: Any) -> PreTrainedModel:
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         model_dir,

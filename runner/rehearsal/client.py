@@ -110,7 +110,7 @@ def attempt(model: Model, plan: Plan, machine: Machine) -> Tried:
 
 def _least_bytes(model: Model, plan: Plan) -> int:
     """Never more than a plan takes, whatever the model is made of."""
-    whole = plan.method.trains_base and not plan.settings.num_frozen_layers
+    whole = plan.method.trains_base and plan.method.trains_embedding
     each = _TRAINED_BYTES if whole else plan.base_bits / 8
     return int(each * (model.num_params - model.vision_params))
 

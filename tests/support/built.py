@@ -151,6 +151,12 @@ class Built:
         return {part for name in self.trained for part in name.split(".") if "lora_" in part}
 
     @property
+    def trained_layers(self):
+        """Numbers of the layers with a weight that trains."""
+        behind = [name.partition(".layers.")[2] for name in self.trained]
+        return {int(name.split(".")[0]) for name in behind if name}
+
+    @property
     def adapted(self):
         """Last names of the linears that have an adapter."""
         return {n.split(".lora_B.")[0].split(".")[-1] for n in self.trained if ".lora_B." in n}

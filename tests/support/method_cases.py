@@ -53,6 +53,8 @@ CASES = {
     "bitfit": Case("bitfit", rate=3e-2, family="qwen2"),
     "llama-adapter": Case("llama_adapter", "prompts = 6\nskipped_layers = 1", 3e-2),
     "full": Case("full", rate=1e-3),
+    "last layers": Case("freeze", "frozen_layers = 1", 1e-3),
+    "some layers": Case("freeze", "layers = [0]", 1e-3, family="qwen2"),
 }
 QUANTIZED = {
     "qlora": Case("qlora", "b_rate = 8.0\nrslora = true", 1e-3),

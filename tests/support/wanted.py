@@ -92,6 +92,13 @@ def trained_parts(built):
     return magnitudes | ({"lora_B"} if method.freeze_a else {"lora_A", "lora_B"})
 
 
+def trained_layers(built):
+    """Those that are named, or all behind the first frozen ones."""
+    method = built.recipe.method
+    named = {"all": range(method.frozen_layers, 2), "last 1": {1}}
+    return set(named[method.layers] if isinstance(method.layers, str) else method.layers)
+
+
 def scalings(built):
     """Alpha over the rank, or over its root."""
     method = built.recipe.method
