@@ -87,9 +87,9 @@ CRITICAL_TASKS = [
     Case("16 x 1.5 = 23 GiB of 24, 8-bit moments make it 14", "qwen2.5-1.5b", "RTX 4090",
          tree.LIGHT_FULL, "full_8bit", "full_8bit", CRITICAL),
     Case("8 bytes x 8 G + moments of embeddings: 72 GiB and no GaLore; a quarter of the layers"
-         " trains", LLAMA, "A100 80GB", tree.LIGHT_FULL, "freeze", "lora", CRITICAL),
+         " trains", LLAMA, "A100 80GB", tree.LIGHT_FULL, "freeze", "freeze", CRITICAL),
     Case("70B: 141 GiB a GPU, 88 with 8-bit moments; a quarter of it trains in 45", BIG,
-         "8x H100", tree.LIGHT_FULL, "freeze", "lora", CRITICAL),
+         "8x H100", tree.LIGHT_FULL, "freeze", "freeze", CRITICAL),
     Case("70B on 16 GPUs: 66 GiB a GPU of 140", BIG, "16x H200", tree.FULL, "full", "full",
          CRITICAL),
 ]  # fmt: skip
