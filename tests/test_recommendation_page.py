@@ -130,7 +130,7 @@ def test_a_method_that_does_not_fit_says_what_would_make_it_fit():
     at = next(i for i, row in enumerate(rows) if row.strip().startswith("last layers only"))
 
     assert rows[at].split()[4:5] == ["no"]
-    assert rows[at].endswith("not yet")
+    assert rows[at].endswith("yes")
     assert rows[at + 1].startswith("      would fit with 3 more RTX 4090 (fsdp), or ")
 
 

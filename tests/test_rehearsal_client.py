@@ -199,15 +199,20 @@ def test_what_is_tried_without_a_formula_is_the_least_that_each_method_takes():
     plans = client.least_plans(model(unmodelled="it is odd"), BOX, Answers())
 
     assert [plan.method.name for plan in plans] == [
+<<<<<<< HEAD
         *("full", "lora", "qlora", "llama_adapter"),
         *("prompt_tuning", "prefix_tuning", "p_tuning", "p_tuning_v2"),
         *("ia3", "bitfit", "ln_tuning"),
+=======
+        *("full", "freeze", "lora", "qlora", "prompt_tuning", "prefix_tuning", "p_tuning"),
+        *("p_tuning_v2", "ia3", "bitfit", "ln_tuning"),
+>>>>>>> f705213 (Tests: what is tried and told with freeze among what runs)
     ]
     assert {(plan.micro_batch, plan.accumulation, plan.num_gpus) for plan in plans} == {(1, 1, 1)}
     kept = {plan.method.name for plan in plans if not plan.checkpointing}
     assert kept == {"prefix_tuning", "p_tuning_v2"}
-    assert [plan.settings.rank for plan in plans[1:3]] == [16, 16]
-    assert [plan.settings.targets for plan in plans[1:3]] == ["all", "all"]
+    assert [plan.settings.rank for plan in plans[2:4]] == [16, 16]
+    assert [plan.settings.targets for plan in plans[2:4]] == ["all", "all"]
     turing = planned.plan_machine("T4", host=HOST)
     assert {plan.precision for plan in plans} == {"bf16"}
     assert {plan.precision for plan in client.least_plans(model(), turing, Answers())} == {"fp16"}
