@@ -199,14 +199,9 @@ def test_what_is_tried_without_a_formula_is_the_least_that_each_method_takes():
     plans = client.least_plans(model(unmodelled="it is odd"), BOX, Answers())
 
     assert [plan.method.name for plan in plans] == [
-<<<<<<< HEAD
-        *("full", "lora", "qlora", "llama_adapter"),
+        *("full", "freeze", "lora", "qlora", "llama_adapter"),
         *("prompt_tuning", "prefix_tuning", "p_tuning", "p_tuning_v2"),
         *("ia3", "bitfit", "ln_tuning"),
-=======
-        *("full", "freeze", "lora", "qlora", "prompt_tuning", "prefix_tuning", "p_tuning"),
-        *("p_tuning_v2", "ia3", "bitfit", "ln_tuning"),
->>>>>>> f705213 (Tests: what is tried and told with freeze among what runs)
     ]
     assert {(plan.micro_batch, plan.accumulation, plan.num_gpus) for plan in plans} == {(1, 1, 1)}
     kept = {plan.method.name for plan in plans if not plan.checkpointing}
