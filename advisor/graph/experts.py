@@ -97,7 +97,7 @@ def _grouped(
     x = modules.cast(x, width)
     # PEFT gives the joined gate and up the ranks of both.
     plan = modules.plan
-    rank = plan.method.expert_rank(plan.settings) if modules.treats else 0
+    rank = plan.method.expert_rank(plan.settings) if modules.adapts else 0
     rank *= 2 if name == "gate_up" else 1
     modules.tape.add_matrix(name, n_in, n_out, copies=count, rank=rank)
     if rank:
