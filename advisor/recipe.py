@@ -185,6 +185,7 @@ def _refused(recipe: Recipe) -> Iterator[tuple[str, str]]:
             can_be = ", ".join(registry.ready)
             yield key, f"this version does not run {entry.name} yet; it runs {can_be}"
     yield from _of_settings(plan)
+    yield from _of_own_keys(recipe)
     yield from _beside_the_task(recipe, plan.task)
     yield from _of_schedule(recipe)
     if plan.optimizer.steps_in_backward:
@@ -217,6 +218,15 @@ def _of_settings(plan: Plan) -> Iterator[tuple[str, str]]:
             yield f"method.{name}", f"this version does not run {value} yet"
     if reason := plan.settings.contradiction:
         yield "method.name", reason
+
+
+def _of_own_keys(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """(key, why) of what does not go together among a method's own settings, or with the steps."""
+    settings, num_steps = recipe.method.settings, recipe.train.max_steps
+    faults = [(f"method.{fault.key}", fault.why) for fault in settings.faults()]
+    yield from faults
+    if num_steps and not faults and (why := settings.too_short(num_steps)):
+        yield "train.max_steps", why
 
 
 def _beside_the_task(recipe: Recipe, task: TaskSpec) -> Iterator[tuple[str, str]]:

@@ -187,6 +187,11 @@ class Tape:
         output = Value(x.size, x.width, x.needs_grad, x.storage)
         return self._append(Op("view", (x,), output, hands_on=True))
 
+    def into(self, x: Value, y: Value) -> Value:
+        """`y` added to `x` in the memory of `x`; both get the gradient of the result."""
+        output = Value(x.size, x.width, x.needs_grad or y.needs_grad, x.storage)
+        return self._append(Op("add", (x, y), output, hands_on=True))
+
     def part(self, x: Value, elements: float) -> Value:
         """Some of `x`, in its memory; the parts share one gradient of the whole."""
         output = Value(per_token(elements * x.width), x.width, x.needs_grad, x.storage)

@@ -11,6 +11,7 @@ from typing import Final
 
 from profiles.class_facts import Classes
 from profiles.intervals import Difference
+from profiles.rank_facts import AdapterRanks
 from profiles.row_counts import RowCounts
 
 
@@ -178,6 +179,10 @@ class Run:
     """Of the whole file that is trained on; None in a run of an older version."""
     router_loss: float | None = None
     """Of a mixture's router at the last step that was logged, minimised beside the text's loss."""
+    penalty_loss: float | None = None
+    """Of the method on its weights, at that step, minimised beside the rows' loss."""
+    ranks: AdapterRanks | None = None
+    """Where they are not those of the recipe."""
     of_template: tuple[str, ...] = ()
     """What the chat template did not write as the file says."""
     result: Result = NOT_EVALUATED

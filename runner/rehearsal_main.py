@@ -22,6 +22,8 @@ from profiles.models import catalog
 
 _MOST_MICRO_BATCHES: Final = 2
 """Gradients are there from the first on; further ones change nothing."""
+_OF_MANY_STEPS: Final = 10**6
+"""The rehearsed step is the first of them."""
 
 
 def main() -> int:
@@ -96,7 +98,14 @@ def _as_the_worker(plan: Plan) -> dict[str, Any]:
     quantized = options.get("quantization_config")
     nested = {"double_quant": quantized.bnb_4bit_use_double_quant} if quantized else {}
     plan = replace(plan, settings=plan.settings.without_numbers())
-    return {"adapted": partial(family.adapt, plan=plan), "loaded": options["dtype"], **nested}
+
+    def adapted(model: Any) -> Any:
+        ready = family.adapt(model, plan)
+        methods.begin(ready, plan, _OF_MANY_STEPS)
+        return ready
+
+    after = partial(methods.after_step, plan=plan, step=1, was_skipped=False)
+    return {"adapted": adapted, "after_step": after, "loaded": options["dtype"], **nested}
 
 
 def config_of(name: str) -> Any:

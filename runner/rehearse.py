@@ -169,7 +169,13 @@ class FakeTraining:
         for parameter in self.trained:
             parameter.grad = torch.zeros_like(parameter)
         optimizer.step()
+        self._follow_up()
         optimizer.zero_grad(set_to_none=True)
+
+    def _follow_up(self) -> None:
+        """What the method does then, if anything."""
+        if self.setup.after_step is not None:
+            self.setup.after_step(self.model)
 
     def prepare(self) -> None:
         """Checkpointing as the Trainer switches it on, autocast as Accelerate wraps it."""
@@ -201,6 +207,7 @@ class FakeTraining:
         optimizer.step()
         with ledger.borrowed(optimizers.paged_bytes(optimizer), "paged states"):
             pass  # paged states come for the step, which makes nothing else meanwhile
+        self._follow_up()
         optimizer.zero_grad(set_to_none=True)
         ledger.enter("between")
         return saved

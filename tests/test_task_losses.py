@@ -279,6 +279,7 @@ def test_the_experts_of_a_mixture_are_kept_in_balance(loss):
     model, before = mixture(), mixture()
     ours = trainer(dpo.RunDpo, (model, before), loss=loss)
     ours._balance = on_rows.balance_of(model.config)
+    ours.of_weights = lambda _: 0.0
     ours._of_router = functools.partial(dpo.RunDpo._of_router, ours)
     ours.row_losses = functools.partial(dpo.RunDpo.row_losses, ours)
     ours.recorder = SimpleNamespace(phase=lambda _: contextlib.nullcontext())

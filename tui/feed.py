@@ -48,6 +48,8 @@ class Batch:
     """Step and loss; not a number where the loss was not finite."""
     router_loss: float | None = None
     """Of a mixture's router, the newest."""
+    penalty_loss: float | None = None
+    """Of a method's penalty on the weights, the newest."""
     memory: tuple[tuple[float, float], ...] = ()
     """Time and resident bytes of the run's processes."""
     sample: Usage | None = None
@@ -72,6 +74,7 @@ class Batch:
             steps=self.steps + later.steps,
             losses=self.losses + later.losses,
             router_loss=self.router_loss if later.router_loss is None else later.router_loss,
+            penalty_loss=self.penalty_loss if later.penalty_loss is None else later.penalty_loss,
             memory=self.memory + later.memory,
             sample=later.sample or self.sample,
             events=(self.events + later.events)[-_MOST_EVENTS:],
@@ -101,6 +104,7 @@ class Reader:
             steps=tuple(r for r in metrics if isinstance(r, Step)),
             losses=tuple(map(_point, losses)),
             router_loss=losses[-1].router_loss if losses else None,
+            penalty_loss=losses[-1].penalty_loss if losses else None,
             memory=tuple((r.unix_seconds, float(r.rss_bytes)) for r in samples),
             sample=samples[-1] if samples else None,
             events=tuple(event for r in events for event in _told(r))[-_MOST_EVENTS:],

@@ -10,7 +10,7 @@ from profiles.errors import ExitCode
 from profiles.runs import advice, caveats, notices
 from profiles.runs.journal import Tail
 from profiles.runs.records import Record
-from profiles.runs.records.metrics import Loss, loss_text, router_text
+from profiles.runs.records.metrics import Loss, beside_text, loss_text
 from profiles.runs.records.worker import TrainBegun
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import State, Status, status
@@ -98,8 +98,8 @@ class _Losses:
 
 def step_line(record: Loss, num_steps: int) -> str:
     """Like "step 40/300  loss 3.412"."""
-    router = router_text(record.router_loss)
-    told = f"{loss_text(record.loss)}, {router}" if router else loss_text(record.loss)
+    beside = beside_text(record.router_loss, record.penalty_loss)
+    told = f"{loss_text(record.loss)}, {beside}" if beside else loss_text(record.loss)
     return f"step {record.step}/{num_steps}  loss {told}"
 
 

@@ -9,7 +9,7 @@ from profiles.run_facts import Run
 from profiles.runs import advice
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import State, Status
-from tui.pages import classes, result
+from tui.pages import classes, ranks, result
 from tui.plain import facts, wrap
 from tui.plain_bars import stacked
 from tui.terminal import Symbols, clean
@@ -26,6 +26,7 @@ def lines(report: Report, width: int, symbols: Symbols) -> list[str]:
         *wrap(f"time: {report.verdict}", width, indent="  ", first=""),
         *(["  (few steady steps: the rates are rough)"] if report.low_confidence else []),
         *(classes.lines(run.result.classes, width) if run.result.classes else []),
+        *(ranks.lines(run.ranks, width) if run.ranks else []),
         "",
         *_summary(run, width),
         "",
@@ -72,6 +73,7 @@ def _summary(run: Run, width: int) -> list[str]:
                 f"{count_text(run.tokens)} read in these steps, {percent_text(labels)} learnt",
             ),
             ("router", _router(run)),
+            ("penalty", _penalty(run)),
             ("packing", run.unpacked),
             ("padding", f"{percent_text(padding)} of what was processed"),
             ("tokens/s", rates),
@@ -94,6 +96,12 @@ def _router(run: Run) -> str:
     if run.router_loss is None:
         return ""
     return f"{run.router_loss:.4f} of its own loss was minimised beside the text's, which is shown"
+
+
+def _penalty(run: Run) -> str:
+    if run.penalty_loss is None:
+        return ""
+    return f"{run.penalty_loss:.4f} on the trained weights was minimised beside the rows' loss"
 
 
 def _throttling(run: Run) -> str:

@@ -77,6 +77,7 @@ class Standing:
             usual = self.kept(self.network.lowest.profile)
             self.saved = self.saved.minus(usual).plus(self.network.first.saved)
         self.accumulates = plan.accumulation > 1 and not plan.framework.first_step
+        self.accumulates = self.accumulates or plan.method.penalizes
         self.gradients = gradients_here(model, plan)
         self.head_gradient, self.late_gradients = self._outer_gradients()
         self.retained = self.network.loss.retained

@@ -138,6 +138,7 @@ def adapter_bytes(model: Model, plan: Plan) -> int:
     """Weights that the method adds."""
     width = 4 if plan.method.added_fp32 else trained_width(plan)
     width += 2 if plan.method.added_casts and autocasts(plan) else 0
+    width += plan.method.kept_numbers * trained_width(plan)
     return added_params(model, plan) * width
 
 

@@ -168,6 +168,19 @@ def _whole_checkpoints(chosen: Together) -> str:
     return ""
 
 
+def _pruned_between_steps(chosen: Together) -> str:
+    """It ranks weights by their gradients, and what it sets to zero is to stay so."""
+    method, optimizer, engine = chosen.method, chosen.optimizer, chosen.engine
+    if method.prunes and "gradients" in engine.divides:
+        return f"{method.title} looks at whole gradients, {engine.title} divides them"
+    if method.prunes and optimizer.own_schedule:
+        return (
+            f"{optimizer.title} averages weights over the steps, and what {method.title} sets to "
+            "zero would come back; take AdamW"
+        )
+    return ""
+
+
 def _frozen_copy(chosen: Together) -> str:
     """Where the base trains itself, its reference is a second model, whole on each device."""
     task, engine = chosen.task, chosen.engine
@@ -190,5 +203,6 @@ _RULES: Final[tuple[Callable[[Together], str], ...]] = (
     _whole_weights,
     _reference_without_its_part,
     _whole_checkpoints,
+    _pruned_between_steps,
     _frozen_copy,
 )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from advisor.registry import (
     adapters,
+    adaptive,
     engines,
     low_rank,
     optimizers,
@@ -164,7 +165,14 @@ def preset_of(name: str) -> PresetSpec:
 
 METHODS: Final[Registry[MethodSpec]] = Registry(
     "method",
-    (*whole.METHODS, *low_rank.METHODS, *adapters.METHODS, *prompts.METHODS, *parts.METHODS),
+    (
+        *whole.METHODS,
+        *low_rank.METHODS,
+        *adaptive.METHODS,
+        *adapters.METHODS,
+        *prompts.METHODS,
+        *parts.METHODS,
+    ),
 )
 PRESETS: Final[Registry[PresetSpec]] = Registry("preset", presets.PRESETS)
 OPTIMIZERS: Final[Registry[OptimizerSpec]] = Registry("optimizer", optimizers.OPTIMIZERS)

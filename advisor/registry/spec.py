@@ -7,7 +7,7 @@ Few classes and many instances, because every class costs the cold start about h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -53,6 +53,13 @@ def numbers_of(layers: str | Sequence[int], num_layers: int) -> Sequence[int]:
     if layers == "all":
         return range(num_layers)
     return range(max(0, num_layers - int(layers.removeprefix("last "))), num_layers)
+
+
+class Fault(NamedTuple):
+    """A setting that does not go with the others of its method."""
+
+    key: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +111,14 @@ class Settings:
     def num_prefix_keys(self) -> int:
         """Keys and values of its own that each layer reads before those of a row."""
         return 0
+
+    def faults(self) -> Iterable[Fault]:
+        """What does not go together; nothing if all does."""
+        return ()
+
+    def too_short(self, num_steps: int) -> str:  # noqa: ARG002  # most train for any number
+        """Why a run of so many optimizer steps cannot be made so; empty if it can."""
+        return ""
 
 
 def keys_of(settings: type[Any]) -> dict[str, tuple[Field[Any], Key]]:
@@ -199,6 +214,10 @@ class MethodSpec(Named):
     """Its layers can be run again in the backward pass."""
     own_checkpoint: bool = False
     """What trains is not what is published, so that a checkpoint has it whole beside that."""
+    prunes: bool = False
+    """Between steps it looks at whole gradients, and sets weights to zero."""
+    penalizes: bool = False
+    """A part of what is minimised is of the weights alone: its gradients come before all others."""
 
     # What trains
     trains_base: bool = False
@@ -221,6 +240,8 @@ class MethodSpec(Named):
     """What is added is fp32 in every precision."""
     added_casts: bool = False
     """Autocast makes copies of it in 16 bits that live as long as a micro-batch."""
+    kept_numbers: int = 0
+    """Beside the optimizer's, for each weight that is added, in its type."""
     added_linears: bool = False
     """What is added are linears that every token passes, beside those on the tape."""
 

@@ -25,6 +25,7 @@ from profiles.runs.records import Record
 from profiles.runs.records.evaluation import Answer, Evaluated
 from profiles.runs.records.metrics import PHASES
 from profiles.runs.records.packing import Packing
+from profiles.runs.records.ranks import Ranks
 from profiles.runs.records.worker import Checkpoint, End, Paused, Prepared, TrainBegun, Unpaused
 from profiles.runs.result import result_of
 from profiles.runs.rundir import RunDir, read_json
@@ -60,6 +61,8 @@ def from_run_dir(run: RunDir) -> tuple[Run | None, int]:
         first_loss=_finite(losses["loss"][:1]),
         last_loss=_finite(losses["loss"][-1:]),
         router_loss=_finite(losses["router_loss"][-1:]),
+        penalty_loss=_finite(losses["penalty_loss"][-1:]),
+        ranks=_last(e.adapters for e in _of(Ranks, events)),
         unpacked=_last(e.what for e in _of(Packing, events)) or "",
         rows=_last(e.file for e in _of(Prepared, events)),
         of_template=_last(e.of_template or () for e in _of(Prepared, events)) or (),

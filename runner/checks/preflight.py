@@ -102,7 +102,9 @@ def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
         gpu_checks.check_room(here, predicted)
     warnings = [w for data in checked for w in data.warnings]
     warnings += splits.warnings(checked[0], recipe.data)
-    warnings += rates.warnings(recipe, splits.parts(checked[0], recipe.data).train)
+    num_rows = splits.parts(checked[0], recipe.data).train
+    rates.refuse_too_short(recipe, num_rows)
+    warnings += rates.warnings(recipe, num_rows)
     warnings += [words.IGNORED_CODE] if base.ignores_code else []
     warnings += [*_ignored(base), *session_host.warnings(installation.home())]
     devices = _emptiest(here, recipe.hardware.gpus)

@@ -6,7 +6,14 @@ plan)`, the model with what the method trains and all else frozen. It may have
     divide_rates(optimizer, model, plan)   gives some weights a learning rate of their own
     state(model)                           tensors of a checkpoint beside what trains and is saved
     restore(model, tensors)                takes them back; why it cannot, or nothing
+    before_saving(model)                   tells the libraries what the weights have become
     publish(model, folder)                 makes what was saved load on the untouched base
+    begin(model, plan, num_steps)          the first step of an attempt comes next
+    after_step(model, step, *, was_skipped)
+                                           the optimizer made a step, gradients are still there;
+                                           what there is to be told of it, a record, if anything
+    penalty(model, plan)                   of the weights alone, minimised beside a task's loss
+    ranks(model, step)                     a record of how wide each adapter has become
 
 Importing this package imports torch.
 """
@@ -25,6 +32,7 @@ from advisor.plan import Plan
 from advisor.registry.spec import MethodSpec
 from profiles.errors import ExitCode, UserError
 from profiles.runs import advice
+from profiles.runs.records.ranks import Ranks
 from profiles.runs.rundir import RunDir
 from runner.methods.base import load_base
 
@@ -82,6 +90,36 @@ def restore(model: Any, plan: Plan, checkpoint: Path) -> None:
             where=str(checkpoint),
             code=ExitCode.NO_CHECKPOINT,
         )
+
+
+def begin(model: Any, plan: Plan, num_steps: int) -> None:
+    """Before the first step of an attempt; UserError if so few steps cannot be made so."""
+    if ready := _hook(plan, "begin"):
+        ready(model, plan, num_steps)
+
+
+def after_step(model: Any, plan: Plan, step: int, *, was_skipped: bool) -> Ranks | None:
+    """After so many optimizer steps, before their gradients are gone; what is to be told of it."""
+    change = _hook(plan, "after_step")
+    return change(model, step, was_skipped=was_skipped) if change else None
+
+
+def penalty(model: Any, plan: Plan) -> Any:
+    """What is minimised beside a task's loss, for the weights alone; None if nothing is."""
+    weigh = _hook(plan, "penalty")
+    return weigh(model, plan) if weigh else None
+
+
+def ranks(model: Any, plan: Plan, step: int) -> Ranks | None:
+    """How wide each adapter has become; None where all are as the recipe says."""
+    look = _hook(plan, "ranks")
+    return look(model, step) if look else None
+
+
+def before_saving(model: Any, plan: Plan) -> None:
+    """Tell the libraries what the weights have become, on every process."""
+    if tell := _hook(plan, "before_saving"):
+        tell(model)
 
 
 def publish(model: Any, plan: Plan, folder: Path) -> None:

@@ -86,7 +86,7 @@ def rehearse(model: Model, plan: Plan, machine: Machine) -> Rehearsed:
 
 
 def least_plans(model: Model, machine: Machine, answers: Answers) -> tuple[Plan, ...]:
-    """Every method that the runner has, one row at a time, for a model without a formula.
+    """Every method that is offered and runs, one row at a time, for a model without a formula.
 
     UserError (USAGE) for answers that cannot be.
     """
@@ -95,6 +95,7 @@ def least_plans(model: Model, machine: Machine, answers: Answers) -> tuple[Plan,
     return tuple(
         Plan.of(method, seq_len=seq_len, checkpointing=METHODS[method].recomputes, precision=width)
         for method in METHODS.ready
+        if METHODS[method].offered
     )
 
 

@@ -27,6 +27,8 @@ class Setup:
     """"full", "lora", "qlora", or another name that adapters.py knows."""
     adapted: Callable[[Any], Any] | None = None
     """What the worker makes of a base; None: what the method's name and these settings say."""
+    after_step: Callable[[Any], Any] | None = None
+    """What the worker does to the model after each optimizer step, gradients still there."""
     loaded: torch.dtype | None = None
     """Of the weights as the worker loads them; None: after the precision."""
     rank: int = 16

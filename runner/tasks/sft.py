@@ -48,9 +48,9 @@ class RunSft(RunProtocol, SFTTrainer):  # type: ignore[misc]
             inputs = {**inputs, "use_cache": False}
             if self.aux_loss_enabled:
                 inputs["output_router_logits"] = True
-            if self.plan.loss == "full":
-                return self._full_loss(model, inputs, num_items_in_batch)
-            return self._fused_loss(model, inputs, num_items_in_batch)
+            of_rows = self._full_loss if self.plan.loss == "full" else self._fused_loss
+            loss = of_rows(model, inputs, num_items_in_batch)
+            return loss + self.of_weights(num_items_in_batch)
 
     def _fused_loss(self, model: Any, inputs: Any, num_items: Any) -> Any:
         """As TRL's: the sum over tokens by the step's tokens; of a micro-batch's mean its share."""

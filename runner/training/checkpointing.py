@@ -54,6 +54,7 @@ class Checkpointing(Part):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """A model to publish, or (the Trainer's own call) a checkpoint to load back."""
+        methods.before_saving(self.model, self.plan)
         names = loading.own_names(self.model) if _internal_call else contextlib.nullcontext()
         with names:
             super().save_model(output_dir, _internal_call)

@@ -7,6 +7,7 @@ import math
 from transformers import TrainerState
 
 from profiles.errors import ExitCode, UserError
+from profiles.runs import advice, devices
 from profiles.runs.rundir import RunDir
 from runner import checkpoints
 
@@ -49,4 +50,15 @@ def spiked(what: str, state: TrainerState, run: RunDir) -> UserError:
         "the spike is pinned",
         where=str(run.metrics),
         code=ExitCode.LOSS_SPIKE,
+    )
+
+
+def gpus_gone(run: RunDir) -> UserError:
+    """The run began on GPUs, and none of them can be used now."""
+    return UserError(
+        "the GPUs of this run cannot be used any more",
+        why=f"it was started for {', '.join(devices.of(run))}, and CUDA finds none of them",
+        do=f"look with `advisor probe`; {advice.command('resume', run)} takes those that are there",
+        where=str(run.path),
+        code=ExitCode.GPU_LOST,
     )

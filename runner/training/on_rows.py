@@ -114,10 +114,12 @@ class RunOnRows(RunProtocol, Trainer):  # type: ignore[misc]
         with self.recorder.phase("forward"):
             losses = self.row_losses(model, inputs).losses
         if num_items_in_batch is None:
-            return losses.mean() * self.share + self._of_router(1)
+            loss = losses.mean() * self.share + self._of_router(1)
+            return loss + self.of_weights(None)
         # DDP takes the mean of the ranks' gradients
         loss = losses.sum() * self.accelerator.num_processes / num_items_in_batch
-        return loss + self._of_router(self.current_gradient_accumulation_steps)
+        loss = loss + self._of_router(self.current_gradient_accumulation_steps)
+        return loss + self.of_weights(num_items_in_batch)
 
     def _of_router(self, parts: int) -> Any:
         """What keeps a mixture's experts in balance: a mean over micro-batches, as TRL has it."""

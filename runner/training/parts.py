@@ -12,6 +12,7 @@ import torch
 from transformers import Trainer
 
 from advisor.plan import Plan
+from runner import methods
 from runner.engines.engine import Engine
 from runner.engines.ranks import Ranks
 from runner.training.attempt import Attempt
@@ -37,8 +38,8 @@ class Part(Trainer):  # type: ignore[misc]
     protocol: ProtocolCallback
     share: float
     """Of the loss that is being computed, in its whole micro-batch; 1 if that is not divided."""
-    beside: torch.Tensor | float
-    """Of the micro-batch's loss so far, what is not of its rows; see `add_beside`."""
+    beside: dict[str, torch.Tensor]
+    """Of the micro-batch's loss so far, what is not of its rows, as it is logged."""
     is_trial: bool
     """The gradients that are being computed will be thrown away."""
 
@@ -52,12 +53,22 @@ class Part(Trainer):  # type: ignore[misc]
         """What a loss needs of the whole micro-batch, found piece by piece; most need nothing."""
         return {}
 
-    def add_beside(self, loss: torch.Tensor) -> None:
+    def add_beside(self, loss: torch.Tensor, name: str = "router_loss") -> None:
         """Part of a loss that is minimised with that of the rows, as a mixture's router's is.
 
         It is told apart; the gradient is of both.
         """
-        self.beside = self.beside + loss.detach()
+        self.beside[name] = self.beside.get(name, 0.0) + loss.detach()
+
+    def of_weights(self, num_items: Any) -> Any:
+        """The method's penalty: of the weights alone, so that it counts once in a step."""
+        penalty = methods.penalty(self.model, self.plan)
+        if penalty is None:
+            return 0.0
+        parts = 1 if num_items is None else self.current_gradient_accumulation_steps
+        penalty = penalty * (self.share / parts)
+        self.add_beside(penalty, "penalty_loss")
+        return penalty
 
     def divide(self, during: During, reason: str, rows: int) -> None:
         """Twice as many pieces from here on, if no other rank waits for this one."""

@@ -24,18 +24,17 @@ from advisor.framework import OURS
 from advisor.recipe import Recipe
 from profiles.errors import ExitCode, UserError
 from profiles.models import model
-from profiles.runs import advice, devices, durable
+from profiles.runs import devices, durable
 from profiles.runs.journal import read_all
 from profiles.runs.records.evaluation import Published
 from profiles.runs.records.inputs import Drift, InputsTouched
 from profiles.runs.records.worker import Changed, End, Prepared, Resumed
-from profiles.runs.rundir import RunDir
 from profiles.runs.state import State
 from runner import checkpoints, methods, resume
 from runner.engines import engine_of
 from runner.resume import Start
 from runner.tasks import task_of
-from runner.training import arguments, data, examples, finite, isolation, recipe_lock
+from runner.training import arguments, data, endings, examples, finite, isolation, recipe_lock
 from runner.training.attempt import Attempt
 from runner.training.counting import counted
 from runner.training.division import DURING
@@ -202,7 +201,7 @@ class Session:
     def _arguments(self, *, evaluates: bool) -> dict[str, Any]:
         """UserError if the GPUs are gone that the run was started for."""
         if arguments.is_on_cpu() and devices.of(self.run):
-            raise _gpus_gone(self.run)
+            raise endings.gpus_gone(self.run)
         return arguments.common(
             self.recipe,
             self.plan,
@@ -244,6 +243,8 @@ class Session:
             published = self._take_best(trainer)
             self._publish(trainer, published.step)
         self.events.append(published)
+        if ranks := methods.ranks(trainer.model, self.plan, published.step):
+            self.events.append(ranks)
         self._look_at_inputs(trainer)
         self._examples(trainer, splits, "after")
         self.events.append(End(state=State.FINISHED, step=step))
@@ -320,16 +321,6 @@ def _compute_capability(device: torch.device) -> str | None:
     if device.type != "cuda":
         return None
     return ".".join(map(str, torch.cuda.get_device_capability(device)))
-
-
-def _gpus_gone(run: RunDir) -> UserError:
-    return UserError(
-        "the GPUs of this run cannot be used any more",
-        why=f"it was started for {', '.join(devices.of(run))}, and CUDA finds none of them",
-        do=f"look with `advisor probe`; {advice.command('resume', run)} takes those that are there",
-        where=str(run.path),
-        code=ExitCode.GPU_LOST,
-    )
 
 
 def _planned_steps(recipe: Recipe, num_rows: int) -> int:

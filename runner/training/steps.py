@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,8 +17,8 @@ class Unlogged:
     """What has come together since the Trainer last logged."""
 
     steps: int = 0
-    beside: torch.Tensor | float = 0.0
-    """Sum over the steps, of this rank."""
+    beside: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Sums over the steps, of this rank."""
 
 
 class Steps(Part):
@@ -40,11 +40,11 @@ class Steps(Part):
         return batches, num_items
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """The loss of a mixture is its text's; the router's part of what is minimised is apart."""
-        if "loss" in logs and isinstance(beside := self.unlogged.beside, torch.Tensor):
-            mean = float(self.accelerator.reduce(beside, "mean")) / max(1, self.unlogged.steps)
-            logs |= {"loss": logs["loss"] - mean, "router_loss": mean}
+        """The loss is the rows'; a router's part of what is minimised, or a penalty, is apart."""
         if "loss" in logs:
+            for name, beside in self.unlogged.beside.items():
+                mean = float(self.accelerator.reduce(beside, "mean")) / max(1, self.unlogged.steps)
+                logs |= {"loss": logs["loss"] - mean, name: mean}
             self.unlogged = Unlogged()
         super().log(logs, start_time)
 
@@ -65,7 +65,8 @@ class Steps(Part):
                     raise
             else:
                 if not self.is_trial:
-                    self.unlogged.beside = self.unlogged.beside + self.beside
+                    for name, part in self.beside.items():
+                        self.unlogged.beside[name] = self.unlogged.beside.get(name, 0.0) + part
                 return loss
             # outside of the handler: the error's frames hold on to the tensors that were too many
             # what is trained already cannot be trained again, so such a batch is not divided
@@ -78,13 +79,14 @@ class Steps(Part):
         """The loss of a micro-batch: the sum over its pieces, each a share of what is learnt."""
         *early, last = self.whole_parts(model, inputs, "train")
         learnt, total = max(1, self.batches.num_learnt(inputs)) if early else 0, 0.0
-        self.beside = 0.0
+        self.beside = {}
         for piece in early:
             with self.engine.unsynced(self.accelerator, model):
                 total = total + self._one_piece(model, piece, num_items, learnt)
         loss: torch.Tensor = self._one_piece(model, last, num_items, learnt) + total
         if num_items is None:  # the Trainer takes the mean over micro-batches
-            self.beside = self.beside / self.current_gradient_accumulation_steps
+            parts = self.current_gradient_accumulation_steps
+            self.beside = {name: part / parts for name, part in self.beside.items()}
         return loss
 
     def _one_piece(self, model: Any, piece: Any, num_items: Any, learnt: int) -> Any:

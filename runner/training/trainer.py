@@ -18,6 +18,7 @@ from runner.engines import engine_of
 from runner.engines.ranks import Ranks
 from runner.training.attempt import Attempt
 from runner.training.batches import Batches
+from runner.training.between_steps import BetweenSteps
 from runner.training.checkpointing import Checkpointing
 from runner.training.data import Splits
 from runner.training.division import Division
@@ -87,6 +88,7 @@ class RunProtocol(LongestFirst, Evaluation, Checkpointing, Optimizing):
         self._time_backward()
         self.engine.before_wrapping(self.accelerator)
         self.protocol = ProtocolCallback(self, on_spike=train.on_spike)
+        self.add_callback(BetweenSteps(self))
         self.add_callback(self.protocol)
 
     def create_optimizer(self, model: Any = None) -> Any:

@@ -45,6 +45,7 @@ CASES = {
         "lora", 'layers = [0]\ninit = "pissa"\nranks = { q_proj = 4, up_proj = 24 }', 1e-3
     ),
     "prompt tuning": Case("prompt_tuning", 'virtual_tokens = 8\ninit_text = "count to"', 0.3),
+    "adalora": Case("adalora", "tinit = 3\ntfinal = 4", 2e-2),
     "p-tuning": Case("p_tuning", "virtual_tokens = 8", 3e-3),
     "prefix tuning": Case("prefix_tuning", "virtual_tokens = 8", 3e-2),
     "p-tuning v2": Case("p_tuning_v2", "virtual_tokens = 8\nencoder_width = 48", 1e-2),

@@ -17,6 +17,7 @@ from built import Built
 
 LOW_RANK = ("lora", "qlora")
 PROMPTS = ("prompt_tuning", "prefix_tuning", "p_tuning", "p_tuning_v2")
+ADAPTIVE = ("adalora",)
 SHARED = (*LOW_RANK, "full")
 """Methods with which the keys that all methods have are looked at."""
 
@@ -107,6 +108,17 @@ WIRES = (
         of=wanted.quantization,
         methods=("qlora",),
         early=True,
+    ),
+    Wire("method.init_rank", "adapter.init_r", (9,), methods=ADAPTIVE),
+    Wire("method.target_rank", "adapter.target_r", (3,), methods=ADAPTIVE),
+    Wire("method.alpha", "adapter.lora_alpha", (20,), methods=ADAPTIVE),
+    Wire("method.dropout", "adapter.lora_dropout", (0.25,), methods=ADAPTIVE),
+    Wire(
+        "method.targets",
+        "adapted",
+        ("attention", ("q_proj", "up_proj")),
+        by=wanted.TARGETS,
+        methods=ADAPTIVE,
     ),
     Wire("method.bits", "quantization", (4,), of=wanted.quantization, methods=PROMPTS, early=True),
     Wire("method.virtual_tokens", "adapter.num_virtual_tokens", (5,), methods=PROMPTS),
@@ -221,6 +233,10 @@ HERE = "test_wiring.py::"
 FOR_PEOPLE = Elsewhere(
     "read by people and reports", HERE + "test_names_and_predictions_change_nothing_of_the_training"
 )
+WHEN_RANKS_FALL = Elsewhere(
+    "counted in the steps of the run, which training tells as it begins",
+    "test_adalora.py::test_the_library_is_told_when_ranks_fall",
+)
 ELSEWHERE = {
     "method.init_text": Elsewhere(
         "PEFT's config is written without it",
@@ -259,6 +275,12 @@ ELSEWHERE = {
     "objective.beta": Elsewhere(
         "a task has it that reads other rows",
         "test_task_losses.py::test_the_loss_is_trl_s",
+    ),
+    "method.tinit": WHEN_RANKS_FALL,
+    "method.tfinal": WHEN_RANKS_FALL,
+    "method.delta_t": WHEN_RANKS_FALL,
+    "method.orthogonality": Elsewhere(
+        "added to the loss by us", "test_adalora.py::test_the_penalty_is_peft_s"
     ),
     "name": FOR_PEOPLE,
     "plan.machine": FOR_PEOPLE,

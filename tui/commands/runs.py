@@ -65,6 +65,9 @@ def watch(text: str | None, *, plain: bool, as_json: bool) -> int:
     return open_app(str(run.path))
 
 
+_LOSSES = ("loss", "router_loss", "penalty_loss")
+
+
 def _working(text: str | None) -> rundir.RunDir:
     """The run that is named; without a name the newest that works, else the newest."""
     found = working_runs() if text is None else []
@@ -74,7 +77,7 @@ def _working(text: str | None) -> rundir.RunDir:
 def show_status(run: rundir.RunDir) -> None:
     """The state of one run as JSON, with its newest training loss."""
     newest = last_record(run.metrics, Loss)
-    losses = {name: getattr(newest, name, None) for name in ("loss", "router_loss")}
+    losses = {name: getattr(newest, name, None) for name in _LOSSES}
     of_run = {"id": run.id, "path": str(run.path)}
     plain.show_json(of_run | plain.jsonable(status(run)) | losses)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from profiles.quantities import bytes_text, count_text, duration_text, percent_text
-from profiles.runs.records.metrics import router_text
+from profiles.runs.records.metrics import beside_text
 from tui.plain_bars import meter
 from tui.terminal import Symbols, clean
 
@@ -70,8 +70,9 @@ def memory_caption(live: LiveRun) -> str:
 
 
 def loss_caption(live: LiveRun) -> str:
-    """Tell the newest evaluation in words, and what a mixture's router adds to the loss."""
-    return "; ".join(filter(None, [live.evaluation(), router_text(live.router_loss)]))
+    """Tell the newest evaluation in words, and what is minimised beside the loss."""
+    beside = beside_text(live.router_loss, live.penalty_loss)
+    return "; ".join(filter(None, [live.evaluation(), beside]))
 
 
 def rate_caption(live: LiveRun) -> str:

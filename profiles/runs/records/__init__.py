@@ -3,7 +3,16 @@
 Importing any of these modules makes all kinds known: a reader does not know what it will find.
 """
 
-from profiles.runs.records import evaluation, inputs, metrics, packing, sampler, supervisor, worker
+from profiles.runs.records import (
+    evaluation,
+    inputs,
+    metrics,
+    packing,
+    ranks,
+    sampler,
+    supervisor,
+    worker,
+)
 from profiles.runs.records.record import Dropped, Record, parse
 
 __all__ = [
@@ -14,6 +23,7 @@ __all__ = [
     "metrics",
     "packing",
     "parse",
+    "ranks",
     "sampler",
     "supervisor",
     "worker",

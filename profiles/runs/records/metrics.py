@@ -66,6 +66,8 @@ class Loss(Record):
     grad_norm: float | None = field(default=None, metadata=LEFT_OUT)
     learning_rate: float | None = field(default=None, metadata=LEFT_OUT)
     epoch: float | None = field(default=None, metadata=LEFT_OUT)
+    penalty_loss: float | None = field(default=None, metadata=LEFT_OUT)
+    """Of the trained weights alone, which a method minimises with that of the rows."""
 
 
 def loss_text(loss: float | None) -> str:
@@ -73,6 +75,8 @@ def loss_text(loss: float | None) -> str:
     return "not finite" if loss is None else f"{loss:.4f}"
 
 
-def router_text(loss: float | None) -> str:
-    """What a mixture's router adds to what is minimised, in words; empty without one."""
-    return "" if loss is None else f"router {loss:.4f} beside it"
+def beside_text(router: float | None, penalty: float | None) -> str:
+    """What a router and a method's penalty add to what is minimised; empty without them."""
+    parts = {"router": router, "penalty": penalty}
+    told = [f"{name} {loss:.4f}" for name, loss in parts.items() if loss is not None]
+    return f"{' and '.join(told)} beside it" if told else ""
