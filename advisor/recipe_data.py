@@ -130,7 +130,7 @@ class DataSection(Section):
     """Tokens; longer rows are cut."""
     packing: bool = False
     """Fill every row up to max_length with several examples."""
-    split: Annotated[str, BeforeValidator(_shares), Field(pattern=_SHARES)] = "8:1:1"
+    split: Annotated[str, Field(pattern=_SHARES), BeforeValidator(_shares)] = "8:1:1"
     """Train : eval : test, drawn with `train.seed`; exact duplicates stay on one side."""
     split_by: str | None = Field(default=None, min_length=1, max_length=200)
     """A column of `train`, such as its label or source: each of its values is divided so."""
