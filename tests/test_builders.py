@@ -18,7 +18,7 @@ from runner import engines, methods, optimizers, tasks
 from runner.training.trainer import RunProtocol
 
 SHARED = {
-    "methods": {"base"},
+    "methods": {"base", "bottleneck_layers"},
     "engines": {"engine", "loading", "ranks", "together"},
     "tasks": set(),
     "optimizers": {"weights"},

@@ -113,7 +113,7 @@ def test_the_ladder_goes_from_more_to_less_memory():
     [
         ("lora", "lora"),
         ("galore", "galore"),
-        ("adapter", "lora"),
+        ("adapter", "adapter"),
         ("qlora_8bit", "qlora_8bit"),
         ("prompt_tuning", "prompt_tuning"),
         ("prefix_tuning", "prefix_tuning"),

@@ -41,7 +41,7 @@ SIZES = (
 )
 """What both families are told alike."""
 IDS = torch.arange(3, 19)[None]
-QUICK = ("pissa", "lora+", "p-tuning v2", "ia3", "bitfit")
+QUICK = ("pissa", "lora+", "p-tuning v2", "ia3", "bitfit", "houlsby")
 """What each family has that could go wrong in a way of its own."""
 REST = tuple(name for name in CASES if name not in QUICK)
 ALL = CASES | QUANTIZED

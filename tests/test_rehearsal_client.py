@@ -45,7 +45,7 @@ def recommended(text="1x RTX 4090", answers=None):
         ({"method": "full"}, True),
         ({"method": "prefix_tuning"}, True),
         ({"optimizer": "adamw_8bit"}, True),
-        ({"method": "adapter"}, False),
+        ({"method": "llama_adapter_v2"}, False),
         ({"method": "freeze"}, True),
         ({"optimizer": "galore"}, False),
         ({"optimizer": "paged_adamw_8bit"}, False),
@@ -66,10 +66,11 @@ def test_the_recommended_plan_is_rehearsed_where_it_can_be():
 
 
 def test_the_recipes_plan_is_rehearsed_in_place_of_one_that_no_library_builds():
-    """Adapters have no rehearsal; LoRA, which is saved in their place, has."""
+    """GaLore has no rehearsal; what is saved in its place has."""
     found = recommended(answers=LOW)
+    plan = changed(found.fit.plan, optimizer="galore")
+    found = replace(found, fit=replace(found.fit, plan=plan))
 
-    assert found.fit.plan.method.name == "adapter"
     assert client.choose(found) == found.runnable.fit.plan
 
 
@@ -78,7 +79,8 @@ def test_without_a_plan_to_rehearse_the_user_is_told(keep_recipe):
     """An error of usage that names the recommended method."""
     found = recommended(answers=LOW)
     fit = replace(found.fit, plan=changed(found.fit.plan, optimizer="galore"))
-    found = replace(found, runnable=replace(found.runnable, fit=fit) if keep_recipe else None)
+    kept = replace(found.runnable, fit=fit) if keep_recipe else None
+    found = replace(found, fit=fit, runnable=kept)
 
     with pytest.raises(UserError, match="adapters cannot be rehearsed") as told:
         client.choose(found)
@@ -199,7 +201,7 @@ def test_what_is_tried_without_a_formula_is_the_least_that_each_method_takes():
     plans = client.least_plans(model(unmodelled="it is odd"), BOX, Answers())
 
     assert [plan.method.name for plan in plans] == [
-        *("full", "freeze", "lora", "qlora", "llama_adapter"),
+        *("full", "freeze", "lora", "qlora", "adapter", "llama_adapter"),
         *("prompt_tuning", "prefix_tuning", "p_tuning", "p_tuning_v2"),
         *("ia3", "bitfit", "ln_tuning"),
     ]

@@ -53,8 +53,8 @@ ONE_GPU = [
     Case("weights 15 of 24 GiB; full would be 120", LLAMA, "RTX 4090", MEDIUM, "lora", "lora"),
     Case("a complex task: LoRA, more rank", LLAMA, "RTX 4090", HIGH, "lora", "lora",
          {"complexity": "high"}),
-    Case("a simple task: adapters, which the runner lacks", LLAMA, "RTX 4090", LOW, "adapter",
-         "lora", {"complexity": "low"}),
+    Case("a simple task: adapters", LLAMA, "RTX 4090", LOW, "adapter",
+         "adapter", {"complexity": "low"}),
     Case("16-bit weights alone fill a T4; int8 ones are 9 GiB and keep their inputs", LLAMA, "T4",
          tree.QLORA, "qlora", "qlora"),
     Case("prompt tuning needs the whole base too: here in int8", LLAMA, "T4", tree.PROMPT,
@@ -131,7 +131,7 @@ SHARED_OR_NONE = [
 MIXTURES = [
     Case("a mixture keeps all 57 GiB in memory, though 3 B are active", "qwen3-30b-a3b", "H100",
          native(MEDIUM), "lora", "lora"),
-    Case("simple task: adapters", "qwen3-30b-a3b", "H200", native(LOW), "adapter", "lora",
+    Case("simple task: adapters", "qwen3-30b-a3b", "H200", native(LOW), "adapter", "adapter",
          {"complexity": "low"}),
     Case("complex task: adapters on the experts too", "qwen3-30b-a3b", "H200", native(HIGH),
          "lora_on_experts", "lora_on_experts", {"complexity": "high"}),
@@ -166,7 +166,7 @@ SEVERAL_TASKS = [
 ]  # fmt: skip
 
 BY_THE_DATA = [
-    Case("replies of four tokens are labels: low", LLAMA, "RTX 4090", LOW, "adapter", "lora",
+    Case("replies of four tokens are labels: low", LLAMA, "RTX 4090", LOW, "adapter", "adapter",
          rows=2000, reply=4),
     Case("50 000 replies of 150 tokens are much to learn: high", LLAMA, "RTX 4090", HIGH, "lora",
          "lora", rows=50_000),

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from advisor.cost.weights import added_params
 from advisor.graph.head import head_trains
 from advisor.graph.layer import any_devices, kinds, layer_tape
 from advisor.precision import norm_width
@@ -191,9 +190,8 @@ def _count(model: Model, plan: Plan) -> _Totals:
             extra[slides] = extra[slides].plus(found.again, repeated)
     head = 2 * model.vocab_size * model.hidden_size if plan.task.head == "lm" else 0
     passes_of_head = 3 if head_trains(model, plan) else 2
-    added = _added(model, plan)
-    needed[0] = needed[0].plus(Count(passes_of_head * head + 3 * added))
-    forward[0] = forward[0].plus(Count(head + added))
+    needed[0] = needed[0].plus(Count(passes_of_head * head))
+    forward[0] = forward[0].plus(Count(head))
     if plan.loss == "chunked":
         extra[0] = extra[0].plus(Count(head))
     return _Totals(*needed, *extra, *forward)
@@ -231,8 +229,3 @@ def recomputed_share(model: Model, plan: Plan) -> float:
     if plan.checkpointed_layers is None:
         return 1.0
     return plan.checkpointed_layers / model.num_layers
-
-
-def _added(model: Model, plan: Plan) -> float:
-    """The forward pass of linears that the method adds."""
-    return 2.0 * added_params(model, plan) if plan.method.added_linears else 0.0

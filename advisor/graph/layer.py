@@ -167,6 +167,14 @@ def _parallel(modules: LayerModules, x: Value, kind: Kind) -> Value:
 
 
 def _attention(modules: LayerModules, x: Value, kind: Kind) -> Value:
+    return modules.behind(x, _attended(modules, x, kind), "attention")
+
+
+def _mlp(modules: LayerModules, x: Value, kind: Kind) -> Value:
+    return modules.behind(x, _fed_forward(modules, x, kind), "mlp")
+
+
+def _attended(modules: LayerModules, x: Value, kind: Kind) -> Value:
     model = modules.model
     if model.latent:
         q, k, v = _latent_qkv(modules, x, model.latent)
@@ -254,7 +262,7 @@ def _latent_qkv(modules: LayerModules, x: Value, latent: Latent) -> tuple[Value,
     return q, k, v
 
 
-def _mlp(modules: LayerModules, x: Value, kind: Kind) -> Value:
+def _fed_forward(modules: LayerModules, x: Value, kind: Kind) -> Value:
     model = modules.model
     if kind.has_experts and model.experts:
         return mixture(modules, x, model.experts)

@@ -74,6 +74,11 @@ class LayerModules(Matmuls):
         change = self.plan.method.beside_attention if self.adapts else None
         return change(self, self.plan.settings, q, out) if change else out
 
+    def behind(self, x: Value, result: Value, name: str) -> Value:
+        """What the method makes of the result of attention or MLP, before it is added."""
+        change = self.plan.method.behind_module if self.treats else None
+        return change(self, self.plan.settings, x, result, name) if change else result
+
     def _base(self, x: Value, name: str, n_in: int, n_out: int) -> Value:
         """The base weight alone: frozen or trained, 16 bits or quantized."""
         weights = n_in * n_out

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from advisor.registry.parts import LLAMA_STYLE
 from advisor.registry.spec import Hyperparameter, MethodSpec, Rate, Settings, key
 from advisor.tape import per_token
 
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
     from advisor.tape import Matrix, Value
     from profiles.facts import Model
 
+PLACED: Final = LLAMA_STYLE | frozenset(
+    (
+        *("phi", "phi3", "gpt2", "gpt_neox", "starcoder2"),
+        *("mixtral", "qwen2_moe", "qwen3_moe", "olmoe"),
+    )
+)
+"""Families whose layers have attention and an MLP as modules that return what is added."""
 PROMPTS: Final = 10
 UNPROMPTED: Final = 2
 """LLaMA-Adapter: prompts of a layer, and layers that have none."""
@@ -34,6 +42,21 @@ class Bottleneck(Settings):
     """[method] of bottleneck adapters (arXiv 1902.00751)."""
 
     reduction: int = key(16, "hidden size over the adapter's width; documents: 4 to 16", ge=1)
+    placement: str = key(
+        "houlsby",
+        "behind attention and MLP (houlsby), behind the MLP (pfeiffer), or beside it (parallel)",
+        choices=("houlsby", "pfeiffer", "parallel"),
+    )
+    activation: str = key("gelu", "between down and up", choices=("gelu", "relu", "silu"))
+
+    @property
+    def num_places(self) -> int:
+        """Adapters of a layer."""
+        return 2 if self.placement == "houlsby" else 1
+
+    def width(self, model: Model) -> int:
+        """Of what is between down and up."""
+        return max(1, model.hidden_size // self.reduction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +101,28 @@ class Scaled(Prompted):
 
 
 def num_bottlenecks(model: Model, settings: Bottleneck, _matrices: Sequence[Matrix]) -> int:
-    """Down and up with biases, twice a layer."""
-    h = model.hidden_size
-    width = max(1, h // settings.reduction)
-    return model.num_layers * 2 * (2 * h * width + width + h)
+    """Down and up with biases, in each place of a layer."""
+    h, width = model.hidden_size, settings.width(model)
+    return model.num_layers * settings.num_places * (2 * h * width + width + h)
+
+
+def behind(tape: LayerTape, settings: Bottleneck, x: Value, result: Value, name: str) -> Value:
+    """Add up(activation(down(.))), from the module's result, or beside it from its input."""
+    if name == "attention" and settings.placement != "houlsby":
+        return result
+    h, width = tape.model.hidden_size, settings.width(tape.model)
+    read = x if settings.placement == "parallel" else result
+    low = tape.matmul(read, f"{name}.down", h * width, width, tape.trained, trains=True)
+    inner = tape.value("activation", (low,), width, low.width, saved=(low,))
+    high = tape.matmul(inner, f"{name}.up", h * width, h, tape.trained, trains=True)
+    return tape.add(result, tape.cast(high, result.width))
+
+
+def unknown_names(model: Model, _settings: Bottleneck) -> str:
+    """Where the modules of a layer have other names, or add up more than what they return."""
+    if model.model_type in PLACED:
+        return ""
+    return f"where adapters go is known for {', '.join(sorted(PLACED))}, not for {model.model_type}"
 
 
 def shows(settings: Bottleneck, _model: Model) -> tuple[Hyperparameter, ...]:
@@ -182,9 +223,17 @@ ADAPTER: Final = MethodSpec(
     name="adapter",
     title="adapters",
     settings=Bottleneck,
+    rehearsed=True,
+    builder="bottleneck",
+    lm_only=True,
+    own_checkpoint=True,
+    has_switch=False,
+    reaches_input=False,
+    asks_for_input=True,
     spares_first=True,
     added=num_bottlenecks,
-    added_linears=True,
+    behind_module=behind,
+    unsupported=unknown_names,
     rate=rate,
     default_rate=DEFAULT_RATE,
     shows=shows,

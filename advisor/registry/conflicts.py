@@ -158,6 +158,16 @@ def _reference_without_its_part(chosen: Together) -> str:
     return ""
 
 
+def _reference_with_its_part(chosen: Together) -> str:
+    """What cannot be switched off is not the model before training."""
+    if chosen.task.reference and not chosen.method.has_switch:
+        return (
+            f"{chosen.task.title} compares with the model without what {chosen.method.title} add; "
+            'take method.name = "lora"'
+        )
+    return ""
+
+
 def _whole_checkpoints(chosen: Together) -> str:
     """Shards are gathered for what is published alone."""
     if chosen.method.own_checkpoint and "weights" in chosen.engine.divides:
@@ -202,6 +212,7 @@ _RULES: Final[tuple[Callable[[Together], str], ...]] = (
     _start_in_few_bits,
     _whole_weights,
     _reference_without_its_part,
+    _reference_with_its_part,
     _whole_checkpoints,
     _pruned_between_steps,
     _frozen_copy,

@@ -242,8 +242,8 @@ class MethodSpec(Named):
     """Autocast makes copies of it in 16 bits that live as long as a micro-batch."""
     kept_numbers: int = 0
     """Beside the optimizer's, for each weight that is added, in its type."""
-    added_linears: bool = False
-    """What is added are linears that every token passes, beside those on the tape."""
+    has_switch: bool = True
+    """What is added can be switched off, which leaves the base."""
 
     # What it does to the operations of a layer
     rank: Callable[[Any, Model, str], int] = no_rank
@@ -258,6 +258,8 @@ class MethodSpec(Named):
     """The same for a linear that does several parts' work, as (name, width) of each."""
     beside_attention: Callable[[LayerTape, Any, Value, Value], Value] | None = None
     """(tape, settings, queries, result) -> result."""
+    behind_module: Callable[[LayerTape, Any, Value, Value, str], Value] | None = None
+    """(tape, settings, input, result, "attention" or "mlp") -> what is added to the stream."""
     units: Callable[[Any], int] = no_units
     """Units of a layer that FSDP1 wraps beside the layer itself."""
 

@@ -34,7 +34,8 @@ def own_names(model: torch.nn.Module) -> Iterator[None]:
 
     Published models keep the public format, which has each expert of a mixture on its own.
     """
-    if not isinstance(model, PreTrainedModel):
+    has_own_way = "save_pretrained" in vars(model)  # of a method
+    if not isinstance(model, PreTrainedModel) or has_own_way:
         yield
         return
     model.save_pretrained = functools.partial(model.save_pretrained, save_original_format=False)

@@ -151,6 +151,17 @@ class Built:
         return {part for name in self.trained for part in name.split(".") if "lora_" in part}
 
     @property
+    def bottleneck(self):
+        """What the bottlenecks in the layers are made of."""
+        named = self.trainer.model.named_modules()
+        found = {n.split(".")[-2]: m for n, m in named if n.endswith(".bottleneck")}
+        return SimpleNamespace(
+            widths={m.down.out_features for m in found.values()},
+            places={(name, m.is_parallel) for name, m in found.items()},
+            activations={type(m.activation).__name__ for m in found.values()},
+        )
+
+    @property
     def trained_layers(self):
         """Numbers of the layers with a weight that trains."""
         behind = [name.partition(".layers.")[2] for name in self.trained]

@@ -54,6 +54,9 @@ CASES = {
     "bitfit": Case("bitfit", rate=3e-2, family="qwen2"),
     "llama-adapter": Case("llama_adapter", "prompts = 6\nskipped_layers = 1", 3e-2),
     "full": Case("full", rate=1e-3),
+    "houlsby": Case("adapter", "reduction = 4"),
+    "pfeiffer": Case("adapter", 'placement = "pfeiffer"\nactivation = "relu"', family="qwen2"),
+    "parallel": Case("adapter", 'placement = "parallel"\nreduction = 8'),
     "last layers": Case("freeze", "frozen_layers = 1", 1e-3),
     "some layers": Case("freeze", "layers = [0]", 1e-3, family="qwen2"),
 }

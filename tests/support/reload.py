@@ -6,6 +6,7 @@ ASKED: {"models": {name: [folder, folder of its base]}, "ids": token ids}. ANSWE
 """
 
 import json
+import runpy
 import sys
 from pathlib import Path
 
@@ -17,9 +18,14 @@ from transformers import AutoModelForCausalLM
 def logits(folder, base, ids):
     """Of a whole model, or of an adapter on its base."""
     is_adapter = (Path(folder) / "adapter_config.json").exists()
+    loader = Path(folder) / "load_bottleneck.py"
     model = AutoModelForCausalLM.from_pretrained(
-        base if is_adapter else folder, dtype=torch.float32, local_files_only=True
+        base if is_adapter or loader.exists() else folder,
+        dtype=torch.float32,
+        local_files_only=True,
     )
+    if loader.exists():  # published beside the weights
+        model = runpy.run_path(str(loader))["load"](model, folder)
     if is_adapter:
         model = PeftModel.from_pretrained(model, folder)
     with torch.no_grad():

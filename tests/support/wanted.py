@@ -92,6 +92,19 @@ def trained_parts(built):
     return magnitudes | ({"lora_B"} if method.freeze_a else {"lora_A", "lora_B"})
 
 
+PLACES = {
+    "houlsby": {("self_attn", False), ("mlp", False)},
+    "pfeiffer": {("mlp", False)},
+    "parallel": {("mlp", True)},
+}
+"""Modules with a bottleneck, and whether it stands beside them."""
+
+
+def inner(built):
+    """Of the bottlenecks."""
+    return {built.trainer.model.config.hidden_size // built.recipe.method.reduction}
+
+
 def trained_layers(built):
     """Those that are named, or all behind the first frozen ones."""
     method = built.recipe.method

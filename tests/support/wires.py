@@ -131,6 +131,21 @@ WIRES = (
         of=wanted.prompted_layers,
         methods=("llama_adapter",),
     ),
+    Wire("method.reduction", "bottleneck.widths", (4,), of=wanted.inner, methods=("adapter",)),
+    Wire(
+        "method.placement",
+        "bottleneck.places",
+        ("pfeiffer", "parallel"),
+        by=wanted.PLACES,
+        methods=("adapter",),
+    ),
+    Wire(
+        "method.activation",
+        "bottleneck.activations",
+        ("relu", "silu"),
+        by={"gelu": {"GELU"}, "relu": {"ReLU"}, "silu": {"SiLU"}},
+        methods=("adapter",),
+    ),
     Wire(
         "method.frozen_layers",
         "trained_layers",
