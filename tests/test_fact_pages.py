@@ -439,7 +439,7 @@ def test_everything_that_can_be_chosen_by_name_stands_under_its_key():
     assert max(map(len, rows)) <= 70
     words = [row.split() for row in rows]
     assert ["sft", "supervised", "fine-tuning", "runs"] in words
-    assert ["llama_adapter_v2", "LLaMA-Adapter", "v2", "not"] in [row[:4] for row in words]
+    assert ["lit_llama_adapter", "lit-gpt's", "LLaMA-Adapter", "not"] in [row[:4] for row in words]
     assert "  alpaca             sft" in rows
     assert "  preference         dpo, orpo, reward" in rows
     assert [row.split() for row in rows if row.startswith("  lora ")] == [

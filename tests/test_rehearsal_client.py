@@ -45,7 +45,7 @@ def recommended(text="1x RTX 4090", answers=None):
         ({"method": "full"}, True),
         ({"method": "prefix_tuning"}, True),
         ({"optimizer": "adamw_8bit"}, True),
-        ({"method": "llama_adapter_v2"}, False),
+        ({"method": "lit_llama_adapter"}, False),
         ({"method": "freeze"}, True),
         ({"optimizer": "galore"}, False),
         ({"optimizer": "paged_adamw_8bit"}, False),
