@@ -31,7 +31,7 @@ MLP = ("mlp",)
 ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(nn.Module):  # type: ignore[misc]  # torch is not looked into
     """Down to `inner` numbers and up to `width` again; nothing at first, as `up` begins at 0."""
 
     def __init__(self, width: int, inner: int, activation: str, *, is_parallel: bool) -> None:
