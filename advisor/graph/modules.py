@@ -76,7 +76,7 @@ class LayerModules(Matmuls):
 
     def behind(self, x: Value, result: Value, name: str) -> Value:
         """What the method makes of the result of attention or MLP, before it is added."""
-        change = self.plan.method.behind_module if self.treats else None
+        change = self.plan.method.behind_module if self.adapts else None
         return change(self, self.plan.settings, x, result, name) if change else result
 
     def _base(self, x: Value, name: str, n_in: int, n_out: int) -> Value:
