@@ -28,6 +28,7 @@ class Matmuls:
         self.autocasts = autocasts(plan)
         self.flow = flow_width(plan)
         self.trained = trained_width(plan)
+        self.products = 2 if self.autocasts else self.trained
 
     @property
     def framework(self) -> Framework:

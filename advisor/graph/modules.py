@@ -52,7 +52,12 @@ class LayerModules(Matmuls):
         rank = self.plan.method.rank(self.plan.settings, self.model, name) if self.adapts else 0
         quantizable = self._quantizable()
         matrix = self.tape.add_matrix(name, n_in, n_out, rank=rank, quantizable=quantizable)
-        return self.around(x, self._base(x, name, n_in, n_out), matrix)
+        return self.around(x, self._base(self._before(x, matrix), name, n_in, n_out), matrix)
+
+    def _before(self, x: Value, matrix: Matrix) -> Value:
+        """What the method makes of a linear's input."""
+        change = self.plan.method.before_linear
+        return change(self, self.plan.settings, x, matrix) if change else x
 
     def around(self, x: Value, result: Value, matrix: Matrix) -> Value:
         """What the method makes of a linear's result."""
@@ -63,7 +68,7 @@ class LayerModules(Matmuls):
         """One linear for several parts, which a method may treat one by one."""
         n_out, method = sum(widths), self.plan.method
         matrix = self.tape.add_matrix(name, n_in, n_out, quantizable=True)
-        result = self._base(x, name, n_in, n_out)
+        result = self._base(self._before(x, matrix), name, n_in, n_out)
         if method.around_parts is None or not self.adapts:
             return self.around(x, result, matrix)
         parts = tuple(zip(PARTS[name], widths, strict=True))

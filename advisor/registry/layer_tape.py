@@ -21,6 +21,8 @@ class LayerTape(Protocol):
     """Linears cast their inputs and weights to 16 bits."""
     trained: int
     """Bytes of a trained weight."""
+    products: int
+    """Bytes of what products of floating-point matrices give."""
 
     @property
     def framework(self) -> Framework:

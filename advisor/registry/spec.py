@@ -250,6 +250,8 @@ class MethodSpec(Named):
     """Of the adapter on a linear of this name."""
     expert_rank: Callable[[Any], int] = no_expert_rank
     """Of the adapters on routed experts."""
+    before_linear: Callable[[LayerTape, Any, Value, Matrix], Value] | None = None
+    """(tape, settings, input, matrix) -> what the base weight reads."""
     around_linear: Callable[[LayerTape, Any, Value, Value, Matrix], Value] | None = None
     """(tape, settings, input, result of the base, matrix) -> what the next operation reads."""
     around_parts: (

@@ -31,6 +31,9 @@ from runner import checkpoints
 FIRST_WORDS = ("plain", "alpaca", "messages", "held")
 """Of the rows of each file, as each format reads them."""
 
+ONE_EACH = ("lora_B", "vera_lambda_b", "hada_w1_a", "lokr_w1", "oft_R")
+"""Weights of which an adapted linear has one, by PEFT's names."""
+
 
 class Reached(BaseException):
     """All that was wanted is made; no `except Exception` may take it for a failure."""
@@ -170,7 +173,8 @@ class Built:
     @property
     def adapted(self):
         """Last names of the linears that have an adapter."""
-        return {n.split(".lora_B.")[0].split(".")[-1] for n in self.trained if ".lora_B." in n}
+        found = (n.partition(f".{part}.") for n in self.trained for part in ONE_EACH)
+        return {module.rpartition(".")[2] for module, part, _ in found if part}
 
     @property
     def adapted_layers(self):

@@ -18,6 +18,9 @@ from built import Built
 LOW_RANK = ("lora", "qlora")
 PROMPTS = ("prompt_tuning", "prefix_tuning", "p_tuning", "p_tuning_v2")
 ADAPTIVE = ("adalora",)
+PRODUCTS = ("loha", "lokr")
+RANKED = ("vera", *PRODUCTS)
+ON_LINEARS = (*RANKED, "oft")
 SHARED = (*LOW_RANK, "full")
 """Methods with which the keys that all methods have are looked at."""
 
@@ -113,12 +116,15 @@ WIRES = (
     Wire("method.target_rank", "adapter.target_r", (3,), methods=ADAPTIVE),
     Wire("method.alpha", "adapter.lora_alpha", (20,), methods=ADAPTIVE),
     Wire("method.dropout", "adapter.lora_dropout", (0.25,), methods=ADAPTIVE),
+    Wire("method.rank", "adapter.r", (4,), methods=RANKED),
+    Wire("method.block", "adapter.oft_block_size", (16,), methods=("oft",)),
+    Wire("method.alpha", "adapter.alpha", (20,), methods=PRODUCTS),
     Wire(
         "method.targets",
         "adapted",
         ("attention", ("q_proj", "up_proj")),
         by=wanted.TARGETS,
-        methods=ADAPTIVE,
+        methods=(*ADAPTIVE, *ON_LINEARS),
     ),
     Wire("method.bits", "quantization", (4,), of=wanted.quantization, methods=PROMPTS, early=True),
     Wire("method.virtual_tokens", "adapter.num_virtual_tokens", (5,), methods=PROMPTS),
