@@ -26,6 +26,7 @@ from tui import follow, report  # noqa: E402
 
 SETTINGS = "init_rank = 6\ntarget_rank = 2\ntinit = 3\ntfinal = 4\ndelta_t = 2"
 STEPS, END = 12, 8
+SMALL = {"init_rank": 6, "target_rank": 2, "tinit": 0, "tfinal": 1}
 IDS = torch.arange(3, 19)[None]
 
 
@@ -237,6 +238,35 @@ def test_importance_of_other_adapters_is_refused(base, tmp_path):
 
     with pytest.raises(UserError, match="cannot be gone on with here"):
         methods.restore(first.model, first.plan, folder)
+
+
+def test_a_new_head_is_trained_beside_it_and_kept(base, tmp_path):
+    """Ranks fall among the adapters alone; the head is in checkpoints and in what is published."""
+    scored = Plan.of("adalora", task="reward", seq_len=16, precision="fp32", **SMALL)
+    models = [methods.prepare(scored, base, 0, num_labels=1) for _ in range(2)]
+    model, folder = models[0], tmp_path / "runs" / "checkpoints"
+    for one in models:
+        methods.begin(one, scored, 3)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.02)
+    for step in range(1, 4):
+        model(input_ids=IDS).logits.sum().backward()
+        optimizer.step()
+        methods.after_step(model, scored, step, was_skipped=False)
+        optimizer.zero_grad()
+    folder.mkdir(parents=True)
+    methods.keep(model, scored, folder)
+    loading.keep_trained(model, folder)
+    methods.restore(models[1], scored, folder)
+    loading.load_trained(models[1], folder)
+    methods.before_saving(model, scored)
+    model.save_pretrained(tmp_path / "model")
+
+    (head,) = (p for n, p in model.named_parameters() if "score" in n and p.requires_grad)
+    (again,) = (p for n, p in models[1].named_parameters() if "score" in n and p.requires_grad)
+    saved = load_file(tmp_path / "model" / "adapter_model.safetensors")
+    assert torch.equal(head, again)
+    assert any(torch.equal(tensor, head) for tensor in saved.values())
+    assert methods.ranks(model, scored, 3).adapters == methods.ranks(models[1], scored, 3).adapters
 
 
 class KilledError(BaseException):

@@ -178,6 +178,16 @@ def _whole_checkpoints(chosen: Together) -> str:
     return ""
 
 
+def _made_from_rows(chosen: Together) -> str:
+    """Texts are read by one process, before the trainer divides anything."""
+    method, task, engine = chosen.method, chosen.task, chosen.engine
+    if method.reads_rows and not task.packs:
+        return f'{method.title} starts from texts, not from rows of {task.title}; "lora" does not'
+    if method.reads_rows and engine.several:
+        return f'{method.title} looks at the rows on one device; take hardware.strategy = "single"'
+    return ""
+
+
 def _pruned_between_steps(chosen: Together) -> str:
     """It ranks weights by their gradients, and what it sets to zero is to stay so."""
     method, optimizer, engine = chosen.method, chosen.optimizer, chosen.engine
@@ -215,5 +225,6 @@ _RULES: Final[tuple[Callable[[Together], str], ...]] = (
     _reference_with_its_part,
     _whole_checkpoints,
     _pruned_between_steps,
+    _made_from_rows,
     _frozen_copy,
 )

@@ -214,6 +214,8 @@ class MethodSpec(Named):
     """Its layers can be run again in the backward pass."""
     own_checkpoint: bool = False
     """What trains is not what is published, so that a checkpoint has it whole beside that."""
+    reads_rows: bool = False
+    """What it adds is made from the rows to train on, before the first step."""
     prunes: bool = False
     """Between steps it looks at whole gradients, and sets weights to zero."""
     penalizes: bool = False

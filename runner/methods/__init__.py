@@ -8,6 +8,9 @@ plan)`, the model with what the method trains and all else frozen. It may have
     restore(model, tensors)                takes them back; why it cannot, or nothing
     before_saving(model)                   tells the libraries what the weights have become
     publish(model, folder)                 makes what was saved load on the untouched base
+    least_tokens(plan)                     that a batch for `from_rows` must have to learn from
+    from_rows(model, plan, batches)        makes what is added from rows, before it is counted;
+                                           a record of what came of it
     begin(model, plan, num_steps)          the first step of an attempt comes next
     after_step(model, step, *, was_skipped)
                                            the optimizer made a step, gradients are still there;
@@ -20,7 +23,7 @@ Importing this package imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -90,6 +93,18 @@ def restore(model: Any, plan: Plan, checkpoint: Path) -> None:
             where=str(checkpoint),
             code=ExitCode.NO_CHECKPOINT,
         )
+
+
+def reads_rows(plan: Plan) -> int:
+    """How many tokens to learn from a batch of `from_rows` must have; 0 if rows are not read."""
+    least = _hook(plan, "least_tokens")
+    return least(plan) if least else 0
+
+
+def from_rows(model: Any, plan: Plan, batches: Sequence[dict[str, Any]]) -> Ranks:
+    """Make what the method adds from the rows to train on; UserError if they do not do."""
+    made: Ranks = family_of(plan.method).from_rows(model, plan, batches)
+    return made
 
 
 def begin(model: Any, plan: Plan, num_steps: int) -> None:

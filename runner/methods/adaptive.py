@@ -7,6 +7,7 @@ cannot be gone on with: every direction and its importance are kept beside them.
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -56,6 +57,8 @@ def adapt(model: Any, plan: Plan) -> Any:
         orth_reg_weight=0.0,
         total_step=_UNKNOWN_STEPS,
     )
+    # PEFT takes adapters that have lost all directions for shards that nobody gathered
+    warnings.filterwarnings("ignore", message=r"Adapter '.*invalid shape")
     adapted = get_peft_model(model, config)
     for parameter in adapted.parameters():
         if parameter.requires_grad:

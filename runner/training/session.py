@@ -34,7 +34,7 @@ from runner import checkpoints, methods, resume
 from runner.engines import engine_of
 from runner.resume import Start
 from runner.tasks import task_of
-from runner.training import arguments, data, endings, examples, finite, isolation, recipe_lock
+from runner.training import arguments, data, endings, examples, finite, isolation, recipe_lock, some
 from runner.training.attempt import Attempt
 from runner.training.counting import counted
 from runner.training.division import DURING
@@ -66,6 +66,7 @@ class Session:
         reclaimed = checkpoints.clear_staging(self.run) if self.is_main else 0
         trainer, splits = self._build()
         start = trainer.ranks.from_main(self._start() if self.is_main else None) or Start()
+        some.make_from_rows(trainer, start)
         self._write_lock()
         prepared = Prepared(
             seconds=round(time.perf_counter() - started, 3),

@@ -50,6 +50,7 @@ CASES = {
     "loha": Case("loha", "rank = 4\nalpha = 8"),
     "lokr": Case("lokr", "rank = 4\nalpha = 8"),
     "oft": Case("oft", "block = 16", 1e-3),
+    "eva": Case("eva", "rank = 4\nrho = 1.0", 1e-3),
     "p-tuning": Case("p_tuning", "virtual_tokens = 8", 3e-3),
     "prefix tuning": Case("prefix_tuning", "virtual_tokens = 8", 3e-2),
     "p-tuning v2": Case("p_tuning_v2", "virtual_tokens = 8\nencoder_width = 48", 1e-2),

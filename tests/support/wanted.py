@@ -44,6 +44,14 @@ def layers(built):
     return {"all": {0, 1}, "last 1": {1}, (0,): {0}}[built.recipe.method.layers]
 
 
+def some_adapted(built):
+    """All of the targets, or some: with other ranks for each, one may have none."""
+    method = built.recipe.method
+    targets = TARGETS[method.targets]
+    is_part = method.rho > 1 and built.adapted and built.adapted <= targets
+    return built.adapted if is_part else targets
+
+
 OPTIM = {
     "adamw": "adamw_torch_fused",
     "adamw_8bit": "adamw_bnb_8bit",

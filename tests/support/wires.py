@@ -21,6 +21,7 @@ ADAPTIVE = ("adalora",)
 PRODUCTS = ("loha", "lokr")
 RANKED = ("vera", *PRODUCTS)
 ON_LINEARS = (*RANKED, "oft")
+FROM_ROWS = ("eva",)
 SHARED = (*LOW_RANK, "full")
 """Methods with which the keys that all methods have are looked at."""
 
@@ -114,11 +115,20 @@ WIRES = (
     ),
     Wire("method.init_rank", "adapter.init_r", (9,), methods=ADAPTIVE),
     Wire("method.target_rank", "adapter.target_r", (3,), methods=ADAPTIVE),
-    Wire("method.alpha", "adapter.lora_alpha", (20,), methods=ADAPTIVE),
-    Wire("method.dropout", "adapter.lora_dropout", (0.25,), methods=ADAPTIVE),
     Wire("method.rank", "adapter.r", (4,), methods=RANKED),
     Wire("method.block", "adapter.oft_block_size", (16,), methods=("oft",)),
     Wire("method.alpha", "adapter.alpha", (20,), methods=PRODUCTS),
+    Wire("method.rank", "adapter.r", (4,), methods=FROM_ROWS),
+    Wire("method.rho", "adapter.eva_config.rho", (1.0, 1.5), methods=FROM_ROWS),
+    Wire("method.alpha", "adapter.lora_alpha", (20,), methods=ADAPTIVE + FROM_ROWS),
+    Wire("method.dropout", "adapter.lora_dropout", (0.25,), methods=ADAPTIVE + FROM_ROWS),
+    Wire(
+        "method.targets",
+        "adapted",
+        ("attention", ("q_proj", "up_proj")),
+        of=wanted.some_adapted,
+        methods=FROM_ROWS,
+    ),
     Wire(
         "method.targets",
         "adapted",

@@ -31,8 +31,8 @@ class Phase(Record):
     kind: ClassVar[str] = "phase"
 
     phase: str
-    """importing, reading, tokenising, loading, checking, packing, hashing, preparing, evaluating,
-    answering, longest: those of a start in their order."""
+    """importing, reading, tokenising, loading, checking, packing, directions, hashing, preparing,
+    evaluating, answering, longest: those of a start in their order."""
     total: int
     """Rows, batches or answers; 0 if nobody knows."""
 
@@ -50,6 +50,7 @@ _PHASES = {
     "tokenising": "tokenising",
     "packing": "packing rows",
     "checking": "checking the weights",
+    "directions": "looking for the directions of the data",
     "hashing": "hashing the files of data and model",
     "preparing": "setting up the optimizer and the devices",
     "evaluating": "evaluating the base model",
