@@ -21,6 +21,7 @@ from tui.commands import (
     doctor,
     probe,
     profile,
+    ready_recipes,
     runs,
     start,
 )
@@ -42,7 +43,7 @@ COMMANDS = (
     ),
     *((demo, "demo"), (doctor, "doctor"), (data_check, "check"), (data_show, "show")),
     *((checks, "methods"),),
-    *((checks, "model"), (checks, "recipe")),
+    *((checks, "model"), (checks, "recipe"), (ready_recipes, "show")),
     *((recommend_command, "recommend"), (comparison, "compare")),
 )
 
@@ -240,6 +241,8 @@ LINES = [
     ("model show m --json", "model", {"text": "m", "as_json": True}),
     ("recipe check r.toml", "recipe", {"file": Path("r.toml"), "changes": ()}),
     ("recipe check r.toml --set a=1", "recipe", {"file": Path("r.toml"), "changes": ("a=1",)}),
+    ("recipe list", "show", {"as_json": False}),
+    ("recipe list --json", "show", {"as_json": True}),
     ("recommend --model m", "recommend", {"request": request()}),
     (
         "recommend --model m --data d --gpu T4 --price 2 --save r.toml",

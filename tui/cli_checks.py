@@ -183,3 +183,12 @@ def recipe_check(file: Path, changes: tuple[str, ...]) -> int:
     from tui.commands import checks
 
     return checks.recipe(file, changes)
+
+
+@recipe.command("list")
+@JSON
+def recipe_list(as_json: bool) -> int:
+    """List the ready recipes, and when to take each."""
+    from tui.commands import ready_recipes
+
+    return ready_recipes.show(as_json=as_json)
