@@ -182,10 +182,11 @@ class Tape:
         self.matrices.append(matrix)
         return matrix
 
-    def view(self, x: Value) -> Value:
-        """The same memory in another shape."""
-        output = Value(x.size, x.width, x.needs_grad, x.storage)
-        return self._append(Op("view", (x,), output, hands_on=True))
+    def view(self, x: Value, **parts: Any) -> Value:
+        """The same memory in another shape; or before weights that train, with fields of `Op`."""
+        needs_grad = x.needs_grad or parts.get("weight_flops", 0) > 0
+        output = Value(x.size, x.width, needs_grad, x.storage)
+        return self._append(Op("view", (x,), output, hands_on=True, **parts))
 
     def into(self, x: Value, y: Value) -> Value:
         """`y` added to `x` in the memory of `x`; both get the gradient of the result."""

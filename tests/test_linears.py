@@ -34,6 +34,7 @@ def of(**changes):
         ("loha", {"rank": 4}, 162_816),
         ("lokr", {"rank": 4}, 12_480),
         ("oft", {"block": 32}, 154_752),
+        ("shira", {"rank": 8}, 162_816),
         ("vera", {"rank": 32, "targets": "attention"}, 3_840),
         ("oft", {"block": 32, "targets": ("q_proj", "v_proj")}, 35_712),
     ],
@@ -76,7 +77,7 @@ def test_a_block_has_to_divide_only_the_linears_that_it_is_for():
     assert spec.unsupported(odd, spec.settings(block=32, targets=("down_proj",)))
 
 
-@pytest.mark.parametrize("method", ["vera", "loha", "lokr", "oft"])
+@pytest.mark.parametrize("method", ["vera", "loha", "lokr", "oft", "shira"])
 @pytest.mark.parametrize(
     ("name", "words"),
     [("qwen3-30b-a3b", "experts of a mixture"), ("qwen2.5-0.5b", "")],

@@ -45,7 +45,7 @@ def refusal(call, *arguments, **named):
 SMALL = (
     *("prompt_tuning", "prefix_tuning", "p_tuning", "p_tuning_v2"),
     *("ia3", "ln_tuning", "bitfit", "llama_adapter"),
-    *("vera", "loha", "lokr", "oft"),
+    *("vera", "loha", "lokr", "oft", "shira"),
 )
 
 

@@ -22,6 +22,7 @@ from advisor.registry import (
     presets,
     prompts,
     schedules,
+    sparse,
     tasks,
     whole,
 )
@@ -173,6 +174,7 @@ METHODS: Final[Registry[MethodSpec]] = Registry(
         *adaptive.METHODS,
         *linears.METHODS,
         *eva.METHODS,
+        *sparse.METHODS,
         *adapters.METHODS,
         *prompts.METHODS,
         *parts.METHODS,

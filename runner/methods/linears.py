@@ -5,10 +5,19 @@ from __future__ import annotations
 from typing import Any, Final
 
 import torch
-from peft import LoHaConfig, LoKrConfig, OFTConfig, PeftConfig, TaskType, VeraConfig, get_peft_model
+from peft import (
+    LoHaConfig,
+    LoKrConfig,
+    OFTConfig,
+    PeftConfig,
+    ShiraConfig,
+    TaskType,
+    VeraConfig,
+    get_peft_model,
+)
 
 from advisor.plan import Plan
-from advisor.registry import linears
+from advisor.registry import linears, sparse
 from runner.methods import low_rank
 
 _OWN_BUFFERS: Final = ("vera_A", "vera_B")
@@ -22,7 +31,12 @@ def load_options(plan: Plan) -> dict[str, Any]:
 
 def adapt(model: Any, plan: Plan) -> Any:
     """The model with what is put on its linears, in fp32 unless all is to be in 16 bits."""
-    adapted = get_peft_model(model, peft_config(plan))
+    config = peft_config(plan)
+    if isinstance(config, ShiraConfig):
+        config.mask_fn = None
+    adapted = get_peft_model(model, config)
+    if isinstance(config, ShiraConfig):
+        _draw_places(adapted)
     dtype = torch.bfloat16 if plan.precision == "bf16_pure" else torch.float32
     for parameter in adapted.parameters():
         if parameter.requires_grad:
@@ -31,6 +45,15 @@ def adapt(model: Any, plan: Plan) -> Any:
         if any(own in name for own in _OWN_BUFFERS):
             buffer.data = buffer.data.to(dtype)
     return adapted
+
+
+def _draw_places(adapted: Any) -> None:
+    """Of SHiRA's weights, with the seed of the run; PEFT's own mask is the same in every layer."""
+    for module in adapted.modules():
+        for name, weights in getattr(module, "shira_weight", {}).items():
+            drawn = torch.randperm(module.in_features * module.out_features)[: weights.numel()]
+            places = torch.stack([drawn // module.in_features, drawn % module.in_features])
+            module.shira_indices[name] = places.int()
 
 
 def peft_config(plan: Plan) -> PeftConfig:
@@ -42,6 +65,8 @@ def peft_config(plan: Plan) -> PeftConfig:
     }
     if plan.method is linears.VERA:
         return VeraConfig(r=settings.rank, **told)
+    if plan.method is sparse.SHIRA:
+        return ShiraConfig(r=settings.rank, **told)
     if plan.method is linears.OFT:
         return OFTConfig(oft_block_size=settings.block, r=0, **told)
     kind = LoHaConfig if plan.method is linears.LOHA else LoKrConfig

@@ -31,7 +31,7 @@ from runner import checkpoints
 FIRST_WORDS = ("plain", "alpaca", "messages", "held")
 """Of the rows of each file, as each format reads them."""
 
-ONE_EACH = ("lora_B", "vera_lambda_b", "hada_w1_a", "lokr_w1", "oft_R")
+ONE_EACH = ("lora_B", "vera_lambda_b", "hada_w1_a", "lokr_w1", "oft_R", "shira_weight")
 """Weights of which an adapted linear has one, by PEFT's names."""
 
 

@@ -49,6 +49,7 @@ CASES = {
     "vera": Case("vera", "rank = 32", 2e-2),
     "loha": Case("loha", "rank = 4\nalpha = 8"),
     "lokr": Case("lokr", "rank = 4\nalpha = 8"),
+    "shira": Case("shira", "rank = 8", 1e-3),
     "oft": Case("oft", "block = 16", 1e-3),
     "eva": Case("eva", "rank = 4\nrho = 1.0", 1e-3),
     "p-tuning": Case("p_tuning", "virtual_tokens = 8", 3e-3),
