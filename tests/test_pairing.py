@@ -99,6 +99,23 @@ def test_magnitudes_on_experts_are_refused(recipe_of):
         assert refused(recipe_of("mixtral", f'name = "lora"\n{settings}')) is None
 
 
+@pytest.mark.parametrize(
+    ("key", "given", "beside_attention"),
+    [
+        ("exclude", '["gate_proj"]', '["k_proj"]'),
+        ("layers", "[0]", "[0]"),
+        ("ranks", "{ up_proj = 4 }", "{ k_proj = 4 }"),
+    ],
+)
+def test_experts_are_adapted_alike_in_all_layers(recipe_of, key, given, beside_attention):
+    """PEFT passes over layers and names where it adds to the weights of experts."""
+    found = refused(recipe_of("mixtral", f'name = "lora"\n{key} = {given}'))
+
+    assert (found.code, found.where) == (ExitCode.BAD_RECIPE, f"method.{key}")
+    settings = f'{key} = {beside_attention}\ntargets = "attention"'
+    assert refused(recipe_of("mixtral", f'name = "lora"\n{settings}')) is None
+
+
 def test_a_recipe_is_checked_against_its_model_if_that_is_there(recipe_of, advisor):
     """`recipe check` says the same, with the same code; without the model it cannot know."""
     path = recipe_of("mixtral", 'name = "lora"\ndropout = 0.1')
