@@ -50,8 +50,7 @@ def least(base, rung, **wanted):
         (model(), tree.FULL, "full", "full_8bit"),
         (model(), tree.LIGHT_FULL, "full_8bit", "galore"),
         (model(), tree.LIGHT_FULL, "galore", "freeze"),
-        (model(), tree.LORA_MEDIUM, "lora", "qlora_8bit"),
-        (model(), tree.QLORA, "qlora_8bit", "qlora"),
+        (model(), tree.LORA_MEDIUM, "lora", "qlora"),
         (model(), tree.QLORA, "qlora", "offload"),
     ],
 )
@@ -98,7 +97,7 @@ def test_bitfit_is_recommended_in_the_narrow_band_below_lora():
     found = recommend.recommend(base, card((lora + bitfit) / 2), None, LABELS)
 
     assert (found.leaf, found.rung) == (tree.BITFIT, "bitfit")
-    assert found.runnable.rung == "qlora_8bit"
+    assert found.runnable.rung == "qlora"
 
 
 def test_the_ladder_goes_from_more_to_less_memory():
@@ -132,7 +131,7 @@ def test_the_rung_above_is_told_with_what_would_unlock_it():
     """Each in one line."""
     found = options(model(), least(model(), "lora") - 1)
 
-    line = why_not_above("qlora_8bit", found)
+    line = why_not_above("qlora", found)
 
     assert line.startswith("not LoRA: it needs up to")
     assert "it would fit with rows of at most" in line
@@ -148,7 +147,7 @@ def test_no_rung_is_told_above_one_that_was_chosen_though_more_fits():
     ("box", "rung", "above"),
     [
         ("RTX 4090", "lora", ["freeze"]),
-        ("RTX 3080 10GB", "qlora", ["qlora_8bit"]),
+        ("RTX 3080 10GB", "qlora", ["lora"]),
         ("RTX 3060", "offload", ["qlora"]),
         ("8x H100", "lora", []),
     ],

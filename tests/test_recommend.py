@@ -71,7 +71,7 @@ def test_a_row_says_whether_it_runs():
 
     runs = {name for name, row in found.items() if row.runs}
     assert runs == {
-        *("full", "full_8bit", "galore", "apollo", "lora", "qlora", "qlora_8bit"),
+        *("full", "full_8bit", "freeze", "galore", "apollo", "lora", "qlora", "qlora_8bit"),
         *("prompt_tuning", "prefix_tuning", "p_tuning", "p_tuning_v2", "ia3", "ln_tuning"),
         "llama_adapter",
     }

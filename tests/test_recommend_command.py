@@ -189,7 +189,7 @@ def test_a_comparison_as_json(call, orders):
     found = json.loads(out)
     small, large = found["machines"]
     assert keys_of(found["machines"], "machines") == set(COMPARISON)
-    assert (small["runs"], large["num_gpus"]) == (False, 8)
+    assert (small["runs"], large["num_gpus"]) == (True, 8)
     assert small["cost"] == pytest.approx(0.2 * small["hours"])
     assert large["price_per_hour"] == 20
 

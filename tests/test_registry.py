@@ -179,11 +179,12 @@ def test_the_keys_of_a_recipe_are_the_settings_of_its_method(spec):
 def test_a_bound_of_a_setting_is_a_bound_of_its_recipe_key(spec):
     """What is out of bounds is no value."""
     section = method_section(spec)
-    for name, (_, key) in keys_of(spec.settings).items():
+    for name, (field, key) in keys_of(spec.settings).items():
         beyond = [key.ge - 1] if key.ge is not None else []
         beyond += [key.le + 1] if key.le is not None else []
         beyond += [key.lt] if key.lt is not None else []
         beyond += ["no such word"] if key.choices or key.names else []
+        beyond += [1] if isinstance(field.default, str) else []
         assert beyond, f"{name} has no bound at all"
         for value in beyond:
             with pytest.raises(ValueError, match=name):

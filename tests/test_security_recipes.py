@@ -215,6 +215,7 @@ def test_a_recipe_names_nothing_that_is_written():
         *("ModelSection.id", "DataSection.train", "DataSection.eval", "MixedFile.file"),
         "DataSection.chat_template",  # an input: a family, or a file that is read
         "DataSection.split_by",  # a column
+        "prompt_tuning_method.init_text",  # words that are learnt from
         *("PlanSection.machine", "PlanSection.advisor_version", "PlanSection.path"),
     }
 

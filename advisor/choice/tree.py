@@ -36,7 +36,7 @@ LORA_VALUE = Leaf(name="LoRA, rank 32-64", methods=("lora",), ranks=(32, 64))
 LORA_HIGH = Leaf(name="LoRA, rank 16-32", methods=("lora",), ranks=(16, 32))
 LORA_MEDIUM = Leaf(name="LoRA, rank 8-16, or adapter", methods=("lora", "adapter"), ranks=(8, 16))
 ADAPTER = Leaf(name="adapter or P-tuning", methods=("adapter", "p_tuning"))
-QLORA = Leaf(name="QLoRA", methods=("qlora_8bit", "qlora"), ranks=(16, 64))
+QLORA = Leaf(name="QLoRA", methods=("qlora",), ranks=(16, 64))
 BITFIT = Leaf(name="BitFit or prompt tuning", methods=("bitfit", "prompt_tuning"))
 PROMPT = Leaf(name="prompt tuning", methods=("prompt_tuning",))
 UPCYCLED = Leaf(
