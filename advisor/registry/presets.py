@@ -124,7 +124,7 @@ PRESETS: Final = (
         title="QLoRA 8-bit",
         method="qlora",
         place="row",
-        why_not="fits, but 4 bits learn as well (arXiv 2305.14314) in half the memory and less time",
+        why_not="fits, but 4 bits learn as well in half the memory (arXiv 2305.14314)",
         changes={"bits": 8},
         is_ranked=True,
     ),
