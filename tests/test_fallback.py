@@ -97,7 +97,7 @@ def test_bitfit_is_recommended_in_the_narrow_band_below_lora():
     found = recommend.recommend(base, card((lora + bitfit) / 2), None, LABELS)
 
     assert (found.leaf, found.rung) == (tree.BITFIT, "bitfit")
-    assert found.runnable.rung == "qlora"
+    assert found.runnable.rung == "bitfit"
 
 
 def test_the_ladder_goes_from_more_to_less_memory():

@@ -9,6 +9,7 @@ from advisor import recipe
 from advisor.choice import ladder, lighter
 from advisor.choice.answers import Answers
 from advisor.choice.recommend import recommend
+from advisor.cost import memory
 from advisor.plan import Plan
 from advisor.registry.lookup import METHODS
 from profiles.errors import UserError
@@ -43,15 +44,14 @@ def refusal(call, *arguments, **named):
 
 
 SMALL = (
-    *("prompt_tuning", "prefix_tuning", "p_tuning", "p_tuning_v2"),
-    *("ia3", "ln_tuning", "bitfit", "llama_adapter"),
+    *("prompt_tuning", "prefix_tuning", "p_tuning", "p_tuning_v2", "llama_adapter"),
     *("vera", "loha", "lokr", "oft", "shira"),
 )
 
 
 @pytest.mark.parametrize("method", SMALL)
 @pytest.mark.parametrize(("task", "words"), [("reward", "trains no new head"), ("dpo", "")])
-def test_small_methods_train_no_new_head(method, task, words):
+def test_prompts_train_no_new_head(method, task, words):
     """It would stay as it was drawn: neither a recipe nor a plan that runs."""
     plan = Plan.of(method, task=task, seq_len=64)
     text = RECIPE_OF.replace('"lora"', f'"{method}"').replace('"sft"', f'"{task}"')
@@ -165,3 +165,36 @@ def test_llama_adapter_trains_what_peft_has_it_for(changes, settings, words):
 
     assert words in told
     assert bool(told) == bool(words)
+
+
+PARTS = ("ia3", "ln_tuning", "bitfit")
+
+
+@pytest.mark.parametrize("method", PARTS)
+@pytest.mark.parametrize(("layers", "words"), [("[3, 40]", "layer 40"), ('"last 33"', "last 33")])
+def test_layers_that_the_model_has_not_are_refused(method, layers, words):
+    """With what there is."""
+    text = RECIPE_OF.replace('"lora"', f'"{method}"\nlayers = LAYERS')
+    base = model(attention_bias=True)
+
+    told = refusal(
+        pairing.check_model, recipe.parse(text.replace("LAYERS", layers), where="r"), base
+    )
+    for sound in ("[31]", '"last 32"', '"all"'):
+        pairing.check_model(recipe.parse(text.replace("LAYERS", sound), where="r"), base)
+
+    assert words in told.why
+    assert "method.layers" in told.where
+
+
+@pytest.mark.parametrize("method", PARTS)
+def test_layers_without_gradients_keep_nothing(method):
+    """All below the first that trains."""
+    base = model(attention_bias=True)
+
+    def needed(layers):
+        plan = Plan.of(method, layers=layers, seq_len=2048)
+        return memory.estimate(base, plan).allocated_bytes
+
+    assert needed((31,)) < needed((16, 31)) < needed("all")
+    assert needed("last 1") == needed((31,))

@@ -92,6 +92,8 @@ def start(home, tiny_model):
         given = {"adapter": "rank = 8\nalpha = 16", "steps": STEPS, "split": "8:2:0"}
         few = task.learns_from != ("label",)  # a rare class takes more rows a step
         given |= {"micro_batch": 4, "accumulation": 1 if few else 3}
+        if settings.get("method") == "ia3":
+            given["adapter"] = ""
         run = real_runs.new_run(tiny_model, data, **given | settings)
         text = f'task = "{task.name}"\n' + run.recipe.read_text()
         run.recipe.write_text(text.replace("learning_rate = 5e-3", f"learning_rate = {rate}"))
@@ -147,6 +149,7 @@ def killed_at(step, task, monkeypatch):
         *((task, "lora", 2e-2) for task in TRAINED),
         (TASKS["dpo"], "full", 1e-3),
         pytest.param(TASKS["classify"], "full", 1e-3, marks=pytest.mark.long),
+        pytest.param(TASKS["classify"], "ia3", 3e-2, marks=pytest.mark.long),
     ],
     ids=str,
 )

@@ -66,10 +66,9 @@ class Gated(Settings):
     prompts: int = key(PROMPTS, "of a layer; its authors: 10", ge=1, le=1024)
     skipped_layers: int = key(0, "first layers without prompts; its authors: 2 of 32", ge=0)
 
-    @property
-    def num_frozen_layers(self) -> int:
-        """Before the first prompts nothing trains."""
-        return self.skipped_layers
+    def adapted_layers(self, num_layers: int) -> Sequence[int]:
+        """Those behind the skipped ones."""
+        return range(self.skipped_layers, num_layers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from advisor.registry.spec import MethodSpec, Rate
+from advisor.registry.spec import Hyperparameter, MethodSpec, Rate, Settings, key, numbers_of
 from advisor.tape import per_token
 
 if TYPE_CHECKING:
@@ -25,24 +26,45 @@ SCALED_INPUT: Final = "down_proj"
 """What IA3 scales of a Llama-style block (arXiv 2205.05638, section 3.3)."""
 
 
-def num_scales(model: Model, _settings: Any, _matrices: Sequence[Matrix]) -> int:
+@dataclass(frozen=True, slots=True)
+class Parts(Settings):
+    """[method] of methods that train small parts of layers."""
+
+    layers: str | tuple[int, ...] = key(
+        "all", "numbers of the layers that train, from 0 on", choices=("all",), layers=True
+    )
+
+    def adapted_layers(self, num_layers: int) -> Sequence[int]:
+        """As set; numbers that a model does not have are left out."""
+        return numbers_of(self.layers, num_layers)
+
+
+def num_layers(model: Model, settings: Parts) -> int:
+    """That train."""
+    return len(settings.adapted_layers(model.num_layers))
+
+
+def num_scales(model: Model, settings: Parts, _matrices: Sequence[Matrix]) -> int:
     """IA3: a vector for the keys, the values, and the inner activations of each layer."""
-    return model.num_layers * (2 * model.kv_width + model.intermediate_size)
+    return num_layers(model, settings) * (2 * model.kv_width + model.intermediate_size)
 
 
-def num_biases(model: Model, _settings: Any, _matrices: Sequence[Matrix]) -> int:
+def num_biases(model: Model, settings: Parts, _matrices: Sequence[Matrix]) -> int:
     """Biases of the linears, and norms that have some."""
     h, q, kv, f = model.hidden_size, model.query_width, model.kv_width, model.intermediate_size
     biases = (q + 2 * kv) * model.attention_bias + h * model.output_bias
     biases += ((2 if model.gated_mlp else 1) * f + h) * model.mlp_bias
     norms = h * model.norms_per_layer if model.norm == "layer" else 0
-    return model.num_layers * (biases + norms)
+    return num_layers(model, settings) * (biases + norms)
 
 
-def num_norms(model: Model, _settings: Any, _matrices: Sequence[Matrix]) -> int:
-    """The weights of all norms as wide as the model, and biases where they have some."""
+def num_norms(model: Model, settings: Parts, _matrices: Sequence[Matrix]) -> int:
+    """The weights of norms as wide as the model, and biases where they have some.
+
+    The final one is of no layer: it trains where all layers do.
+    """
     each = model.hidden_size * (2 if model.norm == "layer" else 1)
-    return each * (model.num_layers * model.norms_per_layer + 1)
+    return each * (num_layers(model, settings) * model.norms_per_layer + (settings.layers == "all"))
 
 
 def scaled(tape: LayerTape, _settings: Any, x: Value, result: Value, matrix: Matrix) -> Value:
@@ -64,6 +86,14 @@ def scaled(tape: LayerTape, _settings: Any, x: Value, result: Value, matrix: Mat
             weight_flops=1,
         )
     return result
+
+
+def shows(settings: Parts, model: Model) -> tuple[Hyperparameter, ...]:
+    """Which layers train, where it is not all."""
+    if settings.layers == "all":
+        return ()
+    words = f"{num_layers(model, settings)} of {model.num_layers}"
+    return (Hyperparameter("layers", words, "as asked for"),)
 
 
 def without_biases(model: Model, _settings: Any) -> str:
@@ -88,9 +118,12 @@ def _rate(value: float, reason: str) -> Any:
 IA3: Final = MethodSpec(
     name="ia3",
     title="IA3",
+    reaches_input=False,
+    asks_for_input=True,
+    settings=Parts,
+    shows=shows,
     rehearsed=True,
     builder="parts",
-    lm_only=True,
     spares_first=True,
     added=num_scales,
     around_linear=scaled,
@@ -101,9 +134,12 @@ IA3: Final = MethodSpec(
 BITFIT: Final = MethodSpec(
     name="bitfit",
     title="BitFit",
+    reaches_input=False,
+    asks_for_input=True,
+    settings=Parts,
+    shows=shows,
     rehearsed=True,
     builder="parts",
-    lm_only=True,
     trained=num_biases,
     rate=_rate(4e-4, "the BitFit paper: 1e-4 to 1e-3; the documents give none"),
     default_rate=4e-4,
@@ -112,12 +148,16 @@ BITFIT: Final = MethodSpec(
 LN_TUNING: Final = MethodSpec(
     name="ln_tuning",
     title="LayerNorm tuning",
+    reaches_input=False,
+    asks_for_input=True,
+    settings=Parts,
+    shows=shows,
     rehearsed=True,
     builder="parts",
-    lm_only=True,
+    spares_first=True,
     trains_norms=True,
     added=num_norms,
-    rate=_rate(1e-4, "a guess below adapters'; the documents give none"),
-    default_rate=1e-4,
+    rate=_rate(1e-2, "a small model learnt at it and not at 1e-4; the documents give none"),
+    default_rate=1e-2,
 )
 METHODS: Final = (IA3, BITFIT, LN_TUNING)

@@ -27,7 +27,7 @@ ATTENTION_LINEARS = (
     r"|self\.(query|key|value)(_proj)?|output\.dense|\w+_lin)"
 )
 """The linears of attention by the names that transformers' families give them."""
-_HEADS = ("classifier", "score", "pre_classifier", "pooler")
+HEADS = ("classifier", "score", "pre_classifier", "pooler")
 """Modules behind the layers, by the names that transformers gives them; not all models have all."""
 _MAGNITUDES = ".lora_magnitude_vector."
 """In the names of DoRA's, which stay fp32: steps of a small learning rate are lost in 16 bits."""
@@ -41,7 +41,7 @@ def load_options(plan: Plan) -> dict[str, Any]:
     if plan.base_bits == 16:
         return {"dtype": dtype}
     # A new head is trained whole; transformers itself leaves out an LM head alone
-    heads = None if plan.task.head == "lm" else list(_HEADS)
+    heads = None if plan.task.head == "lm" else list(HEADS)
     if plan.base_bits == 8:
         int8 = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=heads)
         return {"dtype": dtype, "quantization_config": int8}
@@ -77,7 +77,7 @@ def peft_config(plan: Plan, num_layers: int) -> LoraConfig:
         target_modules=targets_of(settings.targets),
         exclude_modules=left_out(settings, num_layers),
         bias="none",
-        modules_to_save=None if plan.task.head == "lm" else list(_HEADS[2:]),
+        modules_to_save=None if plan.task.head == "lm" else list(HEADS[2:]),
         task_type=TaskType.CAUSAL_LM if plan.task.head == "lm" else TaskType.SEQ_CLS,
     )
 

@@ -258,6 +258,8 @@ class Elsewhere:
 
     why: str
     test: str
+    methods: tuple[str, ...] = ()
+    """Those whose key it is; none: all that have it."""
 
 
 HERE = "test_wiring.py::"
@@ -269,6 +271,11 @@ WHEN_RANKS_FALL = Elsewhere(
     "test_adalora.py::test_the_library_is_told_when_ranks_fall",
 )
 ELSEWHERE = {
+    "method.layers": Elsewhere(
+        "trained weights have it in their names",
+        "test_layers_that_train.py::test_only_in_the_layers_named_something_trains",
+        methods=("ia3", "ln_tuning", "bitfit"),
+    ),
     "method.init_text": Elsewhere(
         "PEFT's config is written without it",
         "test_prompt_words.py::test_a_prompt_starts_as_its_words",
