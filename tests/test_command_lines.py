@@ -180,9 +180,9 @@ LINES = [
         {"request": request(data="d", asked=Asked(columns={"text": "b"}))},
     ),
     (
-        "data check a --clean html,duplicates --mask email",
+        "data check a --clean html,duplicates --mask email --split-by k",
         "check",
-        checked(clean={"html": True, "duplicates": True}, mask=("email",)),
+        checked(clean={"html": True, "duplicates": True}, mask=("email",), split_by="k"),
     ),
     (
         "data show a --clean whitespace --mask all",
@@ -194,12 +194,17 @@ LINES = [
         },
     ),
     (
-        "recommend --model m --data d --on-bad skip --clean unicode --mask phone,email",
+        "recommend --model m --data d --on-bad skip --clean html --mask phone --split-by k",
         "recommend",
         {
             "request": request(
                 data="d",
-                asked=Asked(on_bad="skip", clean={"unicode": True}, mask=("phone", "email")),
+                asked=Asked(
+                    on_bad="skip",
+                    clean={"html": True},
+                    mask=("phone",),
+                    split_by="k",
+                ),
             )
         },
     ),

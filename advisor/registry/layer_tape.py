@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from advisor.framework import Framework
-    from advisor.plan import Plan
     from advisor.tape import Tape, Value
     from profiles.facts import Model
 
@@ -16,7 +15,8 @@ class LayerTape(Protocol):
 
     tape: Tape
     model: Model
-    plan: Plan
+    base_width: int
+    """Bytes of a weight of the linears, where they are not quantized."""
     autocasts: bool
     """Linears cast their inputs and weights to 16 bits."""
     trained: int

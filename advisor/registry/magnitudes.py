@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from advisor.precision import base_width
 from advisor.tape import once, per_token
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def _norms(tape: LayerTape, matrix: Matrix, *, trains_a: bool) -> Value:
     cast = flow * n_in**2 if flow != width else 0
     kept = (cast or unit) if trains_a else 0
     product = unit + max(cast, (cast if trains_a else 0) + flow * weights)
-    base = width * weights if tape.is_quantized or base_width(tape.plan) != width else 0
+    base = width * weights if tape.is_quantized or tape.base_width != width else 0
     held = kept + width * weights + base
     wide = WIDTH * weights if tape.autocasts and width < WIDTH else 0  # autocast's norm
     most = max(product, held + 2 * width * weights, held + width * weights + wide)
@@ -60,7 +59,7 @@ def _again(tape: LayerTape, x: Value, matrix: Matrix) -> Value:
     """The base's product with what dropout left: the weight is kept as the product had it."""
     weights = matrix.n_in * matrix.n_out
     flow = 2 if tape.autocasts else tape.trained
-    is_copy = tape.is_quantized or base_width(tape.plan) != flow or flow != tape.trained
+    is_copy = tape.is_quantized or tape.base_width != flow or flow != tape.trained
     return tape.value(
         name=f"{matrix.name}.again",
         inputs=(tape.cast(x, flow),),

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final, Protocol
 
 from profiles.data import jq_commands
-from profiles.data.datafile import Container
-
-if TYPE_CHECKING:
-    from profiles.data.tally import Tally
+from profiles.data.datafile import Container, DataFile
 
 MAX_BAD_SHARE: Final = 0.10
 """Of the rows, up to which faulty ones may be left out."""
@@ -22,7 +19,21 @@ _MERGE: Final = (
 )
 
 
-def why(tally: Tally) -> str:
+class Counted(Protocol):
+    """What is asked of a tally of rows."""
+
+    num_bad: int
+    num_refused_by_template: int
+    num_with_media: int
+    takes_merged: bool
+    format: Any
+    detected: Any
+    file: DataFile | None
+    types: dict[str, dict[type, list[int]]]
+    mapping: Any
+
+
+def why(tally: Counted) -> str:
     """What a row must be."""
     if tally.num_refused_by_template == tally.num_bad:
         return "a model reads a row as its chat template writes it"
@@ -37,7 +48,7 @@ def why(tally: Tally) -> str:
     return needs
 
 
-def do(tally: Tally, *, too_many: bool) -> str:
+def do(tally: Counted, *, too_many: bool) -> str:
     """Ways out, the likeliest first; `too_many`: more rows than may be left out are faulty."""
     ways = []
     if tally.num_refused_by_template:
@@ -55,15 +66,14 @@ def do(tally: Tally, *, too_many: bool) -> str:
     return "; or ".join(ways)
 
 
-def _other_format(tally: Tally) -> str:
+def _other_format(tally: Counted) -> str:
     """What the rows look like, where they were to be read otherwise."""
     if tally.format is None or tally.detected in (None, tally.format):
         return ""
-    assert tally.detected is not None
-    return tally.detected.name
+    return str(tally.detected.name)
 
 
-def _merging(tally: Tally) -> str:
+def _merging(tally: Counted) -> str:
     """How a system text gets into the first question."""
     way = "put the system text at the beginning of the first question"
     file = tally.file
