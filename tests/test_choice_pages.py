@@ -10,6 +10,7 @@ import pytest
 from known import HOST, model
 from made_up import alternative, estimate, fit, pick, plan, recommendation, speed, unlock
 
+from advisor.choice.tree import Leaf
 from advisor.registry.lookup import TASKS
 from advisor.registry.task_spec import TaskSpec
 from profiles.facts import GIB, Gpu, Origin
@@ -108,7 +109,7 @@ def test_what_is_not_known_is_left_out():
 def test_long_questions_and_reasons_wrap_under_themselves():
     """Deeper than what they belong to."""
     step = SimpleNamespace(question="q" * 31, answer="yes", origin="user", evidence="e " * 20)
-    found = recommendation(path=(step,), leaf=SimpleNamespace(name="leaf " * 8))
+    found = recommendation(path=(step,), leaf=Leaf(name="leaf " * 8, methods=("lora",)))
 
     assert page.path(found, 36) == lines_of(
         """

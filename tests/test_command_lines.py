@@ -250,6 +250,11 @@ LINES = [
     ("recipe list --json", "show", {"as_json": True}),
     ("recommend --model m", "recommend", {"request": request()}),
     (
+        "recommend --model m --for law",
+        "recommend",
+        {"request": request(asked=Asked(domain="law"))},
+    ),
+    (
         "recommend --model m --data d --gpu T4 --price 2 --save r.toml",
         "recommend",
         {"request": request(data="d", gpu="T4", prices=(2.0,), save="r.toml")},

@@ -416,6 +416,7 @@ def test_what_can_be_chosen_by_name_for_scripts():
         "schedules": {"name", "title", "runs"},
         "strategies": {"name", "title", "runs"},
         "tasks": {"name", "title", "runs"},
+        "uses": {"name", "title", "words"},
         "data_formats": {"name", "tasks"},
         "chat_templates": {"name", "title"},
         "personal_data": {"name", "title", "mark"},
@@ -432,7 +433,7 @@ def test_everything_that_can_be_chosen_by_name_stands_under_its_key():
 
     assert heads == [
         *("method.name", "train.optimizer", "train.scheduler", "hardware.strategy", "task"),
-        *("data.format", "data.chat_template", "data.mask"),
+        *("data.format", "data.chat_template", "data.mask", "recommend --for"),
         "not yet: this version estimates it and cannot start it",
     ]
     assert all(row[:2] == "  " for block in blocks for row in block[1:])

@@ -57,6 +57,7 @@ READ = {
     ("recommend", "--data"),
     ("recommend", "--gpu"),
     ("recommend", "--task"),
+    ("recommend", "--for"),
     ("recommend", "--format"),
 }
 """Options that take any text, and write nowhere."""

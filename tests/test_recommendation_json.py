@@ -170,6 +170,7 @@ def test_everything_beside_what_is_recommended():
             "quality": {"value": True, "origin": "user"},
             "seq_len": {"value": 512, "origin": "user"},
             "effective_batch": None,
+            "domain": None,
         },
         "rehearsal": None,
         "path": [

@@ -39,6 +39,13 @@ def _show_keys(context: click.Context, _parameter: click.Parameter, wanted: bool
 @click.option("--compare", is_flag=True, help='Compare MACHINEs: --compare "RTX 4090" "8x H100".')
 @click.option("--price", "prices", type=float, multiple=True, help="Of each machine, per hour.")
 @click.option("--task", help="As `advisor methods` lists them; without it the data say it.")
+@click.option(
+    "--for",
+    "domain",
+    metavar="USE",
+    help="Start from the documents' settings for finance, medical, law, education, research, "
+    "enterprise, personal, prototype or production; then fit them to the machine.",
+)
 @click.option("--complexity", type=_LEVELS, help="Of the task.")
 @click.option(
     "--critical/--not-critical", default=None, help="Only the best will do, cost is none."

@@ -41,3 +41,5 @@ class Answers:
     """Quality near full fine-tuning is needed."""
     seq_len: Answer[int] | None = None
     effective_batch: Answer[int] | None = None
+    domain: Answer[str] | None = None
+    """What the model is for, if the documents' settings for that are asked for."""

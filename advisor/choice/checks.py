@@ -7,10 +7,12 @@ from typing import NoReturn
 from advisor.choice.answers import Answers
 from advisor.choice.storage import weight_bytes
 from advisor.choice.words import gib
-from advisor.registry.lookup import TASKS, unfit
+from advisor.registry.conflicts import no_head
+from advisor.registry.lookup import DOMAINS, METHODS, TASKS, preset_of, unfit
 from profiles.errors import ExitCode, UserError
-from profiles.facts import Dataset, Machine, Model
+from profiles.facts import Dataset, Machine, Model, Origin
 
+_OF_THE_TREE = ("complexity", "critical", "value", "quality")
 MIN_SEQ_LEN = 8
 MAX_BATCH = 1 << 20
 
@@ -29,6 +31,7 @@ def check(model: Model, machine: Machine, dataset: Dataset | None, answers: Answ
             f"name one of {there_are}",
             "--task",
         )
+    _check_domain(answers)
     if reason := unfit(TASKS[answers.task.value], model):
         _refuse(
             f"{model.id} cannot learn {answers.task.value}",
@@ -92,6 +95,37 @@ def _check_machine(machine: Machine) -> None:
                 'name a machine to plan for: --gpu "RTX 4090"',
                 gpu.name,
             )
+
+
+def _check_domain(answers: Answers) -> None:
+    if answers.domain is None:
+        return
+    name = answers.domain.value
+    if name not in DOMAINS:
+        there_are = ", ".join(DOMAINS.names())
+        _refuse(
+            f"there are no settings for {name!r}",
+            DOMAINS.unknown(name),
+            f"name one of {there_are}, or leave --for out and let the tree decide",
+            "--for",
+        )
+    method, task = METHODS[preset_of(DOMAINS[name].rungs[0]).method], TASKS[answers.task.value]
+    if reason := no_head(method, task):
+        _refuse(
+            f"--for {name} does not go with {task.name}",
+            reason,
+            "leave --for out: the decision tree takes what a new head learns with",
+            "--for",
+        )
+    asked = [key for key in _OF_THE_TREE if getattr(answers, key).origin is Origin.USER]
+    if asked:
+        options = " and ".join(f"--{key}" for key in asked)
+        _refuse(
+            f"--for {name} does not go with what the decision tree alone asks for: {options}",
+            "the documents' method and settings stand in the tree's place",
+            f"leave {options} out, or --for",
+            "--for",
+        )
 
 
 def _check_length(model: Model, seq_len: int) -> None:

@@ -6,7 +6,7 @@ Ranges are the documents'; where in a range to start is a heuristic on rank, mod
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from advisor.choice.defaults import MANY_ROWS
 from advisor.choice.ladder import num_lora_experts
@@ -31,9 +31,22 @@ _SOME_DROPOUT: Final = 0.05
 
 def rank(leaf: Leaf, model: Model, dataset: Dataset | None) -> int:
     """The documents' range: its upper end for much data; never above a quarter of the width."""
-    low, high = leaf.ranks or (8, 16)
-    much = dataset is not None and dataset.num_rows >= MANY_ROWS
-    return max(1, min(high if much else low, model.hidden_size // 4))
+    return max(1, min(_in_range(leaf.ranks or (8, 16), dataset), model.hidden_size // 4))
+
+
+def _in_range(ends: tuple[int, int], dataset: Dataset | None) -> int:
+    low, high = ends
+    return high if dataset is not None and dataset.num_rows >= MANY_ROWS else low
+
+
+def of_domain(leaf: Leaf, model: Model, dataset: Dataset | None) -> dict[str, Any]:
+    """The documents' settings for what the model is for; of a mixture `leaf` says the targets."""
+    if leaf.domain is None:
+        return {}
+    found = {name: _in_range(ends, dataset) for name, ends in leaf.domain.ranges.items()}
+    found |= leaf.domain.settings
+    found |= {"rank": rank(leaf, model, dataset)} if "rank" in found else {}
+    return {k: v for k, v in found.items() if k != "targets" or model.experts is None}
 
 
 def dropout(dataset: Dataset | None) -> float:
@@ -93,6 +106,7 @@ def starting_values(
             f"after {PATIENCE} evaluations",
             "documents: no better in 3 of them; the best step is published",
         ),
+        *_afterwards(configured.leaf),
     )
 
 
@@ -114,6 +128,7 @@ def _of_method(configured: Configured, dataset: Dataset | None) -> tuple[Hyperpa
     ranked = plan.settings if isinstance(plan.settings, LowRank) else None
     if ranked and ranked.dropout and dataset is not None:
         reasons["dropout"] = f"only {dataset.num_rows} rows: they could be learned by heart"
+    reasons |= _of_domain(configured, dataset)
     values = {}
     if ranked and preset_of(configured.rung).many_adapters:
         count = num_lora_experts(configured.num_tasks)
@@ -122,6 +137,30 @@ def _of_method(configured: Configured, dataset: Dataset | None) -> tuple[Hyperpa
         Hyperparameter(s.name, values.get(s.name, s.value), reasons.get(s.name, s.reason))
         for s in plan.method.shows(plan.settings, configured.model)
     )
+
+
+def _of_domain(configured: Configured, dataset: Dataset | None) -> dict[str, str]:
+    """Which settings are the documents' for what the model is for, and what was given up."""
+    leaf, reasons = configured.leaf, {}
+    if leaf.domain is None:
+        return {}
+    wanted = of_domain(leaf, configured.model, dataset)
+    for name in leaf.domain.keys:
+        value = getattr(configured.plan.settings, name, None)
+        reason = f"documents, for {leaf.domain.title}: {leaf.domain.words}"
+        if name in wanted and value != wanted[name]:
+            reason += f"; {wanted[name]} does not fit this machine"
+        elif name == "rank" and wanted[name] < leaf.domain.ranges[name][0]:
+            reason += "; more than a quarter of the model's width is too much"
+        reasons[name.replace("_", " ")] = reason
+    return reasons
+
+
+def _afterwards(leaf: Leaf) -> tuple[Hyperparameter, ...]:
+    if leaf.domain is None or not leaf.domain.afterwards:
+        return ()
+    reason = f"documents, for {leaf.domain.title}: {leaf.domain.words}"
+    return (Hyperparameter("afterwards", leaf.domain.afterwards, reason),)
 
 
 def _of_mixture(configured: Configured) -> tuple[Hyperparameter, ...]:

@@ -5,8 +5,9 @@ A rung is searched when it is first asked for and remembered; nothing is chosen 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from advisor.choice import fit, ladder, storage, words
 from advisor.choice.devices import Batch
@@ -16,6 +17,7 @@ from advisor.choice.unlock import Unlock, unlocks
 from advisor.choice.upcycle import family_of, upcycled
 from advisor.plan import Plan
 from advisor.registry.lookup import OPTIMIZERS, preset_of
+from advisor.registry.spec import keys_of
 from profiles.facts import Machine, Model
 
 _LEAST_RANK: Final = 8
@@ -35,6 +37,7 @@ class Options:
     ) -> None:
         self.model, self.machine = model, machine
         self.base = self._quantized = base
+        self._settings: Mapping[str, Any] = {}
         self.batch = batch
         self.num_tasks = num_tasks
         self.rungs = tuple(
@@ -49,6 +52,18 @@ class Options:
         """Search with the ranks that the leaf will probably have, of 16-bit and quantized bases."""
         self.base = self.base.with_settings(rank=rank, alpha=2 * rank)
         self._quantized = self.base.with_settings(rank=quantized, alpha=2 * quantized)
+
+    def start_from(self, settings: Mapping[str, Any], rung: str) -> None:
+        """Search with these settings, of a rank as small as may be where `rung` needs it to fit."""
+        self._settings = {name: value for name, value in settings.items() if name != "rank"}
+        rank = settings.get("rank")
+        if rank is None:
+            return
+        for tried in (rank, min(rank, _LEAST_RANK)):
+            self._fits.clear()
+            self.expect_ranks(tried, quantized=tried)
+            if not self.obstacle(rung):
+                return
 
     def model_of(self, rung: str) -> Model:
         """The model that the rung trains: upcycling makes another one."""
@@ -66,7 +81,12 @@ class Options:
         """The rung's plans, in the order to try them; quantized bases have a rank of their own."""
         preset = preset_of(rung)
         base = self._quantized if "bits" in preset.changes else self.base
-        return ladder.plans(preset, self.model_of(rung), base, num_tasks=self.num_tasks)
+        plans = ladder.plans(preset, self.model_of(rung), base, num_tasks=self.num_tasks)
+        return tuple(self._as_wanted(plan) for plan in plans) if self._settings else plans
+
+    def _as_wanted(self, plan: Plan) -> Plan:
+        keys = keys_of(type(plan.settings))
+        return plan.with_settings(**{k: v for k, v in self._settings.items() if k in keys})
 
     def _search(self, rung: str) -> Fit:
         model, tried = self.model_of(rung), []
@@ -117,9 +137,11 @@ class Options:
             return None
         if (found := self.fit(rung)).runs:
             return found
-        model, plan = self.model_of(rung), self.plans(rung)[0]
-        found = fit.best(model, self.machine, plan, self.batch, runs_only=True)
-        return found if found.runs and found.fits else None
+        for plan in self.plans(rung):
+            found = fit.best(self.model_of(rung), self.machine, plan, self.batch, runs_only=True)
+            if found.runs and found.fits:
+                return found
+        return None
 
     def set_rank(self, rung: str, rank: int, dropout: float) -> None:
         """Give the rung the wanted rank and dropout, or the nearest below that still fits."""
@@ -129,7 +151,9 @@ class Options:
         while True:
             for share in dict.fromkeys((dropout, 0.0)):
                 wide = rank * copies
-                wanted = plan.with_settings(rank=wide, alpha=2 * wide, dropout=share)
+                wanted = self._as_wanted(
+                    plan.with_settings(rank=wide, alpha=2 * wide, dropout=share)
+                )
                 if wanted == plan:
                     return
                 found = fit.best(self.model, self.machine, wanted, self.batch)

@@ -82,7 +82,7 @@ def recommend(
     answers = defaults.with_complexity(answers, dataset)
     dataset = defaults.as_trained(model, dataset, answers)
     options = _options(model, machine, dataset, answers)
-    path, leaf = tree.walk(answers, gather(options, dataset, answers))
+    path, leaf = _way(options, dataset, answers)
     rung, detour = fall_back(leaf, options)
     above = why_not_above(rung, options)
     chosen = choose(rung or smallest(options), options, dataset, leaf)
@@ -107,6 +107,18 @@ def recommend(
         disk_bytes=chosen.disk_bytes,
         warnings=cautions(options, dataset, chosen),
     )
+
+
+def _way(
+    options: Options, dataset: Dataset | None, answers: Answers
+) -> tuple[tuple[Step, ...], Leaf]:
+    """Through the tree, or to what the documents take for the use that the user named."""
+    if answers.domain is None:
+        return tree.walk(answers, gather(options, dataset, answers))
+    path, leaf = tree.of_domain(answers.domain, has_experts=options.model.experts is not None)
+    wanted = hyperparameters.of_domain(leaf, options.model, dataset)
+    options.start_from(wanted, leaf.methods[0])
+    return path, leaf
 
 
 def _options(model: Model, machine: Machine, dataset: Dataset | None, answers: Answers) -> Options:

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from advisor.choice.answers import Answers
+from advisor.choice.answers import Answer, Answers
+from advisor.registry.domains import DomainSpec
+from advisor.registry.lookup import DOMAINS
 from profiles.facts import Origin
 
 
@@ -25,6 +27,15 @@ class Leaf:
     """Rungs of `ladder.py`, in the order to try them."""
     ranks: tuple[int, int] | None = None
     """The documents' range of LoRA ranks."""
+    domain: DomainSpec | None = None
+    """Where the documents' settings for a use stand in the tree's place."""
+
+    @property
+    def reason(self) -> str:
+        """Why what is recommended is just that."""
+        if self.domain:
+            return f"that is what the documents take for {self.domain.title}"
+        return f"the tree ends at: {self.name}"
 
 
 FULL = Leaf(name="full fine-tuning", methods=("full",))
@@ -86,6 +97,19 @@ class Evidence:
     can_upcycle: bool = True
     upcycle_words: str = ""
     """The family that the base becomes, or why there is none."""
+
+
+def of_domain(asked: Answer[str], *, has_experts: bool) -> tuple[tuple[Step, ...], Leaf]:
+    """What the documents take for a use, in place of a walk; all targets of a mixture are experts.
+
+    UserError (BAD_RECIPE) with the nearest name for one that is not known.
+    """
+    domain = DOMAINS[asked.value]
+    words = f"documents: {domain.words}"
+    step = Step(question="What is it for?", answer=domain.name, origin=asked.origin, evidence=words)
+    experts = ("lora_on_experts",) if has_experts and "targets" in domain.settings else ()
+    methods, ranks = (*experts, *domain.rungs), domain.ranges.get("rank")
+    return (step,), Leaf(name=domain.words, methods=methods, ranks=ranks, domain=domain)
 
 
 class _Path:

@@ -71,15 +71,16 @@ def why_not(rung: str, chosen: str | None, leaf: Leaf, *, full_fits: bool) -> st
     """One line on why a rung that is possible was not taken."""
     if chosen is None:
         return ""
+    if leaf.domain and preset_of(rung).place in {"ladder", "row"}:
+        return f"fits, but the documents take another for {leaf.domain.title}"
     if rung in leaf.methods:
         return "the documents' other choice here"
     if preset_of(leaf.methods[0]).changes_model:
         return "fits, but one set of weights would learn all tasks"
     if rung == "full_8bit" and not full_fits:
         return "fits, but the tree asks for it only if the task is critical"
-    if rung == "full" and chosen not in {"full", "full_8bit"}:
-        return "fits, but the tree puts value for money first"
-    return preset_of(rung).why_not
+    is_dearer = rung == "full" and chosen not in {"full", "full_8bit"}
+    return "fits, but the tree puts value for money first" if is_dearer else preset_of(rung).why_not
 
 
 def more_memory(fit: Fit) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from advisor.registry import (
     adapters,
     adaptive,
+    domains,
     engines,
     eva,
     linears,
@@ -26,6 +27,7 @@ from advisor.registry import (
     tasks,
     whole,
 )
+from advisor.registry.domains import DomainSpec
 from advisor.registry.optimizer_spec import OptimizerSpec, ScheduleSpec
 from advisor.registry.spec import (
     EngineSpec,
@@ -185,3 +187,4 @@ OPTIMIZERS: Final[Registry[OptimizerSpec]] = Registry("optimizer", optimizers.OP
 SCHEDULES: Final[Registry[ScheduleSpec]] = Registry("schedule", schedules.SCHEDULES)
 ENGINES: Final[Registry[EngineSpec]] = Registry("strategy", engines.ENGINES)
 TASKS: Final[Registry[TaskSpec]] = Registry("task", tasks.TASKS)
+DOMAINS: Final[Registry[DomainSpec]] = Registry("use", domains.DOMAINS)

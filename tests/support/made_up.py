@@ -11,6 +11,7 @@ from known import HOST, dataset, model
 from plans import made
 
 from advisor.choice.duration import Duration
+from advisor.choice.tree import Leaf
 from profiles.facts import GIB, Origin
 
 
@@ -174,12 +175,13 @@ def recommendation(*, hours=2.5, **changes):
             quality=answer(True, Origin.USER),
             seq_len=answer(512, Origin.USER),
             effective_batch=None,
+            domain=None,
         ),
         "path": (
             SimpleNamespace(question="one?", answer="yes", origin="user", evidence="you said so"),
             SimpleNamespace(question="two?", answer="no", origin="measured", evidence="a probe"),
         ),
-        "leaf": SimpleNamespace(name="the leaf"),
+        "leaf": Leaf(name="the leaf", methods=("lora",)),
         "rung": "lora",
         "fit": fit(),
         "detour": "",

@@ -29,6 +29,7 @@ class Asked:
     quality: bool | None = None
     seq_len: int | None = None
     effective_batch: int | None = None
+    domain: str | None = None
     on_bad: OnBad | None = None
     data_format: str | None = None
     encoding: str | None = None
@@ -59,6 +60,7 @@ class Asked:
             quality=Answer.of(self.quality, True),
             seq_len=_number(self.seq_len),
             effective_batch=_number(self.effective_batch),
+            domain=None if self.domain is None else Answer(self.domain, Origin.USER),
         )
 
     def _task(self, dataset: Dataset | None) -> Answer[str]:

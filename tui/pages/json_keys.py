@@ -45,7 +45,8 @@ RECOMMENDATION = {
     "data.mean_tokens": "of a row",
     "data.max_tokens": "of the longest row",
     "data.origin": "of the counts: measured by the tokenizer, or predicted from characters",
-    "wishes.*.value": "task, complexity, critical, value, quality, seq_len, effective_batch",
+    "wishes.*.value": "task, complexity, critical, value, quality, seq_len, effective_batch, "
+    "domain",
     "wishes.*.origin": "user, default, or from the data; null for a wish that nobody had",
     "recommended.rung": "the method; null if nothing fits, then the rest comes nearest to it",
     "recommended.name": "the method in words",

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from advisor.registry.lookup import (
+    DOMAINS,
     ENGINES,
     METHODS,
     OPTIMIZERS,
@@ -51,6 +52,7 @@ def document() -> dict[str, Any]:
         "tasks": [_entry(spec) for spec in TASKS],
         "metrics": [_entry(spec) for spec in METRICS],
         "exports": [_entry(spec) for spec in EXPORTS],
+        "uses": [{"name": one.name, "title": one.title, "words": one.words} for one in DOMAINS],
         "data_formats": [{"name": one.name, "tasks": _tasks(one)} for one in formats.FORMATS],
         "chat_templates": [
             {"name": name, "title": chat_families.title(name)} for name in chat_families.names()
@@ -86,6 +88,8 @@ def lines(width: int) -> list[str]:
     found += ["", "data.chat_template", *table(families, indent="  ", width=width)]
     kinds = [(kind.name, kind.title, kind.mark) for kind in personal.KINDS]
     found += ["", "data.mask", *table(kinds, indent="  ", width=width)]
+    uses = [(one.name, one.title, one.words) for one in DOMAINS]
+    found += ["", "recommend --for", *table(uses, indent="  ", width=width)]
     note = f"{_NOT_YET}: this version estimates it and cannot start it"
     return [*found, "", *wrap(note, width)]
 

@@ -48,7 +48,7 @@ def lines(
         *memory.lines(found.fit, width, symbols, on_gpu=on_gpu),
         *_rehearsed(found, shown, width),
         "",
-        "path through the decision tree",
+        _way(found),
         *path(found, width),
         *_settings(found, width),
         "",
@@ -57,6 +57,17 @@ def lines(
         *_explained(found, shown, width),
         *_warnings(found, width),
     ]
+
+
+def _way(found: Recommendation) -> str:
+    if found.leaf.domain is None:
+        return "path through the decision tree"
+    return "in place of a path through the decision tree"
+
+
+def _use(found: Recommendation) -> str:
+    domain = found.leaf.domain
+    return f"{domain.title}; the documents take {domain.words}" if domain else ""
 
 
 def _rehearsed(found: Recommendation, shown: Shown, width: int) -> list[str]:
@@ -93,8 +104,9 @@ def _answer(found: Recommendation, width: int, shown: Shown) -> list[str]:
         ("recommended", headline(found)),
         *_runner(found),
         *_task(found, shown.other_task),
+        ("use", _use(found)),
         ("for", f"{found.model.id} ({size(found.model)}) on {machine_text(found.machine)}"),
-        ("because", found.detour or f"the tree ends at: {found.leaf.name}"),
+        ("because", found.detour or found.leaf.reason),
         ("why no more", alternatives.above(found)),
     ]
     if found.rung is None:

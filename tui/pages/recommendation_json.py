@@ -41,7 +41,7 @@ def document(
         "name": words.title(found.rung) if found.rung else None,
         "fits": found.rung is not None,
         "runs": found.runs,
-        "why": found.detour or f"the tree ends at: {found.leaf.name}",
+        "why": found.detour or found.leaf.reason,
         "why_not_above": found.above or None,
         "learning_rate": found.learning_rate,
         "epochs": found.epochs,
@@ -133,6 +133,7 @@ def _answers(found: Recommendation) -> dict[str, Any]:
         "quality": answers.quality,
         "seq_len": answers.seq_len,
         "effective_batch": answers.effective_batch,
+        "domain": answers.domain,
     }
     return {
         name: {"value": answer.value, "origin": answer.origin} if answer else None
