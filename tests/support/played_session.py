@@ -13,6 +13,7 @@ from stand_ins import Notes
 from transformers import TrainerState
 
 from advisor import recipe as recipes
+from advisor.plan import Plan
 from profiles.data.formats.spec import Example
 from profiles.runs.journal import Journal, SilentJournal, read_all
 from runner import checkpoints
@@ -29,6 +30,7 @@ class PlayedTrainer:
 
     def __init__(self, attempt, *, last=10, reaches=10, lengths=(5, 8, 96)):
         self.attempt, self.reaches, self.done = attempt, reaches, []
+        self.plan = Plan.of("lora", seq_len=96)
         self.args = SimpleNamespace(device=torch.device("cpu"), world_size=1)
         self.ranks = Ranks(1, is_main=True)
         self.batches = Batches()
