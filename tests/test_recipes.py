@@ -27,7 +27,7 @@ PLACES = {
     **dict.fromkeys(
         (
             *("pissa", "p-tuning", "prefix-tuning", "p-tuning-v2"),
-            *("adalora", "vera", "loha", "lokr", "oft"),
+            *("adalora", "eva", "vera", "loha", "lokr", "oft", "shira"),
             *("pretrain", "dpo", "orpo", "kto", "reward", "classify"),
         ),
         ("1x RTX 3070", "qwen2.5-1.5b"),
@@ -76,7 +76,7 @@ def test_methods_and_tasks_have_a_recipe_each():
     recipes = [ready(name) for name in PLACES]
 
     assert {one.task for one in recipes} == set(TASKS.ready)
-    assert len({one.method.name for one in recipes}) >= 18
+    assert len({one.method.name for one in recipes}) >= 20
     changed = {"dora": True, "rslora": True, "freeze_a": True, "init": "pissa", "b_rate": 16.0}
     for key, value in changed.items():
         assert any(getattr(one.method.settings, key, None) == value for one in recipes), key
