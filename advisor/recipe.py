@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from advisor import recipe_errors
 from advisor.framework import OURS, Framework
 from advisor.plan import Plan
+from advisor.plan_conflicts import unstartable
 from advisor.recipe_data import DataSection
 from advisor.recipe_sections import (
     HardwareSection,
@@ -29,8 +30,7 @@ from advisor.recipe_sections import (
     method_section,
     objective_section,
 )
-from advisor.registry.conflicts import conflict, no_head, packed, recomputed
-from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, SCHEDULES, TASKS, is_ready
+from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, SCHEDULES, TASKS
 from advisor.registry.optimizers import ADAMW
 from advisor.registry.schedules import CONSTANT
 from advisor.registry.spec import MethodSpec, Rate, keys_of
@@ -175,16 +175,7 @@ def validate(content: dict[str, Any], *, where: str, text: str = "") -> Recipe:
 def _refused(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """(key, why) of what is known and cannot be started, alone or together."""
     plan = recipe.to_plan(OURS)  # where it runs makes no difference to what goes together
-    for key, entry, registry in (
-        ("task", plan.task, TASKS),
-        ("method.name", plan.method, METHODS),
-        ("train.optimizer", plan.optimizer, OPTIMIZERS),
-        ("hardware.strategy", plan.engine, ENGINES),
-    ):
-        if not is_ready(entry):
-            can_be = ", ".join(registry.ready)
-            yield key, f"this version does not run {entry.name} yet; it runs {can_be}"
-    yield from _of_settings(plan)
+    yield from unstartable(plan)
     yield from _of_own_keys(recipe)
     yield from _beside_the_task(recipe, plan.task)
     yield from _of_schedule(recipe)
@@ -194,30 +185,6 @@ def _refused(recipe: Recipe) -> Iterator[tuple[str, str]]:
     if chosen and not chosen.serves(plan.task.learns_from):
         can_be = ", ".join(formats.names(plan.task.learns_from))
         yield "data.format", f"{chosen.name} is not for {recipe.task}; that learns from {can_be}"
-    yield from _beside_the_method(plan)
-    if reason := conflict(plan.method, plan.settings, plan.optimizer, plan.engine, plan.task):
-        yield "hardware.strategy", reason
-
-
-def _beside_the_method(plan: Plan) -> Iterator[tuple[str, str]]:
-    """(key, why) of what the method cannot be trained with."""
-    if reason := no_head(plan.method, plan.task):
-        yield "method.name", reason
-    if plan.packing and (reason := packed(plan.method, plan.settings)):
-        yield "data.packing", f"{reason}; leave it out"
-    if plan.checkpointing and (reason := recomputed(plan.method)):
-        why = f"{reason}; leave it out"
-        yield "train.checkpointing", f"{why}, and lower data.max_length if memory runs out"
-
-
-def _of_settings(plan: Plan) -> Iterator[tuple[str, str]]:
-    """(key, why) of values of [method] that no builder takes, and of keys that contradict."""
-    for name, (_, about) in keys_of(plan.method.settings).items():
-        value = getattr(plan.settings, name)
-        if value in about.not_yet:
-            yield f"method.{name}", f"this version does not run {value} yet"
-    if reason := plan.settings.contradiction:
-        yield "method.name", reason
 
 
 def _of_own_keys(recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -244,7 +211,8 @@ def _beside_the_task(recipe: Recipe, task: TaskSpec) -> Iterator[tuple[str, str]
         yield "train.loss", f"{task.name} takes no loss over the vocabulary; leave it out"
     if recipe.train.micro_batch < task.least_micro_batch:
         least = task.least_micro_batch
-        yield "train.micro_batch", f"{task.name} compares rows: {least} are the least"
+        why = f"{task.name} compares rows: write train.micro_batch = {least} or more"
+        yield "train.micro_batch", why
 
 
 def _of_schedule(recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -258,7 +226,8 @@ def _of_schedule(recipe: Recipe) -> Iterator[tuple[str, str]]:
         why = f"{optimizer.title} averages in place of a schedule"
         yield "train.scheduler", f'{why}: write train.scheduler = "{CONSTANT.name}"'
     if train.max_steps is not None and 1 <= train.max_steps <= train.warmup:
-        yield "train.warmup", f"the run ends after {train.max_steps} steps, before the warm-up does"
+        why = f"the run ends after {train.max_steps} steps, before the warm-up does"
+        yield "train.warmup", f"{why}: write train.warmup = 0.1, a share of them"
 
 
 def _in_backward(recipe: Recipe, title: str) -> Iterator[tuple[str, str]]:
@@ -266,10 +235,13 @@ def _in_backward(recipe: Recipe, title: str) -> Iterator[tuple[str, str]]:
     train = recipe.train
     if train.accumulation > 1:
         why = f"{title} steps in each backward pass, so nothing can be added up"
-        yield "train.accumulation", f"{why}: write 1 and raise train.micro_batch"
+        yield (
+            "train.accumulation",
+            f"{why}: write train.accumulation = 1 and raise train.micro_batch",
+        )
     if train.precision == "fp16":
         why = f"{title} steps before a scaled loss could be looked at"
-        yield "train.precision", f'{why}: write "bf16" or "fp32"'
+        yield "train.precision", f'{why}: write train.precision = "bf16" or "fp32"'
     if "max_grad_norm" in train.model_fields_set:
         yield "train.max_grad_norm", f"{title} keeps no gradients to clip: leave it out"
 

@@ -75,7 +75,11 @@ def test_a_run_without_room_for_the_ranks_to_fall_is_told(settings, steps):
         ("tinit = 2.5", "", "`method.tinit`: must be a share below 1 or a whole number"),
         ("delta_t = 1.5", "", "`method.delta_t`: must be a share"),
         ("tinit = 8\ntfinal = 4", "max_steps = 12", "`train.max_steps`: ranks are to fall after"),
-        ("", 'optimizer = "schedule_free"\nscheduler = "constant"', "would come back; take AdamW"),
+        (
+            "",
+            'optimizer = "schedule_free"\nscheduler = "constant"',
+            "would come back; take train.optimizer",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_in_the_recipe(settings, train, words):

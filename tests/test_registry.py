@@ -239,7 +239,7 @@ INCOMPATIBLE = [
     ("full", {}, "muon", "fsdp", "updates whole matrices"),
     ("full", {}, "lion", "fsdp", "cannot divide the states of Lion"),
     ("full", {}, "lomo", "ddp", "before processes could add up"),
-    ("lora", {}, "lomo", "single", "LoRA trains few weights; take AdamW"),
+    ("lora", {}, "lomo", "single", 'few weights; take train.optimizer = "adamw"'),
     ("qlora", {"bits": 8}, "adamw", "fsdp", "cannot divide 8-bit weights"),
     ("qlora", {"bits": 8}, "adamw", "zero3", "cannot divide 8-bit weights"),
     ("qlora", {"bits": 8, "dora": True}, "adamw", "single", "take method.bits = 4"),

@@ -244,7 +244,9 @@ def test_the_reference_takes_another_forward_pass():
 @pytest.mark.parametrize("rows", [1, 7, 16])
 def test_a_task_that_compares_rows_has_at_least_two_at_a_time(rows):
     """In a recipe and in a recommendation, whatever batch is wanted."""
-    assert "`train.micro_batch`: kto compares rows: 2 are the least" in refused({"task": "kto"})
+    assert "`train.micro_batch`: kto compares rows: write train.micro_batch = 2" in refused(
+        {"task": "kto"}
+    )
     box = planned.plan_machine("RTX 4090", host=HOST)
     rated = replace(dataset(), format="rated")
 

@@ -1,19 +1,21 @@
 """What does not go together, as rules over traits: a new entry needs no table of pairs.
 
-Each rule gives the reason, or nothing. Checked on plans before they are weighed, and on recipes
-before anything starts.
+Each rule gives the reason and what goes instead, or nothing, and belongs to the recipe key that
+this would change. Checked on plans before they are weighed, and on recipes before anything starts.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from advisor.registry.engines import DDP
 from advisor.registry.optimizer_spec import OptimizerSpec
+from advisor.registry.optimizers import ADAMW
 from advisor.registry.spec import nothing_added
 from advisor.registry.tasks import SFT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from advisor.registry.spec import EngineSpec, MethodSpec, Settings
     from advisor.registry.task_spec import TaskSpec
@@ -38,13 +40,24 @@ def conflict(
 ) -> str:
     """Why these cannot be used together; empty if they can."""
     chosen = Together(method, settings, optimizer, engine, task)
-    return next(filter(None, (rule(chosen) for rule in _RULES)), "")
+    return next((why for _, why in conflicts(chosen)), "")
+
+
+def conflicts(chosen: Together) -> Iterator[tuple[str, str]]:
+    """(recipe key, why) of all that cannot be used together."""
+    for key, rules in _RULES.items():
+        for rule in rules:
+            if why := rule(chosen):
+                yield key, why
 
 
 def no_head(method: MethodSpec, task: TaskSpec) -> str:
     """Why a task's new head would stay as it is drawn; empty if it is trained, or there is none."""
     if method.lm_only and task.head != "lm":
-        return f'{method.title} trains no new head, which {task.title} needs; "lora" does'
+        return (
+            f"{method.title} trains no new head, which {task.title} needs; take "
+            'method.name = "lora", which does'
+        )
     return ""
 
 
@@ -71,37 +84,37 @@ def recomputed(method: MethodSpec) -> str:
 def _whole_gradients(chosen: Together) -> str:
     """Shards of a gradient are no matrices that could be projected (transformers' GaLore page)."""
     if chosen.optimizer.projected_rank and chosen.engine.divides:
-        return (
-            f"{chosen.optimizer.title} projects whole gradients, {chosen.engine.title} divides them"
-        )
+        why = f"projects whole gradients, {chosen.engine.title} divides them"
+        return f"{chosen.optimizer.title} {why}; {_ADAMW}"
     if chosen.optimizer.matrix_states is not None and chosen.engine.divides:
-        return (
-            f"{chosen.optimizer.title} updates whole matrices, {chosen.engine.title} divides them"
-        )
+        why = f"updates whole matrices, {chosen.engine.title} divides them"
+        return f"{chosen.optimizer.title} {why}; {_ADAMW}"
     return ""
 
 
 def _apart_in_backward(chosen: Together) -> str:
     """Each process would go its own way; and it spares nothing where few weights train."""
     if chosen.optimizer.steps_in_backward and not chosen.method.trains_base:
-        few = f"{chosen.method.title} trains few weights; take AdamW"
+        few = f"{chosen.method.title} trains few weights; {_ADAMW}"
         return f"{chosen.optimizer.title} spares the gradients of a whole model, {few}"
     if chosen.optimizer.steps_in_backward and chosen.engine.several:
-        return f"{chosen.optimizer.title} steps before processes could add up their gradients"
+        why = "steps before processes could add up their gradients"
+        return f"{chosen.optimizer.title} {why}; {_ADAMW}"
     return ""
 
 
 def _whole_states(chosen: Together) -> str:
     """Bitsandbytes' optimizers, whose kernels take plain tensors (bitsandbytes issue 1633)."""
     if "bitsandbytes" in chosen.optimizer.needs and chosen.engine.float_shards:
-        return f"{chosen.engine.title} cannot divide the states of {chosen.optimizer.title}"
+        states = f"the states of {chosen.optimizer.title}"
+        return f"{chosen.engine.title} cannot divide {states}; {_ADAMW}"
     return ""
 
 
 def _projected_adapters(chosen: Together) -> str:
     """Low-rank weights have no gradient that is worth projecting."""
     if chosen.optimizer.projected_rank and not chosen.method.trains_base:
-        has_none = f"{chosen.method.title} has none"
+        has_none = f"{chosen.method.title} has none; {_ADAMW}"
         return f"{chosen.optimizer.title} projects the gradients of whole matrices, {has_none}"
     return ""
 
@@ -109,7 +122,7 @@ def _projected_adapters(chosen: Together) -> str:
 def _int8_weights(chosen: Together) -> str:
     """Only float types are sharded (bitsandbytes' FSDP-QLoRA page)."""
     if chosen.settings.base_bits == 8 and "weights" in chosen.engine.divides:
-        return f"{chosen.engine.title} cannot divide 8-bit weights"
+        return f"{chosen.engine.title} cannot divide 8-bit weights; {_DDP}"
     return ""
 
 
@@ -120,7 +133,7 @@ def _prompts_on_few_bits(chosen: Together) -> str:
         and chosen.settings.base_bits < 16
         and "weights" in chosen.engine.divides
     ):
-        return f"{chosen.engine.title} cannot divide a quantized base with a soft prompt"
+        return f"{chosen.engine.title} cannot divide a quantized base with a soft prompt; {_DDP}"
     return ""
 
 
@@ -129,22 +142,22 @@ def _start_in_few_bits(chosen: Together) -> str:
     if chosen.settings.changes_base and chosen.settings.base_bits < 16:
         return (
             "adapters cannot start from quantized weights, which would be quantized again; take "
-            'method.name = "lora", or method.init = "gaussian"'
+            'method.init = "gaussian", or method.name = "lora"'
         )
     return ""
 
 
-def _whole_weights(chosen: Together) -> str:
-    """Norms of whole weights; on 8 bits PEFT 0.21 fails (Int8Params lose their scales)."""
-    if not chosen.settings.reads_base:
-        return ""
-    if chosen.settings.base_bits == 8:
+def _norms_of_int8(chosen: Together) -> str:
+    """On 8 bits PEFT 0.21 fails (Int8Params lose their scales)."""
+    if chosen.settings.reads_base and chosen.settings.base_bits == 8:
         return "DoRA takes norms of weights, which PEFT cannot of 8-bit ones; take method.bits = 4"
-    if "weights" in chosen.engine.divides:
-        return (
-            f"DoRA takes norms of whole weights, {chosen.engine.title} divides them; take "
-            'hardware.strategy = "ddp"'
-        )
+    return ""
+
+
+def _whole_weights(chosen: Together) -> str:
+    """Norms are of whole weights."""
+    if chosen.settings.reads_base and "weights" in chosen.engine.divides:
+        return f"DoRA takes norms of whole weights, {chosen.engine.title} divides them; {_DDP}"
     return ""
 
 
@@ -172,31 +185,47 @@ def _whole_checkpoints(chosen: Together) -> str:
     """Shards are gathered for what is published alone."""
     if chosen.method.own_checkpoint and "weights" in chosen.engine.divides:
         return (
-            f"{chosen.engine.title} cannot gather what {chosen.method.title} goes on from; take "
-            'hardware.strategy = "ddp"'
+            f"{chosen.engine.title} cannot gather what {chosen.method.title} goes on from; {_DDP}"
         )
     return ""
 
 
 def _made_from_rows(chosen: Together) -> str:
-    """Texts are read by one process, before the trainer divides anything."""
-    method, task, engine = chosen.method, chosen.task, chosen.engine
+    """What is packed is texts; other rows are made by the trainer."""
+    method, task = chosen.method, chosen.task
     if method.reads_rows and not task.packs:
-        return f'{method.title} starts from texts, not from rows of {task.title}; "lora" does not'
-    if method.reads_rows and engine.several:
-        return f'{method.title} looks at the rows on one device; take hardware.strategy = "single"'
+        return (
+            f"{method.title} starts from texts, not from rows of {task.title}; take "
+            'method.name = "lora"'
+        )
     return ""
 
 
-def _pruned_between_steps(chosen: Together) -> str:
-    """It ranks weights by their gradients, and what it sets to zero is to stay so."""
-    method, optimizer, engine = chosen.method, chosen.optimizer, chosen.engine
+def _made_on_one_device(chosen: Together) -> str:
+    """Texts are read by one process, before the trainer divides anything."""
+    if chosen.method.reads_rows and chosen.engine.several:
+        return (
+            f"{chosen.method.title} looks at the rows on one device; take "
+            'hardware.strategy = "single" and hardware.gpus = 1'
+        )
+    return ""
+
+
+def _pruned_in_parts(chosen: Together) -> str:
+    """Weights are ranked by their gradients."""
+    method, engine = chosen.method, chosen.engine
     if method.prunes and "gradients" in engine.divides:
-        return f"{method.title} looks at whole gradients, {engine.title} divides them"
+        return f"{method.title} looks at whole gradients, {engine.title} divides them; {_DDP}"
+    return ""
+
+
+def _pruned_and_averaged(chosen: Together) -> str:
+    """What is set to zero is to stay so."""
+    method, optimizer = chosen.method, chosen.optimizer
     if method.prunes and optimizer.own_schedule:
         return (
             f"{optimizer.title} averages weights over the steps, and what {method.title} sets to "
-            "zero would come back; take AdamW"
+            f"zero would come back; {_ADAMW}"
         )
     return ""
 
@@ -205,26 +234,32 @@ def _frozen_copy(chosen: Together) -> str:
     """Where the base trains itself, its reference is a second model, whole on each device."""
     task, engine = chosen.task, chosen.engine
     if task.reference and chosen.method.added is nothing_added and "weights" in engine.divides:
-        return (
-            f"{engine.title} cannot divide the frozen copy that {task.title} compares with; an "
-            "adapter needs none"
-        )
+        copy = f"the frozen copy that {task.title} compares with"
+        return f"{engine.title} cannot divide {copy}; {_DDP}, or an adapter, which needs none"
     return ""
 
 
-_RULES: Final[tuple[Callable[[Together], str], ...]] = (
-    _whole_gradients,
-    _apart_in_backward,
-    _whole_states,
-    _projected_adapters,
-    _int8_weights,
-    _prompts_on_few_bits,
-    _start_in_few_bits,
-    _whole_weights,
-    _reference_without_its_part,
-    _reference_with_its_part,
-    _whole_checkpoints,
-    _pruned_between_steps,
-    _made_from_rows,
-    _frozen_copy,
-)
+_ADAMW: Final = f'take train.optimizer = "{ADAMW.name}"'
+_DDP: Final = f'take hardware.strategy = "{DDP.name}"'
+_RULES: Final[dict[str, tuple[Callable[[Together], str], ...]]] = {
+    "train.optimizer": (
+        _whole_gradients,
+        _apart_in_backward,
+        _whole_states,
+        _projected_adapters,
+        _pruned_and_averaged,
+    ),
+    "method.bits": (_norms_of_int8,),
+    "method.init": (_start_in_few_bits, _reference_without_its_part),
+    "method.name": (_reference_with_its_part, _made_from_rows),
+    "hardware.strategy": (
+        _int8_weights,
+        _prompts_on_few_bits,
+        _whole_weights,
+        _whole_checkpoints,
+        _pruned_in_parts,
+        _made_on_one_device,
+        _frozen_copy,
+    ),
+}
+"""By the key that a reason is told at."""

@@ -14,9 +14,10 @@ from advisor.registry.spec import EngineSpec
 _DEEPSPEED: Final = ("deepspeed",)
 
 SINGLE: Final = EngineSpec(name="single", title="one device", builder="single", several=False)
+DDP: Final = EngineSpec(name="ddp", title="DDP", builder="ddp")
 ENGINES: Final = (
     SINGLE,
-    EngineSpec(name="ddp", title="DDP", builder="ddp"),
+    DDP,
     EngineSpec(
         name="zero1",
         title="ZeRO-1",

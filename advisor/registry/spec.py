@@ -93,11 +93,6 @@ class Settings:
         return range(self.num_frozen_layers, num_layers)
 
     @property
-    def contradiction(self) -> str:
-        """Which of its keys do not go together, and what to do; empty if all do."""
-        return ""
-
-    @property
     def num_frozen_layers(self) -> int:
         """The first layers, which have no graph: nothing trains in them or before them."""
         return 0

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from advisor.registry.spec import Hyperparameter, MethodSpec, Rate, Settings, key, numbers_of
+from advisor.registry.spec import Fault, Hyperparameter, MethodSpec, Rate, Settings, key, numbers_of
 
 if TYPE_CHECKING:
     from advisor.tape import Matrix
@@ -40,12 +40,10 @@ class Freeze(Settings):
             return range(self.frozen_layers, num_layers)
         return numbers_of(self.layers, num_layers)
 
-    @property
-    def contradiction(self) -> str:
+    def faults(self) -> Iterator[Fault]:
         """Both keys say which layers train."""
         if self.layers != "all" and self.frozen_layers != FIRST:
-            return "layers names those that train: leave frozen_layers out"
-        return ""
+            yield Fault("frozen_layers", "method.layers names those that train: leave it out")
 
 
 def num_all(model: Model, _settings: Any, _matrices: Sequence[Matrix]) -> int:
