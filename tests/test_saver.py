@@ -11,12 +11,15 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import real_runs  # noqa: E402
+from method_cases import CASES  # noqa: E402
 
+from advisor.choice import storage  # noqa: E402
 from advisor.registry.lookup import OPTIMIZERS  # noqa: E402
 from profiles.errors import ExitCode, UserError  # noqa: E402
+from profiles.models.model import from_folder  # noqa: E402
 from profiles.runs import rundir  # noqa: E402
 from profiles.runs.rundir import read_json  # noqa: E402
-from runner import checkpoints  # noqa: E402
+from runner import checkpoints, methods  # noqa: E402
 from runner.training import saving  # noqa: E402
 from runner.training.room import Shortfall  # noqa: E402
 from runner.training.saving import Saver  # noqa: E402
@@ -60,6 +63,21 @@ def commit(saver, step, *, started=0.0, size=10, has_arguments=True):
 def test_the_size_of_weights_is_that_of_those_that_are_trained():
     """In their own types."""
     assert saving.weights_bytes(Mixed()) == 6 * 4 + 4 * 2
+
+
+@pytest.mark.parametrize("name", ["last layers", "bitfit", "full", "lora", "houlsby"])
+def test_the_size_of_weights_is_that_of_the_files(name, tiny_model, tmp_path):
+    """Of the whole model where no adapter is added; the estimate of the disk says the same."""
+    plan = CASES[name].plan(seq_len=8, precision="bf16")
+    model = methods.prepare(plan, tiny_model, 0)
+
+    model.save_pretrained(tmp_path)
+
+    written = sum(file.stat().st_size for file in tmp_path.glob("*.safetensors"))
+    disk = storage.disk(from_folder(tiny_model), plan)
+    assert saving.weights_bytes(model) == pytest.approx(written, rel=0.05)
+    assert disk.artefact_bytes == pytest.approx(written, rel=0.05)
+    assert disk.checkpoint_bytes >= disk.artefact_bytes
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ class Disk:
     """Bytes that a run writes."""
 
     checkpoint_bytes: int
-    """One checkpoint: trained weights and optimizer states."""
+    """One checkpoint: the adapter, or the whole model where nothing is added, and the states."""
     artefact_bytes: int
     """The result: the whole model, or what was added to it."""
     download_bytes: int
@@ -46,12 +46,13 @@ class Disk:
 def disk(model: Model, plan: Plan) -> Disk:
     """What a run of `plan` writes."""
     width = trained_width(plan)
-    trained = trained_params(model, plan) * width
     states = sum(optimizer_bytes(model, plan))
     small = added_params(model, plan) * width
+    whole = 0 if small else base_bytes(model, plan)
+    weights = whole or trained_params(model, plan) * width
     return Disk(
-        checkpoint_bytes=int(trained + states),
-        artefact_bytes=small or base_width(plan) * model.num_params,
+        checkpoint_bytes=int(weights + states),
+        artefact_bytes=int(small or whole),
         download_bytes=0 if model.path else weight_bytes(model),
     )
 

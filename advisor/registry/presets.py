@@ -156,6 +156,14 @@ PRESETS: Final = (
         like_chosen=True,
     ),
     PresetSpec(
+        name="shira",
+        title="SHiRA",
+        method="shira",
+        place="beside",
+        why_not="fits, but every linear copies its weights in each pass; documents: no number",
+        like_chosen=True,
+    ),
+    PresetSpec(
         name="p_tuning",
         title="P-tuning",
         method="p_tuning",

@@ -93,7 +93,6 @@ DEFAULT_RATE: Final = 1e-3
 SHIRA: Final = MethodSpec(
     name="shira",
     title="SHiRA",
-    offered=False,
     settings=Sparse,
     builder="linears",
     lm_only=True,

@@ -28,14 +28,19 @@ _NUM_SHOWN = 3
 _OTHER_SHAPE = re.compile(r"size mismatch for (\S+?):")
 
 
+def is_saved_whole(model: torch.nn.Module) -> bool:
+    """Weights that do not train are written too: no adapter is there to be written alone."""
+    has_own_way = "save_pretrained" in vars(model)  # of a method
+    return isinstance(model, PreTrainedModel) and not has_own_way
+
+
 @contextlib.contextmanager
 def own_names(model: torch.nn.Module) -> Iterator[None]:
     """Inside, a whole model is saved under its own names and in its own shapes.
 
     Published models keep the public format, which has each expert of a mixture on its own.
     """
-    has_own_way = "save_pretrained" in vars(model)  # of a method
-    if not isinstance(model, PreTrainedModel) or has_own_way:
+    if not is_saved_whole(model):
         yield
         return
     model.save_pretrained = functools.partial(model.save_pretrained, save_original_format=False)

@@ -88,14 +88,14 @@ def rehearse(model: Model, plan: Plan, machine: Machine) -> Rehearsed:
 def least_plans(model: Model, machine: Machine, answers: Answers) -> tuple[Plan, ...]:
     """Every method that is offered and runs, one row at a time, for a model without a formula.
 
-    UserError (USAGE) for answers that cannot be.
+    Those that cannot be rehearsed are left out. UserError (USAGE) for answers that cannot be.
     """
     checks.check(replace(model, unmodelled=""), machine, None, answers)
     seq_len, width = defaults.seq_len(model, None, answers), precision(machine)
     return tuple(
         Plan.of(method, seq_len=seq_len, checkpointing=METHODS[method].recomputes, precision=width)
         for method in METHODS.ready
-        if METHODS[method].offered
+        if METHODS[method].offered and METHODS[method].rehearsed
     )
 
 

@@ -16,6 +16,7 @@ from advisor.registry.optimizer_spec import OptimizerSpec
 from profiles.runs.records.worker import Checkpoint, Rotated
 from profiles.runs.rundir import RunDir
 from runner import checkpoints
+from runner.engines import loading
 from runner.optimizers.weights import layer_matrices
 from runner.training import room
 from runner.training.attempt import Attempt
@@ -91,9 +92,13 @@ class Saver:
 
 
 def weights_bytes(model: torch.nn.Module) -> int:
-    """Size of what is trained, which is what the final artefact holds."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    return sum(int(p.numel() * p.element_size()) for p in trained)
+    """Size of the weights that a checkpoint and the final artefact hold.
+
+    Those that train, and all others of a model that is saved whole.
+    """
+    whole = loading.is_saved_whole(model)
+    saved = [p for p in model.parameters() if whole or p.requires_grad]
+    return sum(int(p.numel() * p.element_size()) for p in saved)
 
 
 def state_bytes(
