@@ -227,8 +227,8 @@ def test_a_method_that_divides_the_rates_trains_all_of_its_weights(spec, home, t
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("accumulation = 2", "nothing can be added up: write 1"),
-        ('precision = "fp16"', 'write "bf16" or "fp32"'),
+        ("accumulation = 2", "nothing can be added up: write train.accumulation = 1"),
+        ('precision = "fp16"', 'write train.precision = "bf16" or "fp32"'),
         ("max_grad_norm = 1.0", "no gradients to clip: leave it out"),
     ],
 )

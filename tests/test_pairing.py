@@ -140,6 +140,14 @@ def test_sharding_without_gpus_is_refused_and_ddp_is_not(recipe_of):
     assert refused(recipe_of("mixtral", 'name = "lora"', hardware.format("ddp"))) is None
 
 
+def test_fp16_is_refused_where_it_would_have_neither_autocast_nor_a_scaler(recipe_of):
+    """A CPU; there bf16 is autocast."""
+    told = refused(recipe_of("llama", 'name = "lora"', '[train]\nprecision = "fp16"\n'))
+
+    assert "--set train.precision=bf16" in told.do
+    assert refused(recipe_of("llama", 'name = "lora"', '[train]\nprecision = "bf16"\n')) is None
+
+
 def test_sharding_is_accepted_where_there_are_gpus(recipe_of):
     """Whether they are enough is another check's business."""
     path = recipe_of("mixtral", 'name = "lora"', '[hardware]\nstrategy = "fsdp"\ngpus = 2\n')

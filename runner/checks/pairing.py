@@ -137,7 +137,18 @@ def check_experts(recipe: Recipe, model: Model) -> None:
 
 
 def check_engine(recipe: Recipe, here: Machine) -> None:
-    """Accelerate divides a model on GPUs only, and takes DDP on CPUs without a word."""
+    """Accelerate divides a model on GPUs only, and takes DDP on CPUs without a word.
+
+    Nor does it say that fp16 has neither autocast nor a scaler of the loss there.
+    """
+    if recipe.train.precision == "fp16" and here.backend == "cpu" and not here.gpus:
+        raise UserError(
+            "fp16 needs a GPU, and this machine trains on its CPU",
+            why="on CPUs Accelerate leaves autocast and the scaled loss out of fp16",
+            do="add --set train.precision=bf16, or train on a machine with GPUs",
+            where="train.precision",
+            code=ExitCode.BAD_RECIPE,
+        )
     engine = ENGINES[recipe.hardware.strategy]
     if engine.needs_gpu and not here.gpus:
         others = [e.name for e in ENGINES if e.builder and e.several and not e.needs_gpu]
