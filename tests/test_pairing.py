@@ -140,12 +140,21 @@ def test_sharding_without_gpus_is_refused_and_ddp_is_not(recipe_of):
     assert refused(recipe_of("mixtral", 'name = "lora"', hardware.format("ddp"))) is None
 
 
+@pytest.mark.parametrize("method", ["prefix_tuning", "p_tuning_v2"])
+def test_a_prefix_is_refused_before_a_router_whose_mask_it_would_lengthen(recipe_of, method):
+    """The loss of the router failed at the first step; LoRA has no mask of its own."""
+    told = refused(recipe_of("mixtral", f'name = "{method}"\nvirtual_tokens = 4'))
+
+    assert "takes no prefix" in told.what
+    assert refused(recipe_of("mixtral", 'name = "lora"')) is None
+
+
 def test_fp16_is_refused_where_it_would_have_neither_autocast_nor_a_scaler(recipe_of):
     """A CPU; there bf16 is autocast."""
-    told = refused(recipe_of("llama", 'name = "lora"', '[train]\nprecision = "fp16"\n'))
+    told = refused(recipe_of("mixtral", 'name = "lora"', '[train]\nprecision = "fp16"\n'))
 
     assert "--set train.precision=bf16" in told.do
-    assert refused(recipe_of("llama", 'name = "lora"', '[train]\nprecision = "bf16"\n')) is None
+    assert refused(recipe_of("mixtral", 'name = "lora"', '[train]\nprecision = "bf16"\n')) is None
 
 
 def test_sharding_is_accepted_where_there_are_gpus(recipe_of):

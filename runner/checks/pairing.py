@@ -17,6 +17,13 @@ from runner.checks import targets
 
 _EXPERTS_LEFT_ALONE = frozenset({"qwen2_moe", "gpt_oss"})
 """Families in which PEFT adapts the linears beside the routed experts, and not those."""
+_MASKED_BALANCE = frozenset(
+    (
+        *("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "gpt_oss", "phimoe"),
+        *("ernie4_5_moe", "minimax_m2"),
+    )
+)
+"""Families in which transformers takes the balance of experts over the tokens that a mask names."""
 _ROUTERS_OF_SEVERAL = frozenset({"phimoe"})
 """Families whose router is a subclass of Linear that returns more than one tensor."""
 
@@ -45,6 +52,7 @@ def check_model(recipe: Recipe, model: Model) -> None:
     check_length(recipe, model)
     check_experts(recipe, model)
     _check_router(recipe, model)
+    _check_balance(recipe, model)
 
 
 def _check_method(recipe: Recipe, model: Model) -> None:
@@ -85,6 +93,19 @@ def _check_router(recipe: Recipe, model: Model) -> None:
             why=f"the router of {model.model_type} is one of them, and PEFT cannot read its output",
             do="add --set method.targets=attention",
             where="method.targets",
+            code=ExitCode.BAD_RECIPE,
+        )
+
+
+def _check_balance(recipe: Recipe, model: Model) -> None:
+    """The mask that PEFT makes has the prefix before a row, which no router sees."""
+    if recipe.method.settings.num_prefix_keys and model.model_type in _MASKED_BALANCE:
+        raise UserError(
+            f"{recipe.model.id} takes no prefix",
+            why=f"the balance of the experts of {model.model_type} is taken over as many tokens as "
+            "PEFT's mask has, and that is longer than a row by the prefix",
+            do="add --set method.name=lora",
+            where="method.name",
             code=ExitCode.BAD_RECIPE,
         )
 
