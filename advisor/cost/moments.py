@@ -270,9 +270,11 @@ def _cached_casts(parts: Standing) -> float:
     Without checkpointing the graph holds them anyway; FSDP casts what it gathers itself.
     """
     plan = parts.plan
-    if not (parts.recomputes and autocasts(plan) and trained_width(plan) == 4):
+    if parts.shares.weights > 1 or not (autocasts(plan) and trained_width(plan) == 4):
         return 0.0
-    if parts.shares.weights > 1:
+    if plan.method.forward_casts:
+        return 2.0 * trained_params(parts.model, plan)
+    if not parts.recomputes:
         return 0.0
     if plan.method.trains_base:
         return 2.0 * trained_linears(parts.model, plan)

@@ -301,7 +301,7 @@ LOHA: Final = replace(
     title="LoHa",
     settings=Products,
     added=num_hadamard,
-    added_casts=True,
+    forward_casts=True,
     trained=None,
     around_linear=hadamard,
     rate=_rate(1e-2, f"{_SEEN}; the documents give none"),
@@ -311,7 +311,7 @@ LOKR: Final = replace(
     LOHA,
     name="lokr",
     title="LoKr",
-    added_casts=False,
+    forward_casts=False,
     added=num_kronecker,
     around_linear=kronecker,
 )

@@ -237,6 +237,8 @@ class MethodSpec(Named):
     """What is added is fp32 in every precision."""
     added_casts: bool = False
     """Autocast makes copies of it in 16 bits that live as long as a micro-batch."""
+    forward_casts: bool = False
+    """The same until the forward pass ends, of all that is added."""
     kept_numbers: int = 0
     """Beside the optimizer's, for each weight that is added, in its type."""
     has_switch: bool = True
