@@ -321,8 +321,8 @@ LINES = [
         "change",
         {"text": None, "changes": {"log_every": None, "eval_every": 10**9}},
     ),
-    ("methods", "methods", {"as_json": False}),
-    ("methods --json", "methods", {"as_json": True}),
+    ("methods", "methods", {"name": None, "as_json": False}),
+    ("methods lora --json", "methods", {"name": "lora", "as_json": True}),
 ]
 """Line, the command that it calls, and with what."""
 

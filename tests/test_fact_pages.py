@@ -410,7 +410,10 @@ def test_what_can_be_chosen_by_name_for_scripts():
 
     assert found["schema"] == 1
     assert {name: set(one[0]) for name, one in found.items() if isinstance(one, list) and one} == {
-        "methods": {"name", "title", "runs", "learning_rate", "keys"},
+        "methods": {
+            *("name", "title", "runs", "learning_rate", "keys", "family", "needs"),
+            *("hands_to", "quoted", "reference", "conflicts"),
+        },
         "presets": {"name", "title", "method", "runs"},
         "optimizers": {"name", "title", "runs"},
         "schedules": {"name", "title", "runs"},
@@ -432,10 +435,13 @@ def test_everything_that_can_be_chosen_by_name_stands_under_its_key():
     heads = [block[0] for block in blocks]
 
     assert heads == [
-        *("method.name", "train.optimizer", "train.scheduler", "hardware.strategy", "task"),
+        *("method.name", "what each trains and takes", heads[2], "train.optimizer"),
+        *("train.scheduler", "hardware.strategy", "task"),
         *("data.format", "data.chat_template", "data.mask", "recommend --for"),
         "not yet: this version estimates it and cannot start it",
     ]
+    note = blocks.pop(2)
+    assert note[0].startswith("computed for meta-llama/Llama-3.1-8B")
     assert all(row[:2] == "  " for block in blocks for row in block[1:])
     assert max(map(len, rows)) <= 70
     words = [row.split() for row in rows]
@@ -443,6 +449,7 @@ def test_everything_that_can_be_chosen_by_name_stands_under_its_key():
     assert ["lit_llama_adapter", "lit-gpt's", "LLaMA-Adapter", "not"] in [row[:4] for row in words]
     assert "  alpaca             sft" in rows
     assert "  preference         dpo, orpo, reward" in rows
-    assert [row.split() for row in rows if row.startswith("  lora ")] == [
-        ["lora", "LoRA", "runs", "rank,", "alpha,", "dropout,"]
+    assert [row.split()[:6] for row in rows if row.startswith("  lora ")] == [
+        ["lora", "LoRA", "runs", "rank,", "alpha,", "dropout,"],
+        ["lora", "41.9", "M", "0.52", "160.0", "MiB"],
     ]

@@ -157,12 +157,13 @@ def data_show(file: str, as_json: bool, **options: Any) -> int:
 
 
 @click.command()
+@click.argument("name", required=False)
 @JSON
-def methods(as_json: bool) -> int:
-    """List methods, optimizers, strategies, tasks and formats, and which of them run."""
+def methods(name: str | None, as_json: bool) -> int:
+    """List methods, optimizers, strategies, tasks and formats; or show the method NAME in full."""
     from tui.commands import checks
 
-    return checks.methods(as_json=as_json)
+    return checks.methods(name=name, as_json=as_json)
 
 
 @model.command("show")

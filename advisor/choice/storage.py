@@ -11,14 +11,15 @@ from typing import Final
 
 from advisor.cost.weights import (
     adapter_bytes,
-    added_params,
     base_bytes,
     gradient_bytes,
+    matrices,
     optimizer_bytes,
     trained_params,
 )
 from advisor.plan import Plan
 from advisor.precision import base_width, trained_width
+from advisor.registry.spec import nothing_added
 from profiles.facts import Model
 
 KEPT: Final = 3
@@ -47,14 +48,23 @@ def disk(model: Model, plan: Plan) -> Disk:
     """What a run of `plan` writes."""
     width = trained_width(plan)
     states = sum(optimizer_bytes(model, plan))
-    small = added_params(model, plan) * width
-    whole = 0 if small else base_bytes(model, plan)
-    weights = whole or trained_params(model, plan) * width
+    whole = base_bytes(model, plan) if plan.method.added is nothing_added else 0
+    trained = whole or trained_params(model, plan) * width
     return Disk(
-        checkpoint_bytes=int(weights + states),
-        artefact_bytes=int(small or whole),
+        checkpoint_bytes=int(trained + states),
+        artefact_bytes=published_bytes(model, plan),
         download_bytes=0 if model.path else weight_bytes(model),
     )
+
+
+def published_bytes(model: Model, plan: Plan) -> int:
+    """Tensors of what is published: the whole model in the types it has, or what was added."""
+    method, width = plan.method, trained_width(plan)
+    if method.added is not nothing_added:
+        count = method.published or method.added
+        width = 4 if method.added_fp32 else width
+        return count(model, plan.settings, matrices(model, plan)) * width
+    return int(base_bytes(model, plan))
 
 
 def weight_bytes(model: Model) -> int:

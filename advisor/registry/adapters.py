@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from advisor.registry.handover import Quoted
 from advisor.registry.parts import LLAMA_STYLE
 from advisor.registry.spec import Hyperparameter, MethodSpec, Rate, Settings, key
 from advisor.tape import per_token
@@ -221,6 +222,9 @@ DEFAULT_RATE: Final = 5e-4
 ADAPTER: Final = MethodSpec(
     name="adapter",
     title="adapters",
+    family="adapters",
+    quoted=Quoted("85-90 %", "15-20 %"),
+    takers=("its own file",),
     settings=Bottleneck,
     rehearsed=True,
     builder="bottleneck",
@@ -240,6 +244,7 @@ ADAPTER: Final = MethodSpec(
 LLAMA_ADAPTER: Final = MethodSpec(
     name="llama_adapter",
     title="LLaMA-Adapter",
+    family="adapters",
     rehearsed=True,
     builder="gated",
     lm_only=True,
@@ -257,6 +262,7 @@ LLAMA_ADAPTER: Final = MethodSpec(
 LIT_LLAMA_ADAPTER: Final = MethodSpec(
     name="lit_llama_adapter",
     title="lit-gpt's LLaMA-Adapter",
+    family="adapters",
     offered=False,
     settings=Prompted,
     reaches_input=False,
@@ -268,6 +274,7 @@ LIT_LLAMA_ADAPTER: Final = MethodSpec(
 LIT_LLAMA_ADAPTER_V2: Final = MethodSpec(
     name="lit_llama_adapter_v2",
     title="lit-gpt's LLaMA-Adapter v2",
+    family="adapters",
     settings=Scaled,
     offered=False,
     trains_norms=True,

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from advisor.registry.handover import PEFT_AND_MERGED
 from advisor.registry.low_rank import ALL_TARGETS, MLP_TARGETS, PARTS, TARGET_GROUPS
 from advisor.registry.spec import Fault, Hyperparameter, MethodSpec, Rate, Settings, key
 from advisor.tape import once, per_token
@@ -109,6 +110,12 @@ def num_added(_model: Model, _settings: AdaptiveRank, matrices: Sequence[Matrix]
     return sum([m.rank * (m.n_in + m.n_out + 1) * m.copies for m in matrices if m.rank])
 
 
+def num_left(_model: Model, settings: AdaptiveRank, matrices: Sequence[Matrix]) -> int:
+    """Of what is published, where each linear ends with the mean rank; the rest is cut off."""
+    rank = settings.target_rank
+    return sum([rank * (m.n_in + m.n_out + 1) * m.copies for m in matrices if m.rank])
+
+
 def adapted(
     tape: LayerTape, settings: AdaptiveRank, x: Value, result: Value, matrix: Matrix
 ) -> Value:
@@ -174,6 +181,9 @@ DEFAULT_RATE: Final = 1e-3
 ADALORA: Final = MethodSpec(
     name="adalora",
     title="AdaLoRA",
+    family="LoRA",
+    takers=PEFT_AND_MERGED,
+    published=num_left,
     rehearsed=True,
     offered=False,  # no rung of its own: it takes a little more memory than LoRA
     settings=AdaptiveRank,

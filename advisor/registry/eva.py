@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from advisor.registry import low_rank
+from advisor.registry.handover import PEFT_AND_MERGED
 from advisor.registry.low_rank import LORA, MLP_TARGETS, TARGET_GROUPS, LowRank
 from advisor.registry.spec import Hyperparameter, MethodSpec, Rate, Settings, key
 
@@ -81,6 +82,8 @@ def without_adapters(model: Model, settings: DataRank) -> str:
 EVA: Final = MethodSpec(
     name="eva",
     title="EVA",
+    family="LoRA",
+    takers=PEFT_AND_MERGED,
     rehearsed=True,
     offered=False,  # no rung of its own: it takes the memory of LoRA
     settings=DataRank,

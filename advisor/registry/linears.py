@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from math import gcd, isqrt, log
 from typing import TYPE_CHECKING, Any, Final
 
+from advisor.registry.handover import PEFT_AND_MERGED
 from advisor.registry.low_rank import PARTS, TARGET_GROUPS, in_short
 from advisor.registry.spec import MethodSpec, Rate, Settings, key
 from advisor.tape import once, per_token
@@ -279,6 +280,8 @@ _SEEN: Final = "seen to learn on a small model"
 VERA: Final = MethodSpec(
     name="vera",
     title="VeRA",
+    family="changes of linears",
+    takers=PEFT_AND_MERGED,
     rehearsed=True,
     offered=False,
     settings=Vectors,
@@ -322,6 +325,7 @@ OFT: Final = replace(
     settings=Rotated,
     added=num_with_places,
     trained=num_rotations,
+    published=num_rotations,
     around_linear=None,
     before_linear=rotated,
     in_short=lambda settings: f"blocks of {settings.block}",

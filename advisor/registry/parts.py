@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from advisor.registry.handover import PEFT_AND_MERGED, Quoted
 from advisor.registry.spec import Hyperparameter, MethodSpec, Rate, Settings, key, numbers_of
 from advisor.tape import per_token
 
@@ -118,6 +119,8 @@ def _rate(value: float, reason: str) -> Any:
 IA3: Final = MethodSpec(
     name="ia3",
     title="IA3",
+    family="scaling and bias",
+    takers=PEFT_AND_MERGED,
     reaches_input=False,
     asks_for_input=True,
     settings=Parts,
@@ -134,6 +137,8 @@ IA3: Final = MethodSpec(
 BITFIT: Final = MethodSpec(
     name="bitfit",
     title="BitFit",
+    family="scaling and bias",
+    quoted=Quoted("70-80 %", "3-5 %"),
     reaches_input=False,
     asks_for_input=True,
     settings=Parts,
@@ -148,6 +153,8 @@ BITFIT: Final = MethodSpec(
 LN_TUNING: Final = MethodSpec(
     name="ln_tuning",
     title="LayerNorm tuning",
+    family="scaling and bias",
+    takers=PEFT_AND_MERGED,
     reaches_input=False,
     asks_for_input=True,
     settings=Parts,

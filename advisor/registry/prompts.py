@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from advisor.registry.handover import Quoted
 from advisor.registry.spec import Hyperparameter, MethodSpec, Rate, Settings, key
 
 if TYPE_CHECKING:
@@ -126,6 +127,8 @@ def shows(settings: SoftPrompt, _model: Model) -> tuple[Hyperparameter, ...]:
 PROMPT_TUNING: Final = MethodSpec(
     name="prompt_tuning",
     title="prompt tuning",
+    family="soft prompts",
+    quoted=Quoted("75-85 %", "1-2 %"),
     rehearsed=True,
     builder="prompts",
     lm_only=True,
@@ -140,6 +143,7 @@ PROMPT_TUNING: Final = MethodSpec(
 PREFIX_TUNING: Final = MethodSpec(
     name="prefix_tuning",
     title="prefix tuning",
+    family="soft prompts",
     rehearsed=True,
     builder="prompts",
     lm_only=True,
@@ -157,6 +161,9 @@ PREFIX_TUNING: Final = MethodSpec(
 P_TUNING_V2: Final = MethodSpec(
     name="p_tuning_v2",
     title="P-tuning v2",
+    family="soft prompts",
+    quoted=Quoted("85-90 %", "5-10 %"),
+    published=num_prefix,
     rehearsed=True,
     builder="prompts",
     lm_only=True,
@@ -175,6 +182,8 @@ P_TUNING_V2: Final = MethodSpec(
 P_TUNING: Final = MethodSpec(
     name="p_tuning",
     title="P-tuning",
+    family="soft prompts",
+    published=num_prompt,
     rehearsed=True,
     builder="prompts",
     lm_only=True,

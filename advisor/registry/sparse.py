@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from advisor.registry.handover import PEFT_AND_MERGED
 from advisor.registry.linears import OnLinears, changed, plain
 from advisor.registry.low_rank import in_short
 from advisor.registry.spec import Hyperparameter, MethodSpec, Rate, key
@@ -93,6 +94,8 @@ DEFAULT_RATE: Final = 1e-3
 SHIRA: Final = MethodSpec(
     name="shira",
     title="SHiRA",
+    family="sparse",
+    takers=PEFT_AND_MERGED,
     settings=Sparse,
     builder="linears",
     lm_only=True,

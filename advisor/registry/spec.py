@@ -12,6 +12,7 @@ from dataclasses import Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
+    from advisor.registry.handover import Quoted, Taker
     from advisor.registry.layer_tape import LayerTape
     from advisor.tape import Matrix, Value
     from profiles.facts import Model
@@ -203,6 +204,11 @@ class MethodSpec(Named):
     offered: bool = True
     """It is a row of the recommendation."""
 
+    family: str = ""
+    """What it is a form of, as the documents group methods."""
+    quoted: Quoted | None = None
+    """None: the documents give no number."""
+
     lm_only: bool = False
     """It is built for a model's own head, not for a new one that scores."""
     recomputes: bool = True
@@ -233,6 +239,10 @@ class MethodSpec(Named):
     """Number of weights that are put beside the model's own."""
     trained: Callable[[Model, Any, Sequence[Matrix]], int] | None = None
     """Number of weights that get a gradient; None: those that are added."""
+    published: Callable[[Model, Any, Sequence[Matrix]], int] | None = None
+    """Number of weights that are published; None: those that are added, or a whole model."""
+    takers: tuple[Taker, ...] = ("PEFT",)
+    """What takes what is published, where that is no whole model."""
     added_fp32: bool = False
     """What is added is fp32 in every precision."""
     added_casts: bool = False

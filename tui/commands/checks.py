@@ -21,11 +21,20 @@ def model(text: str, *, as_json: bool) -> int:
     return 0
 
 
-def methods(*, as_json: bool) -> int:
-    """Print all that can be chosen by name."""
+def methods(*, name: str | None, as_json: bool) -> int:
+    """Print all that can be chosen by name, or one method in full; UserError if there is none."""
+    from tui.pages import method  # noqa: PLC0415
     from tui.pages import methods as page  # noqa: PLC0415
 
-    if as_json:
+    if name is not None:
+        from advisor.registry.lookup import METHODS  # noqa: PLC0415
+
+        spec = METHODS[name]
+        if as_json:
+            plain.show_json({"schema": page.SCHEMA, **page.one(spec)})
+        else:
+            plain.show(method.lines(spec, plain.page_width()))
+    elif as_json:
         plain.show_json(page.document())
     else:
         plain.show(page.lines(plain.page_width()))

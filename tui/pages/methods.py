@@ -19,6 +19,7 @@ from advisor.registry.results import EXPORTS, METRICS
 from advisor.registry.spec import keys_of
 from profiles import chat_families, personal
 from profiles.data import formats
+from tui.pages import method_facts
 from tui.plain import table, wrap
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def document() -> dict[str, Any]:
     """All of `advisor methods --json`."""
     return {
         "schema": SCHEMA,
-        "methods": [_method(spec) for spec in METHODS],
+        "methods": [one(spec) for spec in METHODS],
         "presets": [
             {"name": p.name, "title": p.title, "method": p.method, "runs": is_ready(p)}
             for p in all_presets()
@@ -78,6 +79,7 @@ def lines(width: int) -> list[str]:
             if _state(m) == state
         ]
         found += table(rows, indent="  ", width=width)
+    found += ["", *method_facts.lines(width)]
     for kind, registry in _KINDS.items():
         entries = [(spec.name, spec.title, _state(spec)) for spec in registry]
         if entries:
@@ -102,9 +104,11 @@ def _entry(spec: Named) -> dict[str, Any]:
     return {"name": spec.name, "title": spec.title, "runs": is_ready(spec)}
 
 
-def _method(spec: MethodSpec) -> dict[str, Any]:
+def one(spec: MethodSpec) -> dict[str, Any]:
+    """What `advisor methods NAME --json` says, and the list of all says of each."""
     keys = {name: _key(field.default, key) for name, (field, key) in keys_of(spec.settings).items()}
-    return {**_entry(spec), "learning_rate": spec.default_rate, "keys": keys}
+    told = {"learning_rate": spec.default_rate, "keys": keys}
+    return {**_entry(spec), **told, **method_facts.document(spec)}
 
 
 def _key(default: Any, key: Key) -> dict[str, Any]:
