@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import random
+import re
 import tomllib
 from itertools import combinations as pairs_of
 
 import tomli_w
 
+from advisor import recipe as recipes
 from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, TASKS
 from advisor.registry.spec import keys_of
+from profiles.errors import ExitCode, UserError
 
+TOLD = re.compile(r"(?:line \d+: )?`([\w.]+)`: (.*)")
+WAY_OUT = re.compile(
+    r'(?:take|write) ([a-z_.]+) = ("\w+"|[\w.]+)(?: and ([a-z_.]+) = ("\w+"|[\w.]+))?'
+)
+MOST_REFUSALS = 8
+"""On the way from a recipe to one that runs."""
 EACH = 40
 """Combinations with each variant of a method."""
 TOGETHER = {
@@ -144,3 +153,40 @@ def has(text, key):
             return False
         place = place[name]
     return True
+
+
+def mistakes_of(text, changes):
+    """[(key, why)] of a recipe; none if it is sound."""
+    try:
+        recipes.with_changes(text, changes, where="r")
+    except UserError as error:
+        told = error
+    else:
+        return []
+    assert told.code == ExitCode.BAD_RECIPE
+    return [TOLD.fullmatch(line).groups() for line in told.why.splitlines()]
+
+
+def following(text, changes, key, why):
+    """The recipe as the way out has it, with `--set` or with a line taken out."""
+    if "leave it out" in why:
+        return without(text, key), {k: v for k, v in changes.items() if k != key}
+    way = WAY_OUT.search(why)
+    assert way, f"`{key}`: {why}"
+    first, value, second, other = way.groups()
+    assert first.split(".")[0] == key.split(".")[0], f"told at `{key}`: {why}"
+    return text, changes | {first: value} | ({second: other} if second else {})
+
+
+def led_to(text):
+    """The sound recipe that the ways out lead to."""
+    changes, seen = {}, []
+    while mistakes := mistakes_of(text, changes):
+        for key, why in mistakes:
+            assert key in changes or has(text, key), f"no `{key}` is there: {why}"
+            following(text, changes, key, why)
+        assert mistakes[0] not in seen, seen
+        seen.append(mistakes[0])
+        assert len(seen) <= MOST_REFUSALS, seen
+        text, changes = following(text, changes, *mistakes[0])
+    return recipes.with_changes(text, changes, where="r")
