@@ -88,16 +88,19 @@ def test_galore_is_recommended_where_8_bit_moments_do_not_fit():
     assert "8-bit" in found.above
 
 
-def test_bitfit_is_recommended_in_the_narrow_band_below_lora():
-    """A classification whose model just fits in 16 bits, but not with adapters."""
+def test_what_stands_for_bitfit_is_told_with_it():
+    """QLoRA of low rank where little memory and little quality are asked of; BitFit is a row."""
     base = model("qwen2.5-7b")
     lora, bitfit = (least(base, rung, task="classify") for rung in ("lora", "bitfit"))
     assert bitfit < lora
 
     found = recommend.recommend(base, card((lora + bitfit) / 2), None, LABELS)
+    row = next(row for row in found.alternatives if row.rung == "bitfit")
 
-    assert (found.leaf, found.rung) == (tree.BITFIT, "bitfit")
-    assert found.runnable.rung == "bitfit"
+    assert (found.leaf, found.rung) == (tree.BITFIT, "qlora")
+    assert found.fit.plan.settings.rank == 4
+    assert "BitFit or prompt tuning" in found.leaf.reason
+    assert (row.fits, row.why_not) == (True, "the documents' other choice here")
 
 
 def test_the_ladder_goes_from_more_to_less_memory():

@@ -288,18 +288,19 @@ def test_the_recipe_of_a_catalog_model_names_the_download(call, orders, tmp_path
 
 
 def test_the_saved_recipe_is_what_runs(call, orders, tmp_path):
-    """Where what is recommended does not, both are told apart."""
+    """And stands first; what the documents name beside it is told."""
     code, out, err = call(
         *("recommend", "--model", LLAMA, "--gpu", "RTX 4090", "--complexity", "low"),
         *("--data", orders, "--save", "r.toml"),
     )
 
     assert code == 0
-    assert out.startswith("recommended   adapters")
-    assert "NOT YET" in out
-    assert "wrote r.toml: LoRA rank" in err
+    assert out.startswith("recommended  LoRA rank 4")
+    assert "NOT YET" not in out
+    assert "adapter or P-tuning, for which" in out
+    assert "wrote r.toml" in err
     written = recipes.parse((tmp_path / "r.toml").read_text(), where="r")
-    assert written.method.name == "lora"
+    assert (written.method.name, written.method.rank) == ("lora", 4)
 
 
 def test_no_recipe_is_written_where_nothing_fits(call, orders, tmp_path):

@@ -25,7 +25,6 @@ from tui.terminal import Symbols, num_cells
 
 MODELS = ("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen3-30B-A3B", "mistralai/Mixtral-8x7B-v0.1")
 BOXES = ("1x RTX 4090", "8x H100", "2 nodes of 4x A100 40GB", "T4")
-SIMPLE = Answers(complexity=Answer("low", Origin.USER))
 
 
 def found_for(name="llama-3.1-8b", box="1x RTX 4090", answers=None, data=None):
@@ -104,12 +103,12 @@ def test_where_nothing_fits_the_bar_shows_where_free_memory_ends():
 
 def test_what_cannot_be_run_yet_is_marked_where_it_is_recommended():
     """With what a saved recipe holds instead."""
-    found = found_for(answers=SIMPLE, data=dataset())
+    found = found_for(data=dataset(tasks=3))
 
     text = flat(text_of(found))
 
     assert found.runnable is not None
-    assert "recommended adapters" in text
+    assert "recommended mixture of LoRA experts" in text
     assert f"NOT YET {found.runnable.why}" in text
     assert "saved recipe LoRA rank" in text
 

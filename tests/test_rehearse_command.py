@@ -80,18 +80,6 @@ def test_sharded_plans_are_rehearsed_whole(asked):
     assert "the plan divides it" in " ".join("\n".join(page.lines(seen, fit, 80)).split())
 
 
-def test_what_no_library_builds_gives_way_to_the_recipe(asked, capsys):
-    """Adapters have no rehearsal; LoRA, which is saved in their place, has."""
-    arguments = ["--gpu", "1x RTX 4090", "--complexity", "low", "--rehearse"]
-
-    assert run(["recommend", "--model", LLAMA, *arguments]) == 0
-
-    out = " ".join(capsys.readouterr().out.split())
-    assert "recommended adapters" in out
-    assert asked[0]["plan"]["method"] == "lora"
-    assert "the recommended plan has no rehearsal" in out
-
-
 def test_a_model_without_a_formula_is_rehearsed_instead(asked, capsys):
     """Every method that can train it, unless its weights alone are too many."""
     assert run(["recommend", "--model", UNMODELLED_MODEL, "--gpu", "T4", "--rehearse"]) == 71
@@ -101,7 +89,7 @@ def test_a_model_without_a_formula_is_rehearsed_instead(asked, capsys):
     assert "full fine-tuning no weights and states alone take" in out
     assert "QLoRA rank 16 no 17.2-19.6" in out
     assert [request["plan"]["method"] for request in asked] == [
-        *("lora", "qlora", "prompt_tuning", "p_tuning", "ln_tuning")
+        *("freeze", "lora", "qlora", "prompt_tuning", "p_tuning", "ln_tuning")
     ]
     assert "IA3 no IA3 scales keys" in out
 
@@ -111,7 +99,7 @@ def test_a_model_without_a_formula_is_rehearsed_instead(asked, capsys):
     found = json.loads(capsys.readouterr().out)
     keys = {f"rehearsals[].{key}" for key in found["rehearsals"][0]} | {"unmodelled"}
     assert keys == set(UNMODELLED)
-    able = ["full", "lora", "qlora", "prompt_tuning", "p_tuning", "ln_tuning"]
+    able = ["full", "freeze", "lora", "qlora", "prompt_tuning", "p_tuning", "ln_tuning"]
     assert [one["method"] for one in found["rehearsals"] if one["fits"]] == able
 
 

@@ -53,16 +53,12 @@ ONE_GPU = [
     Case("weights 15 of 24 GiB; full would be 120", LLAMA, "RTX 4090", MEDIUM, "lora", "lora"),
     Case("a complex task: LoRA, more rank", LLAMA, "RTX 4090", HIGH, "lora", "lora",
          {"complexity": "high"}),
-    Case("a simple task: adapters", LLAMA, "RTX 4090", LOW, "adapter",
-         "adapter", {"complexity": "low"}),
+    Case("a simple task: LoRA of low rank for adapters", LLAMA, "RTX 4090", LOW, "lora",
+         "lora", {"complexity": "low"}),
     Case("16-bit weights alone fill a T4; int8 ones are 9 GiB and keep their inputs", LLAMA, "T4",
          tree.QLORA, "qlora", "qlora"),
-    Case("prompt tuning needs the whole base too: here in int8", LLAMA, "T4", tree.PROMPT,
-         "prompt_tuning", "qlora", CHEAP),
-    Case("Llama has no biases for BitFit", LLAMA, "T4",
-         tree.BITFIT, "prompt_tuning", "qlora", LABELS),
-    Case("Qwen has biases, but its 14 GiB base is not quantized for BitFit", "qwen2.5-7b",
-         "RTX 3080", tree.BITFIT, "prompt_tuning", "qlora", LABELS),
+    Case("QLoRA of low rank for prompt tuning", LLAMA, "T4", tree.PROMPT, "qlora", "qlora", CHEAP),
+    Case("QLoRA of low rank for BitFit", LLAMA, "T4", tree.BITFIT, "qlora", "qlora", LABELS),
     Case("int8 is 8.6 GiB before anything else, NF4 5.4", "qwen2.5-7b", "RTX 3080", tree.QLORA,
          "qlora", "qlora"),
     Case("70B in NF4: 37 GiB; in int8: 68", BIG, "A100 40GB", tree.QLORA, None, None,
@@ -131,7 +127,7 @@ SHARED_OR_NONE = [
 MIXTURES = [
     Case("a mixture keeps all 57 GiB in memory, though 3 B are active", "qwen3-30b-a3b", "H100",
          native(MEDIUM), "lora", "lora"),
-    Case("simple task: adapters", "qwen3-30b-a3b", "H200", native(LOW), "adapter", "adapter",
+    Case("simple task: LoRA of low rank", "qwen3-30b-a3b", "H200", native(LOW), "lora", "lora",
          {"complexity": "low"}),
     Case("complex task: adapters on the experts too", "qwen3-30b-a3b", "H200", native(HIGH),
          "lora_on_experts", "lora_on_experts", {"complexity": "high"}),
@@ -166,7 +162,7 @@ SEVERAL_TASKS = [
 ]  # fmt: skip
 
 BY_THE_DATA = [
-    Case("replies of four tokens are labels: low", LLAMA, "RTX 4090", LOW, "adapter", "adapter",
+    Case("replies of four tokens are labels: low", LLAMA, "RTX 4090", LOW, "lora", "lora",
          rows=2000, reply=4),
     Case("50 000 replies of 150 tokens are much to learn: high", LLAMA, "RTX 4090", HIGH, "lora",
          "lora", rows=50_000),

@@ -123,15 +123,16 @@ def _of_method(configured: Configured, dataset: Dataset | None) -> tuple[Hyperpa
     plan, ranks = configured.plan, configured.leaf.ranks
     heuristic = "a heuristic, not a measurement"
     reasons = {"rank": f"small adapters for a light change; {heuristic}"}
-    if ranks is not None:
-        reasons["rank"] = f"documents: {ranks[0]} to {ranks[1]} here; {heuristic}"
     ranked = plan.settings if isinstance(plan.settings, LowRank) else None
+    many = preset_of(configured.rung).many_adapters
+    count = num_lora_experts(configured.num_tasks) if many else 1
+    if ranks and ranked and ranks[0] <= ranked.rank // count <= ranks[1]:
+        reasons["rank"] = f"documents: {ranks[0]} to {ranks[1]} here; {heuristic}"
     if ranked and ranked.dropout and dataset is not None:
         reasons["dropout"] = f"only {dataset.num_rows} rows: they could be learned by heart"
     reasons |= _of_domain(configured, dataset)
     values = {}
-    if ranked and preset_of(configured.rung).many_adapters:
-        count = num_lora_experts(configured.num_tasks)
+    if ranked and many:
         values["rank"] = f"{ranked.rank // count} in each of {count} adapters"
     return tuple(
         Hyperparameter(s.name, values.get(s.name, s.value), reasons.get(s.name, s.reason))

@@ -27,6 +27,9 @@ class Leaf:
     """Rungs of `ladder.py`, in the order to try them."""
     ranks: tuple[int, int] | None = None
     """The documents' range of LoRA ranks."""
+    lighter: tuple[str, ...] = ()
+    """Rungs that the documents name here and that a headline is not: what it stands for is the
+    nearest of LoRA, QLoRA, full fine-tuning and mixtures."""
     domain: DomainSpec | None = None
     """Where the documents' settings for a use stand in the tree's place."""
 
@@ -35,7 +38,8 @@ class Leaf:
         """Why what is recommended is just that."""
         if self.domain:
             return f"that is what the documents take for {self.domain.title}"
-        return f"the tree ends at: {self.name}"
+        instead = ", for which low-rank adapters of low rank are taken" if self.lighter else ""
+        return f"the tree ends at: {self.name}{instead}"
 
 
 FULL = Leaf(name="full fine-tuning", methods=("full",))
@@ -46,10 +50,17 @@ LIGHT_FULL = Leaf(
 LORA_VALUE = Leaf(name="LoRA, rank 32-64", methods=("lora",), ranks=(32, 64))
 LORA_HIGH = Leaf(name="LoRA, rank 16-32", methods=("lora",), ranks=(16, 32))
 LORA_MEDIUM = Leaf(name="LoRA, rank 8-16, or adapter", methods=("lora", "adapter"), ranks=(8, 16))
-ADAPTER = Leaf(name="adapter or P-tuning", methods=("adapter", "p_tuning"))
+ADAPTER = Leaf(
+    name="adapter or P-tuning", methods=("lora",), ranks=(4, 8), lighter=("adapter", "p_tuning")
+)
 QLORA = Leaf(name="QLoRA", methods=("qlora",), ranks=(16, 64))
-BITFIT = Leaf(name="BitFit or prompt tuning", methods=("bitfit", "prompt_tuning"))
-PROMPT = Leaf(name="prompt tuning", methods=("prompt_tuning",))
+BITFIT = Leaf(
+    name="BitFit or prompt tuning",
+    methods=("qlora",),
+    ranks=(4, 8),
+    lighter=("bitfit", "prompt_tuning"),
+)
+PROMPT = Leaf(name="prompt tuning", methods=("qlora",), ranks=(4, 8), lighter=("prompt_tuning",))
 UPCYCLED = Leaf(
     name="mixture of experts by sparse upcycling", methods=("moe_upcycling", "moe_upcycling_8bit")
 )

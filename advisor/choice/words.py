@@ -73,7 +73,7 @@ def why_not(rung: str, chosen: str | None, leaf: Leaf, *, full_fits: bool) -> st
         return ""
     if leaf.domain and preset_of(rung).place in {"ladder", "row"}:
         return f"fits, but the documents take another for {leaf.domain.title}"
-    if rung in leaf.methods:
+    if rung in (*leaf.methods, *leaf.lighter):
         return "the documents' other choice here"
     if preset_of(leaf.methods[0]).changes_model:
         return "fits, but one set of weights would learn all tasks"
