@@ -82,7 +82,7 @@ def test_without_a_plan_to_rehearse_the_user_is_told(keep_recipe):
     kept = replace(found.runnable, fit=fit) if keep_recipe else None
     found = replace(found, fit=fit, runnable=kept)
 
-    with pytest.raises(UserError, match="adapters cannot be rehearsed") as told:
+    with pytest.raises(UserError, match="LoRA cannot be rehearsed") as told:
         client.choose(found)
 
     assert told.value.code == ExitCode.USAGE
