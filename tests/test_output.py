@@ -59,6 +59,8 @@ READ = {
     ("recommend", "--task"),
     ("recommend", "--for"),
     ("recommend", "--format"),
+    ("recommend", "--split-by"),
+    ("data check", "--split-by"),
 }
 """Options that take any text, and write nowhere."""
 RECIPE = (

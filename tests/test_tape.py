@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from advisor.cost.flops import last_recomputed
-from advisor.graph.play import play, saved_by
+from advisor.graph.play import play
 from advisor.tape import Size, Tape, once, per_pair, per_token
 
 X = per_token(8)
@@ -54,7 +54,7 @@ def test_nothing_is_saved_where_no_gradient_is_needed():
     """A frozen module on a frozen input keeps nothing."""
     tape = Tape(X, 2, needs_grad=False)
     tape.op("linear", (tape.entry,), X, 2, saved=(tape.entry,), kept=once(50))
-    assert saved_by(tape) == Size(0, 0, 0)
+    assert play(tape).saved == Size(0, 0, 0)
 
 
 def test_a_trained_weight_brings_gradients_to_life():
