@@ -156,7 +156,9 @@ def _table_of_numbers(about: Key) -> Callable[[Any], Any]:
 
     def check(value: Any) -> Any:
         pairs = list(value.items()) if isinstance(value, dict) else value
-        is_pairs = isinstance(pairs, list | tuple) and all(len(pair) == 2 for pair in pairs)
+        is_pairs = isinstance(pairs, list | tuple) and all(
+            isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs
+        )
         if not is_pairs or not all(
             _is_name(name) and type(number) is int and least <= number <= most
             for name, number in pairs

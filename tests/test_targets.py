@@ -50,6 +50,8 @@ def refused(folder, settings):
         ('exclude = ["k_proj"]\nranks = { k_proj = 4 }', "ranks", ("'k_proj', which is no",)),
         ("layers = [0, 2]", "layers", ("names layer 2", "from 0 to 1")),
         ('layers = "last 3"', "layers", ("the last 3 of 2 layers",)),
+        ('rank = 129\ninit = "pissa"', "rank", ("is 129, and", "has 128 directions")),
+        ('init = "olora"\nranks = { k_proj = 130 }', "ranks", ("is 130, and k_proj has 128",)),
     ],
 )
 def test_what_the_model_does_not_have_is_refused_with_the_nearest(tiny_model, settings, key, words):
@@ -62,13 +64,44 @@ def test_what_the_model_does_not_have_is_refused_with_the_nearest(tiny_model, se
 
 @pytest.mark.parametrize(
     ("settings", "key"),
-    [("layers = [0, 2]", "layers"), ('layers = "last 3"', "layers")],
+    [
+        ("layers = [0, 2]", "layers"),
+        ('layers = "last 3"', "layers"),
+        ('init = "pissa"\nrank = 400', "rank"),
+    ],
 )
 def test_the_change_that_is_offered_may_start(tiny_model, settings, key):
     """As it is written."""
     offered = refused(tiny_model, settings).do.split("'")[1].removeprefix(f"method.{key}=")
+    others = [line for line in settings.splitlines() if not line.startswith(key)]
 
-    assert refused(tiny_model, f"{key} = {offered}") is None
+    assert refused(tiny_model, "\n".join([*others, f"{key} = {offered}"])) is None
+
+
+def test_layers_that_are_there_stay_in_the_change_that_is_offered(tiny_model):
+    """What was meant is not thrown away with what was wrong."""
+    assert "method.layers=[0]'" in refused(tiny_model, "layers = [0, 2]").do
+
+
+@pytest.mark.parametrize("method", ["vera", "oft", "loha", "lokr", "shira", "adalora", "eva"])
+def test_every_method_with_targets_looks_for_them(tiny_model, method):
+    """A name that is no linear of the model would be passed over."""
+    text = RECIPE.replace('"lora"', f'"{method}"')
+    for name, word in (("v_prj", "did you mean `v_proj`?"), ("lm_head", "be merged")):
+        recipe = recipes.parse(f'{text}targets = ["q_proj", "{name}"]', where="r")
+        with pytest.raises(UserError, match="does not fit the model") as told:
+            pairing.check_model(recipe, from_folder(tiny_model))
+
+        assert word in told.value.why
+
+
+@pytest.mark.parametrize("value", ["[4]", "[[4]]", "3", "{ q_proj = 0 }", "{ q_proj = 2.5 }"])
+def test_ranks_are_a_table_of_names(value):
+    """Told, whatever stands there."""
+    with pytest.raises(UserError, match="1 mistake") as caught:
+        recipes.parse(f"{RECIPE}ranks = {value}", where="r")
+
+    assert "table of names with whole numbers of 1 to" in caught.value.why
 
 
 @pytest.mark.parametrize(
@@ -80,6 +113,9 @@ def test_the_change_that_is_offered_may_start(tiny_model, settings, key):
         'layers = "last 2"',
         "ranks = { q_proj = 4, down_proj = 64 }",
         "layers = [1]",
+        'init = "pissa"\nrank = 128',
+        "rank = 129",
+        'init = "pissa"\nrank = 400\ntargets = ["up_proj"]\nranks = { up_proj = 64 }',
     ],
 )
 def test_what_the_model_has_may_start(tiny_model, settings):

@@ -29,13 +29,15 @@ def check(recipe: Recipe, model: Model) -> None:
     """UserError (78) for the first name or number that is not in the model."""
     settings = recipe.method.settings
     _check_layers(settings, model)
+    known, targets = linears_of(model), getattr(settings, "targets", "all")
+    if known and not isinstance(targets, str):
+        _check_names("targets", targets, known, model)
     if not isinstance(settings, LowRank):
         return
-    if known := linears_of(model):
-        given = () if isinstance(settings.targets, str) else settings.targets
-        _check_names("targets", given, known, model)
+    if known:
         _check_names("exclude", settings.exclude, known, model)
         _check_names("ranks", tuple(dict(settings.ranks)), known, model)
+        _check_parts(settings, model)
     _check_are_targets("exclude", settings.exclude, settings)
     _check_are_targets("ranks", tuple(dict(settings.ranks)), settings)
 
@@ -51,7 +53,8 @@ def _check_layers(settings: Settings, model: Model) -> None:
             raise _refusal("layers", f"asks for the {layers} of {count} layers", f'"last {count}"')
     elif layers[-1] >= count:
         last = f"the layers of {model.id} are numbered from 0 to {count - 1}"
-        raise _refusal("layers", f"names layer {layers[-1]}: {last}", f"[{count - 1}]")
+        there = [layer for layer in layers if layer < count] or [count - 1]
+        raise _refusal("layers", f"names layer {layers[-1]}: {last}", str(there))
 
 
 def _check_names(key: str, given: tuple[str, ...], known: tuple[str, ...], model: Model) -> None:
@@ -63,6 +66,29 @@ def _check_names(key: str, given: tuple[str, ...], known: tuple[str, ...], model
                 why += "matrix, they would change each other, and could not be merged"
             near = nearest(name, known)
             raise _refusal(key, f"{why}; {near}", None)
+
+
+def _check_parts(settings: LowRank, model: Model) -> None:
+    """Adapters that begin as a part of a weight are no wider than it: more is published as less."""
+    if not settings.changes_base:
+        return
+    ranks = dict(settings.ranks)
+    for name, side in _smaller_sides(model).items():
+        is_target = settings.targets == "all" or name in settings.target_names
+        rank = ranks.get(name, settings.rank)
+        if is_target and name not in settings.exclude and rank > side:
+            why = f"is {rank}, and {name} has {side} directions to begin with"
+            key, instead = ("ranks", None) if name in ranks else ("rank", str(side))
+            raise _refusal(key, why, instead)
+
+
+def _smaller_sides(model: Model) -> dict[str, int]:
+    """Name of a linear in the layers -> the smaller of its sides, the smallest first."""
+    sides: dict[str, int] = {}
+    for name, shape in _matrices(model):
+        if found := _OF_LAYER.fullmatch(name):
+            sides[found[1]] = min(*shape, sides.get(found[1], shape[0]))
+    return dict(sorted(sides.items(), key=lambda item: item[1]))
 
 
 def _check_are_targets(key: str, given: tuple[str, ...], settings: LowRank) -> None:
@@ -86,7 +112,7 @@ def linears_of(model: Model) -> tuple[str, ...]:
 
     Of a mixture also what PEFT takes for its experts.
     """
-    names = {found[1] for name in _matrices(model) if (found := _OF_LAYER.fullmatch(name))}
+    names = {found[1] for name, _ in _matrices(model) if (found := _OF_LAYER.fullmatch(name))}
     if names and model.experts is not None:
         names |= {*MLP_TARGETS, "gate_up_proj", EXPERTS}
     return tuple(sorted(names))
@@ -94,16 +120,16 @@ def linears_of(model: Model) -> tuple[str, ...]:
 
 def _outside(model: Model) -> set[str]:
     """Names of matrices that are in no layer: embeddings and heads."""
-    outside = {n.split(".")[-2] for n in _matrices(model) if not _OF_LAYER.fullmatch(n)}
+    outside = {n.split(".")[-2] for n, _ in _matrices(model) if not _OF_LAYER.fullmatch(n)}
     return outside | {"lm_head"}
 
 
-def _matrices(model: Model) -> Iterator[str]:
-    """Names of all weights with two dimensions."""
+def _matrices(model: Model) -> Iterator[tuple[str, list[int]]]:
+    """Names and shapes of all weights with two dimensions."""
     for shard in safetensors_header.weight_files(Path(model.path)) if model.path else ():
         for name, entry in safetensors_header.read_header(shard).items():
             if name.endswith(".weight") and len(entry["shape"]) == _MATRIX:
-                yield name
+                yield name, entry["shape"]
 
 
 def _refusal(key: str, why: str, instead: str | None) -> UserError:
