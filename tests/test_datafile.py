@@ -91,7 +91,7 @@ def test_the_share_that_is_read_is_told_on_the_way(tmp_path):
 @pytest.mark.parametrize(
     ("name", "data", "command"),
     [
-        ("a.tar.gz", gzip.compress(b"a.jsonl\0\0"), "tar -xzf {0}"),
+        ("a.tar.gz", gzip.compress(b"a.jsonl\0\0", mtime=0), "tar -xzf {0}"),
         ("a.tar", b"a.jsonl\0\0", "tar -xf {0}"),
         ("a.zip", b"PK\x03\x04", "unzip {0}"),
         ("a.jsonl", b"\xfd7zXZ", "unxz -c {0} > {1}/a.unpacked.jsonl"),

@@ -57,11 +57,15 @@ def check_model(recipe: Recipe, model: Model) -> None:
 
 def _check_method(recipe: Recipe, model: Model) -> None:
     """A method that finds nothing to train in this model fails once that has loaded."""
-    if why := recipe.method.spec.unsupported(model, recipe.method.settings):
+    spec = recipe.method.spec
+    if why := spec.unsupported(model, recipe.method.settings):
+        mend = "add --set method.name=lora"
+        if not spec.unsupported(model, spec.settings()):
+            mend = f"leave its keys out of [method]: as they are by default it can; or {mend}"
         raise UserError(
             f"{recipe.model.id} cannot be trained with method.name = {recipe.method.name!r}",
             why=why,
-            do="add --set method.name=lora",
+            do=mend,
             where="method.name",
             code=ExitCode.BAD_RECIPE,
         )
