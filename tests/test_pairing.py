@@ -69,14 +69,6 @@ def test_both_changes_that_are_offered_may_start(recipe_of, name, change):
     assert refused(recipe_of("mixtral", f'name = "{name}"\n{change}')) is None
 
 
-def test_settings_that_the_model_cannot_have_are_not_answered_with_another_method_alone(recipe_of):
-    """Without them it can be trained so."""
-    found = refused(recipe_of("llama", 'name = "shira"\nrank = 1000'))
-
-    assert "leave its keys out of [method]" in found.do
-    assert refused(recipe_of("llama", 'name = "shira"')) is None
-
-
 @pytest.mark.parametrize("method", ["bitfit", "ia3"])
 def test_a_method_that_finds_nothing_to_train_is_refused(recipe_of, method):
     """A Mixtral has neither biases nor a plain MLP; its norms can be trained."""

@@ -78,6 +78,18 @@ def test_the_change_that_is_offered_may_start(tiny_model, settings, key):
     assert refused(tiny_model, "\n".join([*others, f"{key} = {offered}"])) is None
 
 
+def test_settings_that_the_model_cannot_have_are_not_answered_with_another_method_alone(tiny_model):
+    """Without them it can be trained so."""
+    shira = recipes.parse(RECIPE.replace('"lora"', '"shira"'), where="r")
+    wide = recipes.parse(RECIPE.replace('"lora"', '"shira"') + "rank = 1000", where="r")
+
+    pairing.check_model(shira, from_folder(tiny_model))
+    with pytest.raises(UserError, match="cannot be trained with") as told:
+        pairing.check_model(wide, from_folder(tiny_model))
+
+    assert "leave its keys out of [method]" in told.value.do
+
+
 def test_layers_that_are_there_stay_in_the_change_that_is_offered(tiny_model):
     """What was meant is not thrown away with what was wrong."""
     assert "method.layers=[0]'" in refused(tiny_model, "layers = [0, 2]").do

@@ -12,7 +12,14 @@ from typing import Final
 
 from advisor.recipe import Recipe
 from advisor.registry.lookup import nearest
-from advisor.registry.low_rank import ALL_TARGETS, EXPERTS, MLP_TARGETS, TARGET_GROUPS, LowRank
+from advisor.registry.low_rank import (
+    ALL_TARGETS,
+    EXPERTS,
+    MLP_TARGETS,
+    TARGET_GROUPS,
+    LowRank,
+    expert_rank,
+)
 from advisor.registry.spec import Settings
 from advisor.registry.whole import Freeze
 from profiles.errors import ExitCode, UserError
@@ -70,8 +77,8 @@ def _check_names(key: str, given: tuple[str, ...], known: tuple[str, ...], model
 
 def _check_parts(settings: LowRank, model: Model) -> None:
     """Adapters that begin as a part of a weight are no wider than it: more is published as less."""
-    if not settings.changes_base:
-        return
+    if not settings.changes_base or (model.experts is not None and expert_rank(settings)):
+        return  # what begins on experts is refused as a whole
     ranks = dict(settings.ranks)
     for name, side in _smaller_sides(model).items():
         is_target = settings.targets == "all" or name in settings.target_names
