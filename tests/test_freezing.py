@@ -108,7 +108,7 @@ def test_both_ways_to_say_which_layers_train_are_not_taken_together():
 @pytest.mark.parametrize(
     ("settings", "instead"),
     [
-        ("layers = [0, 8]", "layers=[7]"),
+        ("layers = [0, 8]", "layers=[0]"),
         ('layers = "last 9"', 'layers="last 8"'),
         ("frozen_layers = 8", "frozen_layers=7"),
     ],

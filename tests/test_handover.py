@@ -7,8 +7,7 @@ from known import model
 
 from advisor.choice import storage
 from advisor.plan import Plan
-from advisor.registry.handover import hands_to
-from advisor.registry.lookup import METHODS, is_ready
+from advisor.registry.lookup import METHODS, hands_to, is_ready
 from profiles.errors import UserError
 from tui.commands import checks
 from tui.pages import method, method_facts, methods

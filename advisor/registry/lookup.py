@@ -28,6 +28,7 @@ from advisor.registry import (
     whole,
 )
 from advisor.registry.domains import DomainSpec
+from advisor.registry.handover import WHOLE, Taker
 from advisor.registry.optimizer_spec import OptimizerSpec, ScheduleSpec
 from advisor.registry.spec import (
     EngineSpec,
@@ -35,6 +36,7 @@ from advisor.registry.spec import (
     Named,
     PresetSpec,
     keys_of,
+    nothing_added,
 )
 from advisor.registry.task_spec import TaskSpec
 from profiles.errors import ExitCode, UserError
@@ -103,6 +105,16 @@ class Registry(Generic[Entry]):
             yield
         finally:
             del self._entries[entry.name]
+
+
+def hands_to(spec: MethodSpec) -> tuple[Taker, ...]:
+    """What can take the result, as it is or after merging; nothing of what cannot be started."""
+    if not spec.builder:
+        return ()
+    if spec.added is nothing_added:
+        return ("model", *WHOLE)
+    taken = spec.takers
+    return taken + tuple(one for one in WHOLE if "merged" in taken and one not in taken)
 
 
 def is_ready(entry: Named) -> bool:

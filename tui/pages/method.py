@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from advisor.registry.handover import hands_to
-from advisor.registry.lookup import is_ready
+from advisor.registry.lookup import hands_to, is_ready
 from advisor.registry.spec import keys_of
 from profiles.quantities import bytes_text
 from tui.pages import method_facts

@@ -11,8 +11,7 @@ from advisor.cost import memory, weights
 from advisor.plan import Plan
 from advisor.registry.conflicts import conflict, no_head, packed, recomputed
 from advisor.registry.engines import SINGLE
-from advisor.registry.handover import hands_to
-from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, TASKS, is_ready
+from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, TASKS, hands_to, is_ready
 from advisor.registry.optimizers import ADAMW
 from advisor.registry.tasks import SFT
 from profiles.facts import GIB
