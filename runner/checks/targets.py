@@ -36,7 +36,10 @@ def check(recipe: Recipe, model: Model) -> None:
     """UserError (78) for the first name or number that is not in the model."""
     settings = recipe.method.settings
     _check_layers(settings, model)
-    known, targets = linears_of(model), getattr(settings, "targets", "all")
+    targets = getattr(settings, "targets", "all")
+    if isinstance(targets, str) and not isinstance(settings, LowRank):
+        return
+    known = linears_of(model)
     if known and not isinstance(targets, str):
         _check_names("targets", targets, known, model)
     if not isinstance(settings, LowRank):
