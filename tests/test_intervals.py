@@ -35,7 +35,7 @@ def skewed(chance):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("change", [normal, skewed])
+@pytest.mark.parametrize("change", [pytest.param(normal, marks=pytest.mark.long), skewed])
 def test_the_interval_holds_the_truth_as_often_as_it_says(change):
     """In 95 of 100 pairs of models, 2 more or less; also where few rows change much."""
     chance = seeded(20)

@@ -156,7 +156,15 @@ def nested(flat):
     return found
 
 
-@pytest.mark.parametrize(("method", "wire"), EVERY_WIRE, ids=WIRE_IDS)
+SLOW = frozenset({"eva"})
+"""Methods that look at the rows before they begin."""
+WIRE_PARAMS = [
+    pytest.param(method, wire, id=name, marks=[pytest.mark.long] if method in SLOW else [])
+    for (method, wire), name in zip(EVERY_WIRE, WIRE_IDS, strict=True)
+]
+
+
+@pytest.mark.parametrize(("method", "wire"), WIRE_PARAMS)
 def test_a_value_reaches_the_library(session, method, wire):
     """The default, and every value of the table."""
     for number in (*BEGUN, *HANDED) if wire.early else BEGUN:
