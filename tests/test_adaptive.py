@@ -55,7 +55,7 @@ def test_shares_are_of_the_steps_of_the_run(settings, steps, wanted):
 @pytest.mark.parametrize(
     ("settings", "steps"),
     [
-        ({}, 1),
+        ({"tinit": 0.9}, 2),
         ({"tinit": 8.0, "tfinal": 4.0}, 12),
         ({"tinit": 0.0, "tfinal": 11.0}, 12),
         ({"tinit": 0.0, "tfinal": 100.0}, 12),
@@ -65,6 +65,14 @@ def test_shares_are_of_the_steps_of_the_run(settings, steps, wanted):
 def test_a_run_without_room_for_the_ranks_to_fall_is_told(settings, steps):
     """With keys that make room."""
     assert "lower method.tinit or method.tfinal" in AdaptiveRank(**settings).too_short(steps)
+
+
+def test_a_single_step_is_not_answered_with_shares_that_cannot_help():
+    """With both at 0 it is refused as well; two steps are not."""
+    settings = AdaptiveRank(tinit=0, tfinal=0)
+
+    assert settings.too_short(1).endswith("train for 2 steps at least")
+    assert not settings.too_short(2)
 
 
 @pytest.mark.parametrize(

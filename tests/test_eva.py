@@ -142,7 +142,7 @@ def test_directions_that_cannot_be_found_are_told(base, monkeypatch, given, word
 @pytest.mark.parametrize(
     ("engine", "task", "words"),
     [
-        ("single", "dpo", "starts from texts, not from rows of"),
+        ("single", "dpo", "begins with a look at the rows of supervised"),
         ("ddp", "sft", 'take hardware.strategy = "single"'),
         ("single", "sft", ""),
     ],

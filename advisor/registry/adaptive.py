@@ -79,9 +79,12 @@ class AdaptiveRank(Settings):
         begin, end, _ = self.schedule(num_steps)
         if end >= _LEAST_BEFORE and begin < end:
             return ""
+        mend = f"train for {_LEAST_BEFORE} steps at least"
+        if num_steps >= _LEAST_BEFORE:
+            mend = "lower method.tinit or method.tfinal, or train for more steps"
         return (
             f"ranks are to fall after step {begin} and to be final at step {max(0, end)} of "
-            f"{num_steps}; lower method.tinit or method.tfinal, or train for more steps"
+            f"{num_steps}; {mend}"
         )
 
     def faults(self) -> Iterator[Fault]:

@@ -195,8 +195,8 @@ def _made_from_rows(chosen: Together) -> str:
     method, task = chosen.method, chosen.task
     if method.reads_rows and not task.packs:
         return (
-            f"{method.title} starts from texts, not from rows of {task.title}; take "
-            'method.name = "lora"'
+            f"{method.title} begins with a look at the rows of supervised fine-tuning, and those "
+            f'of {task.title} are others; take method.name = "lora"'
         )
     return ""
 
