@@ -31,6 +31,29 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Parent:
+    """A run whose published result another one begins with."""
+
+    key: str
+    """Of the recipe, by which it is named."""
+    run: str
+    """Its id."""
+    path: str
+    """The folder of its result."""
+    step: int
+    """Whose weights that has."""
+    fingerprint: str
+    """One hash of all its files."""
+    ancestors: tuple[str, ...] = ()
+    """Ids of the runs that it began with itself, the nearest first."""
+
+    @property
+    def words(self) -> str:
+        """Like "the result of run 2026-11-22_0450_tiny_rwdxs"."""
+        return f"the result of run {self.run}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreChange:
     """What a task judges by beside the loss: the higher, the better."""
 
@@ -68,9 +91,12 @@ class Result:
     verdict: Verdict = Verdict.NOT_EVALUATED
     data: str = ""
     """Name of the evaluation set that decides; empty for one without."""
+    before: str = "the base model"
+    """What was trained: a base model, or the result of another run."""
     rows: int = 0
     """Of the set; 0 if they were not counted."""
     base_loss: float | None = None
+    """Before training."""
     step: int | None = None
     """Whose weights are judged: those that were published, else the best so far."""
     loss: float | None = None
@@ -185,6 +211,8 @@ class Run:
     """Where they are not those of the recipe."""
     of_template: tuple[str, ...] = ()
     """What the chat template did not write as the file says."""
+    parents: tuple[Parent, ...] = ()
+    """Whose results it began with."""
     result: Result = NOT_EVALUATED
     curves: Curves = NO_CURVES
     samples: tuple[Sample, ...] = ()

@@ -174,3 +174,5 @@ def test_scores_are_compared_with_the_base_model_row_by_row_or_with_chance():
     assert (right.before, right.value, right.against) == (0.5, 1.0, "chance")
     assert right.gain == pytest.approx((0.5, 0.5, 0.5))
     assert (alone.value, alone.before, alone.gain) == (2.5, None, None)
+    margin, right = row_losses.scored(base, now, [MARGIN, RIGHT], "the result of run x")
+    assert (margin.against, right.against) == ("the result of run x", "chance")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from advisor.findings import Report, terms_of_peak
 from advisor.rules.case import Finding
 from profiles.quantities import bytes_text, count_text, duration_text, percent_text
-from profiles.run_facts import Run
-from profiles.runs import advice
+from profiles.run_facts import Parent, Run
+from profiles.runs import advice, parents
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import State, Status
 from tui.pages import classes, ranks, result
@@ -66,6 +66,7 @@ def _summary(run: Run, width: int) -> list[str]:
     return facts(
         [
             ("run", run.id),
+            ("begun with", "; ".join(map(_parent, run.parents))),
             ("steps", f"{run.num_steps} on {run.device}, rates from {run.num_steady_steps}"),
             ("data", _data(run)),
             (
@@ -90,6 +91,13 @@ def _data(run: Run) -> str:
     told = [f"{count_text(run.rows.num_rows)} rows, {run.rows.words}"]
     told += filter(None, [run.rows.losses("data.max_length"), *run.of_template])
     return "; ".join(told)
+
+
+def _parent(one: Parent) -> str:
+    """The run, whose weights, what became of them, and what that run began with."""
+    told = [one.words, f"step {count_text(one.step)}", parents.since(one)]
+    told += [f"begun with that of {name}" for name in one.ancestors]
+    return ", ".join(filter(None, told))
 
 
 def _router(run: Run) -> str:

@@ -6,7 +6,9 @@ it needs no network and its counts were verified. Everything else is an error wi
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Model
@@ -14,9 +16,17 @@ from profiles.installation import home
 from profiles.models import catalog
 from profiles.models.model import CONFIG_NAME, HUB_ID, from_folder, near_folders
 
+RUN: Final = "run:"
+"""Before the id of a run, in place of a folder."""
+
 
 def resolve(text: str) -> Model:
-    """The model behind a folder, a name of the catalog or an id on the hub; else UserError."""
+    """The model behind a folder, a name of the catalog or an id on the hub; else UserError.
+
+    `run:ID` is what that run has published.
+    """
+    if text.startswith(RUN):
+        return named(text, Path())
     folder = Path(text).expanduser()
     if (folder / CONFIG_NAME).exists() or _is_path(text):
         return from_folder(text)
@@ -31,6 +41,15 @@ def resolve(text: str) -> Model:
 
         return hub.fetch(text, cache_dir=home() / "hub")
     raise _unknown(text, folder, siblings)
+
+
+def named(text: str, base_dir: Path) -> Model:
+    """The model that a recipe in `base_dir` names: a folder, or what a run has published."""
+    if not text.startswith(RUN):
+        return from_folder(base_dir / text)
+    from profiles.runs import parents  # noqa: PLC0415 - who plans without runs does not wait for it
+
+    return replace(from_folder(parents.model_folder(text, base_dir)), id=text)
 
 
 def _is_path(text: str) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from profiles.intervals import Difference
 from profiles.run_facts import Change, Result, ScoreChange, Verdict
 from profiles.runs.records import Record
-from profiles.runs.records.evaluation import Evaluated, Published, Scored
+from profiles.runs.records.evaluation import BASE, Evaluated, Published, Scored
 
 Evaluations = dict[int, Evaluated]
 """Of one set, by step; the base model's is step 0."""
@@ -41,6 +41,7 @@ def result_of(events: Iterable[Record]) -> Result:
     return Result(
         verdict=_verdict(change, judged.rows or 0),
         data=name,
+        before=judged.before or f"the {BASE}",
         rows=judged.rows or 0,
         base_loss=base_loss,
         step=judged.step,

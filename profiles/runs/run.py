@@ -18,7 +18,7 @@ import psutil
 
 from profiles.machines import gputable
 from profiles.run_facts import Curves, Run, Sample
-from profiles.runs import columns, samples
+from profiles.runs import columns, parents, samples
 from profiles.runs.columns import NONE, Losses, Steps
 from profiles.runs.journal import Tail
 from profiles.runs.records import Record
@@ -66,6 +66,7 @@ def from_run_dir(run: RunDir) -> tuple[Run | None, int]:
         unpacked=_last(e.what for e in _of(Packing, events)) or "",
         rows=_last(e.file for e in _of(Prepared, events)),
         of_template=_last(e.of_template or () for e in _of(Prepared, events)) or (),
+        parents=parents.of_run(run),
         result=result_of(events),
         curves=_curves(losses, events),
         samples=_answers(events),

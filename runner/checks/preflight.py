@@ -24,9 +24,9 @@ from profiles.errors import ExitCode, UserError
 from profiles.facts import Dataset, Machine, Model
 from profiles.joining import joined
 from profiles.machines import machine, torch_build
-from profiles.models import model, safetensors_header, written
+from profiles.models import find_model, safetensors_header, written
 from profiles.quantities import bytes_text, count_text, some_of
-from profiles.runs import planned, reading, recipe_copy, rundir, session_host
+from profiles.runs import parents, planned, reading, recipe_copy, rundir, session_host
 from profiles.runs.planned import Planned
 from profiles.runs.rundir import RunDir
 from runner import resume
@@ -90,7 +90,7 @@ def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
     gpu_checks.check(here, recipe.hardware.gpus, recipe.train.precision, torch_build.installed())
     pairing.check_engine(recipe, here)
     _usable(recipe, here)
-    base = model.from_folder(base_dir / recipe.model.id)
+    base = find_model.named(recipe.model.id, base_dir)
     pairing.check_model(recipe, base)
     checked = _data(recipe, base_dir, base)
     planned = _as_trained(recipe, checked)
@@ -245,7 +245,7 @@ def check_resume(run: RunDir, *, share: bool = False, allow_changed: bool = Fals
     if not allow_changed:
         replay.refuse_not_compared(run)
         replay.refuse_resume(changed, run.recipe)
-    base = model.from_folder(base_dir / recipe.model.id)
+    base = find_model.named(recipe.model.id, base_dir)
     predicted = fit.judge(base, here, recipe.to_plan(framework_on(here)))
     if not (share or base.unmodelled):
         gpu_checks.check_room(here, predicted)
@@ -269,7 +269,7 @@ def _changes(
     lock = replay.lock_beside(run.recipe, allow_changed=allow_changed)
     files = {key: base_dir / name for key, name in recipe.data.files.items()}
     gone = {key: path for key, path in files.items() if not _is_there(path)}
-    folder = base_dir / recipe.model.id
+    folder = parents.model_folder(recipe.model.id, base_dir)
     gone |= {} if reading.is_folder(folder) else {"model.id": folder}
     if gone:
         raise UserError(

@@ -22,14 +22,14 @@ from advisor.recipe import Recipe
 from profiles.data import datafile
 from profiles.errors import ExitCode, UserError
 from profiles.quantities import some_of
-from profiles.runs import caveats
+from profiles.run_facts import Parent
+from profiles.runs import caveats, parents
 from profiles.runs.journal import read_all
 from profiles.runs.records.worker import Prepared
 from profiles.runs.rundir import RunDir, read_json, run_root
 from runner import checkpoints
 
 LOCK_NAME = "recipe.lock.json"
-_MODEL_FILES = (".safetensors", ".json", ".jinja")
 _GONE = "not there"
 _SHOWN = 16
 """Characters of a value that tell two hashes apart."""
@@ -247,11 +247,26 @@ def input_files(recipe: Recipe, base_dir: Path) -> dict[str, Path]:
         for files in [datafile.files_of(base_dir / name) or (base_dir / name,)]
         for file in files
     }
-    folder = base_dir / recipe.model.id
-    with contextlib.suppress(OSError):  # the check of the model that follows says why
-        names = [name for name in sorted(os.listdir(folder)) if name.endswith(_MODEL_FILES)]  # noqa: PTH208
+    with contextlib.suppress(OSError, UserError):  # the check of the model that follows says why
+        folder = parents.model_folder(recipe.model.id, base_dir)
+        names = [name for name in sorted(os.listdir(folder)) if name.endswith(parents.READ)]  # noqa: PTH208
         return data | {f"model/{name}": folder / name for name in names}
     return data
+
+
+def parents_of(recipe: Recipe, now: Mapping[str, Any]) -> tuple[Parent, ...]:
+    """The runs that a recipe begins with, by what there is `now`; UserError for a changed result.
+
+    Files of a run's result that are the run's own word are no part of what it has published.
+    """
+    if not parents.names_run(recipe.model.id):
+        return ()
+    hashes = {
+        name.removeprefix("model/"): digest
+        for name, digest in now["sha256"].items()
+        if name.startswith("model/") and not name.endswith(parents.MANIFEST)
+    }
+    return (parents.of("model.id", recipe.model.id, hashes),)
 
 
 def stamp(path: Path) -> list[int] | None:

@@ -62,3 +62,18 @@ def common(
 def is_on_cpu() -> bool:
     """No accelerator is here."""
     return not torch.cuda.is_available() and not torch.backends.mps.is_available()
+
+
+def planned_steps(recipe: Recipe, num_rows: int) -> int:
+    """Optimizer steps the Trainer will make, for spacing evaluations (packing makes it fewer)."""
+    if recipe.train.max_steps is not None:
+        return recipe.train.max_steps
+    batch = recipe.train.micro_batch * recipe.train.accumulation * recipe.hardware.gpus
+    return max(1, int(-(-num_rows // batch) * recipe.train.epochs))
+
+
+def compute_capability(device: torch.device) -> str | None:
+    """Like "8.0"; None without CUDA."""
+    if device.type != "cuda":
+        return None
+    return ".".join(map(str, torch.cuda.get_device_capability(device)))

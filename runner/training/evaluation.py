@@ -33,6 +33,8 @@ class Evaluation(Part):
     """The best step's weights are published, so they are saved."""
     base_rows: dict[str, Rows | None]
     """The base model's, by set."""
+    begun_with: str
+    """What is trained, if it is not a base model: "the result of run ..."."""
     batch_rows: list[Rows]
     """Of the evaluation that goes on, batch by batch, those of this rank."""
 
@@ -109,8 +111,9 @@ class Evaluation(Part):
             data=name or None,
             rows=len(rows.losses),
             gain=gain.ends if gain else None,
-            scores=row_losses.scored(base, rows, self.plan.task.scores) or None,
+            scores=row_losses.scored(base, rows, self.plan.task.scores, self.begun_with) or None,
             classes=self.of_set(rows),
+            before=self.begun_with or None,
         )
         self.attempt.events.append(event)
         if name == self.eval_names[0]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from advisor.recipe import Recipe
-from profiles.runs import durable, rundir
+from profiles.runs import durable, parents, rundir
 from profiles.runs.rundir import RunDir, read_json
 from runner.checks import replay
 
@@ -21,9 +21,11 @@ def resolve(recipe: Recipe, run: RunDir) -> dict[str, Any]:
     before = read_json(run.recipe_lock) or {}
     around = (read_json(run.manifest) or {}).get(rundir.SURROUNDINGS)
     lock = before | {"packages": dict.fromkeys(_PACKAGES)}
+    now = replay.found(recipe, run.base_dir(), lock, around if isinstance(around, dict) else {})
     return {
         "schema": _SCHEMA,
-        **replay.found(recipe, run.base_dir(), lock, around if isinstance(around, dict) else {}),
+        **now,
+        parents.LOCK_KEY: parents.for_lock(replay.parents_of(recipe, now)),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "num_threads": torch.get_num_threads(),
         "seed": recipe.train.seed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, zip_longest
 from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
@@ -121,12 +122,20 @@ def gain(base: Rows | None, now: Rows) -> Difference | None:
     return paired(base.losses, now.losses, now.tokens)
 
 
-def scored(base: Rows | None, now: Rows, known: Sequence[Score]) -> tuple[Scored, ...]:
+def scored(
+    base: Rows | None, now: Rows, known: Sequence[Score], begun_with: str = ""
+) -> tuple[Scored, ...]:
     """Each score of a set, compared row by row with the base model's, or with what knows nothing.
 
-    `base`: None where there is nothing to compare with, as for the base model itself.
+    `base`: None where there is nothing to compare with, as for the base model itself; `begun_with`:
+    what it is of, if not of a base model.
     """
-    return tuple(_scored(base, now, score) for score in known if score.name in now.scores)
+    found = (_scored(base, now, score) for score in known if score.name in now.scores)
+    by_rows = {score.name for score in known if score.chance is None and not score.than}
+    return tuple(
+        replace(one, against=begun_with) if begun_with and one.name in by_rows else one
+        for one in found
+    )
 
 
 def _scored(base: Rows | None, now: Rows, score: Score) -> Scored:

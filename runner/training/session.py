@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -24,10 +23,10 @@ from advisor.framework import OURS
 from advisor.recipe import Recipe
 from profiles.errors import ExitCode, UserError
 from profiles.models import model
-from profiles.runs import devices, durable
+from profiles.runs import devices, durable, parents
 from profiles.runs.journal import read_all
 from profiles.runs.records.evaluation import Published
-from profiles.runs.records.inputs import Drift, InputsTouched
+from profiles.runs.records.inputs import BegunWith, Drift, InputsTouched
 from profiles.runs.records.worker import Changed, End, Prepared, Resumed
 from profiles.runs.state import State
 from runner import checkpoints, methods, resume
@@ -67,7 +66,7 @@ class Session:
         trainer, splits = self._build()
         start = trainer.ranks.from_main(self._start() if self.is_main else None) or Start()
         some.make_from_rows(trainer, start)
-        self._write_lock()
+        self._write_lock(trainer)
         prepared = Prepared(
             seconds=round(time.perf_counter() - started, 3),
             num_train=len(trainer.train_dataset),
@@ -80,7 +79,7 @@ class Session:
             num_trainable=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
             reclaimed_bytes=reclaimed,
             device=str(trainer.args.device),
-            compute_capability=_compute_capability(trainer.args.device),
+            compute_capability=arguments.compute_capability(trainer.args.device),
         )
         self.events.append(prepared)
         earlier = list(read_all(self.run.worker_events))
@@ -141,7 +140,7 @@ class Session:
 
     def _build(self) -> tuple[RunProtocol, data.Splits]:
         task = task_of(self.plan.task)
-        model_dir = (self.base_dir / self.recipe.model.id).resolve()
+        model_dir = parents.model_folder(self.recipe.model.id, self.base_dir).resolve()
         model.from_folder(model_dir)  # refuses configs that could run code, before transformers
         tokenizer, splits = self._rows(task, model_dir)
         common = self._arguments(evaluates=bool(splits.eval_rows))
@@ -214,7 +213,7 @@ class Session:
     def _space_evaluations(self, trainer: RunProtocol) -> None:
         """Once it is known how many rows are left: packing and dropped rows make fewer steps."""
         train = self.recipe.train
-        every = interval(_planned_steps(self.recipe, len(trainer.train_dataset)))
+        every = interval(arguments.planned_steps(self.recipe, len(trainer.train_dataset)))
         trainer.args.eval_steps = train.eval_every or every
         trainer.args.save_steps = train.save_every or every
 
@@ -299,13 +298,16 @@ class Session:
                 max_length=self.recipe.data.max_length,
             )
 
-    def _write_lock(self) -> None:
+    def _write_lock(self, trainer: RunProtocol) -> None:
         """What the recipe resolved to; what changed since the first attempt is told."""
         if not self.is_main:
             return
         with self.attempt.during("hashing"):
             lock = recipe_lock.resolve(self.recipe, self.run)
         self._stamps = lock["stamps"]
+        if begun_with := parents.of_lock(lock):
+            self.events.append(BegunWith(parents=begun_with))
+            trainer.begun_with = begun_with[0].words
         if drifted := recipe_lock.keep(self.run, lock):
             self.events.append(Drift(changed=tuple(drifted[:50])))
 
@@ -315,21 +317,6 @@ class Session:
             self._stamps = self._stamps | touched
             names, step = tuple(sorted(touched)), trainer.state.global_step
             self.events.append(InputsTouched(step=step, names=names))
-
-
-def _compute_capability(device: torch.device) -> str | None:
-    """Like "8.0"; None without CUDA."""
-    if device.type != "cuda":
-        return None
-    return ".".join(map(str, torch.cuda.get_device_capability(device)))
-
-
-def _planned_steps(recipe: Recipe, num_rows: int) -> int:
-    """Optimizer steps the Trainer will make, for spacing evaluations (packing makes it fewer)."""
-    if recipe.train.max_steps is not None:
-        return recipe.train.max_steps
-    batch = recipe.train.micro_batch * recipe.train.accumulation * recipe.hardware.gpus
-    return max(1, int(-(-num_rows // batch) * recipe.train.epochs))
 
 
 def _nothing_to_learn(recipe: Recipe, base_dir: Path) -> UserError:

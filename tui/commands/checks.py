@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from profiles.models import find_model
-from profiles.models.model import from_folder
-from profiles.runs import reading
+from profiles.runs import parents, reading
 from tui import plain
 from tui.pages import model as model_page
 
@@ -47,9 +46,9 @@ def recipe(file: Path, changes: tuple[str, ...]) -> int:
     from tui.commands.run import load  # noqa: PLC0415
 
     found, _ = load(file, changes)
-    folder = replay.base_dir_of(file) / found.model.id
-    if reading.is_folder(folder):
-        base = from_folder(folder)
+    base_dir = replay.base_dir_of(file)
+    if reading.is_folder(parents.model_folder(found.model.id, base_dir)):
+        base = find_model.named(found.model.id, base_dir)
         pairing.check_model(found, base)
         chat_templates.encoder(base)
     plain.say(f"{file}: sound; {found.method.name} of {found.model.id}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from advisor.recipe import Recipe
 from profiles import paths, redact
 from profiles.errors import ExitCode, UserError
+from profiles.runs import parents
 from tui import plain
 from tui.commands import asking
 from tui.terminal import clean
@@ -19,7 +20,7 @@ def accept(
 
     `set_keys` were set by hand on the command line, so the person knows of their values.
     """
-    named = {key: base_dir / value for key, value in _inputs(recipe).items()}
+    named = _inputs(recipe, base_dir)
     set_by_hand = tuple(f"{key}." for key in set_keys)
     paths.remember(path for key, path in named.items() if f"{key}.".startswith(set_by_hand))
     if allow_outside:
@@ -35,7 +36,7 @@ def accept(
 
 def remember(recipe: Recipe, base_dir: Path) -> None:
     """What a person has started is not asked about again, wherever its recipe is replayed from."""
-    paths.remember(base_dir / value for value in _inputs(recipe).values())
+    paths.remember(_inputs(recipe, base_dir).values())
 
 
 def refuse_secrets(text: str, path: Path) -> None:
@@ -50,8 +51,10 @@ def refuse_secrets(text: str, path: Path) -> None:
         )
 
 
-def _inputs(recipe: Recipe) -> dict[str, str]:
-    return recipe.data.files | {"model.id": recipe.model.id}
+def _inputs(recipe: Recipe, base_dir: Path) -> dict[str, Path]:
+    """Key -> file or folder; UserError for a run that is none, or has no result."""
+    data = {key: base_dir / file for key, file in recipe.data.files.items()}
+    return data | {"model.id": parents.model_folder(recipe.model.id, base_dir)}
 
 
 def _said_yes(file: Path) -> bool:

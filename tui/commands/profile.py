@@ -10,8 +10,8 @@ from advisor.findings import Report
 from advisor.recipe import Recipe
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Model
-from profiles.models import model, written
-from profiles.runs import advice, caveats, find_run, notices, recipe_copy, rundir
+from profiles.models import find_model, written
+from profiles.runs import advice, caveats, find_run, notices, parents, recipe_copy, rundir
 from profiles.runs import run as runs
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import status
@@ -83,7 +83,7 @@ def _model_of(run: RunDir, made: Recipe) -> Model:
     """As it was when the run was started: its folder may be gone, or hold another one."""
     caveats.refuse_without_manifest(run, "report")
     kept = written.from_dict((rundir.read_json(run.manifest) or {}).get(written.KEY))
-    return kept or model.from_folder(run.base_dir() / made.model.id)
+    return kept or find_model.named(made.model.id, run.base_dir())
 
 
 def recipe_of(run: RunDir) -> Recipe:
@@ -127,7 +127,8 @@ def _applied(run: RunDir, report: Report, ids: tuple[str, ...]) -> Recipe:
     # the new recipe may lie elsewhere than the old one, so its inputs are named in full
     held_out = made.data.eval_files
     absolute = {name: str((base / file).resolve()) for name, file in held_out.items()}
-    content["model"]["id"] = str((base / made.model.id).resolve())
+    if not parents.names_run(made.model.id):
+        content["model"]["id"] = str((base / made.model.id).resolve())
     trained = made.data.train
     content["data"]["train"] = (
         str((base / trained).resolve())

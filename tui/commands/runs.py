@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from profiles.errors import ExitCode, UserError
-from profiles.runs import advice, find_run, identity, listing, notices, processes, reading, rundir
+from profiles.runs import (
+    advice,
+    find_run,
+    identity,
+    listing,
+    notices,
+    parents,
+    processes,
+    reading,
+    rundir,
+)
 from profiles.runs.journal import last_record, read_all
 from profiles.runs.records.metrics import Loss
 from profiles.runs.records.worker import Paused
@@ -37,7 +48,7 @@ def runs(*, as_json: bool) -> int:
     """List every run with its state."""
     found = [(run, status(run)) for run in listing.all_runs()]
     if as_json:
-        plain.show_json([{"id": r.id, "path": str(r.path), **plain.jsonable(s)} for r, s in found])
+        plain.show_json([_of_run(r) | plain.jsonable(s) for r, s in found])
     elif found:
         plain.show(page.runs(found))
     else:
@@ -78,8 +89,13 @@ def show_status(run: rundir.RunDir) -> None:
     """The state of one run as JSON, with its newest training loss."""
     newest = last_record(run.metrics, Loss)
     losses = {name: getattr(newest, name, None) for name in _LOSSES}
-    of_run = {"id": run.id, "path": str(run.path)}
-    plain.show_json(of_run | plain.jsonable(status(run)) | losses)
+    plain.show_json(_of_run(run) | plain.jsonable(status(run)) | losses)
+
+
+def _of_run(run: rundir.RunDir) -> dict[str, Any]:
+    """What does not depend on how it goes."""
+    begun_with = plain.jsonable(parents.of_run(run))
+    return {"id": run.id, "path": str(run.path), "parents": begun_with}
 
 
 def ask(text: str | None, verb: str) -> int:

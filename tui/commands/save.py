@@ -14,6 +14,7 @@ from profiles import chat_families, installation, paths
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Model
 from profiles.models import catalog
+from profiles.runs import parents
 from tui.output import Target
 from tui.pages.recommendation import in_short
 
@@ -32,7 +33,9 @@ def draft(found: Recommendation, folder: Path | None) -> Recipe:
         read_with["chat_template"] = _relative(read_with["chat_template"], folder)
     return recipe_of(
         replace(found, dataset=replace(found.dataset, read_with=read_with)),
-        model=_relative(model.path, folder) if model.path else model.id,
+        model=model.id
+        if parents.names_run(model.id) or not model.path
+        else _relative(model.path, folder),
         data=_relative(found.dataset.path, folder),
         version=installation.version(),
     )

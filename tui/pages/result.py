@@ -8,10 +8,10 @@ from profiles.run_facts import Change, Result, ScoreChange, Verdict
 from profiles.runs.records.evaluation import score_text
 
 _WORDS = {
-    Verdict.BETTER: "better than the base model",
-    Verdict.WORSE: "WORSE than the base model",
-    Verdict.SAME: "no clear difference to the base model",
-    Verdict.NOT_COMPARED: "not compared with the base model on the same rows",
+    Verdict.BETTER: "better than {}",
+    Verdict.WORSE: "WORSE than {}",
+    Verdict.SAME: "no clear difference to {}",
+    Verdict.NOT_COMPARED: "not compared with {} on the same rows",
     Verdict.NOT_FINITE: "the evaluation loss is not finite",
 }
 _SHORT = {
@@ -25,9 +25,8 @@ def sentence(found: Result) -> str:
     """What the evaluations say, on which rows, and whose weights it is about."""
     if found.verdict is Verdict.NOT_EVALUATED:
         return "not evaluated after training: whether the model got better is not known"
-    words = _WORDS[found.verdict]
-    if found.scores:
-        words = words.replace("the base model", found.scores[0].against)
+    against = found.scores[0].against if found.scores else found.before
+    words = _WORDS[found.verdict].format(against)
     parts = [f"{words}: {'; '.join([*map(score, found.scores), _losses(found)])}{_rows(found)}"]
     parts += [_which(found)] if _which(found) else []
     parts += [f"WORSE on {_on(one)}" for one in found.worse_on]

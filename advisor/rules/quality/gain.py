@@ -1,4 +1,4 @@
-"""Q01: the model is worse than the base model, or not better."""
+"""Q01: the model is worse than before training, or not better."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def check(training: Training) -> Finding | None:
     if result.verdict is Verdict.WORSE:
         return Finding(
             id="Q01",
-            title="worse than the base model",
+            title=f"worse than {result.before}",
             severity="critical",
             confidence="exact",
             sentence=f"{_what(result)}: "
@@ -28,7 +28,7 @@ def check(training: Training) -> Finding | None:
         return None
     return Finding(
         id="Q01",
-        title="no gain over the base model",
+        title=f"no gain over {result.before}",
         severity="warning",
         confidence="exact",
         sentence=f"on {result.rows} held-out rows the model is not clearly better than before: "

@@ -11,6 +11,7 @@ from profiles.runs.records.form import LEFT_OUT
 from profiles.runs.records.metrics import loss_text
 from profiles.runs.records.record import Record
 
+BASE = "base model"
 _SHOWN = 60
 """Characters of a prompt and of an answer in an event."""
 
@@ -24,7 +25,7 @@ class Scored:
     """None if it was not finite."""
     before: float | None = field(default=None, metadata=LEFT_OUT)
     """What it is compared with: the base model's, or chance."""
-    against: str = "the base model"
+    against: str = f"the {BASE}"
     gain: tuple[float, ...] | None = field(default=None, metadata=LEFT_OUT)
     """How much higher it is: low, value and high of a 95 % interval over the rows."""
 
@@ -61,11 +62,13 @@ class Evaluated(Record):
     """Of a task that has any; the first decides whether the model is better."""
     classes: Classes | None = field(default=None, metadata=LEFT_OUT)
     """Of a task that sorts rows into classes."""
+    before: str | None = field(default=None, metadata=LEFT_OUT)
+    """What is trained, and at step 0 evaluated, where that is not a base model."""
 
     @property
     def words(self) -> str:
         """The loss, the scores, and how rows were sorted."""
-        when = f"step {self.step}" if self.step else "base model"
+        when = f"step {self.step}" if self.step else self.before or BASE
         of = f" of {self.data}" if self.data else ""
         took = duration_text(self.seconds)
         scores = "".join(f", {score.words}" for score in self.scores or ())
@@ -75,7 +78,7 @@ class Evaluated(Record):
     @property
     def warning(self) -> str:
         """That the model is clearly worse than before."""
-        gain, what, against = self.gain, "", "the base model"
+        gain, what, against = self.gain, "", self.before or f"the {BASE}"
         if self.scores:
             first = self.scores[0]
             gain, what, against = first.gain, f"{first.name} ", first.against
@@ -179,7 +182,7 @@ class Answer(Record):
     def words(self) -> str:
         """The ends of both."""
         prompt, answer = (" ".join(text.split()) for text in (self.prompt, self.answer))
-        when = f"step {self.step}" if self.step else "base model"
+        when = f"step {self.step}" if self.step else "the model before training"
         return f"{when} answers {prompt[-_SHOWN:]!r}: {answer[:_SHOWN]!r}"
 
 

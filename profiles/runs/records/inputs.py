@@ -6,9 +6,24 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from profiles.quantities import some_of
+from profiles.run_facts import Parent
 from profiles.runs.records.record import LastingWarning, Record
 
 _MOST_NAMES = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BegunWith(Record):
+    """Training begins with what other runs have published."""
+
+    kind: ClassVar[str] = "begun_with"
+
+    parents: tuple[Parent, ...]
+
+    @property
+    def words(self) -> str:
+        """Which."""
+        return "begins with " + " and ".join(one.words for one in self.parents)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

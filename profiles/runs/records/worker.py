@@ -53,7 +53,7 @@ _PHASES = {
     "directions": "looking for the directions of the data",
     "hashing": "hashing the files of data and model",
     "preparing": "setting up the optimizer and the devices",
-    "evaluating": "evaluating the base model",
+    "evaluating": "evaluating the model before training",
     "answering": "answering held-out prompts",
     "longest": "trying the longest batch",
 }
