@@ -10,6 +10,7 @@ import pytest
 
 from profiles import personal
 from profiles.errors import ExitCode, UserError
+from runner.upcycling.making import Asked as Upcycled
 from tui import main
 from tui.cli import cli
 from tui.commands import (
@@ -27,6 +28,7 @@ from tui.commands import (
 )
 from tui.commands import recommend as recommend_command
 from tui.commands import run as run_command
+from tui.commands import upcycle as upcycle_command
 from tui.commands.data_check import Asked as DataAsked
 from tui.commands.data_show import Asked as ShowAsked
 from tui.commands.recommend import Asked, Request
@@ -45,6 +47,7 @@ COMMANDS = (
     *((checks, "methods"),),
     *((checks, "model"), (checks, "recipe"), (ready_recipes, "show")),
     *((recommend_command, "recommend"), (comparison, "compare")),
+    *((upcycle_command, "upcycle"),),
 )
 
 
@@ -83,6 +86,7 @@ PROFILE = {
     "out": None,
     "force": False,
 }
+UPCYCLE = {"base": "m", "asked": Upcycled(), "out": "d", "force": False, "as_json": False}
 
 
 def request(**changes):
@@ -145,6 +149,14 @@ LINES = [
     ("profile --md - --force", "profile", PROFILE | {"markdown": "-", "force": True}),
     ("logs -n 1", "logs", {"text": None, "num_lines": 1}),
     ("data check a --max-length 1", "check", checked(max_length=1)),
+    ("upcycle m --out d", "upcycle", UPCYCLE),
+    (
+        "upcycle m --experts 4 --top-k 1 --aux-loss 0 --seed 7 --out d --force --json",
+        "upcycle",
+        UPCYCLE
+        | {"asked": Upcycled(experts=4, top_k=1, aux_loss=0.0, seed=7)}
+        | {"force": True, "as_json": True},
+    ),
     ("demo", "demo", {}),
     ("doctor", "doctor", {}),
     ("data check a", "check", checked()),

@@ -38,6 +38,8 @@ WRITERS = {
     ("profile", "--out"): (("profile", "--apply", "B14"), Kind.RECIPE),
 }
 """(command, option): a command line that has something to write there, and its kind."""
+FOLDERS = {("upcycle", "--out")}
+"""The same for options that write a folder; its tests are those of the command."""
 READ = {
     ("run", "--set"),
     ("recipe check", "--set"),
@@ -100,11 +102,11 @@ def test_every_option_that_names_a_file_or_a_text_is_known():
         if isinstance(o.type, click.types.StringParamType) and not o.is_flag
     }
 
-    assert writing == set(WRITERS)
+    assert writing == set(WRITERS) | FOLDERS
     assert texts == READ
     assert {type(o.type).__name__ for _, _, o in options()} <= {
         *("Path", "StringParamType", "BoolParamType", "Choice"),
-        *("IntRange", "IntParamType", "FloatParamType"),
+        *("IntRange", "IntParamType", "FloatParamType", "FloatRange"),
     }
 
 
@@ -112,7 +114,7 @@ def test_every_command_that_writes_can_be_forced_and_says_how_to_get_stdout():
     """In its help."""
     flags = {name for name, opt, o in options() if opt == "--force" and o.is_flag}
 
-    assert flags == {name for name, _ in WRITERS}
+    assert flags == {name for name, _ in (*WRITERS, *FOLDERS)}
     assert all("- is stdout" in o.help for name, opt, o in options() if (name, opt) in WRITERS)
 
 

@@ -13,6 +13,7 @@ import click
 
 from tui.cli_checks import FORCE, JSON, SET, data, methods, model, recipe
 from tui.cli_recommend import recommend
+from tui.cli_upcycle import upcycle
 
 RUN = click.argument("run", required=False)
 STEPS = click.IntRange(min=1, max=10**9)
@@ -178,6 +179,7 @@ def doctor() -> int:
 
 
 cli.add_command(recommend)
+cli.add_command(upcycle)
 cli.add_command(methods)
 cli.add_command(data)
 cli.add_command(model)

@@ -75,7 +75,7 @@ class Target:
         except OSError as error:
             if isinstance(error, FileExistsError):
                 _is_there(self.path, self.kind, force=False)  # tells what it is
-            raise _cannot(self.path, error, why="nothing was saved") from error
+            raise cannot(self.path, error, why="nothing was saved") from error
 
 
 def targets(
@@ -92,7 +92,7 @@ def targets(
         if text is None:
             found.append(None)
             continue
-        place = None if text in STDOUT else os.path.realpath(_expanded(text))
+        place = None if text in STDOUT else os.path.realpath(expanded(text))
         if place in taken:
             raise _same(taken[place], option, place)
         taken[place] = option
@@ -103,33 +103,31 @@ def targets(
 
 def target(text: str, kind: Kind, *, force: bool) -> Target:
     """Look at the place of one file; UserError (CANNOT_CREATE) if it cannot be written."""
-    path = Path(_expanded(text))
+    path = Path(expanded(text))
     if text in STDOUT:
-        raise _refusal(
+        raise refusal(
             f"{text} is standard output",
             why="the screen has the terminal",
             do=f"name a file: {kind.example}",
             path=path,
         )
     if os.path.isdir(path) or text.endswith("/") or not text:  # noqa: PTH112  # it never fails
-        raise _refusal(
+        raise refusal(
             f"{path} names a folder",
             why=f"a {kind} is written to a file",
             do=f"name a file in it: {shlex.quote(str(path / kind.example))}",
             path=path,
         )
-    _refuse_run(path)
+    refuse_run(path)
     try:
         replaces = _is_there(path, kind, force=force)
         user_files.try_out(path, _ROOM_BYTES)
     except OSError as error:
-        raise _cannot(
-            path, error, why="it was tried before the work, so nothing is lost"
-        ) from error
+        raise cannot(path, error, why="it was tried before the work, so nothing is lost") from error
     return Target(kind=kind, path=path, replaces=replaces)
 
 
-def _expanded(text: str) -> str:
+def expanded(text: str) -> str:
     """With ~ as a shell reads it, which leaves that of --out=~/r.toml to us."""
     return os.path.expanduser(text)  # noqa: PTH111  # where nobody is called so, it stays
 
@@ -140,23 +138,23 @@ def _is_there(path: Path, kind: Kind, *, force: bool) -> bool:
         return False
     _refuse_irregular(path)
     name, found = path.name, _what(path)
-    _refuse_run(path)
+    refuse_run(path)
     if found not in (f"a {kind}", _EMPTY):
-        raise _refusal(
+        raise refusal(
             f"{name} exists already",
             why=f"it is {found}, and a {kind} takes the place of a {kind} alone",
             do="name another file",
             path=path,
         )
     if not path.stat().st_mode & 0o222 or not os.access(path, os.W_OK):  # root may write all
-        raise _refusal(
+        raise refusal(
             f"{name} is read-only",
             why="somebody has protected it from changes",
             do=f"name another file, or allow it: chmod u+w {shlex.quote(str(path))}",
             path=path,
         )
     if not force:
-        raise _refusal(
+        raise refusal(
             f"{name} exists already",
             why=f"it is {found}, and nothing is overwritten unasked",
             do="name another file, or add --force to replace it",
@@ -165,12 +163,12 @@ def _is_there(path: Path, kind: Kind, *, force: bool) -> bool:
     return True
 
 
-def _refuse_run(path: Path) -> None:
+def refuse_run(path: Path) -> None:
     """UserError for a file in a run's directory, whether it is there or not."""
     folder = Path(os.path.realpath(path)).parent
     is_in_run = any(map(rundir.is_run, (folder, *folder.parents)))
     if is_in_run or folder.is_relative_to(rundir.run_root().resolve()):
-        raise _refusal(
+        raise refusal(
             f"{path.name} would lie among the files of a run",
             why="what a run was started with and what it recorded is never changed or added to",
             do="name a file in a folder of your own",
@@ -182,7 +180,7 @@ def _refuse_irregular(path: Path) -> None:
     """UserError for what would be followed, or written without being whole at any moment."""
     mode = path.stat().st_mode if path.exists() else path.lstat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
-        raise _refusal(
+        raise refusal(
             f"{path.name} is no regular file",
             why="a pipe or a device cannot be written whole or not at all",
             do=f"name - for standard output, and lead that there:\n- > {shlex.quote(str(path))}",
@@ -190,7 +188,7 @@ def _refuse_irregular(path: Path) -> None:
         )
     if path.is_symlink():
         real = os.path.realpath(path)
-        raise _refusal(
+        raise refusal(
             f"{path.name} is a symbolic link",
             why="nothing is written through a link, which somebody else may have placed",
             do=f"name the file itself: {shlex.quote(real)}",
@@ -214,7 +212,8 @@ def _what(path: Path) -> str:
     return f"a {Kind.RECIPE}" if is_ours else "neither a recipe nor a report"
 
 
-def _cannot(path: Path, error: OSError, *, why: str) -> UserError:
+def cannot(path: Path, error: OSError, *, why: str) -> UserError:
+    """A place that a system call refused."""
     told, do = error.strerror, "name a place that can be written"
     folder = path.parent
     if isinstance(error, FileNotFoundError) and not os.path.lexists(folder):
@@ -222,10 +221,11 @@ def _cannot(path: Path, error: OSError, *, why: str) -> UserError:
         do = f"make it first: mkdir -p {shlex.quote(str(folder))}"
     elif error.errno in _NO_ROOM:
         do = "make room there, or name a place on another disk"
-    return _refusal(f"cannot write {path.name}: {told}", why=why, do=do, path=path)
+    return refusal(f"cannot write {path.name}: {told}", why=why, do=do, path=path)
 
 
-def _refusal(what: str, *, why: str, do: str, path: Path) -> UserError:
+def refusal(what: str, *, why: str, do: str, path: Path) -> UserError:
+    """A place that nothing is written to."""
     return UserError(what, why=why, do=do, where=str(path), code=ExitCode.CANNOT_CREATE)
 
 

@@ -6,7 +6,7 @@ from advisor.choice import words
 from advisor.choice.answers import Answers
 from advisor.choice.options import Options
 from advisor.choice.tree import LIGHT_FULL, Evidence
-from advisor.choice.upcycle import family_of
+from advisor.choice.upcycle import family_of, obstacle
 from profiles.facts import Dataset, Experts, Origin
 
 
@@ -34,9 +34,7 @@ def gather(options: Options, dataset: Dataset | None, answers: Answers) -> Evide
         tasks_words=_tasks_words(dataset),
         tasks_origin=Origin.DEFAULT if dataset is None else Origin.MEASURED,
         can_upcycle=bool(family),
-        upcycle_words=f"{model.model_type} becomes {family}"
-        if family
-        else f"no mixture takes the weights of {model.model_type} models",
+        upcycle_words=f"{model.model_type} becomes {family}" if family else obstacle(model),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from advisor.choice.upcycle import NUM_EXPERTS, family_of
+from advisor.choice.upcycle import NUM_EXPERTS, obstacle
 from advisor.plan import Plan
 from advisor.registry.conflicts import conflict, no_head
 from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, all_presets, is_ready
@@ -110,7 +110,7 @@ def unsupported(preset: PresetSpec, model: Model, machine: Machine) -> str:
     """Why a rung is none for this model or machine, or empty."""
     method, backend = METHODS[preset.method], machine.backend
     if preset.upcycles:
-        return "" if family_of(model) else f"no mixture is known for {model.model_type} models"
+        return obstacle(model)
     settings = method.settings(**preset.changes)
     if reason := method.unsupported(model, settings):
         return reason

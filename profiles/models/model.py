@@ -47,6 +47,7 @@ ADAPTER_NAME: Final = "adapter_config.json"
 MAX_TOKENIZER_BYTES: Final = 100_000_000
 """Three times the largest in use, Gemma's."""
 TEMPLATE_NAME: Final = "chat_template.jinja"
+TEMPLATES_NAME: Final = "additional_chat_templates"
 MAX_TEMPLATE_BYTES: Final = 1_000_000
 HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+")
 _QUANTIZED_NAME: Final = re.compile(
@@ -254,7 +255,7 @@ def chat_templates(folder: Path) -> list[str]:
     """Every chat template of a model folder, wherever a library would look for one."""
     files = [
         folder / TEMPLATE_NAME,
-        *sorted((folder / "additional_chat_templates").glob("*.jinja")),
+        *sorted((folder / TEMPLATES_NAME).glob("*.jinja")),
     ]
     found: list[Any] = [_template_text(path) for path in files if path.is_file()]
     for name in ("tokenizer_config.json", "chat_template.json", "processor_config.json"):
