@@ -11,6 +11,7 @@ from typing import Final
 
 from profiles.class_facts import Classes
 from profiles.intervals import Difference
+from profiles.layer_facts import NO_LAYERS, Layers
 from profiles.rank_facts import AdapterRanks
 from profiles.row_counts import RowCounts
 
@@ -209,6 +210,8 @@ class Run:
     """Of the method on its weights, at that step, minimised beside the rows' loss."""
     ranks: AdapterRanks | None = None
     """Where they are not those of the recipe."""
+    layers: Layers = NO_LAYERS
+    """What they did in training, where that was recorded."""
     of_template: tuple[str, ...] = ()
     """What the chat template did not write as the file says."""
     parents: tuple[Parent, ...] = ()

@@ -59,6 +59,7 @@ ON_DISK = {
     "Ranks": "ranks step adapters",
     "Resumed": "resumed from_step passed_over what",
     "Rotated": "rotated steps",
+    "Routed": "routed step since use",
     "RowLosses": "row_losses step data first losses tokens scores",
     "SaveBegun": "save_begun step",
     "SaveFailed": "save_failed step what",

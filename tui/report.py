@@ -9,7 +9,7 @@ from profiles.run_facts import Parent, Run
 from profiles.runs import advice, parents
 from profiles.runs.rundir import RunDir
 from profiles.runs.state import State, Status
-from tui.pages import classes, ranks, result
+from tui.pages import classes, layers, ranks, result
 from tui.plain import facts, wrap
 from tui.plain_bars import stacked
 from tui.terminal import Symbols, clean
@@ -27,6 +27,7 @@ def lines(report: Report, width: int, symbols: Symbols) -> list[str]:
         *(["  (few steady steps: the rates are rough)"] if report.low_confidence else []),
         *(classes.lines(run.result.classes, width) if run.result.classes else []),
         *(ranks.lines(run.ranks, width) if run.ranks else []),
+        *layers.lines(run.layers, width),
         "",
         *_summary(run, width),
         "",

@@ -6,7 +6,7 @@ of the decoder layers in transformers 5.23's modeling files.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from profiles.facts import Experts
 from profiles.models.config_keys import dimension, number
@@ -82,3 +82,26 @@ def _is_sparse(config: dict[str, Any], model_type: str, layer: int, num_layers: 
     if isinstance(dense, list) and layer in dense:
         return False
     return (layer + 1) % (number(config, "decoder_sparse_step") or 1) == 0
+
+
+RouterScores = Literal["softmax", "sigmoid", "shares"]
+_SCORES: Final[dict[RouterScores, frozenset[str]]] = {
+    "softmax": frozenset(
+        {"mixtral", "qwen2_moe", "qwen3_moe", "qwen3_next", "qwen3_5_moe_text", "olmoe", "gpt_oss"}
+        | {"qwen3_vl_moe_text", "granitemoe", "granitemoehybrid", "phimoe", "ernie4_5_moe"}
+        | {"deepseek_v2", "jamba", "hunyuan_v1_moe", "minimax", "flex_olmo"}
+    ),
+    "sigmoid": frozenset(
+        {"deepseek_v3", "dots1", "glm4_moe", "glm4_moe_lite", "glm_moe_dsa", "llama4_text"}
+        | {"minimax_m2", "nemotron_h", "hy_v3", "lfm2_moe"}
+    ),
+    "shares": frozenset({"gemma4_text"}),
+}
+
+
+def router_scores(model_type: str) -> RouterScores | None:
+    """How what a router gives becomes the probabilities of the experts; None if nobody knows.
+
+    `sigmoid`: each by itself, over their sum. `shares`: it is the probabilities.
+    """
+    return next((how for how, types in _SCORES.items() if model_type in types), None)

@@ -21,6 +21,7 @@ from profiles.run_facts import Curves, Run, Sample
 from profiles.runs import columns, parents, samples
 from profiles.runs.columns import NONE, Losses, Steps
 from profiles.runs.journal import Tail
+from profiles.runs.layers import LayerLog
 from profiles.runs.records import Record
 from profiles.runs.records.evaluation import Answer, Evaluated
 from profiles.runs.records.metrics import PHASES
@@ -41,11 +42,14 @@ Kind = TypeVar("Kind", bound=Record)
 
 def from_run_dir(run: RunDir) -> tuple[Run | None, int]:
     """Facts of a run (None if not one step was recorded), and how many lines were passed over."""
-    metrics, worker, sampler = (Tail(p) for p in (run.metrics, run.worker_events, run.samples))
+    metrics, worker, sampler, of_layers = (
+        Tail(p) for p in (run.metrics, run.worker_events, run.samples, run.layers)
+    )
     steps, losses = columns.read(metrics)
     events = list(worker.stream())
     devices = _of_devices(samples.read(sampler))
-    num_damaged = metrics.num_damaged + worker.num_damaged + sampler.num_damaged
+    found_layers = LayerLog().add(of_layers.stream())
+    num_damaged = sum(tail.num_damaged for tail in (metrics, worker, sampler, of_layers))
     if not len(steps):
         return None, num_damaged
     found = Run(
@@ -63,6 +67,7 @@ def from_run_dir(run: RunDir) -> tuple[Run | None, int]:
         router_loss=_finite(losses["router_loss"][-1:]),
         penalty_loss=_finite(losses["penalty_loss"][-1:]),
         ranks=_last(e.adapters for e in _of(Ranks, events)),
+        layers=found_layers,
         unpacked=_last(e.what for e in _of(Packing, events)) or "",
         rows=_last(e.file for e in _of(Prepared, events)),
         of_template=_last(e.of_template or () for e in _of(Prepared, events)) or (),

@@ -122,6 +122,11 @@ class RunDir:
         return self.path / "evaluations.jsonl"
 
     @property
+    def layers(self) -> Path:
+        """What the layers of the model do, every so many steps (worker)."""
+        return self.path / "layers.jsonl"
+
+    @property
     def supervisor_heartbeat(self) -> Path:
         """Proof of life of the supervisor."""
         return self.path / "hb.sup"

@@ -58,6 +58,7 @@ EDITS: Final = MappingProxyType(
         "train.eval_every": TAKES_EFFECT,
         "train.save_every": TAKES_EFFECT,
         "train.log_every": TAKES_EFFECT,
+        "train.stats_every": TAKES_EFFECT,
         "train.keep_checkpoints": TAKES_EFFECT,
         "train.keep": TAKES_EFFECT,
         "train.early_stopping": TAKES_EFFECT,

@@ -42,6 +42,7 @@ class Attempt:
     """Silent on every rank but the first."""
     metrics: Journal
     evaluations: Journal
+    layers: Journal
     progress: Progress
     stop: StopFlag
     began: float = field(default_factory=time.monotonic)

@@ -76,6 +76,7 @@ class Checkpointing(Part):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Stage, check, commit; on a full disk wait for room, or for a stop that has none."""
         step, progress, events = self.state.global_step, self.attempt.progress, self.attempt.events
+        self.layers.tell(step)
         self.rest()
         refuse_nonfinite(self.model, self.engine.local, self.state, self.attempt.run)
         events.append(SaveBegun(step=step))

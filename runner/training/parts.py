@@ -18,6 +18,7 @@ from runner.engines.ranks import Ranks
 from runner.training.attempt import Attempt
 from runner.training.batches import Batches
 from runner.training.division import Division, During
+from runner.training.layers import LayerStats
 from runner.training.pieces import Batch
 from runner.training.protocol import ProtocolCallback
 from runner.training.saving import Saver
@@ -33,6 +34,7 @@ class Part(Trainer):  # type: ignore[misc]
     batches: Batches
     ranks: Ranks
     recorder: StepRecorder
+    layers: LayerStats
     division: Division
     saver: Saver
     protocol: ProtocolCallback

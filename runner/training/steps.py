@@ -73,6 +73,7 @@ class Steps(Part):
             rows = max(map(self.batches.num_rows, self.begun))
             self.divide("train", reason, 1 if self.plan.optimizer.steps_in_backward else rows)
             model.zero_grad()
+            self.layers.forget_step()
             todo = self.begun
 
     def _in_pieces(self, model: Any, inputs: Any, num_items: Any) -> torch.Tensor:

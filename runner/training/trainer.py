@@ -23,6 +23,7 @@ from runner.training.checkpointing import Checkpointing
 from runner.training.data import Splits
 from runner.training.division import Division
 from runner.training.evaluation import Evaluation
+from runner.training.layers import LayerStats
 from runner.training.longest import LongestFirst
 from runner.training.optimizing import Optimizing
 from runner.training.protocol import ProtocolCallback
@@ -66,6 +67,7 @@ class RunProtocol(LongestFirst, Evaluation, Checkpointing, Optimizing):
         self.selection = Selection(patience=train.early_stopping)
         self.keeps_best = train.keep == "best"
         self.follows_evaluations = SCHEDULES[train.scheduler].needs_evaluation
+        self.layers = LayerStats(self, train.stats_every)
         self.saver = Saver(
             attempt=attempt,
             keep=train.keep_checkpoints,
@@ -88,8 +90,8 @@ class RunProtocol(LongestFirst, Evaluation, Checkpointing, Optimizing):
         self._time_backward()
         self.engine.before_wrapping(self.accelerator)
         self.protocol = ProtocolCallback(self, on_spike=train.on_spike)
-        self.add_callback(BetweenSteps(self))
-        self.add_callback(self.protocol)
+        for callback in (BetweenSteps(self), self.protocol, self.layers):
+            self.add_callback(callback)
 
     def create_optimizer(self, model: Any = None) -> Any:
         """With the learning rates that the method has."""

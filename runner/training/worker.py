@@ -71,9 +71,9 @@ def _train(run: RunDir, stop: StopFlag) -> int:
     number = run.attempt()
     chat_template.set_now(rundir.created(run))  # the same rows in every attempt
     events = Journal(run.worker_events, attempt=number) if is_main else SilentJournal()
-    metrics, evaluations = (
+    metrics, evaluations, layers = (
         Journal(path, attempt=number) if is_main else SilentJournal()
-        for path in (run.metrics, run.evaluations)
+        for path in (run.metrics, run.evaluations, run.layers)
     )
     me = identity.of_process(os.getpid())
     events.append(WorkerStarted(pid=os.getpid(), start=me.start if me else None))
@@ -85,6 +85,7 @@ def _train(run: RunDir, stop: StopFlag) -> int:
         events=events,
         metrics=metrics,
         evaluations=evaluations,
+        layers=layers,
         progress=heartbeat,
         stop=stop,
         began=_began(run, number),

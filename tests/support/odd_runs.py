@@ -60,7 +60,14 @@ ODD_BYTES = (
     *(b"\r" * 5000, b"\x1b[2J", b"x" * 3_000_000, b"{}\n" * 100_000, b"[" * 1_000_000),
 )
 ABSENT = (
-    *("devices.json", "error.json", "stacks.log", "evaluations.jsonl", "metrics.00001.jsonl"),
+    *(
+        "devices.json",
+        "error.json",
+        "stacks.log",
+        "evaluations.jsonl",
+        "layers.jsonl",
+        "metrics.00001.jsonl",
+    ),
     *(
         "events.runner.00001.jsonl",
         "attempts",

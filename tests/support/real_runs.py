@@ -112,13 +112,14 @@ def attempt(run):
 
     number = run.attempt()
     is_main = os.environ.get("RANK", "0") == "0"
-    paths = (run.worker_events, run.metrics, run.evaluations)
+    paths = (run.worker_events, run.metrics, run.evaluations, run.layers)
     journals = [Journal(p, attempt=number) if is_main else SilentJournal() for p in paths]
     us = Attempt(
         run=run,
         events=journals[0],
         metrics=journals[1],
         evaluations=journals[2],
+        layers=journals[3],
         progress=StillHeart(),
         stop=StopFlag(),
     )
@@ -171,6 +172,7 @@ def quiet(run):
         events=journal,
         metrics=journal,
         evaluations=journal,
+        layers=journal,
         progress=StillHeart(),
         stop=StopFlag(),
     )

@@ -103,13 +103,14 @@ ROWS = RowList(row(length) for length in (3, 6, 4, 5, 8, 2, 4, 7))
 
 def new_attempt(run, number=1):
     """An attempt that writes what a real one does."""
-    paths = (run.worker_events, run.metrics, run.evaluations)
-    events, metrics, evaluations = (Journal(path, attempt=number) for path in paths)
+    paths = (run.worker_events, run.metrics, run.evaluations, run.layers)
+    events, metrics, evaluations, layers = (Journal(path, attempt=number) for path in paths)
     return Attempt(
         run=run,
         events=events,
         metrics=metrics,
         evaluations=evaluations,
+        layers=layers,
         progress=Heart(),
         stop=StopFlag(),
     )

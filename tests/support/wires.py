@@ -335,6 +335,9 @@ ELSEWHERE = {
     "train.keep_checkpoints": Elsewhere(
         "checkpoints are rotated by us", HERE + "test_a_run_makes_its_steps_as_the_recipe_says"
     ),
+    "train.stats_every": Elsewhere(
+        "layers are looked at by us", "test_routing.py::test_a_run_tells_what_its_steps_read"
+    ),
     "hardware.gpus": Elsewhere(
         "a number of processes",
         "test_worker_command.py::test_several_devices_are_started_by_torchrun",

@@ -18,6 +18,7 @@ from profiles.runs.state import status
 from tui import plain
 from tui import report as page
 from tui.output import Kind, targets
+from tui.pages import layers
 from tui.terminal import look_at_terminal
 
 JSON_SCHEMA = 1
@@ -49,7 +50,13 @@ def profile(
         told.append(f"{recipe_to.wrote}; start it with: advisor run {start}")
     try:
         if as_json:
-            plain.show_json({"schema": JSON_SCHEMA, "report": report})
+            plain.show_json(
+                {
+                    "schema": JSON_SCHEMA,
+                    "report": report,
+                    "layers": layers.as_json(report.run.layers),
+                }
+            )
         elif changed is None and (report_to is None or report_to.path is not None):
             width = plain.page_width()
             ended = plain.wrap(page.ending(run, status(run)), width, indent="  ", first="")

@@ -18,6 +18,7 @@ from profiles.runs import (
     rundir,
 )
 from profiles.runs.journal import last_record, read_all
+from profiles.runs.layers import LayerLog
 from profiles.runs.records.metrics import Loss
 from profiles.runs.records.worker import Paused
 from profiles.runs.state import State, status
@@ -29,7 +30,9 @@ from tui.commands import asking
 from tui.context import working_runs
 from tui.follow import follow as follow_run
 from tui.follow import headline
+from tui.pages import layers
 from tui.pages import status as page
+from tui.source import Source
 from tui.terminal import clean, look_at_terminal
 
 _POLL_SECONDS = 0.1
@@ -86,10 +89,11 @@ def _working(text: str | None) -> rundir.RunDir:
 
 
 def show_status(run: rundir.RunDir) -> None:
-    """The state of one run as JSON, with its newest training loss."""
+    """The state of one run as JSON, with its newest training loss, and what its layers do."""
     newest = last_record(run.metrics, Loss)
     losses = {name: getattr(newest, name, None) for name in _LOSSES}
-    plain.show_json(_of_run(run) | plain.jsonable(status(run)) | losses)
+    known = layers.as_json(LayerLog().add(Source(run.layers).poll()))
+    plain.show_json(_of_run(run) | plain.jsonable(status(run)) | losses | known)
 
 
 def _of_run(run: rundir.RunDir) -> dict[str, Any]:

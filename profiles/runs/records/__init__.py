@@ -6,6 +6,7 @@ Importing any of these modules makes all kinds known: a reader does not know wha
 from profiles.runs.records import (
     evaluation,
     inputs,
+    layers,
     metrics,
     packing,
     ranks,
@@ -20,6 +21,7 @@ __all__ = [
     "Record",
     "evaluation",
     "inputs",
+    "layers",
     "metrics",
     "packing",
     "parse",

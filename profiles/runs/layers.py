@@ -1,0 +1,85 @@
+"""The records of layers as facts: the newest of them, and the first for comparison.
+
+However long a run is, few of its records are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import reduce
+
+from profiles.layer_facts import ExpertUse, Layers, Routing, together
+from profiles.runs.records.layers import Routed
+from profiles.runs.records.record import Record
+
+_MOST_PERIODS = 8
+"""Of routing, that are added up: one of them may be of a single step."""
+_MOST_LAYERS = 1000
+
+
+class _Period:
+    """What was written of the same steps."""
+
+    def __init__(self, since: int, step: int) -> None:
+        self.since, self.step = since, step
+        self.uses: dict[int, ExpertUse] = {}
+
+
+class LayerLog:
+    """What the records of layers say, read one after the other."""
+
+    def __init__(self) -> None:
+        self._first: _Period | None = None
+        self._newest: list[_Period] = []
+
+    def add(self, records: Iterable[Record]) -> Layers:
+        """Take in what is new, in the order of the file; returns what is known then."""
+        for record in records:
+            if isinstance(record, Routed) and _is_sound(record.use):
+                self._period(record).uses[record.use.layer] = record.use
+        return self.facts
+
+    def _period(self, record: Routed) -> _Period:
+        """The one that it belongs to; those that it stands in place of are gone."""
+        kept = [
+            one
+            for one in self._newest
+            if one.step <= record.since or (one.since, one.step) == (record.since, record.step)
+        ]
+        if not kept or kept[-1].step != record.step:
+            kept.append(_Period(record.since, record.step))
+        self._newest = kept[-_MOST_PERIODS:]
+        if self._first is None or self._first.step > record.since:
+            self._first = kept[0]
+        return kept[-1]
+
+    @property
+    def facts(self) -> Layers:
+        """What is known by now."""
+        if self._first is None:
+            return Layers()
+        return Layers(routing=_routing(self._newest), first_routing=_routing([self._first]))
+
+
+def _is_sound(use: ExpertUse) -> bool:
+    """As only a router's counts can be."""
+    is_known = 0 <= use.layer < _MOST_LAYERS and use.tokens > 0
+    return is_known and bool(use.counts) and min(use.counts) >= 0
+
+
+def _routing(periods: list[_Period]) -> Routing:
+    layers = sorted({layer for one in periods for layer in one.uses})
+    return Routing(
+        since=periods[0].since,
+        step=periods[-1].step,
+        layers=tuple(reduce(_sum, _of_layer(layer, periods)) for layer in layers),
+    )
+
+
+def _of_layer(layer: int, periods: list[_Period]) -> Iterator[ExpertUse]:
+    return (one.uses[layer] for one in periods if layer in one.uses)
+
+
+def _sum(first: ExpertUse, second: ExpertUse) -> ExpertUse:
+    """Of another model, as no sound run has it, the newer one."""
+    return together(first, second) if len(first.counts) == len(second.counts) else second

@@ -1,0 +1,197 @@
+"""What the layers do, from records to words: nothing that could be chance, nothing twice."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from profiles.layer_facts import ExpertUse, Routing, together
+from profiles.models import mixture
+from profiles.runs.journal import Journal, Tail
+from profiles.runs.layers import LayerLog
+from profiles.runs.records.layers import Routed
+from tui.pages import layers as page
+
+
+def use(*counts, layer=0, top_k=2, entropy=0.5):
+    """Of a layer whose experts got so many tokens."""
+    tokens = sum(counts) // top_k
+    return ExpertUse(layer=layer, tokens=tokens, counts=counts, entropy=entropy)
+
+
+@pytest.mark.parametrize(
+    ("found", "dead", "overloaded", "spread"),
+    [
+        (use(500, 500, 500, 500), (), (), 1.0),
+        (use(1000, 1000, 0, 0), (2, 3), (0, 1), 0.0),
+        (use(900, 500, 500, 100), (), (0,), None),
+        (use(899, 501, 500, 100), (), (), None),
+        (use(64, 64, 0, 0), (2, 3), (0, 1), 0.0),
+        (use(62, 62, 0, 0), (), (0, 1), 0.0),
+        (use(*[40] * 15, 200, top_k=1), (), (15,), None),
+        (use(*[40] * 15, 199, top_k=1), (), (), None),
+        (use(100, 100), (), (), 1.0),
+        (use(300, 100, top_k=1), (), (), math.exp(0.75 * math.log(4 / 3) + math.log(4) / 4) - 1),
+    ],
+)
+def test_dead_and_overloaded_experts_are_those_that_chance_does_not_make(
+    found, dead, overloaded, spread
+):
+    """Four times the even share, or 9 tokens of 10; none of 32 that were to come."""
+    assert (found.dead, found.overloaded) == (dead, overloaded)
+    if spread is not None:
+        assert found.spread == pytest.approx(spread)
+
+
+@pytest.mark.parametrize(
+    ("found", "collapsed"),
+    [
+        (use(1000, 1000, 0, 0), True),
+        (use(1000, 960, 20, 20), True),
+        (use(1000, 700, 200, 100), False),
+        (use(1000, 1000, *[2] * 62), True),
+        (use(62, 62, 0, 0), False),
+        (use(100, 100), False),
+    ],
+)
+def test_a_layer_has_collapsed_where_its_tokens_go_to_the_same_few(found, collapsed):
+    """As many as a token goes to, and hardly more."""
+    assert found.is_collapsed is collapsed
+
+
+def test_uses_add_up_by_their_tokens():
+    """Entropies as a mean over tokens."""
+    both = together(use(10, 20, 0, 10, entropy=1.0), use(10, 20, 20, 70, entropy=0.2))
+
+    assert (both.tokens, both.counts) == (80, (20, 40, 20, 80))
+    assert both.entropy == pytest.approx((20 * 1.0 + 60 * 0.2) / 80)
+    assert together(use(2, 2), use(2, 2, entropy=None)).entropy is None
+
+
+def routed(since, step, *counts, layer=0):
+    """A record of these steps."""
+    return Routed(step=step, since=since, use=use(*counts, layer=layer))
+
+
+def counts_of(routing):
+    """By layer."""
+    return {one.layer: one.counts for one in routing.layers}
+
+
+def test_records_of_several_steps_add_up_layer_by_layer():
+    """The first stay for comparison."""
+    log = LayerLog()
+    log.add([routed(0, 2, 1, 3), routed(0, 2, 4, 0, layer=1)])
+    found = log.add([routed(2, 4, 5, 5), routed(2, 4, 6, 6, layer=1)])
+
+    assert counts_of(found.routing) == {0: (6, 8), 1: (10, 6)}
+    assert (found.routing.since, found.routing.step) == (0, 4)
+    assert counts_of(found.first_routing) == {0: (1, 3), 1: (4, 0)}
+
+
+def test_what_is_made_again_counts_once():
+    """From a checkpoint in the middle, from the start of a record, and from the very first step."""
+    first = [routed(0, 2, 1, 1), routed(2, 3, 2, 2), routed(3, 4, 9, 9), routed(4, 6, 9, 9)]
+
+    def then(*more):
+        found = LayerLog().add([*first, *more])
+        return counts_of(found.routing)[0][0], counts_of(found.first_routing)[0][0]
+
+    assert then(routed(3, 4, 1, 1)) == (4, 1)
+    assert then(routed(3, 6, 5, 5)) == (8, 1)
+    assert then(routed(0, 2, 7, 7)) == (7, 7)
+    assert then(routed(0, 4, 7, 7), routed(4, 6, 1, 1)) == (8, 7)
+
+
+def test_of_a_long_run_the_newest_records_count():
+    """Eight of them, and the first."""
+    found = LayerLog().add(routed(n, n + 1, n, n) for n in range(1, 101))
+
+    assert (found.routing.since, found.routing.step) == (93, 101)
+    assert counts_of(found.routing)[0][0] == sum(range(93, 101))
+    assert found.first_routing.step == 2
+
+
+def test_what_no_router_has_written_is_passed_over(tmp_path):
+    """Negative counts, no experts, as many layers as no model has."""
+    journal = Journal(tmp_path / "layers.jsonl", attempt=1)
+    for odd in (use(-5, 9), use(), use(0, 0), use(5, 5, layer=-1), use(5, 5, layer=10**9)):
+        journal.append(Routed(step=2, since=0, use=odd))
+    assert LayerLog().add(Tail(tmp_path / "layers.jsonl").stream()).routing is None
+
+    found = LayerLog().add([routed(0, 2, 5, 5), routed(2, 4, 5, 5, 5)])
+    assert counts_of(found.routing) == {0: (5, 5, 5)}
+    assert page.as_json(found)["experts"]["step"] == 4
+
+
+def test_the_largest_layer_that_there_is_fits_into_a_line(tmp_path):
+    """512 experts with a thousand million tokens each."""
+    journal = Journal(tmp_path / "layers.jsonl", attempt=1)
+    journal.append(routed(0, 10**9, *[10**9 + n for n in range(512)], layer=99))
+
+    found = LayerLog().add(Tail(tmp_path / "layers.jsonl").stream())
+    assert len(found.routing.layers[0].counts) == 512
+
+
+ROUTING = Routing(
+    since=40,
+    step=60,
+    layers=(
+        use(500, 600, 550, 350, layer=0, entropy=math.log(4)),
+        use(1000, 0, 0, 1000, layer=3, entropy=None),
+    ),
+)
+
+
+def test_each_layer_has_a_row_that_names_what_is_wrong():
+    """Dead and overloaded experts by their numbers, at any width."""
+    found = LayerLog().add(Routed(step=60, since=40, use=one) for one in ROUTING.layers)
+    text = "\n".join(page.lines(found, 80))
+
+    assert "1 000 tokens of steps 41 to 60" in text
+    rows = {line.split()[0]: line for line in text.splitlines() if line}
+    assert "1.2 x, expert 1" in rows["0"]
+    assert "100 %" in rows["0"]
+    assert "dead" not in rows["0"]
+    assert "collapsed; 2 dead: 1, 2; 2 overloaded: 0, 3" in " ".join(text.split())
+    assert all(len(line) <= 60 for line in page.lines(found, 60))
+
+
+def test_one_line_says_the_worst():
+    """In words, not by colour alone."""
+    told = page.routing_line(ROUTING)
+
+    assert told == (
+        "experts: 2 dead in 1 of 2 layers, COLLAPSED in layer 3, busiest 2.0 x (layer 3)"
+    )
+    calm = page.routing_line(Routing(since=0, step=1, layers=ROUTING.layers[:1]))
+    assert calm == "experts: none dead, no layer collapsed, busiest 1.2 x (layer 0)"
+
+
+def test_a_dense_run_says_nothing_of_experts():
+    """Nor of adapters that it has not."""
+    assert page.lines(LayerLog().facts, 80) == []
+    assert page.as_json(LayerLog().facts)["experts"] is None
+
+
+SOURCES = sorted((how, kind) for how, kinds in mixture._SCORES.items() for kind in kinds)
+
+
+@pytest.mark.parametrize(("how", "kind"), SOURCES, ids=[kind for _, kind in SOURCES])
+def test_router_scores_are_those_of_the_family_in_transformers(how, kind):
+    """As the source of its router says."""
+    found = importlib.util.find_spec("transformers")
+    if found is None:
+        pytest.skip("transformers is not installed")
+    name = kind.removesuffix("_text")
+    file = Path(found.origin).parent / "models" / name / f"modeling_{name}.py"
+    source = file.read_text()
+    recorded = source.split('"router_logits": OutputRecorder(')[1].split(",")[0]
+    body = re.split(r"\n(?=class |@)", source.split(f"class {recorded}(")[1])[0]
+
+    assert ("sigmoid" in body) == (how == "sigmoid")
+    assert ("return router_probabilities" in body) == (how == "shares")
