@@ -124,6 +124,8 @@ class Matrix(NamedTuple):
     """A plain linear, which a library can replace by a quantized one."""
     trains: bool = True
     """It is in a layer that trains, where the method trains weights of layers."""
+    is_stack: bool = False
+    """The copies are one parameter."""
 
 
 class Tape:
@@ -178,7 +180,8 @@ class Tape:
         quantizable: bool = False,
     ) -> Matrix:
         """Note the weights of a linear that is met."""
-        matrix = Matrix(name, n_in, n_out, copies, rank, quantizable=quantizable)
+        is_stack = copies > 1
+        matrix = Matrix(name, n_in, n_out, copies, rank, quantizable=quantizable, is_stack=is_stack)
         self.matrices.append(matrix)
         return matrix
 

@@ -12,9 +12,8 @@ from plans import made
 from advisor.cost import memory
 from profiles.models.dimensions import from_config
 
-ATTENTION_LINEARS = pytest.importorskip("runner.methods.low_rank").ATTENTION_LINEARS
 rehearse = pytest.importorskip("runner.rehearse").rehearse
-Setup = pytest.importorskip("runner.rehearsal.setup").Setup
+settings_of = pytest.importorskip("runner.rehearsal_main").settings_of
 
 DENSE = {
     "hidden_size": 256,
@@ -83,25 +82,11 @@ def grid():
             yield pytest.param(family, name, marks=[pytest.mark.long] * is_long)
 
 
-TARGETS = {"all": "all-linear", "attention": ATTENTION_LINEARS}
-
-
 @pytest.mark.parametrize(("family", "name"), grid())
 def test_formula_is_near_the_rehearsal(family, name):
     """Within 5 %, whatever the family, the method, and the moment that wins."""
     config, plan = DENSE | {"model_type": family} | FAMILIES[family], PLANS[name]
-    setup = Setup(
-        method=plan.method.name,
-        rank=getattr(plan.settings, "rank", 0),
-        targets="all-linear"
-        if getattr(plan.settings, "targets", "") == "all"
-        else ATTENTION_LINEARS,
-        precision=plan.precision,
-        checkpointing=plan.checkpointing,
-        loss=plan.loss,
-        accumulation=plan.accumulation,
-    )
-    told = rehearse(config, setup, seq_len=plan.seq_len, micro_batch=plan.micro_batch)
+    told = rehearse(config, settings_of(plan), seq_len=plan.seq_len, micro_batch=plan.micro_batch)
     model = from_config(config, name=family, where="test")
 
     found = memory.estimate(model, plan)

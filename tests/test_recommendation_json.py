@@ -47,6 +47,7 @@ PLAN = {
         "freeze_a": False,
         "b_rate": 1.0,
         "dora": False,
+        "router": "frozen",
     },
 }
 MEMORY = {

@@ -172,11 +172,10 @@ def _of_mixture(configured: Configured) -> tuple[Hyperparameter, ...]:
     if not plan.method.trains_base:
         count = f"{experts.num_experts} experts, {experts.top_k} a token"
         adapted = plan.method.expert_rank(plan.settings) > 0
-        router = "PEFT adapts it with the experts" if adapted else "its balance holds"
         word = "adapted" if adapted else "frozen"
         return (
             Hyperparameter("experts", word, f"{count}; all are in memory"),
-            Hyperparameter("router", word, router),
+            Hyperparameter("router", "frozen", "its balance holds"),
         )
     if preset_of(configured.rung).upcycles:
         value, reason = f"{AUX_LOSS:g}", "documents: for a router that starts from nothing"

@@ -18,9 +18,9 @@ from advisor.cost.sharding import (
 )
 from advisor.cost.standing import Candidate, Standing
 from advisor.cost.weights import (
+    cast_low_rank_params,
     embedding_params,
     gradient_bytes,
-    low_rank_params,
     num_embeddings,
     trained_linears,
     trained_params,
@@ -278,7 +278,7 @@ def _cached_casts(parts: Standing) -> float:
         return 0.0
     if plan.method.trains_base:
         return 2.0 * trained_linears(parts.model, plan)
-    return 2.0 * min(low_rank_params(parts.model, plan), trained_params(parts.model, plan))
+    return 2.0 * min(cast_low_rank_params(parts.model, plan), trained_params(parts.model, plan))
 
 
 def _embedding(parts: Standing) -> Candidate:

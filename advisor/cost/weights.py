@@ -56,6 +56,12 @@ def low_rank_params(model: Model, plan: Plan) -> int:
     return sum([m.rank * (m.n_in + m.n_out) * m.copies for m in adapted])
 
 
+def cast_low_rank_params(model: Model, plan: Plan) -> int:
+    """Of them, those that autocast copies: not what is added to weights of experts."""
+    adapted = [m for m in matrices(model, plan) if m.rank and not m.is_stack]
+    return sum([m.rank * (m.n_in + m.n_out) * m.copies for m in adapted])
+
+
 def headless(model: Model, plan: Plan) -> Model:
     """The model as a task with a head of its own loads it: the LM head is left out."""
     if plan.task.head == "lm" or model.tied_embeddings:

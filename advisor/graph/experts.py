@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from advisor.graph.expert_modules import looped
 from advisor.graph.modules import INDEX, LayerModules
+from advisor.registry.low_rank import ROUTER
 from advisor.tape import NOTHING, Value, once, per_token
 
 if TYPE_CHECKING:
@@ -42,18 +43,23 @@ def mixture(modules: LayerModules, x: Value, experts: Experts) -> Value:
 def _router(modules: LayerModules, x: Value, experts: Experts) -> Value:
     """Scores of all experts, fp32 softmax, the best k with their weights."""
     h, n, k = modules.model.hidden_size, experts.num_experts, experts.top_k
-    grad = once(h * n * modules.trained) if modules.trains else NOTHING
+    plan = modules.plan
+    rank = plan.method.rank(plan.settings, modules.model, ROUTER) if modules.adapts else 0
+    trains = modules.trains or (modules.adapts and plan.settings.trains_router)
+    count = rank * (h + n) if rank else h * n
     flow = 2 if modules.autocasts else modules.base_width
-    modules.tape.add_matrix("router", h, n)
+    modules.tape.add_matrix(ROUTER, h, n, rank=rank)
     scores = modules.value(
-        name="router",
+        name=ROUTER,
         inputs=(modules.cast(x, flow),),
         size=n,
         width=flow,
-        saved=(x,) if modules.trains else (),
-        weight_grad=grad,
+        saved=(x,) if rank or trains else (),
+        # an adapter's product is added to the weights (PEFT's ParamWrapper)
+        kept=once(h * n * modules.base_width) if rank else NOTHING,
+        weight_grad=once(count * modules.trained) if rank or trains else NOTHING,
         flops=2 * h * n,
-        weight_flops=2 * h * n if modules.trains else 0,
+        weight_flops=2 * h * n if rank or trains else 0,
     )
     shares = modules.value("softmax", (modules.cast(scores, 4),), n, 4, saves_output=True)
     best = modules.value("top_k", (shares,), k, 4, kept=per_token(2 * INDEX * k))

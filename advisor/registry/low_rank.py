@@ -33,6 +33,10 @@ ALL_TARGETS: Final = ATTENTION_TARGETS + MLP_TARGETS
 TARGET_GROUPS: Final = {"all": ALL_TARGETS, "attention": ATTENTION_TARGETS}
 EXPERTS: Final = "experts"
 """A target: the routed experts of a mixture."""
+ROUTER: Final = "router"
+"""Of a mixture: the linear that chooses among its experts."""
+ROUTERS: Final = ("frozen", "adapted", "trained")
+"""What becomes of it: nothing, an adapter, or that it trains whole."""
 PARTS: Final = {
     "qkv_proj": ("q_proj", "k_proj", "v_proj"),
     "gate_up_proj": ("gate_proj", "up_proj"),
@@ -77,6 +81,12 @@ class LowRank(Settings):
         "magnitudes of the weights train beside their directions: DoRA",
         choices=(False, True),
     )
+    router: str = key(ROUTERS[0], "the router of a mixture of experts", choices=ROUTERS)
+
+    @property
+    def trains_router(self) -> bool:
+        """Whole, as a copy beside the frozen one."""
+        return self.router == "trained"
 
     @property
     def changes_base(self) -> bool:
@@ -115,10 +125,10 @@ class QuantizedLowRank(LowRank):
         return self.bits
 
 
-def rank_on(settings: LowRank, model: Model, name: str) -> int:
-    """Of a linear's adapter: beside experts PEFT takes the MLP's names for theirs."""
-    if model.experts is not None and name in MLP_TARGETS:
-        return 0
+def rank_on(settings: LowRank, _model: Model, name: str) -> int:
+    """Of a linear's adapter."""
+    if name == ROUTER:
+        return settings.rank if settings.router == "adapted" else 0
     is_target = not {name, *PARTS.get(name, ())}.isdisjoint(settings.target_names)
     if not is_target or name in settings.exclude:
         return 0
@@ -126,16 +136,23 @@ def rank_on(settings: LowRank, model: Model, name: str) -> int:
 
 
 def expert_rank(settings: LowRank) -> int:
-    """PEFT takes a mixture's MLP targets for its experts."""
+    """Of a mixture's routed experts: they are targets by their own name, and with all of an MLP."""
     names = settings.target_names
     return settings.rank if EXPERTS in names or set(names).issuperset(MLP_TARGETS) else 0
 
 
-def num_added(_model: Model, settings: LowRank, matrices: Sequence[Matrix]) -> int:
-    """P = sum of r (in + out) over the adapted linears, and a magnitude for each output (DoRA)."""
+def num_added(model: Model, settings: LowRank, matrices: Sequence[Matrix]) -> int:
+    """P = sum of r (in + out) over the adapted linears, and a magnitude for each output (DoRA).
+
+    Routers that train do so in a copy.
+    """
     magnitudes = 1 if settings.dora else 0
     adapted = [m for m in matrices if m.rank]
-    return sum([(m.rank * (m.n_in + m.n_out) + magnitudes * m.n_out) * m.copies for m in adapted])
+    count = sum([(m.rank * (m.n_in + m.n_out) + magnitudes * m.n_out) * m.copies for m in adapted])
+    if not settings.trains_router or model.experts is None:
+        return count
+    bias = 1 if model.experts.router_bias else 0
+    return count + sum([(m.n_in + bias) * m.n_out * m.copies for m in matrices if m.name == ROUTER])
 
 
 def num_published(model: Model, settings: LowRank, matrices: Sequence[Matrix]) -> int:

@@ -35,7 +35,7 @@ PRESETS: Final = (
         method="lora",
         place="mixture",
         why_not="fits, but adapters on the experts cost as much as their weights",
-        changes={"targets": "all"},  # the MLP's names mean the experts to PEFT
+        changes={"targets": "all"},
         is_ranked=True,
         for_experts=True,
     ),

@@ -85,6 +85,11 @@ class Settings:
         """What is added computes with the frozen weights themselves, not with their products."""
         return False
 
+    @property
+    def trains_router(self) -> bool:
+        """The routers of a mixture train whole, beside what is added."""
+        return False
+
     def without_numbers(self) -> Settings:
         """Settings of the same memory with which nothing is computed from a model's weights."""
         return self

@@ -9,14 +9,14 @@ from dataclasses import replace
 
 from advisor.recipe import Recipe
 from advisor.registry.lookup import ENGINES, TASKS, unfit
-from advisor.registry.low_rank import INITS, LowRank
+from advisor.registry.low_rank import INITS, ROUTERS, LowRank
 from advisor.registry.prompts import Words
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Machine, Model
 from runner.checks import targets
 
-_EXPERTS_LEFT_ALONE = frozenset({"qwen2_moe", "gpt_oss"})
-"""Families in which PEFT adapts the linears beside the routed experts, and not those."""
+_OWN_EXPERTS = frozenset({"jetmoe"})
+"""Families whose experts and routers are modules of their own kind, which take no adapter."""
 _MASKED_BALANCE = frozenset(
     (
         *("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "gpt_oss", "phimoe"),
@@ -24,8 +24,6 @@ _MASKED_BALANCE = frozenset(
     )
 )
 """Families in which transformers takes the balance of experts over the tokens that a mask names."""
-_ROUTERS_OF_SEVERAL = frozenset({"phimoe"})
-"""Families whose router is a subclass of Linear that returns more than one tensor."""
 
 
 def check_model(recipe: Recipe, model: Model) -> None:
@@ -85,18 +83,21 @@ def _check_words(recipe: Recipe) -> None:
 
 
 def _check_router(recipe: Recipe, model: Model) -> None:
-    """A router that is a linear by its class and puts out several tensors takes no adapter."""
+    """What a recipe says of a router is for a mixture, and for those whose router PEFT finds."""
     settings = recipe.method.settings
-    if (
-        isinstance(settings, LowRank)
-        and settings.targets == "all"
-        and model.model_type in _ROUTERS_OF_SEVERAL
-    ):
+    if not isinstance(settings, LowRank) or settings.router == ROUTERS[0]:
+        return
+    why = ""
+    if model.experts is None:
+        why = f"{recipe.model.id} is no mixture of experts, and has no router"
+    elif model.model_type in _OWN_EXPERTS:
+        why = f"the routers of {model.model_type} are modules of their own kind"
+    if why:
         raise UserError(
-            f"{recipe.model.id} takes no adapter on all of its linears",
-            why=f"the router of {model.model_type} is one of them, and PEFT cannot read its output",
-            do="add --set method.targets=attention",
-            where="method.targets",
+            f"method.router = {settings.router!r} does not fit the model",
+            why=why,
+            do=f"add --set method.router={ROUTERS[0]}",
+            where="method.router",
             code=ExitCode.BAD_RECIPE,
         )
 
@@ -130,35 +131,54 @@ def check_length(recipe: Recipe, model: Model) -> None:
 
 
 def check_experts(recipe: Recipe, model: Model) -> None:
-    """An adapter on fused experts is a sum of weights: no input to drop out of, no own matrix.
-
-    PEFT takes the linears of an MLP for the experts of a mixture, and refuses after loading.
-    """
+    """What is added to weights has no input to drop out of, and no layers to be left out of."""
     settings = recipe.method.settings
-    fused = model.experts is not None and model.model_type not in _EXPERTS_LEFT_ALONE
-    if not isinstance(settings, LowRank) or not fused:
+    if not isinstance(settings, LowRank) or model.experts is None:
         return
-    if not recipe.method.spec.expert_rank(replace(settings, exclude=())):
-        return
+    reached = recipe.method.spec.expert_rank(replace(settings, exclude=())) > 0
+    if reached and model.model_type in _OWN_EXPERTS:
+        raise UserError(
+            f"{recipe.model.id} takes no adapters on its experts",
+            why=f"the experts of {model.model_type} are modules of their own kind, which PEFT does "
+            "not adapt",
+            do="add --set method.targets=attention",
+            where="method.targets",
+            code=ExitCode.BAD_RECIPE,
+        )
+    added = reached or settings.router == "adapted"
     for key, is_set, what, plain in (
-        ("dropout", settings.dropout, "have dropout", "0"),
-        ("init", settings.changes_base, "start from their weights", INITS[0]),
-        ("dora", settings.dora, "train magnitudes", "false"),
-        ("exclude", settings.exclude, "be left out by their names", "[]"),
-        ("ranks", settings.ranks, "have widths by their names", "{}"),
+        ("dropout", added and settings.dropout, "have dropout", "0"),
+        ("init", added and settings.changes_base, "start from their weights", INITS[0]),
+        ("dora", added and settings.dora, "train magnitudes", "false"),
+        ("exclude", reached and settings.exclude, "be left out by their names", "[]"),
+        ("ranks", reached and settings.ranks, "have widths by their names", "{}"),
         ("layers", settings.layers != "all", "be left out by layer", "all"),
     ):
-        if is_set:
-            given = str(getattr(settings, key)).lower()
-            raise UserError(
-                f"adapters on the experts of a mixture cannot {what}",
-                why=f"method.{key} = {given}, and method.targets reaches the "
-                f"experts of {recipe.model.id}, whose weights lie in one tensor: PEFT adds to the "
-                "weights there",
-                do=f"add --set method.{key}={plain}, or --set method.targets=attention",
-                where=f"method.{key}",
-                code=ExitCode.BAD_RECIPE,
-            )
+        if is_set and (added or settings.router != ROUTERS[0]):
+            raise _not_on_experts(recipe, settings, (key, what, plain), reached=reached)
+
+
+def _not_on_experts(
+    recipe: Recipe, settings: LowRank, refused: tuple[str, str, str], *, reached: bool
+) -> UserError:
+    """`refused`: the key, what it would mean, and its value that goes with experts and routers."""
+    key, what, plain = refused
+    others = {
+        "targets": ("attention", reached),
+        "router": (ROUTERS[0], settings.router != "frozen"),
+    }
+    there = [f"method.{name}={value}" for name, (value, is_set) in others.items() if is_set]
+    on = "adapters on the experts of a mixture" if reached else "the routers of a mixture"
+    given = str(getattr(settings, key)).lower()
+    return UserError(
+        f"{on} cannot {what}",
+        why=f"method.{key} = {given}, and the recipe reaches the "
+        f"{'experts' if reached else 'routers'} of {recipe.model.id}, whose weights lie in one "
+        "tensor: PEFT adds to the weights there",
+        do=f"add --set method.{key}={plain}, or --set {' --set '.join(there)}",
+        where=f"method.{key}",
+        code=ExitCode.BAD_RECIPE,
+    )
 
 
 def check_engine(recipe: Recipe, here: Machine) -> None:

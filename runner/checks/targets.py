@@ -5,6 +5,7 @@ PEFT passes over a name that matches nothing, as long as another one does.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,10 @@ _OF_LAYER: Final = re.compile(r"(?:^|.*?\.)\d+\..*?([^.]+)\.weight")
 """Name of a weight in a numbered layer, with the name of its module."""
 _MATRIX: Final = 2
 """Dimensions of a linear's weight."""
+_ROUTED: Final = re.compile(r"\.experts\.\d+\.|\.router\.")
+"""In the name of a weight: it is one routed expert's, or in a router."""
+_ROUTERS: Final = frozenset({"gate", "router", "shared_expert_gate"})
+"""Modules of a mixture that weigh experts."""
 
 
 def check(recipe: Recipe, model: Model) -> None:
@@ -44,6 +49,7 @@ def check(recipe: Recipe, model: Model) -> None:
         _check_names("targets", targets, known, model)
     if not isinstance(settings, LowRank):
         return
+    _check_whole_mlp(settings, model)
     if known:
         _check_names("exclude", settings.exclude, known, model)
         _check_names("ranks", tuple(dict(settings.ranks)), known, model)
@@ -74,8 +80,23 @@ def _check_names(key: str, given: tuple[str, ...], known: tuple[str, ...], model
             if name in _outside(model):
                 why += "; adapters on the embedding or the head are not made: where both are one "
                 why += "matrix, they would change each other, and could not be merged"
+            if model.experts is not None and name in _ROUTERS:
+                why += '; what weighs experts is no target, but method.router = "adapted" or '
+                why += '"trained" is for the router'
             near = nearest(name, known)
             raise _refusal(key, f"{why}; {near}", None)
+
+
+def _check_whole_mlp(settings: LowRank, model: Model) -> None:
+    """An expert's gate and up are one matrix, which gets one adapter."""
+    if model.experts is None or isinstance(settings.targets, str):
+        return
+    missing = [name for name in MLP_TARGETS if name not in settings.targets]
+    if missing and len(missing) < len(MLP_TARGETS):
+        why = (
+            f"leaves out {missing[0]!r}: of a mixture all linears of its MLPs are adapted, or none"
+        )
+        raise _refusal("targets", why, json.dumps([*settings.targets, *missing]))
 
 
 def _check_parts(settings: LowRank, model: Model) -> None:
@@ -120,12 +141,13 @@ def _check_are_targets(key: str, given: tuple[str, ...], settings: LowRank) -> N
 def linears_of(model: Model) -> tuple[str, ...]:
     """Names of the linears in its layers, by its weight files; none where it has no files.
 
-    Of a mixture also what PEFT takes for its experts.
+    Of a mixture also what its routed experts go by, but not what weighs them.
     """
-    names = {found[1] for name, _ in _matrices(model) if (found := _OF_LAYER.fullmatch(name))}
-    if names and model.experts is not None:
-        names |= {*MLP_TARGETS, "gate_up_proj", EXPERTS}
-    return tuple(sorted(names))
+    found = {name: each[1] for name, _ in _matrices(model) if (each := _OF_LAYER.fullmatch(name))}
+    if found and model.experts is not None:
+        names = {last for name, last in found.items() if not _ROUTED.search(name)}
+        return tuple(sorted((names - _ROUTERS) | {*MLP_TARGETS, EXPERTS}))
+    return tuple(sorted(set(found.values())))
 
 
 def _outside(model: Model) -> set[str]:

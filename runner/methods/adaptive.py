@@ -43,8 +43,7 @@ def adapt(model: Any, plan: Plan) -> Any:
     """
     settings = _settings(plan)
     fixed = LowRank(alpha=settings.alpha, dropout=settings.dropout, targets=settings.targets)
-    num_layers = model.config.get_text_config().num_hidden_layers
-    usual = low_rank.peft_config(replace(plan, method=LORA, settings=fixed), num_layers)
+    usual = low_rank.peft_config(replace(plan, method=LORA, settings=fixed), model)
     config = AdaLoraConfig(
         init_r=settings.init_rank,
         target_r=settings.target_rank,

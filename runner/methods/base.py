@@ -35,7 +35,7 @@ def load_base(model_dir: Path, head: Head = "lm", **options: Any) -> PreTrainedM
     _repeat_heads_where_needed()
     model = (_classifier if head == "score" else _language_model)(model_dir, **options)
     _refuse_foreign(model)
-    _name_experts(model.config.get_text_config())
+    name_experts(model.config.get_text_config())
     model.config.use_cache = False
     return model
 
@@ -86,7 +86,7 @@ def _refuse_foreign(model: PreTrainedModel) -> None:
         delattr(model.config, CODE_KEY)
 
 
-def _name_experts(config: PreTrainedConfig) -> None:
+def name_experts(config: PreTrainedConfig) -> None:
     """TRL asks every mixture for `num_experts`, which some families name otherwise.
 
     Another name of a value belongs to the class: nothing of it is saved.

@@ -37,9 +37,8 @@ def load_options(plan: Plan) -> dict[str, Any]:
 def adapt(model: Any, plan: Plan) -> Any:
     """The model with adapters of one rank; `from_rows` or `restore` gives each its own."""
     settings = _settings(plan)
-    num_layers = model.config.get_text_config().num_hidden_layers
     alike = replace(plan, method=LORA, settings=settings.alike)
-    config = low_rank.peft_config(alike, num_layers)
+    config = low_rank.peft_config(alike, model)
     config.init_lora_weights = "eva"
     config.eva_config = EvaConfig(rho=settings.rho)
     adapted = get_peft_model(model, config)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, TaskType, get_peft_model, get_peft_model_state_dict
+from peft import LoraConfig, TaskType, get_peft_model_state_dict
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file, save_file
 from transformers import BitsAndBytesConfig
@@ -20,6 +20,7 @@ from transformers import BitsAndBytesConfig
 from advisor.plan import Plan
 from advisor.registry.low_rank import LowRank
 from runner.methods.base import COMPUTE_DTYPES
+from runner.methods.expert_targets import places, put_on
 
 ATTENTION_LINEARS = (
     r".*\.(self_attn|self_attention|attention|attn)\."
@@ -33,6 +34,8 @@ _MAGNITUDES = ".lora_magnitude_vector."
 """In the names of DoRA's, which stay fp32: steps of a small learning rate are lost in 16 bits."""
 _NEW_HEAD = ".modules_to_save."
 """In the names of weights that PEFT trains whole beside its adapters."""
+_COUNTED = "e_score_correction_bias"
+"""Of some routers, in a parameter's name: it follows from how busy experts are, not a gradient."""
 
 
 def load_options(plan: Plan) -> dict[str, Any]:
@@ -58,26 +61,30 @@ def load_options(plan: Plan) -> dict[str, Any]:
     return {"dtype": dtype, "quantization_config": nf4}
 
 
-def peft_config(plan: Plan, num_layers: int) -> LoraConfig:
-    """The adapter in PEFT's terms, for a model of so many layers.
+def peft_config(plan: Plan, model: Any) -> LoraConfig:
+    """The adapter in PEFT's terms.
 
     All that stands behind the layers is trained whole and saved: a base may come without it, and
     then it is drawn at random. PEFT knows but the first two.
     """
     settings = plan.settings
     assert isinstance(settings, LowRank)
+    chosen = places(model, settings, targets_of(settings.targets))
+    whole = chosen.modules_to_save + (() if plan.task.head == "lm" else HEADS[2:])
     return LoraConfig(
         r=settings.rank,
-        rank_pattern=dict(settings.ranks),
+        rank_pattern=dict(settings.ranks) | chosen.rank_pattern,
+        alpha_pattern=dict(chosen.alpha_pattern),
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         use_rslora=settings.rslora,
         use_dora=settings.dora,
         init_lora_weights=True if settings.init == "kaiming" else settings.init,
-        target_modules=targets_of(settings.targets),
-        exclude_modules=left_out(settings, num_layers),
+        target_modules=chosen.target_modules,
+        target_parameters=chosen.target_parameters,
+        exclude_modules=left_out(settings, model.config.get_text_config().num_hidden_layers),
         bias="none",
-        modules_to_save=None if plan.task.head == "lm" else list(HEADS[2:]),
+        modules_to_save=list(whole) or None,
         task_type=TaskType.CAUSAL_LM if plan.task.head == "lm" else TaskType.SEQ_CLS,
     )
 
@@ -90,8 +97,7 @@ def adapt(model: Any, plan: Plan) -> Any:
     """
     settings = plan.settings
     assert isinstance(settings, LowRank)
-    num_layers = model.config.get_text_config().num_hidden_layers
-    adapted = get_peft_model(model, peft_config(plan, num_layers))
+    adapted = put_on(model, peft_config(plan, model))
     if settings.changes_base:
         adapted.start = _start(adapted)
     if settings.dora and plan.base_bits < 16:
@@ -102,7 +108,8 @@ def adapt(model: Any, plan: Plan) -> Any:
             is_narrow = is_pure or (plan.base_bits < 16 and _NEW_HEAD not in name)
             is_narrow = is_narrow and _MAGNITUDES not in name
             parameter.data = parameter.data.to(torch.bfloat16 if is_narrow else torch.float32)
-            parameter.requires_grad = not (settings.freeze_a and ".lora_A." in name)
+            stays = _COUNTED in name or (settings.freeze_a and ".lora_A." in name)
+            parameter.requires_grad = not stays
     return adapted
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from runner.methods.base import name_experts
 from runner.rehearsal import adapters, package, quantized
 from runner.rehearsal.fake_mode import wrap
 from runner.rehearsal.setup import Setup
@@ -26,6 +27,7 @@ def build(config: Any, setup: Setup) -> Any:
         raise ValueError(f"no loss {setup.loss!r}; 'chunked' and 'full' are known")
     config = _as_config(config)
     _ask_for_router_logits(config)
+    name_experts(config)
     model = _from_config(config, setup)
     model.config.use_cache = False
     head = model.get_output_embeddings()

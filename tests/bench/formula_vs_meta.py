@@ -23,12 +23,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from advisor.cost import memory
 from advisor.plan import Plan
-from advisor.registry.low_rank import LowRank
 from profiles.facts import Model
 from profiles.models import catalog
 from profiles.models.dimensions import from_config
-from runner.methods.low_rank import ATTENTION_LINEARS
-from runner.rehearsal.setup import Setup
+from runner.rehearsal_main import settings_of
 from runner.rehearse import rehearse
 
 MODELS = (
@@ -119,19 +117,7 @@ def model_of(name: str, num_layers: int | None) -> tuple[Model, dict[str, Any]]:
 
 def compare(name: str, model: Model, config: dict[str, Any], plan: Plan) -> Score:
     """The same plan both ways."""
-    asked: dict[str, Any] = {}
-    if isinstance(plan.settings, LowRank):
-        every = plan.settings.targets == "all"
-        asked = {"rank": plan.settings.rank}
-        asked["targets"] = "all-linear" if every else ATTENTION_LINEARS
-    setup = Setup(
-        method=plan.method.name,
-        **asked,
-        precision=plan.precision,
-        checkpointing=plan.checkpointing,
-        loss=plan.loss,
-    )
-    told = rehearse(config, setup, seq_len=plan.seq_len, micro_batch=plan.micro_batch)
+    told = rehearse(config, settings_of(plan), seq_len=plan.seq_len, micro_batch=plan.micro_batch)
     found = memory.estimate(model, plan)
     place = f"{found.winner} ({found.peak.place})"
     return Score(name, told.peak_bytes, found.allocated_bytes, told.winner, place)

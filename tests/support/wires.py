@@ -276,6 +276,10 @@ ELSEWHERE = {
         "test_layers_that_train.py::test_only_in_the_layers_named_something_trains",
         methods=("ia3", "ln_tuning", "bitfit"),
     ),
+    "method.router": Elsewhere(
+        "the model has no experts here",
+        "test_expert_targets.py::test_all_means_every_linear_and_the_experts_and_no_router",
+    ),
     "method.init_text": Elsewhere(
         "PEFT's config is written without it",
         "test_prompt_words.py::test_a_prompt_starts_as_its_words",

@@ -1,0 +1,126 @@
+"""Where adapters go in a mixture of experts: the same in every family.
+
+PEFT 0.21's word for all linears reaches the routed experts and the router in some families, and
+neither in others; the names of an MLP's linears are the routed experts to it in most. Here the
+linears of shared experts and dense layers are adapted by their names, routed experts as parameters
+(the joined gate and up at twice the rank, as PEFT has it), and routers where the recipe says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import re
+import warnings
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+from unittest.mock import patch
+
+from peft import LoraConfig, get_peft_model
+from peft.utils import transformers_weight_conversion
+from torch import nn
+
+from advisor.registry.low_rank import EXPERTS, LowRank, expert_rank
+from runner.methods.base import layers_of
+
+FUSED: Final = ("gate_up_proj", "up_proj", "down_proj")
+"""Parameters of routed experts, by transformers' names: (experts, ..., ...)."""
+_MATRICES_OF_ALL: Final = 3
+"""Dimensions of a parameter that has every expert's matrix."""
+_JOINED: Final = "gate_up_proj"
+_ROUTER: Final = re.compile(r"(^|\.)(gate|router|shared_expert_gate)(\.|$)")
+"""In the names of modules that weigh experts, which are no targets."""
+
+
+class Places(NamedTuple):
+    """Fields of PEFT's LoraConfig."""
+
+    target_modules: Any
+    target_parameters: list[str] | None = None
+    rank_pattern: dict[str, int] = {}  # noqa: RUF012  # never changed
+    alpha_pattern: dict[str, float] = {}  # noqa: RUF012
+    modules_to_save: tuple[str, ...] = ()
+
+
+def experts_of(model: nn.Module) -> Iterator[tuple[str, nn.Module, list[str]]]:
+    """(name, module, its parameters' names) of each layer's routed experts."""
+    for name, module in model.named_modules():
+        own = module._parameters  # noqa: SLF001  # without what is made of them
+        found = [n for n in FUSED if n in own and own[n].ndim == _MATRICES_OF_ALL]
+        if found:
+            yield name, module, found
+
+
+def places(model: Any, settings: LowRank, given: Any) -> Places:
+    """Of a mixture; `given`: what PEFT takes for the targets of a dense model."""
+    found = list(experts_of(model))
+    if not found:
+        return Places(given)
+    modules = given
+    if settings.targets == "all":
+        modules = _linears(model)
+    elif not isinstance(settings.targets, str):
+        modules = [name for name in settings.targets if name != EXPERTS]
+    parameters: list[str] = []
+    ranks: dict[str, int] = {}
+    alphas: dict[str, float] = {}
+    if expert_rank(settings):
+        parameters += [f"experts.{name}" for name in found[0][2]]
+    if f"experts.{_JOINED}" in parameters:
+        joined = rf".*\.{_JOINED}"
+        ranks[joined] = 2 * settings.rank
+        alphas[joined] = settings.alpha * (2**0.5 if settings.rslora else 2)
+    router = _router(found[0][0], model)
+    if settings.router == "adapted":
+        parameters.append(f"{router}.weight")
+    whole = (router,) if settings.router == "trained" else ()
+    return Places(modules, parameters or None, ranks, alphas, whole)
+
+
+def _linears(model: Any) -> list[str]:
+    """Last names of the linears in the layers, but for those that weigh experts."""
+    named = layers_of(model).named_modules()
+    linears = [name for name, module in named if isinstance(module, nn.Linear)]
+    return sorted({name.rpartition(".")[2] for name in linears if not _ROUTER.search(name)})
+
+
+def _router(experts: str, model: Any) -> str:
+    """The last two names of the module that chooses among these experts."""
+    mixture, _, _ = experts.rpartition(".")
+    for name, module in model.get_submodule(mixture).named_children():
+        if name in {"gate", "router"} and hasattr(module, "weight"):
+            return f"{mixture.rpartition('.')[2]}.{name}"
+    raise RuntimeError(f"{mixture} has no router")
+
+
+def put_on(model: Any, config: LoraConfig) -> Any:
+    """The model with its adapters, at these places and at no others.
+
+    What is published must say them so that PEFT reads no MLP's linear as an expert: as parameters.
+    """
+    with _as_given():
+        adapted = get_peft_model(model, config)
+    read = copy.deepcopy(config)
+    transformers_weight_conversion.convert_peft_config_for_transformers(read, model, None)
+    if isinstance(config.target_modules, set) and read.target_modules != config.target_modules:
+        mistaken = config.target_modules - read.target_modules
+        config.target_modules -= mistaken
+        config.target_parameters = sorted(
+            {*(config.target_parameters or ()), *(f"{name}.weight" for name in mistaken)}
+        )
+    return adapted
+
+
+@contextlib.contextmanager
+def _as_given() -> Iterator[None]:
+    """Inside, PEFT takes names as they are.
+
+    It looks for patterns of parameters among modules alone, and warns of what it uses all the same.
+    """
+    name = "convert_peft_config_for_transformers"
+    with (
+        warnings.catch_warnings(),
+        patch.object(transformers_weight_conversion, name, lambda *_args, **_kw: None),
+    ):
+        warnings.filterwarnings("ignore", message=r"The following (rank|alpha)_pattern keys")
+        yield
