@@ -10,12 +10,12 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Literal, get_args
 
 from advisor.framework import OURS, Framework
+from advisor.registry.engine_spec import EngineSpec
 from advisor.registry.engines import SINGLE
 from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, TASKS
 from advisor.registry.optimizer_spec import OptimizerSpec
 from advisor.registry.optimizers import ADAMW
 from advisor.registry.spec import (
-    EngineSpec,
     MethodSpec,
     Offload,
     Settings,
@@ -65,6 +65,8 @@ class Plan:
     """What lives in host memory: "", "optimizer" (states, and the step), "parameters" (both)."""
     num_gpus: int = 1
     """Devices that train together, over all nodes; 1 also for a CPU."""
+    num_new_tokens: int = 0
+    """Tokens that the model is to learn; it has rows for them by then."""
     attention: Attention = "sdpa"
     """"sdpa", "flash" (flash-attn 2, which needs no mask), "eager", or "math" (SDPA without a
     kernel)."""
@@ -141,6 +143,16 @@ class Plan:
     def updates_in_backward(self) -> bool:
         """Gradients are let go as soon as their weights are updated, layer by layer."""
         return self.framework.optimizer_in_backward or self.optimizer.steps_in_backward
+
+    @property
+    def learns_rows(self) -> bool:
+        """Some rows of a frozen embedding train, and of the head."""
+        return self.num_new_tokens > 0 and not self.method.trains_embedding
+
+    @property
+    def reaches_input(self) -> bool:
+        """The first layer's input needs a gradient, with activations kept or not."""
+        return self.method.reaches_input or self.learns_rows
 
     @property
     def base_bits(self) -> int:

@@ -8,7 +8,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from advisor.registry.conflicts import Together, conflicts, no_head, packed, recomputed
+from advisor.registry.conflicts import (
+    Together,
+    conflicts,
+    no_head,
+    packed,
+    recomputed,
+    unlearnt_tokens,
+)
 from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, TASKS, is_ready
 from advisor.registry.low_rank import LORA
 from advisor.registry.optimizers import ADAMW
@@ -19,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from advisor.plan import Plan
-    from advisor.registry.spec import EngineSpec
+    from advisor.registry.engine_spec import EngineSpec
 
 
 def unstartable(plan: Plan) -> Iterator[tuple[str, str]]:
@@ -65,6 +72,8 @@ def _beside_the_method(plan: Plan) -> Iterator[tuple[str, str]]:
     """(key, why) of what the method cannot be trained with."""
     if reason := no_head(plan.method, plan.task):
         yield "method.name", reason
+    if plan.num_new_tokens and (reason := unlearnt_tokens(plan.method, plan.engine)):
+        yield "model.new_tokens", reason
     if plan.packing and (reason := packed(plan.method, plan.settings)):
         yield "data.packing", f"{reason}; leave it out"
     if plan.checkpointing and (reason := recomputed(plan.method)):

@@ -99,6 +99,7 @@ class Recipe(BaseModel):
             packing=self.data.packing,
             engine=ENGINES[self.hardware.strategy],
             num_gpus=self.hardware.gpus,
+            num_new_tokens=len(self.model.new_tokens),
             framework=framework,
         )
 
@@ -111,6 +112,8 @@ class Recipe(BaseModel):
             del content["plan"]
         if not content["objective"]:
             del content["objective"]
+        if not self.model.new_tokens:
+            del content["model"]["new_tokens"]
         for key in ("clean", "mask"):
             if getattr(self.data, key) == DataSection.model_fields[key].default:
                 del content["data"][key]

@@ -30,9 +30,11 @@ from advisor.registry.optimizers import ADAMW
 from advisor.registry.schedules import COSINE
 from advisor.registry.spec import Key, MethodSpec, Settings, keys_of
 from advisor.registry.task_spec import TaskSpec
+from profiles.data import new_tokens
 
 MOST_STEPS = 10**9
 LAST_LAYERS = re.compile(r"last [1-9][0-9]{0,3}")
+MOST_TOKENS = 10_000
 SHOWN_CHARS = 40
 """Characters of a name that is not known."""
 
@@ -48,6 +50,13 @@ def known(names: Callable[[], Sequence[str]], kind: str) -> tuple[AfterValidator
     return AfterValidator(check), WithJsonSchema({"type": "string", "enum": list(names())})
 
 
+def _tokens(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Each once, and none that white space would hide."""
+    if what := new_tokens.fault(texts):
+        raise ValueError(what)
+    return texts
+
+
 class Section(BaseModel):
     """A table of the recipe: closed, immutable, strictly typed."""
 
@@ -59,6 +68,10 @@ class ModelSection(Section):
 
     id: InputPath
     """Local folder with config.json, safetensors and tokenizer; relative to the recipe."""
+    new_tokens: Annotated[tuple[str, ...], AfterValidator(_tokens)] = Field(
+        default=(), strict=False, max_length=MOST_TOKENS
+    )
+    """Texts that become tokens and are learnt; each starts as the mean of what it was read as."""
 
 
 class MethodSection(Section):

@@ -235,6 +235,16 @@ LINES = [
             )
         },
     ),
+    (
+        "data check a --new-token <a> --new-token <b> --model m",
+        "check",
+        checked(model="m", tokens=("<a>", "<b>")),
+    ),
+    (
+        "data show a --model m --new-token <a>",
+        "show",
+        {"path": "a", "asked": ShowAsked(model="m", tokens=("<a>",)), "as_json": False},
+    ),
     ("data show a", "show", {"path": "a", "asked": ShowAsked(), "as_json": False}),
     (
         "data show a --model m -n 7 --at row:9 --chat-template plain --json",

@@ -15,11 +15,11 @@ from advisor.choice.answers import Answer, Answers
 from advisor.choice.recommend import recommend
 from advisor.cost import memory
 from advisor.plan import Plan
+from advisor.registry.engine_spec import EngineSpec
 from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, TASKS, kinds_of_rows
 from advisor.registry.optimizer_spec import OptimizerSpec
 from advisor.registry.results import EXPORTS, METRICS, ExportSpec, MetricSpec
 from advisor.registry.spec import (
-    EngineSpec,
     MethodSpec,
     Rate,
     Settings,

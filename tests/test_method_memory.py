@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 pytest.importorskip("trl")
 
 from method_cases import CASES, Case
 
-from advisor.cost import memory
+from advisor.cost import memory, weights
 from advisor.registry.lookup import METHODS
 from profiles.models.dimensions import from_config
 from runner.rehearsal_main import settings_of
@@ -110,3 +112,30 @@ def test_weights_of_8_bits_keep_their_inputs_though_activations_are_recomputed(c
     ours, theirs, _ = compared(case.plan(seq_len=512, checkpointing=checkpointing))
 
     assert ours == pytest.approx(theirs, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "tied", "values"),
+    [
+        ("lora", False, {"checkpointing": True}),
+        ("adalora", True, {}),
+        ("lora", True, {"loss": "full", "seq_len": 64}),
+        pytest.param("lora", False, {"precision": "bf16_pure"}, marks=pytest.mark.long),
+        pytest.param("full", True, {}, marks=pytest.mark.long),
+    ],
+)
+def test_rows_of_new_tokens_cost_a_gradient_of_the_whole_table(name, tied, values):
+    """PEFT makes embedding and head anew for each pass, and takes the rows' gradient of theirs."""
+    config = LLAMA | {"tie_word_embeddings": tied, "vocab_size": 20_000}
+    case = Case(name, "tinit = 3\ntfinal = 4" if name == "adalora" else "")
+    plan = case.plan(**{"seq_len": 512, "num_new_tokens": 40} | values)
+    model = from_config(config, name="tiny", where="test")
+
+    told = rehearse(config, settings_of(plan), seq_len=plan.seq_len, micro_batch=1)
+    found = memory.estimate(model, plan)
+
+    assert found.allocated_bytes == pytest.approx(told.peak_bytes, rel=0.01)
+    assert told.num_trainable == weights.trained_params(model, plan)
+    if name != "full":
+        without = memory.estimate(model, replace(plan, num_new_tokens=0))
+        assert found.allocated_bytes > without.allocated_bytes + 2 * 20_000 * 256

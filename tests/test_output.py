@@ -63,6 +63,8 @@ READ = {
     ("recommend", "--format"),
     ("recommend", "--split-by"),
     ("data check", "--split-by"),
+    ("data check", "--new-token"),
+    ("data show", "--new-token"),
 }
 """Options that take any text, and write nowhere."""
 RECIPE = (

@@ -95,6 +95,29 @@ SPLIT_BY = click.option(
 )
 
 
+def _tokens(
+    context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]
+) -> tuple[str, ...]:
+    """As a recipe has them; only a model has tokens."""
+    from profiles.data import new_tokens
+
+    if what := new_tokens.fault(given):
+        raise click.BadParameter(what)
+    if given and context.params.get("model") is None:
+        raise click.BadParameter("tokens are a model's: name it with --model")
+    return given
+
+
+TOKENS = click.option(
+    "--new-token",
+    "tokens",
+    metavar="TEXT",
+    multiple=True,
+    callback=_tokens,
+    help="Read it as one token, which the model is to learn (model.new_tokens).",
+)
+
+
 @click.group()
 def data() -> None:
     """Look at data sets."""
@@ -114,7 +137,8 @@ def recipe() -> None:
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @click.option("--eval", "held_out", metavar="FILE", help="Look for its rows in the others.")
 @FORMAT
-@click.option("--model", help="Count with this model's tokenizer.")
+@click.option("--model", help="Count with this model's tokenizer.", is_eager=True)
+@TOKENS
 @click.option("--max-length", type=click.IntRange(min=1), help="Count rows that are longer.")
 @click.option("--chat-template", help="Write chats so: a family like chatml, or a .jinja file.")
 @click.option("--learn", type=click.Choice(["all", "last"]), default="all", show_default=True)
@@ -137,7 +161,8 @@ def data_check(files: tuple[str, ...], held_out: str | None, as_json: bool, **op
 
 @data.command("show")
 @click.argument("file")
-@click.option("--model", help="Show what this model reads.")
+@click.option("--model", help="Show what this model reads.", is_eager=True)
+@TOKENS
 @click.option("-n", "num_rows", type=click.IntRange(1, 1000), default=3, show_default=True)
 @click.option("--at", "start", metavar="LINE|row:N", help="Begin at this line, or the Nth row.")
 @click.option("--chat-template", help="Write chats so: a family like chatml, or a .jinja file.")

@@ -86,6 +86,8 @@ def _candidates(model: Model, plan: Plan) -> tuple[Candidate, ...]:
     found = [*_loss(parts), *_norm(parts), *_layers(parts), _optimizer_step(parts)]
     if parts.plan.method.trains_embedding:
         found.append(_embedding(parts))
+    if parts.plan.learns_rows:
+        found.append(_embedding_rows(parts))
     return tuple(_not_exceeded(found))
 
 
@@ -295,6 +297,19 @@ def _embedding(parts: Standing) -> Candidate:
         activations=parts.entry,
         logits=parts.retained,
         workspace=once(copies * own),
+        communication=once(parts.gathered.outside),
+    )
+
+
+def _embedding_rows(parts: Standing) -> Candidate:
+    """PEFT takes the gradient of the whole embedding, and the rows of new tokens out of it."""
+    return parts.candidate(
+        name="embedding_backward",
+        place="embedding",
+        gradients=once(parts.gradients),
+        activations=parts.entry,
+        logits=parts.retained,
+        workspace=once(embedding_params(parts.model) * outer_width(parts.plan)),
         communication=once(parts.gathered.outside),
     )
 

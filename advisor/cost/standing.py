@@ -64,7 +64,7 @@ class Standing:
         """What a recomputed layer keeps."""
         self.recomputes = plan.checkpointing and plan.checkpointed_layers != 0
         asks = plan.method.asks_for_input and self.recomputes
-        self.spares_first = plan.method.spares_first and not asks
+        self.spares_first = plan.method.spares_first and not asks and not plan.learns_rows
         self.mask = self._mask()
         # Checkpoints keep it as an argument of the layers.
         self.shared = self._shared().plus(self.mask if self.recomputes else NOTHING)

@@ -169,7 +169,7 @@ class _Counted:
         h, v, width = model.hidden_size, model.vocab_size, flow_width(self.plan)
         size = once(width * h * v).plus(per_token(width * (h + v)))
         again = 1 if self.plan.loss == "chunked" else 0
-        trained = 1 if head_trains(model, self.plan) else 0
+        trained = 1 if head_trains(model, self.plan) or self.plan.learns_rows else 0
         self.products[Product(2.0 * h * v, 0, size, width, grouped=False)] += (
             2 + again + trained + alone
         )

@@ -85,7 +85,19 @@ def trained_params(model: Model, plan: Plan) -> int:
     """Parameters that get a gradient."""
     method = plan.method
     count = method.trained or method.added
-    return count(headless(model, plan), plan.settings, matrices(model, plan))
+    beside = row_params(model, plan)
+    return count(headless(model, plan), plan.settings, matrices(model, plan)) + beside
+
+
+def row_params(model: Model, plan: Plan) -> int:
+    """Rows of new tokens that train by themselves, of the embedding and of a head of its own."""
+    rows = plan.num_new_tokens * num_embeddings(model, plan) if plan.learns_rows else 0
+    return rows * model.hidden_size
+
+
+def row_width(plan: Plan) -> int:
+    """Bytes of their weights: fp32 on a quantized base too, where adapters are not."""
+    return 2 if plan.precision == "bf16_pure" else 4
 
 
 def added_params(model: Model, plan: Plan) -> int:
@@ -145,12 +157,15 @@ def adapter_bytes(model: Model, plan: Plan) -> int:
     width = 4 if plan.method.added_fp32 else trained_width(plan)
     width += 2 if plan.method.added_casts and autocasts(plan) else 0
     width += plan.method.kept_numbers * trained_width(plan)
-    return added_params(model, plan) * width
+    # PEFT keeps the rows of new tokens as they were, in the type of the base
+    rows = row_params(model, plan) * (row_width(plan) + leftover_width(plan))
+    return added_params(model, plan) * width + rows
 
 
 def gradient_bytes(model: Model, plan: Plan) -> int:
     """One gradient for each trained weight, in the weight's own type."""
-    return trained_params(model, plan) * trained_width(plan)
+    wider = row_params(model, plan) * (row_width(plan) - trained_width(plan))
+    return trained_params(model, plan) * trained_width(plan) + wider
 
 
 def optimizer_bytes(model: Model, plan: Plan) -> tuple[float, float]:
@@ -167,6 +182,8 @@ def optimizer_bytes(model: Model, plan: Plan) -> tuple[float, float]:
     width = 4 if kind.fp32_states else trained_width(plan)
     trained = trained_params(model, plan)
     total = width * kind.states * trained
+    if not kind.fp32_states:
+        total += (row_width(plan) - width) * kind.states * row_params(model, plan)
     if kind.matrix_states is not None:
         trains_base = plan.method.trains_base
         whole = (trained_linears if trains_base else low_rank_params)(model, plan)
@@ -232,6 +249,8 @@ def _tensors(model: Model, plan: Plan) -> Iterator[tuple[int, int, int]]:
             yield m.rank, m.n_out, m.copies
         elif plan.method.trains_base and m.trains:
             yield m.n_in, m.n_out, m.copies
+    if plan.learns_rows:
+        yield plan.num_new_tokens, model.hidden_size, num_embeddings(model, plan)
     if plan.method.trains_embedding:
         yield model.vocab_size, model.hidden_size, num_embeddings(model, plan)
     elif plan.task.head == "lm" and head_trains(model, plan):

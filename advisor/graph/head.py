@@ -170,6 +170,8 @@ def _head(modules: LayerModules) -> Value:
     matrix = Matrix("lm_head", h, v, 1, 0, quantizable=True)
     if plan.framework.quantized_head and plan.base_bits < 16:
         return modules.around(x, modules.quantized(x, matrix.name, h * v, v), matrix)
+    if plan.learns_rows:
+        return modules.around(x, _with_rows(modules, x, matrix), matrix)
     logits = modules.matmul(
         x, matrix.name, h * v, v, _head_width(model, plan), trains=modules.trains
     )
@@ -177,6 +179,23 @@ def _head(modules: LayerModules) -> Value:
         work, _ = modules.weight_gradient(h * v, logits.width)
         modules.tape.ops[-1].back_work = work
     return modules.around(x, logits, matrix)
+
+
+def _with_rows(modules: LayerModules, x: Value, matrix: Matrix) -> Value:
+    """PEFT makes the head anew with its new rows, and takes the gradient of all its rows."""
+    weights, width = matrix.n_in * matrix.n_out, _head_width(modules.model, modules.plan)
+    x = modules.cast(x, modules.flow)
+    return modules.value(
+        name=matrix.name,
+        inputs=(x,),
+        size=matrix.n_out,
+        width=modules.flow,
+        saved=(x,),
+        kept=once(width * weights),
+        back_work=once(modules.flow * weights),
+        flops=2 * weights,
+        weight_flops=2 * weights,
+    )
 
 
 def _in_place(modules: LayerModules) -> None:
@@ -196,17 +215,21 @@ def _chunked(modules: LayerModules) -> None:
     # The gradients add up in fp32 whatever the weights are, and are cast to them at the end.
     cast = 0 if modules.trained == 4 else modules.trained
     trains = modules.trains
+    made, passing = 0, 0
+    if modules.plan.learns_rows:  # the head with its new rows, and the gradient of all its rows
+        made = _head_width(model, modules.plan)
+        passing = 4 + (0 if made == 4 else made)
     modules.value(
         name="loss",
         inputs=(x,),
         size=1,
         width=4,
         saved=(x,),
-        kept=per_token(INDEX + 4),
-        back_work=per_token(4 * h if x.width != 4 else 0),
+        kept=per_token(INDEX + 4).plus(once(made * h * v)),
+        back_work=per_token(4 * h if x.width != 4 else 0).plus(once(passing * h * v)),
         weight_grad=once((4 + cast) * h * v) if trains else NOTHING,
         flops=4 * h * v,
-        weight_flops=2 * h * v if trains else 0,
+        weight_flops=2 * h * v if trains or passing else 0,
     )
 
 

@@ -68,8 +68,7 @@ def _treated(kind: Kind, model: Model, plan: Plan, start: int) -> Iterator[Kind]
 
 def _asks(plan: Plan) -> bool:
     """The first layer's input has a gradient: TRL and PEFT ask for one where checkpoints are."""
-    method = plan.method
-    return method.reaches_input or (method.asks_for_input and plan.checkpointing)
+    return plan.reaches_input or (plan.method.asks_for_input and plan.checkpointing)
 
 
 def window_cuts(model: Model, plan: Plan) -> bool:

@@ -197,6 +197,7 @@ ADALORA: Final = MethodSpec(
     kept_numbers=_SCORES,
     reaches_input=False,
     asks_for_input=True,
+    learns_tokens=True,
     spares_first=True,
     added=num_added,
     rank=rank_on,

@@ -17,7 +17,8 @@ from advisor.registry.tasks import SFT
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from advisor.registry.spec import EngineSpec, MethodSpec, Settings
+    from advisor.registry.engine_spec import EngineSpec
+    from advisor.registry.spec import MethodSpec, Settings
     from advisor.registry.task_spec import TaskSpec
 
 
@@ -57,6 +58,23 @@ def no_head(method: MethodSpec, task: TaskSpec) -> str:
         return (
             f"{method.title} trains no new head, which {task.title} needs; take "
             'method.name = "lora", which does'
+        )
+    return ""
+
+
+def unlearnt_tokens(method: MethodSpec, engine: EngineSpec) -> str:
+    """Why new tokens would stay as they begin; empty if they are learnt."""
+    if method.trains_embedding:
+        return ""
+    if not method.learns_tokens:
+        return (
+            f"{method.title} trains no row of the embedding, so that new tokens would stay as they "
+            'begin; take method.name = "lora", or "full", or leave it out'
+        )
+    if "weights" in engine.divides:
+        return (
+            f"{engine.title} divides the embedding, and PEFT takes single rows of it; {_DDP}, or "
+            'method.name = "full", or leave it out'
         )
     return ""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from advisor.registry.spec import EngineSpec
+from advisor.registry.engine_spec import EngineSpec
 
 _DEEPSPEED: Final = ("deepspeed",)
 

@@ -28,10 +28,10 @@ from advisor.registry import (
     whole,
 )
 from advisor.registry.domains import DomainSpec
+from advisor.registry.engine_spec import EngineSpec
 from advisor.registry.handover import WHOLE, Taker
 from advisor.registry.optimizer_spec import OptimizerSpec, ScheduleSpec
 from advisor.registry.spec import (
-    EngineSpec,
     MethodSpec,
     Named,
     PresetSpec,

@@ -288,6 +288,7 @@ LORA: Final = MethodSpec(
     builder="low_rank",
     reaches_input=False,
     asks_for_input=True,
+    learns_tokens=True,
     spares_first=True,
     added=num_added,
     trained=num_trained,

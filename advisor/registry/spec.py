@@ -1,4 +1,4 @@
-"""What a description of a method, optimizer or engine consists of; of a task: `task_spec`.
+"""What a description of a method consists of; of a task, an optimizer, an engine: `*_spec`.
 
 A spec is frozen data and small pure functions; the code that needs torch is its builder, a module
 of the runner. A spec without a builder can be estimated and cannot be started: "not yet".
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from advisor.tape import Matrix, Value
     from profiles.facts import Model
 
-Division = Literal["weights", "gradients", "states"]
 Offload = Literal["", "optimizer", "parameters"]
 Place = Literal["ladder", "row", "beside", "mixture"]
 
@@ -238,6 +237,8 @@ class MethodSpec(Named):
     """The first layer's input needs a gradient."""
     asks_for_input: bool = False
     """It does so with recomputed activations: TRL asks for it where PEFT makes the model."""
+    learns_tokens: bool = False
+    """Beside what it adds, rows of the embedding and the head can be trained by themselves."""
     spares_first: bool = False
     """Without recomputation the first layer keeps less, because nothing before it trains."""
     added: Callable[[Model, Any, Sequence[Matrix]], int] = nothing_added
@@ -326,25 +327,3 @@ class PresetSpec(Named):
     def changes_model(self) -> bool:
         """Another model is made first, or several adapters in one."""
         return self.upcycles or self.many_adapters
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class EngineSpec(Named):
-    """How devices share the work."""
-
-    name: str
-    title: str
-    builder: str = ""
-    """Module of `runner.engines`; empty: not yet."""
-    needs: tuple[str, ...] = ()
-    several: bool = True
-    """Of devices; the others are for one alone."""
-    needs_gpu: bool = False
-    divides: frozenset[Division] = frozenset()
-    """What each device keeps a part of."""
-    offload: tuple[Offload, ...] = ()
-    """What may be kept in host memory."""
-    float_shards: bool = False
-    """Only tensors of floating-point numbers can be divided."""
-    unit_seconds: float = 0.0
-    """Host time to gather one unit and let it go, in each pass."""

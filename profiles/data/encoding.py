@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from profiles.data.formats.spec import Example, Message, Role, RowError
+from profiles.data.new_tokens import Added
 from profiles.data.rendering import Learn, Renderer, Written
 from profiles.data.words import printable
 from profiles.errors import ExitCode, UserError
@@ -64,6 +65,8 @@ class Encoder:
 
     renderer: Renderer
     tokenizer: Tokenizer
+    added: Added | None = None
+    """The new tokens that the model is to learn, where any were asked for."""
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, renderer: Renderer) -> Encoder:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -17,7 +17,7 @@ from typing import Final
 from advisor.registry.lookup import nearest
 from profiles import chat_families
 from profiles.chat_families import SUFFIX, TEMPLATES
-from profiles.data import encoding
+from profiles.data import encoding, new_tokens
 from profiles.data.encoding import Encoder
 from profiles.data.rendering import Learn, Renderer
 from profiles.errors import ExitCode, UserError
@@ -77,23 +77,42 @@ def renderer(choice: str, learn: Learn = "all") -> Renderer:
 
 
 def encoder(
-    base: Model, choice: str | None = None, learn: Learn = "all", *, base_dir: Path | None = None
+    base: Model,
+    choice: str | None = None,
+    learn: Learn = "all",
+    *,
+    base_dir: Path | None = None,
+    tokens: Sequence[str] = (),
 ) -> Encoder | None:
     """What a model reads of an example; None without its tokenizer on this disk.
 
-    `choice` as a recipe in `base_dir` has it; None is what a recommendation takes. UserError for
-    tokens that the model has no embedding for and for a file that cannot be read, and for a hostile
-    template when the first chat is to be written.
+    `choice` as a recipe in `base_dir` has it; None is what a recommendation takes. `tokens`: what
+    it is to learn as new tokens. UserError for tokens that the model has no embedding for and for a
+    file that cannot be read, and for a hostile template when the first chat is to be written.
     """
     if base.path is None or not (Path(base.path) / "tokenizer.json").is_file():
+        if tokens:
+            raise _no_tokenizer(base)
         return None
     folder = Path(base.path)
     name = choice or (CHOSEN_BY_MODEL if base.has_chat_template else "plain")
     choose = chooser(folder, name, chat_template.special_tokens(folder), base_dir=base_dir)
     found = encoding.of_folder(folder, choose=choose, learn=learn)
     found.renderer.asks_by_template = asks(folder, name)
-    vocabulary.check(base, found.tokenizer)
+    known = vocabulary.check(base, found.tokenizer)
+    if tokens:
+        found.added = new_tokens.add(found.tokenizer, tokens, known=known)
     return found
+
+
+def _no_tokenizer(base: Model) -> UserError:
+    return UserError(
+        f"{base.id} has no tokenizer to add tokens to",
+        why="its folder has no tokenizer.json" if base.path else "it is not on this disk",
+        do="give the folder of the model with its tokenizer.json, or leave the new tokens out",
+        where=base.path or base.id,
+        code=ExitCode.NO_INPUT,
+    )
 
 
 def chooser(

@@ -38,6 +38,7 @@ EDITS: Final = MappingProxyType(
         "task": _WEIGHTS,
         # paths: whether there is the same at the new place, the lock's hashes tell
         "model.id": TAKES_EFFECT,
+        "model.new_tokens": _WEIGHTS,
         "data.train": TAKES_EFFECT,
         "method.dropout": TAKES_EFFECT,
         "train.epochs": TAKES_EFFECT,

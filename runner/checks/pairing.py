@@ -46,6 +46,7 @@ def check_model(recipe: Recipe, model: Model) -> None:
         )
     _check_method(recipe, model)
     targets.check(recipe, model)
+    _check_tokens(recipe, model)
     _check_words(recipe)
     check_length(recipe, model)
     check_experts(recipe, model)
@@ -65,6 +66,19 @@ def _check_method(recipe: Recipe, model: Model) -> None:
             why=why,
             do=mend,
             where="method.name",
+            code=ExitCode.BAD_RECIPE,
+        )
+
+
+def _check_tokens(recipe: Recipe, model: Model) -> None:
+    """Around a head of which single rows train PEFT leaves its bias out."""
+    learns_rows = bool(recipe.model.new_tokens) and not recipe.method.spec.trains_embedding
+    if learns_rows and model.head_bias and TASKS[recipe.task].head == "lm":
+        raise UserError(
+            f"{recipe.model.id} cannot learn new tokens with {recipe.method.spec.title}",
+            why="its head has a bias, which PEFT leaves out where single rows of a head train",
+            do="add --set method.name=full, or --set 'model.new_tokens=[]'",
+            where="model.new_tokens",
             code=ExitCode.BAD_RECIPE,
         )
 

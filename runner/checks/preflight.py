@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,9 +15,10 @@ from advisor.choice.duration import Duration, Rows, Wanted, duration, schedule
 from advisor.choice.fit import Fit
 from advisor.choice.lengths import Lengths
 from advisor.recipe import Recipe
-from advisor.registry.lookup import ENGINES, OPTIMIZERS, TASKS, kinds_of_rows
+from advisor.registry.lookup import TASKS, kinds_of_rows
 from profiles import installation
 from profiles.data import classes, datafile, dataset, mixture
+from profiles.data.encoding import Encoder
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Dataset, Machine, Model
 from profiles.joining import joined
@@ -34,19 +33,16 @@ from runner.checks import (
     chat_templates,
     edits,
     gpu_checks,
-    imports,
     neighbours,
+    packages,
     pairing,
     rates,
     replay,
     splits,
+    vocabulary,
 )
 from runner.checks.surroundings import surroundings
 from runner.resume import Start
-
-_NEEDED = ("torch", "transformers", "peft", "trl", "accelerate", "datasets")
-_DISTRIBUTIONS = {"optimi": "torch-optimi"}
-"""What pip installs, where the module in it has another name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,15 +80,16 @@ def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
 
     With `share` it may start beside others who hold the memory that it may need.
     """
-    _platform()
-    _packages(recipe)
+    packages.check(recipe)
     here = machine.probe(installation.home())
     gpu_checks.check(here, recipe.hardware.gpus, recipe.train.precision, torch_build.installed())
     pairing.check_engine(recipe, here)
-    _usable(recipe, here)
+    packages.check_usable(recipe, here)
     base = find_model.named(recipe.model.id, base_dir)
     pairing.check_model(recipe, base)
-    checked = _data(recipe, base_dir, base)
+    encoder = _encoder(recipe, base_dir, base)
+    checked = _data(recipe, base_dir, encoder)
+    base = vocabulary.enlarged(base, encoder.added if encoder else None)
     planned = _as_trained(recipe, checked)
     tokens = planned[0].tokens
     plan = recipe.to_plan(framework_on(here), tokens.max if tokens else None)
@@ -101,6 +98,7 @@ def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
     if not (share or base.unmodelled):
         gpu_checks.check_room(here, predicted)
     warnings = [w for data in checked for w in data.warnings]
+    warnings += encoder.added.warnings() if encoder and encoder.added else []
     warnings += splits.warnings(checked[0], recipe.data)
     num_rows = splits.parts(checked[0], recipe.data).train
     rates.refuse_too_short(recipe, num_rows)
@@ -144,13 +142,22 @@ def _as_trained(recipe: Recipe, checked: list[Dataset]) -> list[Dataset]:
     return [joined(one, recipe.data.max_length) for one in checked]
 
 
-def _data(recipe: Recipe, base_dir: Path, base: Model) -> list[Dataset]:
+def _encoder(recipe: Recipe, base_dir: Path, base: Model) -> Encoder | None:
+    """What the model will read of an example, with the tokens that it is to learn."""
+    return chat_templates.encoder(
+        base,
+        recipe.data.chat_template,
+        recipe.data.learn,
+        base_dir=base_dir,
+        tokens=recipe.model.new_tokens,
+    )
+
+
+def _data(recipe: Recipe, base_dir: Path, encoder: Encoder | None) -> list[Dataset]:
     """The files to train on and to evaluate with; what is in both is told."""
     options: dict[str, Any] = {
         **recipe.data.reading,
-        "encoder": chat_templates.encoder(
-            base, recipe.data.chat_template, recipe.data.learn, base_dir=base_dir
-        ),
+        "encoder": encoder,
         "max_length": None if TASKS[recipe.task].joins else recipe.data.max_length,
         "kinds": kinds_of_rows(recipe.task),
         "count_up_to_bytes": dataset.COUNTED_WHILE_WAITING_BYTES,
@@ -246,6 +253,8 @@ def check_resume(run: RunDir, *, share: bool = False, allow_changed: bool = Fals
         replay.refuse_not_compared(run)
         replay.refuse_resume(changed, run.recipe)
     base = find_model.named(recipe.model.id, base_dir)
+    encoder = _encoder(recipe, base_dir, base) if recipe.model.new_tokens else None
+    base = vocabulary.enlarged(base, encoder.added if encoder else None)
     predicted = fit.judge(base, here, recipe.to_plan(framework_on(here)))
     if not (share or base.unmodelled):
         gpu_checks.check_room(here, predicted)
@@ -296,53 +305,3 @@ def _ignored(base: Model) -> list[str]:
 
 def _emptiest(here: Machine, num_gpus: int) -> tuple[str, ...]:
     return tuple(gpu.uuid or str(gpu.index) for gpu in emptiest(here)[:num_gpus])
-
-
-def _platform() -> None:
-    if sys.platform != "linux":
-        raise UserError(
-            "training runs on Linux only",
-            why="a run is watched through /proc and Linux's process signals",
-            do="plan here with `advisor recommend --gpu`, run the recipe on the GPU box",
-            where="advisor run",
-            code=ExitCode.DRIVER,
-        )
-
-
-def _packages(recipe: Recipe) -> None:
-    missing = [n for n in (*_NEEDED, *_needs(recipe)) if importlib.util.find_spec(n) is None]
-    if missing:
-        own = [_DISTRIBUTIONS.get(name, name) for name in missing if name not in _NEEDED]
-        raise UserError(
-            f"training needs packages that are not installed: {', '.join(missing)}",
-            why="tunedeck installs without what training needs, so that it can plan on a laptop",
-            do=f"pip install 'tunedeck[train]' {' '.join(own)}".rstrip() + " into this environment",
-            where="advisor run",
-            code=ExitCode.DRIVER,
-        )
-    installation.check_floors()
-
-
-def _usable(recipe: Recipe, here: Machine) -> None:
-    """Of use on a GPU, where a worker would find it out after minutes of loading."""
-    for name in _needs(recipe) if here.gpus else ():
-        fault = imports.fault(name)
-        if fault and not fault.startswith(imports.SLOW):
-            raise UserError(
-                f"{name} is installed but cannot be used",
-                why=fault,
-                do=f"pip install --force-reinstall {_DISTRIBUTIONS.get(name, name)}",
-                where="advisor run",
-                code=ExitCode.DRIVER,
-            )
-
-
-def _needs(recipe: Recipe) -> tuple[str, ...]:
-    """Packages that this recipe's choices need beside those of every training, each once."""
-    chosen = (
-        recipe.method.spec,
-        OPTIMIZERS[recipe.train.optimizer],
-        ENGINES[recipe.hardware.strategy],
-        TASKS[recipe.task],
-    )
-    return tuple(dict.fromkeys(name for spec in chosen for name in spec.needs))

@@ -6,12 +6,14 @@ A token past the end would be an index error in the middle of training. Loads no
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from profiles.data.new_tokens import Added
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Model
-from profiles.models import chat_template
+from profiles.models import chat_template, parameters
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -21,14 +23,17 @@ _OF_MEDIA: Final = re.compile(r"image|img|vision|video|audio|sound", re.IGNORECA
 _NUM_SHOWN: Final = 3
 
 
-def check(base: Model, tokenizer: Tokenizer) -> None:
-    """UserError (78) if a token has no row in the embedding; stand-ins for pictures need none."""
+def check(base: Model, tokenizer: Tokenizer) -> dict[str, int]:
+    """All tokens with their numbers; UserError (78) if one has no row in the embedding.
+
+    Stand-ins for pictures need none.
+    """
     assert base.path is not None  # the tokenizer lies there
     found = _tokens(Path(base.path), tokenizer)
     beyond = [text for text, number in found.items() if number >= base.vocab_size]
     texts = [text for text in beyond if not _OF_MEDIA.search(text)]
     if not texts:
-        return
+        return found
     more = f" and {len(texts) - _NUM_SHOWN} more" if len(texts) > _NUM_SHOWN else ""
     shown = ", ".join(repr(text[:40]) for text in texts[:_NUM_SHOWN])
     raise UserError(
@@ -39,6 +44,15 @@ def check(base: Model, tokenizer: Tokenizer) -> None:
         where=str(Path(base.path) / "tokenizer.json"),
         code=ExitCode.BAD_RECIPE,
     )
+
+
+def enlarged(base: Model, added: Added | None) -> Model:
+    """The model with rows for the tokens that it is to learn, where its embedding has none free."""
+    if added is None or added.least_vocabulary <= base.vocab_size:
+        return base
+    larger = replace(base, vocab_size=added.least_vocabulary)
+    more = parameters.text_params(larger) - parameters.text_params(base)
+    return replace(larger, num_params=base.num_params + more)
 
 
 def _tokens(folder: Path, tokenizer: Tokenizer) -> dict[str, int]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from advisor.registry.spec import EngineSpec
+from advisor.registry.engine_spec import EngineSpec
 from runner.engines.engine import Engine
 
 

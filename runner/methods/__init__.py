@@ -23,9 +23,10 @@ Importing this package imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from safetensors.torch import load_file, save_file
@@ -37,6 +38,7 @@ from profiles.errors import ExitCode, UserError
 from profiles.runs import advice
 from profiles.runs.records.ranks import Ranks
 from profiles.runs.rundir import RunDir
+from runner.methods import new_tokens
 from runner.methods.base import load_base
 
 _STATE = "method_state.safetensors"
@@ -48,14 +50,23 @@ def family_of(spec: MethodSpec) -> Any:
     return import_module(f"{__name__}.{spec.builder}")
 
 
-def prepare(plan: Plan, model_dir: Path, seed: int, **head: Any) -> Any:
+def prepare(
+    plan: Plan,
+    model_dir: Path,
+    seed: int,
+    *,
+    tokens: Mapping[int, Sequence[int]] = MappingProxyType({}),
+    **head: Any,
+) -> Any:
     """The model of a folder, ready to be trained; what is added to it is drawn from the seed.
 
-    `head`: from_pretrained's options of a score head, such as how many numbers it gives.
+    `tokens`: ids of new tokens, with those of what their texts were read as. `head`:
+    from_pretrained's options of a score head, such as how many numbers it gives.
     """
     family = family_of(plan.method)
     set_seed(seed)
     model = load_base(model_dir, plan.task.head, **family.load_options(plan), **head)
+    new_tokens.make_rows(model, tokens)
     set_seed(seed)
     return family.adapt(model, plan)
 

@@ -20,7 +20,7 @@ from advisor.registry.low_rank import LORA, LowRank
 from profiles.errors import ExitCode, UserError
 from profiles.rank_facts import AdapterRanks, LinearRanks
 from profiles.runs.records.ranks import Ranks
-from runner.methods import low_rank
+from runner.methods import low_rank, new_tokens
 
 _ADAPTER = "default"
 _SINGULAR = f".lora_E.{_ADAPTER}"
@@ -51,6 +51,7 @@ def adapt(model: Any, plan: Plan) -> Any:
         lora_dropout=usual.lora_dropout,
         target_modules=usual.target_modules,
         modules_to_save=usual.modules_to_save,
+        trainable_token_indices=usual.trainable_token_indices,
         task_type=usual.task_type,
         # It is added to the task's own loss (`penalty`): the fused head makes none for PEFT
         orth_reg_weight=0.0,
@@ -59,6 +60,7 @@ def adapt(model: Any, plan: Plan) -> Any:
     # PEFT takes adapters that have lost all directions for shards that nobody gathered
     warnings.filterwarnings("ignore", message=r"Adapter '.*invalid shape")
     adapted = get_peft_model(model, config)
+    new_tokens.finish(adapted)
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             is_narrow = plan.precision == "bf16_pure"

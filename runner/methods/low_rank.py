@@ -19,6 +19,7 @@ from transformers import BitsAndBytesConfig
 
 from advisor.plan import Plan
 from advisor.registry.low_rank import LowRank
+from runner.methods import new_tokens
 from runner.methods.base import COMPUTE_DTYPES
 from runner.methods.expert_targets import places, put_on
 
@@ -84,6 +85,7 @@ def peft_config(plan: Plan, model: Any) -> LoraConfig:
         target_parameters=chosen.target_parameters,
         exclude_modules=left_out(settings, model.config.get_text_config().num_hidden_layers),
         bias="none",
+        trainable_token_indices=new_tokens.indices(model),
         modules_to_save=list(whole) or None,
         task_type=TaskType.CAUSAL_LM if plan.task.head == "lm" else TaskType.SEQ_CLS,
     )
@@ -98,6 +100,7 @@ def adapt(model: Any, plan: Plan) -> Any:
     settings = plan.settings
     assert isinstance(settings, LowRank)
     adapted = put_on(model, peft_config(plan, model))
+    new_tokens.finish(adapted)
     if settings.changes_base:
         adapted.start = _start(adapted)
     if settings.dora and plan.base_bits < 16:
@@ -105,7 +108,8 @@ def adapt(model: Any, plan: Plan) -> Any:
     is_pure = plan.precision == "bf16_pure"
     for name, parameter in adapted.named_parameters():
         if parameter.requires_grad:
-            is_narrow = is_pure or (plan.base_bits < 16 and _NEW_HEAD not in name)
+            is_whole = _NEW_HEAD in name or new_tokens.OF_ROWS in name
+            is_narrow = is_pure or (plan.base_bits < 16 and not is_whole)
             is_narrow = is_narrow and _MAGNITUDES not in name
             parameter.data = parameter.data.to(torch.bfloat16 if is_narrow else torch.float32)
             stays = _COUNTED in name or (settings.freeze_a and ".lora_A." in name)

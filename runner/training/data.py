@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 
 from advisor.recipe import Recipe
 from advisor.registry.lookup import TASKS, kinds_of_rows
-from profiles.data import mixture
+from profiles.data import mixture, new_tokens
 from profiles.data.dataset import UsableRow, read_examples
 from profiles.data.encoding import Encoded, Encoder
 from profiles.data.formats.spec import Example
@@ -139,7 +139,14 @@ def encoder_of(
     tokenizer: PreTrainedTokenizerBase,
     base_dir: Path | None = None,
 ) -> Encoder:
-    """What the model of this folder reads of an example, after a recipe in `base_dir`."""
+    """What the model of this folder reads of an example, after a recipe in `base_dir`.
+
+    The recipe's new tokens are added to the tokenizer.
+    """
+    texts = recipe.model.new_tokens
+    backend, known = tokenizer.backend_tokenizer, tokenizer.get_vocab()
+    add = tokenizer.add_tokens
+    added = new_tokens.add(backend, texts, add_tokens=add, known=known) if texts else None
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
     choice = recipe.data.chat_template
     choose = chat_templates.chooser(folder, choice, special, base_dir=base_dir)
@@ -149,7 +156,9 @@ def encoder_of(
         eos=tokenizer.eos_token or "",
         asks_by_template=chat_templates.asks(folder, choice),
     )
-    return Encoder.of(tokenizer.backend_tokenizer, renderer)
+    found = Encoder.of(tokenizer.backend_tokenizer, renderer)
+    found.added = added
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -148,7 +148,9 @@ class Session:
         assert settings.device  # chooses this rank's GPU, before anything is loaded onto one
         with self.attempt.during("loading"):
             head = task.TRAINER.head(splits)
-            prepared = methods.prepare(self.plan, model_dir, self.recipe.train.seed, **head)
+            seed = self.recipe.train.seed
+            tokens = self.encoder.added.pieces if self.encoder.added else {}
+            prepared = methods.prepare(self.plan, model_dir, seed, tokens=tokens, **head)
         with self.attempt.during("checking"):
             finite.refuse_base(prepared, model_dir)
             packs = self.recipe.data.packing and isolation.decide(

@@ -76,6 +76,7 @@ DIMENSIONS = {
     "loss": ("chunked", "full"),
     "batch": ((2, 1), (1, 2)),
     "scheduler": ("cosine", "constant", "plateau"),
+    "new_tokens": ((), ("<a>", "<b>")),
 }
 """Name -> choices; a batch is rows, and micro-batches of a step."""
 
@@ -112,11 +113,12 @@ def recipe_of(chosen, *, model="m", data="d.jsonl", more=None):
     method, settings = chosen["method"]
     several = ENGINES[chosen["strategy"]].several
     rows, accumulation = chosen["batch"]
+    tokens = chosen["new_tokens"]
     content = {
         "schema": 1,
         "name": "a",
         "task": chosen["task"],
-        "model": {"id": str(model)},
+        "model": {"id": str(model)} | ({"new_tokens": list(tokens)} if tokens else {}),
         "data": {"train": str(data), "max_length": 96, "packing": chosen["packing"]},
         "method": {"name": method} | settings,
         "train": {

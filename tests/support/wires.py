@@ -271,6 +271,10 @@ WHEN_RANKS_FALL = Elsewhere(
     "test_adalora.py::test_the_library_is_told_when_ranks_fall",
 )
 ELSEWHERE = {
+    "model.new_tokens": Elsewhere(
+        "ids follow from the tokenizer",
+        "test_new_tokens.py::test_the_library_is_handed_the_rows_of_the_new_tokens",
+    ),
     "method.layers": Elsewhere(
         "trained weights have it in their names",
         "test_layers_that_train.py::test_only_in_the_layers_named_something_trains",

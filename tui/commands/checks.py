@@ -50,6 +50,8 @@ def recipe(file: Path, changes: tuple[str, ...]) -> int:
     if reading.is_folder(parents.model_folder(found.model.id, base_dir)):
         base = find_model.named(found.model.id, base_dir)
         pairing.check_model(found, base)
-        chat_templates.encoder(base)
+        encoder = chat_templates.encoder(base, tokens=found.model.new_tokens)
+        for warning in encoder.added.warnings() if encoder and encoder.added else ():
+            plain.say(warning)
     plain.say(f"{file}: sound; {found.method.name} of {found.model.id}")
     return 0

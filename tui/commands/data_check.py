@@ -38,6 +38,8 @@ class Asked:
     columns: Mapping[str, str] | None = None
     clean: dict[str, bool] | None = None
     mask: tuple[str, ...] | None = None
+    tokens: tuple[str, ...] = ()
+    """Texts that are to become tokens of the model."""
     split_by: str | None = None
 
 
@@ -83,10 +85,11 @@ def _base(asked: Asked) -> Model | None:
 def _look(path: str, asked: Asked, base: Model | None, *, is_held_out: bool = False) -> _Result:
     progress = _progress(path)
     try:
+        encoder = _encoder(base, asked)
         found = dataset.inspect(
             path,
             format=asked.data_format,
-            encoder=_encoder(base, asked),
+            encoder=encoder,
             max_length=asked.max_length,
             on_bad=asked.on_bad,
             encoding=asked.encoding,
@@ -103,6 +106,8 @@ def _look(path: str, asked: Asked, base: Model | None, *, is_held_out: bool = Fa
         if progress is not None:
             sys.stderr.write("\r\033[K")
     data = _seen_with(base, asked, found.dataset, is_held_out=is_held_out)
+    if encoder is not None and encoder.added is not None:
+        data = replace(data, warnings=(*encoder.added.warnings(), *data.warnings))
     return _Result(path=path, found=replace(found, dataset=data))
 
 
@@ -124,7 +129,7 @@ def _seen_with(base: Model | None, asked: Asked, data: Dataset, *, is_held_out: 
 def _encoder(base: Model | None, asked: Asked) -> Encoder | None:
     if base is None:
         return None
-    return chat_templates.encoder(base, asked.chat_template, asked.learn)
+    return chat_templates.encoder(base, asked.chat_template, asked.learn, tokens=asked.tokens)
 
 
 def _progress(path: str) -> Callable[[int, float], None] | None:

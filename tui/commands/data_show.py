@@ -36,6 +36,8 @@ class Asked:
     columns: Mapping[str, str] | None = None
     clean: dict[str, bool] | None = None
     mask: tuple[str, ...] | None = None
+    tokens: tuple[str, ...] = ()
+    """Texts that are to become tokens of the model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +69,11 @@ def show(path: str, asked: Asked, *, as_json: bool) -> int:
 def look(path: str, base: Model | None, asked: Asked) -> Shown:
     """Some rows as this model reads them, or without one as a template writes them."""
     chosen = asked.chat_template and chat_templates.known(asked.chat_template)
-    encoder = chat_templates.encoder(base, chosen, asked.learn) if base is not None else None
+    encoder = (
+        chat_templates.encoder(base, chosen, asked.learn, tokens=asked.tokens)
+        if base is not None
+        else None
+    )
     renderer = None
     if encoder is None and chosen is not None:
         renderer = chat_templates.renderer(chosen, asked.learn)
@@ -94,6 +100,8 @@ def look(path: str, base: Model | None, asked: Asked) -> Shown:
         notes = (*notes, f"of these rows {told}")
     if encoder is None:
         notes = (*notes, _missing(base))
+    elif encoder.added is not None:
+        notes = (*notes, *encoder.added.warnings())
     return Shown(preview=preview, how=how, notes=notes)
 
 
