@@ -95,24 +95,53 @@ def alone(folder, tiny_model):
     return of
 
 
-@pytest.fixture(scope="module", params=["ddp", "fsdp"])
-def pair(request, folder, tiny_model):
-    """A case -> its undisturbed and killed runs by two processes.
+def pair_plan(folder, tiny_model, cases, strategy):
+    """The runs of each case, and their attempts.
 
     The undisturbed ones come again when there is nothing left to train. Step 2 evaluates best.
     """
+    rows, runs, plan = folder / "rows.json", {}, []
+    for case in cases:
+        undisturbed, killed = (new(tiny_model, rows, case, strategy) for _ in range(2))
+        runs[case] = (undisturbed, killed)
+        attempts = ((undisturbed, None), (undisturbed, None), (killed, 3), (killed, None))
+        plan += [ranks.Attempt(*attempt, worse=True) for attempt in attempts]
+    return runs, plan
+
+
+@pytest.fixture(scope="module")
+def under_ddp(folder, tiny_model):
+    """Of QUICK the runs, those of faults by name, and the notes of each rank; one launch for all.
+
+    A model that FSDP leaves whole comes last, for Accelerate keeps what was asked for.
+    """
+    runs, plan = pair_plan(folder, tiny_model, QUICK, "ddp")
+    rows, case = folder / "rows.json", QUICK[0]
+    faults = {
+        "apart": new(tiny_model, rows, case, "ddp"),
+        "short": new(tiny_model, rows, case, "ddp", accumulation=1),
+        "whole": new(tiny_model, rows, case, "fsdp"),
+    }
+    plan += [
+        ranks.Attempt(faults["apart"], apart=True),
+        ranks.Attempt(faults["short"], short=True),
+        ranks.Attempt(faults["whole"]),
+    ]
+    return runs, faults, ranks.together(plan, folder)
+
+
+@pytest.fixture(scope="module", params=["ddp", "fsdp"])
+def pair(request, folder, tiny_model):
+    """A case -> its undisturbed and killed runs by two processes."""
     strategy = request.param
 
     @cache
     def train(cases):
-        runs = {
-            case: [new(tiny_model, folder / "rows.json", case, strategy) for _ in range(2)]
-            for case in cases
-        }
-        plan = []
-        for undisturbed, killed in runs.values():
-            plan += [(undisturbed, None), (undisturbed, None), (killed, 3), (killed, None)]
-        return runs, ranks.together(plan, folder, shards=strategy == "fsdp", worse=True)
+        if (strategy, cases) == ("ddp", QUICK):
+            runs, _, notes = request.getfixturevalue("under_ddp")
+            return runs, notes
+        runs, plan = pair_plan(folder, tiny_model, cases, strategy)
+        return runs, ranks.together(plan, folder, shards=strategy == "fsdp")
 
     def of(case):
         runs, notes = train(QUICK if case in QUICK else REST)
@@ -121,9 +150,15 @@ def pair(request, folder, tiny_model):
     return of
 
 
+def ended(run, notes):
+    """What ended it, in a rank."""
+    (found,) = (note for note in notes if note["run"] == run.id and "what" in note)
+    return found
+
+
 def steps_of(run, notes):
     """(attempt, step) -> what was noted of it."""
-    return {(n["attempt"], n["step"]): n for n in notes if n["run"] == run.id}
+    return {(n["attempt"], n["step"]): n for n in notes if n["run"] == run.id and "step" in n}
 
 
 @quick(CASES)
@@ -176,38 +211,36 @@ def test_the_best_step_s_weights_are_published(pair, case):
         assert all(torch.equal(wanted[name], found[name]) for name in wanted)
 
 
-def test_processes_that_train_apart_are_stopped_at_the_first_step(folder, tiny_model):
+def test_processes_that_train_apart_are_stopped_at_the_first_step(under_ddp):
     """Though it has a learning rate of 0, so that all weights are still the same."""
-    run = new(tiny_model, folder / "rows.json", QUICK[0], "ddp")
+    _, faults, notes = under_ddp
 
-    first, second = ranks.together([(run, None)], folder, apart=True)
+    for rank in notes:
+        told = ended(faults["apart"], rank)
+        assert "train apart: after step 1" in told["what"]
+        assert "hardware.gpus = 1" in told["do"]
+    assert not faults["apart"].model.exists()
 
-    for (ended,) in (first, second):
-        assert "train apart: after step 1" in ended["what"]
-        assert "hardware.gpus = 1" in ended["do"]
-    assert not run.model.exists()
 
-
-def test_a_rank_that_runs_out_of_memory_at_first_takes_the_others_along(folder, tiny_model, alone):
+def test_a_rank_that_runs_out_of_memory_at_first_takes_the_others_along(under_ddp, alone):
     """The trial of the longest batch waits for nobody; then both make as many pieces."""
-    case = QUICK[0]
-    run = new(tiny_model, folder / "rows.json", case, "ddp", accumulation=1)
-
-    first, second = ranks.together([(run, None)], folder, short=True)
+    _, faults, (first, second) = under_ddp
+    run = faults["short"]
 
     assert steps_of(run, first) == steps_of(run, second)
-    assert [note["step"] for note in first] == [1, 2, 3, 4, 5]
+    assert [step for _, step in steps_of(run, first)] == [1, 2, 3, 4, 5]
     assert [e["pieces"] for e in real_runs.events(run, "oom")] == [4]
-    assert real_runs.losses(run) == pytest.approx(real_runs.losses(alone(case)[0]), rel=1e-5)
+    assert real_runs.losses(run) == pytest.approx(real_runs.losses(alone(QUICK[0])[0]), rel=1e-5)
 
 
-def test_a_model_that_fsdp_would_leave_whole_is_not_trained(folder, tiny_model):
+def test_a_model_that_fsdp_would_leave_whole_is_not_trained(under_ddp):
     """As Accelerate does on CPUs, without a word."""
-    run = new(tiny_model, folder / "rows.json", QUICK[0], "fsdp")
+    _, faults, notes = under_ddp
 
-    for (ended,) in ranks.together([(run, None)], folder):
-        assert "FSDP left weights whole" in ended["what"]
-        assert "hardware.strategy = ddp" in ended["do"]
+    for rank in notes:
+        told = ended(faults["whole"], rank)
+        assert "FSDP left weights whole" in told["what"]
+        assert "hardware.strategy = ddp" in told["do"]
 
 
 def test_weights_that_are_not_divided_are_named(folder, tiny_model):

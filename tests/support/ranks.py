@@ -1,12 +1,13 @@
 """Attempts of runs in several processes, with what each rank sees of every optimizer step.
 
-Run as `torchrun --nproc-per-node=2 ranks.py PLAN.json`. The plan is a list of [run directory,
-step at which the attempt is killed or null], in order; a run that comes again begins its next
-attempt. Each rank writes its steps, and the errors that ended an attempt, beside the plan.
+Run as `torchrun --nproc-per-node=2 ranks.py PLAN.json`. The plan is a list of attempts, in order; a
+run that comes again begins its next attempt. Each rank writes its steps, and the errors that ended
+an attempt, beside the plan.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import json
@@ -14,38 +15,52 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
 
 import torch
 
 ROOT = Path(__file__).parents[2]
-_SHARDS, _APART, _SHORT = "TEST_SHARDS_ON_CPU", "TEST_APART", "TEST_SHORT"
-_WORSE = "TEST_WORSE"
+_SHARDS = "TEST_SHARDS_ON_CPU"
+
+
+class Attempt(NamedTuple):
+    """One of a run, and what happens in it."""
+
+    run: object
+    """In a plan on disk the path of its directory."""
+    kill: int | None = None
+    """The step at which it dies."""
+    apart: bool = False
+    """Accelerate takes the model as ready and leaves it unwrapped."""
+    short: bool = False
+    """The second rank has memory for one row at a time."""
+    worse: bool = False
+    """Evaluations get worse with each step after the second."""
 
 
 class KilledError(BaseException):
     """As abrupt as a signal: no handler of the run sees it."""
 
 
-def together(plan, folder, *, processes=2, shards=False, apart=False, short=False, worse=False):
-    """Carry out a plan of (run, step to be killed at or None) in so many processes.
+def together(plan, folder, *, processes=2, shards=False):
+    """Carry out a plan of attempts, (run, step at which it is killed or None, ...), in processes.
 
-    `shards`: what asks for FSDP gets it, on CPUs too. `apart`: Accelerate takes the model as ready
-    and leaves it unwrapped. `short`: the second rank has memory for one row at a time. `worse`:
-    evaluations get worse with each step after the second. Returns for each rank its notes, in
-    order: of each step the run, the attempt, digests of the trained weights and gradients, the
-    gradient's norm, the kind of the wrapped model; and what ended an attempt.
+    `shards`: what asks for FSDP gets it, on CPUs too. Returns for each rank its notes, in order: of
+    each step the run, the attempt, digests of the trained weights and gradients, the gradient's
+    norm, the kind of the wrapped model; and what ended an attempt.
     """
     path = folder / "plan.json"
-    path.write_text(json.dumps([[str(run.path), kill] for run, kill in plan]))
+    attempts = [Attempt(*entry) for entry in plan]
+    path.write_text(json.dumps([a._replace(run=str(a.run.path)) for a in attempts]))
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    wishes = {_SHARDS: shards, _APART: apart, _SHORT: short, _WORSE: worse}
     done = subprocess.run(
         [sys.executable, *(launcher if processes > 1 else []), __file__, str(path)],
         capture_output=True,
         text=True,
         env=os.environ
         | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{Path(__file__).parent}"}
-        | {name: "1" for name, wanted in wishes.items() if wanted},
+        | ({_SHARDS: "1"} if shards else {}),
         timeout=600,
         check=False,
     )
@@ -110,52 +125,41 @@ def watch(notes):
     def watched(trainer, *args, **kw):
         init(trainer, *args, **kw)
         trainer.add_callback(Watch(trainer))
-        if os.environ.get(_APART):
-            trainer.model._is_accelerate_prepared = True
 
     RunSft.__init__ = watched
 
 
-def die_at(num_steps):
-    """Make the attempt die when it has made so many steps; None lets it live."""
+@contextlib.contextmanager
+def as_planned(attempt, rank):
+    """Inside, a run's attempt has what the plan says of it."""
     from runner.tasks.sft import RunSft
 
-    step = getattr(RunSft, "undisturbed_step", RunSft.training_step)
-    RunSft.undisturbed_step = step
+    init, step, compute = RunSft.__init__, RunSft.training_step, RunSft.compute_loss
+    row_losses = RunSft.row_losses
+
+    def begin(trainer, *args, **kw):
+        init(trainer, *args, **kw)
+        if attempt.apart:
+            trainer.model._is_accelerate_prepared = True
 
     def dying(trainer, *args, **kw):
-        if trainer.state.global_step == num_steps:
+        if trainer.state.global_step == attempt.kill:
             raise KilledError
         return step(trainer, *args, **kw)
 
-    RunSft.training_step = dying
-
-
-def run_short():
-    """Let the model take only one row at a time."""
-    from runner.tasks.sft import RunSft
-
-    compute = RunSft.compute_loss
-
     def limited(trainer, model, inputs, *args, **kw):
-        if model.training and len(inputs["input_ids"]) > 1:
+        if attempt.short and rank == 1 and model.training and len(inputs["input_ids"]) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
         return compute(trainer, model, inputs, *args, **kw)
 
-    RunSft.compute_loss = limited
-
-
-def get_worse():
-    """Let evaluations get worse with the distance from step 2, whatever was learnt."""
-    from runner.tasks.sft import RunSft
-
-    losses = RunSft.row_losses
-
     def shifted(trainer, model, inputs):
-        found = losses(trainer, model, inputs)
-        return found._replace(losses=found.losses * (2 + abs(trainer.state.global_step - 2)))
+        found = row_losses(trainer, model, inputs)
+        factor = 2 + abs(trainer.state.global_step - 2) if attempt.worse else 1
+        return found._replace(losses=found.losses * factor)
 
-    RunSft.row_losses = shifted
+    changed = {"training_step": dying, "compute_loss": limited, "row_losses": shifted}
+    with mock.patch.multiple(RunSft, __init__=begin, **changed):
+        yield
 
 
 def main(path):
@@ -169,27 +173,25 @@ def main(path):
     from profiles.runs.rundir import RunDir
 
     notes, known, rank = [], set(), int(os.environ.get("RANK", "0"))
-    wanted = {_SHARDS: shard_on_cpu, _SHORT: run_short if rank == 1 else None, _WORSE: get_worse}
-    for arrange in [arrange for name, arrange in wanted.items() if os.environ.get(name)]:
-        if arrange is not None:
-            arrange()
+    if os.environ.get(_SHARDS):
+        shard_on_cpu()
     watch(notes)
-    for place, kill in json.loads(path.read_text()):
-        run = RunDir(Path(place))
-        if place in known:
+    for attempt in (Attempt(*entry) for entry in json.loads(path.read_text())):
+        run = RunDir(Path(attempt.run))
+        if attempt.run in known:
             if rank == 0:
                 durable.write_atomic(run.attempt_file, f"{run.attempt() + 1}\n".encode())
             if dist.is_initialized():
                 dist.barrier()
-        known.add(place)
+        known.add(attempt.run)
         gc.collect()
         gc.freeze()  # each run has all garbage collected, and would look at what is loaded
-        die_at(kill)
         GradientState._reset_state()  # a process that is killed takes it along
         try:
-            real_runs.attempt(run)
+            with as_planned(attempt, rank):
+                real_runs.attempt(run)
         except KilledError:
-            assert kill is not None
+            assert attempt.kill is not None
         except UserError as error:
             notes.append({"run": run.id, "what": error.what, "why": error.why, "do": error.do})
     path.with_name(f"rank{rank}.json").write_text(json.dumps(notes))
