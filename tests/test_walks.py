@@ -148,7 +148,7 @@ MIXTURES = [
 
 SEVERAL_TASKS = [
     Case("8 experts make 9.6 G parameters: 18 GiB a GPU", "qwen2.5-1.5b", "8x A100 80GB",
-         tree.UPCYCLED, "moe_upcycling", "lora", **SEVERAL),
+         tree.UPCYCLED, "moe_upcycling", "moe_upcycling", **SEVERAL),
     Case("47.5 G parameters: 88 GiB a GPU, 55 with 8-bit moments; 40 is less than both", LLAMA,
          "8x A100 40GB", tree.UPCYCLED, "lora_experts", "lora", **SEVERAL),
     Case("94 GiB: AdamW's 88 and the layers in flight are too much, 8-bit moments do", LLAMA,

@@ -30,7 +30,7 @@ class Choice:
     duration: Duration | None
     """None where the data's tokens or the device's rate are not known."""
     disk_bytes: int
-    """Checkpoints kept, the final artefact, and the base model's download."""
+    """Checkpoints kept, the final artefact, the base model's download, a mixture made of it."""
     kept_checkpoints: int
     why: str
     """Why it is not what the tree recommends; empty if it is."""
@@ -79,7 +79,7 @@ def _choice(
     plan, model = found.plan, options.model_of(rung)
     it = Configured(rung=rung, plan=plan, model=model, leaf=leaf, num_tasks=options.num_tasks)
     epochs = defaults.epochs(dataset)
-    disk = storage.disk(model, plan)
+    disk = options.disk(rung, plan)
     scarce = not options.machine.planned and disk.total() > options.machine.disk_free_bytes
     kept = storage.LEAST_KEPT if scarce else storage.KEPT
     return Choice(

@@ -8,10 +8,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from advisor.choice.upcycle import NUM_EXPERTS, obstacle
+from advisor.choice.upcycle import NUM_EXPERTS, obstacle, upcycled
 from advisor.plan import Plan
 from advisor.registry.conflicts import conflict, no_head
-from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, all_presets, is_ready
+from advisor.registry.lookup import (
+    ENGINES,
+    METHODS,
+    OPTIMIZERS,
+    all_presets,
+    is_ready,
+    preset_of,
+)
 from advisor.registry.spec import Place, PresetSpec, Settings, keys_of
 from profiles.facts import Machine, Model
 
@@ -67,6 +74,11 @@ def _shared(settings: type[Settings], base: Plan) -> set[str]:
     """Keys that a method has from the base plan's family; others have meanings of their own."""
     family = type(base.settings)
     return set(keys_of(family)) if issubclass(settings, family) else set()
+
+
+def trained_model(rung: str | None, model: Model) -> Model:
+    """The model that a rung trains: a mixture where one is made of it first."""
+    return upcycled(model) if rung and preset_of(rung).upcycles else model
 
 
 def num_lora_experts(num_tasks: int) -> int:

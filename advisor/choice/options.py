@@ -14,7 +14,6 @@ from advisor.choice.devices import Batch
 from advisor.choice.fit import Fit
 from advisor.choice.ladder import num_lora_experts
 from advisor.choice.unlock import Unlock, unlocks
-from advisor.choice.upcycle import family_of, upcycled
 from advisor.plan import Plan
 from advisor.registry.lookup import OPTIMIZERS, preset_of
 from advisor.registry.spec import keys_of
@@ -46,7 +45,7 @@ class Options:
             if not ladder.unsupported(preset_of(rung), model, machine)
         )
         self._fits: dict[str, Fit] = {}
-        self._mixture = upcycled(model) if family_of(model) and num_tasks > 1 else None
+        self._mixture: Model | None = None
 
     def expect_ranks(self, rank: int, *, quantized: int) -> None:
         """Search with the ranks that the leaf will probably have, of 16-bit and quantized bases."""
@@ -67,9 +66,10 @@ class Options:
 
     def model_of(self, rung: str) -> Model:
         """The model that the rung trains: upcycling makes another one."""
-        if preset_of(rung).upcycles and self._mixture:
-            return self._mixture
-        return self.model
+        if not preset_of(rung).upcycles:
+            return self.model
+        self._mixture = self._mixture or ladder.trained_model(rung, self.model)
+        return self._mixture
 
     def fit(self, rung: str) -> Fit:
         """The rung's first variant that fits, or the one nearest to fitting."""
@@ -129,11 +129,11 @@ class Options:
 
     def runs(self, rung: str, found: Fit) -> bool:
         """Our runner can run this fit of a rung today."""
-        return found.runs and not preset_of(rung).changes_model
+        return found.runs and not preset_of(rung).many_adapters
 
     def fit_that_runs(self, rung: str) -> Fit | None:
         """The rung's best fit among the plans that our runner can run."""
-        if preset_of(rung).changes_model:
+        if preset_of(rung).many_adapters:
             return None
         if (found := self.fit(rung)).runs:
             return found
@@ -181,10 +181,19 @@ class Options:
         optimizer = OPTIMIZERS[preset_of(lighter).optimizer]
         return (Unlock(kind="optimizer", value=optimizer.bits, words=optimizer.title), *ways)
 
+    def disk(self, rung: str, plan: Plan) -> storage.Disk:
+        """What is written until a run of `plan` has ended; a mixture is made of a base first."""
+        model = self.model_of(rung)
+        found = storage.disk(model, plan)
+        if model is self.model or self.model.path:
+            return found
+        fetched = storage.weight_bytes(self.model)
+        return replace(found, download_bytes=found.download_bytes + fetched)
+
     def disk_obstacle(self, rung: str, found: Fit) -> str:
         """The disk is too small for the fewest checkpoints; a planned machine's is not known."""
         if self.machine.planned:
             return ""
-        needed = storage.disk(self.model_of(rung), found.plan).total(storage.LEAST_KEPT)
+        needed = self.disk(rung, found.plan).total(storage.LEAST_KEPT)
         free = self.machine.disk_free_bytes
         return words.disk_need(needed, free) if needed > free else ""

@@ -57,7 +57,7 @@ class Recommendation:
     duration: Duration | None
     """Of the rung taken; None where the data's tokens or the device's rate are not known."""
     disk_bytes: int
-    """Checkpoints kept, the final artefact, and the base model's download."""
+    """Checkpoints kept, the final artefact, the base model's download, a mixture made of it."""
     warnings: tuple[str, ...]
 
     @property

@@ -122,7 +122,7 @@ def is_ready(entry: Named) -> bool:
     if isinstance(entry, PresetSpec):
         method, optimizer = METHODS[entry.method], OPTIMIZERS[entry.optimizer]
         taken = not _not_yet(method, entry)
-        return taken and is_ready(method) and is_ready(optimizer) and not entry.changes_model
+        return taken and is_ready(method) and is_ready(optimizer) and not entry.many_adapters
     return bool(entry.builder)
 
 

@@ -22,7 +22,7 @@ from advisor.choice.words import gib
 from advisor.cost import memory
 from advisor.plan import Plan
 from advisor.registry.engines import SINGLE
-from advisor.registry.lookup import METHODS
+from advisor.registry.lookup import METHODS, preset_of
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Machine, Model
 from runner.rehearsal.results import Rehearsed, Tried
@@ -39,9 +39,20 @@ def choose(found: Recommendation) -> Plan:
 
     UserError (USAGE) where neither has one.
     """
-    for fit in (found.fit, found.runnable.fit if found.runnable else None):
-        if fit is not None and can_rehearse(fit.plan):
+    tried = [(found.rung, found.fit)]
+    tried += [(found.runnable.rung, found.runnable.fit)] if found.runnable else []
+    made = [fit for rung, fit in tried if not (rung and preset_of(rung).upcycles)]
+    for fit in made:
+        if can_rehearse(fit.plan):
             return fit.plan
+    if not made:
+        raise UserError(
+            "the mixture cannot be rehearsed before it is made",
+            why="the rehearsal reads the configuration of a model that there is",
+            do="make it as the page without --rehearse says, then rehearse with it as --model",
+            where="--rehearse",
+            code=ExitCode.USAGE,
+        )
     raise UserError(
         f"{found.fit.plan.method.title} cannot be rehearsed",
         why="it keeps something in RAM, or no library builds it on one device",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from profiles.models import catalog
 from profiles.models.model import CONFIG_NAME, from_folder
 from profiles.quantities import bytes_text
+from profiles.runs import parents
 from tui import output_folder, plain
 from tui.commands import save
 from tui.output import cannot
@@ -48,6 +49,8 @@ def upcycle(base: str, asked: Asked, out: str, *, force: bool, as_json: bool) ->
 
 def _folder_of(text: str) -> Path:
     """Where the weights are; UserError with the way to fetch them where they are not here."""
+    if parents.names_run(text):
+        return parents.model_folder(text, Path())
     folder = Path(text).expanduser()
     known = None if (folder / CONFIG_NAME).exists() else catalog.find(text)
     if known is not None:

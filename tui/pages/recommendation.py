@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import shlex
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from advisor.choice import words
 from advisor.choice.fit import Fit
+from advisor.choice.ladder import trained_model
 from advisor.choice.recommend import Choice, Recommendation
+from advisor.choice.upcycle import NUM_EXPERTS
 from advisor.cost.speed import cost
-from advisor.registry.lookup import is_ready
+from advisor.registry.lookup import is_ready, preset_of
 from advisor.registry.tasks import SFT
-from profiles.facts import Machine, Origin
+from profiles.facts import Machine, Model, Origin
+from profiles.models.find_model import RUN
 from profiles.quantities import bytes_text, count_text, duration_text
 from tui.pages import alternatives, data, memory
 from tui.pages.machine import names
@@ -20,6 +24,10 @@ from tui.terminal import Symbols
 
 if TYPE_CHECKING:
     from runner.rehearsal.results import Rehearsed
+
+
+MIXTURE_SUFFIX: Final = f"-{NUM_EXPERTS}x"
+"""Of the name of a mixture, after its dense model's."""
 
 
 class Shown(NamedTuple):
@@ -83,7 +91,9 @@ def _explained(found: Recommendation, shown: Shown, width: int) -> list[str]:
         return []
     from tui.pages import explain  # noqa: PLC0415
 
-    return explain.lines(found.model, found.fit, width, on_gpu=bool(found.machine.gpus))
+    return explain.lines(
+        trained_model(found.rung, found.model), found.fit, width, on_gpu=bool(found.machine.gpus)
+    )
 
 
 def headline(found: Recommendation) -> str:
@@ -103,6 +113,7 @@ def _answer(found: Recommendation, width: int, shown: Shown) -> list[str]:
     pairs = [
         ("recommended", headline(found)),
         *_runner(found),
+        ("first", _first(found)),
         *_task(found, shown.other_task),
         ("use", _use(found)),
         ("for", f"{found.model.id} ({size(found.model)}) on {machine_text(found.machine)}"),
@@ -135,6 +146,30 @@ def _data(found: Recommendation) -> str:
     about = "" if tokens.origin is Origin.MEASURED else "about "
     counts = tokens.at(found.fit.plan.seq_len)
     return f"{count_text(counts.num_rows)} rows, {about}{counts.words}"
+
+
+def _first(found: Recommendation) -> str:
+    """What is to be made before anything can be trained."""
+    if found.rung is None or not preset_of(found.rung).upcycles:
+        return ""
+    trained = size(trained_model(found.rung, found.model))
+    command = upcycling(_named(found.model), mixture_path(found.model))
+    return f"`{command}` makes the mixture that is trained ({trained})"
+
+
+def upcycling(base: str, out: str) -> str:
+    """The command that makes the mixture of a recommendation, which has the usual numbers."""
+    return f"advisor upcycle {shlex.quote(base)} --out {shlex.quote(out)}"
+
+
+def mixture_path(model: Model) -> str:
+    """Where it lies if nobody says otherwise: beside the dense model, or by the name of its id."""
+    return f"{_named(model).removeprefix(RUN)}{MIXTURE_SUFFIX}"
+
+
+def _named(model: Model) -> str:
+    is_of_run = model.id.startswith(RUN)
+    return model.id if is_of_run or not model.path else model.path
 
 
 def _task(found: Recommendation, other: str) -> list[tuple[str, str]]:
@@ -232,6 +267,8 @@ def _cost(found: Recommendation, price: float | None) -> str:
 
 def _disk(found: Recommendation) -> str:
     download = ", the base model's download included" if not found.model.path else ""
+    if found.rung and preset_of(found.rung).upcycles:
+        download += " and the mixture" if download else ", the mixture included"
     return f"{bytes_text(found.disk_bytes)} for checkpoints and the result{download}"
 
 

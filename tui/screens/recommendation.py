@@ -194,6 +194,7 @@ class RecommendationScreen(BaseScreen):
             from tui.commands import save  # noqa: PLC0415
 
             save.download_first(found.model, base_dir)
+            save.make_first(found, base_dir)
             recipe = save.draft(found, base_dir)
             return recipe, preflight.check(recipe, base_dir)
 
