@@ -232,8 +232,8 @@ class TrainSection(Section):
     """Steps; default: five times in a run."""
     log_every: int = Field(default=1, ge=1, le=MOST_STEPS)
     stats_every: int | None = Field(default=None, ge=1, le=MOST_STEPS)
-    """Steps between records of what the layers do: where a mixture's tokens go. Default: a hundred
-    times in a run, and not before ten steps."""
+    """Steps between records of what the layers do: where a mixture's tokens go, how far adapters
+    have moved. Default: a hundred times in a run, and not before ten steps."""
     keep_checkpoints: int = Field(default=3, ge=2, le=MOST_STEPS)
     keep: Literal["best", "last"] = "best"
     """Which weights are published: those of the lowest evaluation loss, or of the last step."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import median
 from typing import Final
 
 _SURE: Final = 32.0
@@ -13,6 +14,12 @@ _OVERLOADED: Final = 4.0
 """Times the even share, as in the reference on bottlenecks (B17)."""
 _NEARLY_ALL: Final = 0.9
 """Of all tokens: where few experts are, none can have four times its share."""
+_UNMOVED: Final = 1e-3
+"""Of the median of the other layers: such an adapter is taken for one that did not move, and"""
+_AHEAD: Final = 8.0
+"""times it for one that runs away. Heuristics, and so is"""
+_FEWEST_LAYERS: Final = 4
+"""whose median says anything."""
 _COLLAPSED: Final = 1 / 8
 """Of `spread`. A heuristic."""
 
@@ -108,6 +115,65 @@ class Routing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LinearNorms:
+    """How far the adapters of all linears of one name have moved from where they began.
+
+    The Frobenius norm of what each adds to its linear's weight: |scale B A|, of an adapter that
+    begins with a part of the weight less that part; DoRA's magnitudes left out.
+    """
+
+    name: str
+    """Like "self_attn.q_proj"."""
+    layers: tuple[int, ...]
+    """Of the adapters, in order; -1 for one that is in no layer."""
+    norms: tuple[float | None, ...]
+    """None if it was not finite."""
+    relative: tuple[float | None, ...] = ()
+    """To the norm of the weight; empty where that was not measured."""
+
+    @property
+    def middle(self) -> float | None:
+        """The median of the norms."""
+        finite = [norm for norm in self.norms if norm is not None]
+        return median(finite) if finite else None
+
+    def between(self, least: float, most: float) -> list[tuple[int, str]]:
+        """Layer and name of the adapters whose norm is within the bounds."""
+        pairs = zip(self.layers, self.norms, strict=True)
+        return [(n, self.name) for n, norm in pairs if norm is not None and least <= norm <= most]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterNorms:
+    """The norms of all adapters after a step."""
+
+    step: int
+    linears: tuple[LinearNorms, ...]
+
+    @property
+    def unmoved(self) -> tuple[tuple[int, str], ...]:
+        """Layer and name of the adapters that are where they began, or nearly."""
+        places: list[tuple[int, str]] = []
+        for one in self.linears:
+            places += one.between(0.0, (one.middle or 0.0) * _UNMOVED)
+        return tuple(places)
+
+    @property
+    def running_away(self) -> tuple[tuple[int, str], ...]:
+        """Layer and name of the adapters far ahead of those of the other layers."""
+        places: list[tuple[int, str]] = []
+        for one in self.linears:
+            if one.middle and len(one.layers) >= _FEWEST_LAYERS:
+                places += one.between(one.middle * _AHEAD, math.inf)
+        return tuple(places)
+
+    @property
+    def num_adapters(self) -> int:
+        """In all linears."""
+        return sum(len(one.layers) for one in self.linears)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Layers:
     """What is known of the layers of a run."""
 
@@ -115,6 +181,8 @@ class Layers:
     """Of the newest steps."""
     first_routing: Routing | None = None
     """Of the first steps that there are records of."""
+    norms: AdapterNorms | None = None
+    """The newest."""
 
 
 NO_LAYERS: Final = Layers()

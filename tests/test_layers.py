@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from profiles.layer_facts import ExpertUse, Routing, together
+from profiles.layer_facts import ExpertUse, LinearNorms, Routing, together
 from profiles.models import mixture
 from profiles.runs.journal import Journal, Tail
 from profiles.runs.layers import LayerLog
-from profiles.runs.records.layers import Routed
+from profiles.runs.records.layers import Moved, Routed
 from tui.pages import layers as page
 
 
@@ -175,7 +175,96 @@ def test_one_line_says_the_worst():
 def test_a_dense_run_says_nothing_of_experts():
     """Nor of adapters that it has not."""
     assert page.lines(LayerLog().facts, 80) == []
-    assert page.as_json(LayerLog().facts)["experts"] is None
+    assert page.as_json(LayerLog().facts) == {"experts": None, "adapters": None}
+
+
+def moved(step, name, norms, relative=(), layers=None):
+    """A record of one linear."""
+    layers = tuple(range(len(norms))) if layers is None else layers
+    linear = LinearNorms(name=name, layers=layers, norms=tuple(norms), relative=tuple(relative))
+    return Moved(step=step, since=0, linear=linear)
+
+
+def norms_of(*records):
+    """The newest norms."""
+    return LayerLog().add(records).norms
+
+
+def test_the_newest_norms_count_those_of_all_linears():
+    """Of an attempt that goes on from before, too."""
+    first = [moved(4, "q", [1.0, 2.0]), moved(4, "v", [3.0]), moved(6, "q", [9.0, 9.0])]
+
+    assert [one.name for one in norms_of(*first[:2]).linears] == ["q", "v"]
+    assert [one.norms for one in norms_of(*first).linears] == [(9.0, 9.0)]
+    again = norms_of(*first, moved(5, "q", [4.0]), moved(5, "v", [5.0]))
+    assert (again.step, again.num_adapters) == (5, 2)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        moved(4, "q", [1.0, -2.0]),
+        moved(4, "q", [1.0, 2.0], layers=(0,)),
+        moved(4, "q", [1.0, 2.0], [0.1]),
+        moved(4, "q", [], layers=()),
+        moved(4, "q", [1.0], layers=(-2,)),
+    ],
+)
+def test_norms_that_are_none_are_passed_over(odd):
+    """Negative, of fewer layers than there are, of none."""
+    assert norms_of(odd) is None
+    assert norms_of(moved(2, "v", [1.0]), odd).step == 2
+
+
+@pytest.mark.parametrize(
+    ("norms", "unmoved", "ahead"),
+    [
+        ([1.0, 1.1, 0.9, 1.0], [], []),
+        ([1.0, 0.0, 0.9, 1.0], [1], []),
+        ([1.0, 0.0009, 0.9, 1.0], [1], []),
+        ([1.0, 0.0011, 0.9, 1.0], [], []),
+        ([1.0, 1.0, 8.1, 1.0], [], [2]),
+        ([1.0, 1.0, 7.9, 1.0], [], []),
+        ([1.0, 1.0, 9.0], [], []),
+        ([0.0, 0.0, 0.0, 0.0], [0, 1, 2, 3], []),
+        ([1.0, None, 1.0, 20.0, 1.0], [], [3]),
+    ],
+)
+def test_an_adapter_is_held_against_those_of_the_other_layers(norms, unmoved, ahead):
+    """A thousandth of their median, or eight times, and of four layers at least."""
+    found = norms_of(moved(20, "q", norms), moved(20, "v", [100.0, 100.0]))
+
+    assert found.unmoved == tuple((n, "q") for n in unmoved)
+    assert found.running_away == tuple((n, "q") for n in ahead)
+
+
+def test_each_linear_has_a_line_of_its_layers():
+    """As shares of the weights where they are known; what stands out is named."""
+    q = moved(20, "self_attn.q_proj", [1.0, 0.0, 1.0, 9.0], [0.01, 0.0, 0.0123456, 0.09])
+    found = LayerLog().add([q, moved(20, "mlp.up_proj", [1.0], [0.5], layers=(3,))])
+    text = page.lines(found, 80)
+
+    assert "by step 20, in % of the norm of the weight" in " ".join(" ".join(text).split())
+    assert "  self_attn.q_proj    1    0 1.23    9" in text
+    assert "  mlp.up_proj      50" in text
+    assert "  did not move: layer 1 self_attn.q_proj" in text
+    assert "  far ahead: layer 3 self_attn.q_proj" in text
+    assert page.norms_line(found.norms) == (
+        "adapters: moved by 1.23 % of the weights, most 50 % (layer 3 mlp.up_proj), "
+        "1 DID NOT MOVE, 1 FAR AHEAD"
+    )
+    assert page.as_json(found)["adapters"]["unmoved"] == ((1, "self_attn.q_proj"),)
+    many = LayerLog().add([moved(20, "q", [0.5] * 90)])
+    assert all(len(line) <= 60 for line in page.lines(many, 60))
+    assert page.norms_line(many.norms) == "adapters: moved by 0.5, most 0.5 (layer 89 q)"
+
+
+def test_norms_of_which_none_is_finite_are_told():
+    """Not as no adapters."""
+    found = norms_of(moved(20, "q", [None, None]))
+
+    assert page.norms_line(found) == "adapters: NO NORM IS FINITE"
+    assert found.unmoved == found.running_away == ()
 
 
 SOURCES = sorted((how, kind) for how, kinds in mixture._SCORES.items() for kind in kinds)

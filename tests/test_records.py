@@ -46,6 +46,7 @@ ON_DISK = {
     "InputsTouched": "inputs_touched step names",
     "LongestTried": "longest_tried rows longest seconds",
     "Loss": "loss step loss router_loss grad_norm learning_rate epoch penalty_loss",
+    "Moved": "moved step since linear",
     "OutOfMemory": "oom step during pieces micro_batch accumulation error what",
     "Packing": "packing apart difference rounding what",
     "Paused": "paused step reason what",

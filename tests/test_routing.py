@@ -246,6 +246,7 @@ def test_a_run_that_goes_on_leaves_no_step_out(trained, monkeypatch):
     assert whole.first_routing.step == 2
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_tokens_of_all_processes_are_told(mixture, rows, tmp_path, monkeypatch):
     """Of two ranks, as one process tells those of the same steps."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import reduce
 
-from profiles.layer_facts import ExpertUse, Layers, Routing, together
-from profiles.runs.records.layers import Routed
+from profiles.layer_facts import AdapterNorms, ExpertUse, Layers, LinearNorms, Routing, together
+from profiles.runs.records.layers import Moved, Routed
 from profiles.runs.records.record import Record
 
 _MOST_PERIODS = 8
 """Of routing, that are added up: one of them may be of a single step."""
 _MOST_LAYERS = 1000
+_MOST_LINEARS = 200
 
 
 class _Period:
@@ -31,13 +32,24 @@ class LayerLog:
     def __init__(self) -> None:
         self._first: _Period | None = None
         self._newest: list[_Period] = []
+        self._moved_at = 0
+        self._moved: dict[str, LinearNorms] = {}
 
     def add(self, records: Iterable[Record]) -> Layers:
         """Take in what is new, in the order of the file; returns what is known then."""
         for record in records:
             if isinstance(record, Routed) and _is_sound(record.use):
                 self._period(record).uses[record.use.layer] = record.use
+            elif isinstance(record, Moved) and _is_whole(record.linear):
+                self._move(record)
         return self.facts
+
+    def _move(self, record: Moved) -> None:
+        """Of another step than the newest all are new."""
+        if record.step != self._moved_at:
+            self._moved_at, self._moved = record.step, {}
+        if len(self._moved) < _MOST_LINEARS:
+            self._moved[record.linear.name] = record.linear
 
     def _period(self, record: Routed) -> _Period:
         """The one that it belongs to; those that it stands in place of are gone."""
@@ -56,15 +68,26 @@ class LayerLog:
     @property
     def facts(self) -> Layers:
         """What is known by now."""
+        moved = tuple(self._moved.values())
+        norms = AdapterNorms(step=self._moved_at, linears=moved) if moved else None
         if self._first is None:
-            return Layers()
-        return Layers(routing=_routing(self._newest), first_routing=_routing([self._first]))
+            return Layers(norms=norms)
+        newest, first = _routing(self._newest), _routing([self._first])
+        return Layers(routing=newest, first_routing=first, norms=norms)
 
 
 def _is_sound(use: ExpertUse) -> bool:
     """As only a router's counts can be."""
     is_known = 0 <= use.layer < _MOST_LAYERS and use.tokens > 0
     return is_known and bool(use.counts) and min(use.counts) >= 0
+
+
+def _is_whole(linear: LinearNorms) -> bool:
+    """As many numbers as adapters, and none that is no norm."""
+    number = len(linear.layers)
+    is_long = len(linear.norms) == number and len(linear.relative) in (0, number)
+    sound = (norm is None or norm >= 0 for norm in (*linear.norms, *linear.relative))
+    return number > 0 and is_long and min(linear.layers) >= -1 and all(sound)
 
 
 def _routing(periods: list[_Period]) -> Routing:

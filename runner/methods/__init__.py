@@ -16,6 +16,7 @@ plan)`, the model with what the method trains and all else frozen. It may have
                                            the optimizer made a step, gradients are still there;
                                            what there is to be told of it, a record, if anything
     penalty(model, plan)                   of the weights alone, minimised beside a task's loss
+    updates(model)                         what each adapter adds, as products of small matrices
     ranks(model, step)                     a record of how wide each adapter has become
 
 Importing this package imports torch.
@@ -40,6 +41,7 @@ from profiles.runs.records.ranks import Ranks
 from profiles.runs.rundir import RunDir
 from runner.methods import new_tokens
 from runner.methods.base import load_base
+from runner.methods.products import Product
 
 _STATE = "method_state.safetensors"
 _Hook = Callable[..., Any]
@@ -140,6 +142,15 @@ def ranks(model: Any, plan: Plan, step: int) -> Ranks | None:
     """How wide each adapter has become; None where all are as the recipe says."""
     look = _hook(plan, "ranks")
     return look(model, step) if look else None
+
+
+def updates(model: Any, plan: Plan) -> list[Product]:
+    """What each adapter adds to its weight; nothing where that is no product of small matrices.
+
+    Every process takes part where weights are divided.
+    """
+    look = _hook(plan, "updates")
+    return list(look(model)) if look else []
 
 
 def before_saving(model: Any, plan: Plan) -> None:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from peft import AdaLoraConfig, get_peft_model
+from peft.tuners.adalora import AdaLoraLayer
 
 from advisor.plan import Plan
 from advisor.registry.adaptive import AdaptiveRank
@@ -21,12 +24,15 @@ from profiles.errors import ExitCode, UserError
 from profiles.rank_facts import AdapterRanks, LinearRanks
 from profiles.runs.records.ranks import Ranks
 from runner.methods import low_rank, new_tokens
+from runner.methods.products import Product, undivided, weight_of
 
 _ADAPTER = "default"
 _SINGULAR = f".lora_E.{_ADAPTER}"
 _SCORES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 """PEFT's names of the importance of weights: newest, its mean, and the mean of how it varies."""
 _PATTERN = "rank_pattern"
+_PER_RANK = 1e-5
+"""That PEFT adds to the number of directions as it divides by it."""
 _UNKNOWN_STEPS = 10**9
 _LAYER = re.compile(r"^.*?\.\d+\.")
 
@@ -121,6 +127,23 @@ def penalty(model: Any, plan: Plan) -> torch.Tensor | None:
                 one = torch.eye(len(rows), device=rows.device)
                 norms.append(torch.linalg.matrix_norm(rows @ rows.T - one))
     return weight * torch.stack(norms).mean()
+
+
+def updates(model: Any) -> Iterator[Product]:
+    """What each adapter adds to its weight: B diag(E) A, by the directions that are left."""
+    for name, module in model.named_modules():
+        if isinstance(module, AdaLoraLayer):
+            low, singular, high = (
+                undivided(part[_ADAPTER]) for part in (module.lora_A, module.lora_E, module.lora_B)
+            )
+            number = float(undivided(module.ranknum[_ADAPTER]))
+            yield Product(
+                name=name,
+                left=high,
+                right=low * singular,
+                scale=module.scaling[_ADAPTER] / (number + _PER_RANK),
+                weight=partial(weight_of, module.get_base_layer()),
+            )
 
 
 def before_saving(model: Any) -> None:

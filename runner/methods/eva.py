@@ -7,7 +7,7 @@ so that a resume makes adapters of the same shapes without looking at rows again
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from profiles.errors import ExitCode, UserError
 from profiles.rank_facts import AdapterRanks, LinearRanks
 from profiles.runs.records.ranks import Ranks
 from runner.methods import low_rank
+from runner.methods.products import Product
 
 _MOST_PASSES = 1000
 """Batches until the directions stay; the paper's converge in tens."""
@@ -81,6 +82,11 @@ def from_rows(model: Any, plan: Plan, batches: Sequence[dict[str, Any]]) -> Rank
     _in_their_type(model)
     model.ranks = dict.fromkeys(names, 0) | _ranks(model)
     return ranks(model, 0)
+
+
+def updates(model: Any) -> Iterator[Product]:
+    """As of other low-rank adapters."""
+    return low_rank.updates(model)
 
 
 def ranks(model: Any, step: int) -> Ranks:

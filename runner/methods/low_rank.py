@@ -8,11 +8,14 @@ and loads on the untouched base.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, TaskType, get_peft_model_state_dict
+from peft.tuners.lora.layer import LoraLayer, ParamWrapper
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file, save_file
 from transformers import BitsAndBytesConfig
@@ -22,6 +25,7 @@ from advisor.registry.low_rank import LowRank
 from runner.methods import new_tokens
 from runner.methods.base import COMPUTE_DTYPES
 from runner.methods.expert_targets import places, put_on
+from runner.methods.products import Product, undivided, weight_of
 
 ATTENTION_LINEARS = (
     r".*\.(self_attn|self_attention|attention|attn)\."
@@ -31,6 +35,7 @@ ATTENTION_LINEARS = (
 """The linears of attention by the names that transformers' families give them."""
 HEADS = ("classifier", "score", "pre_classifier", "pooler")
 """Modules behind the layers, by the names that transformers gives them; not all models have all."""
+_ADAPTER = "default"
 _MAGNITUDES = ".lora_magnitude_vector."
 """In the names of DoRA's, which stay fp32: steps of a small learning rate are lost in 16 bits."""
 _NEW_HEAD = ".modules_to_save."
@@ -157,6 +162,43 @@ def restore(model: Any, found: dict[str, torch.Tensor]) -> str:
     if found.keys() == ours.keys() and all(torch.equal(found[n], t) for n, t in ours.items()):
         return ""
     return "its adapters began with other parts of the weights than they would here"
+
+
+def updates(model: Any) -> Iterator[Product]:
+    """What each adapter has added to its weight since it began, experts' by expert."""
+    start = state(model)
+    for name, module in model.named_modules():
+        if isinstance(module, ParamWrapper):
+            yield _of_experts(name, module)
+        elif isinstance(module, LoraLayer) and _ADAPTER in module.lora_A:
+            yield _of_linear(name, module, start)
+
+
+def _of_linear(name: str, module: Any, start: dict[str, torch.Tensor]) -> Product:
+    """B A; of one that began with B0 A0, B A - B0 A0 = (B - B0) A + B0 (A - A0)."""
+    low, high = (undivided(part[_ADAPTER].weight) for part in (module.lora_A, module.lora_B))
+    if start:
+        low0, high0 = (start[f"{name}.lora_{kind}.weight"].to(low) for kind in "AB")
+        low, high = torch.cat([low, low - low0]), torch.cat([high - high0, high0], dim=1)
+    return Product(
+        name=name,
+        left=high,
+        right=low,
+        scale=module.scaling[_ADAPTER],
+        weight=partial(weight_of, module.get_base_layer()),
+    )
+
+
+def _of_experts(name: str, module: ParamWrapper) -> Product:
+    """PEFT keeps those of all experts in one A and one B."""
+    low, high = (undivided(part[_ADAPTER].weight) for part in (module.lora_A, module.lora_B))
+    return Product(
+        name=f"{name}.{module.parameter_name}",
+        left=high.reshape(len(high), -1, module.num_experts).permute(2, 0, 1),
+        right=low.reshape(module.num_experts, -1, low.shape[-1]),
+        scale=module.scaling[_ADAPTER],
+        weight=module.get_param,
+    )
 
 
 def publish(model: Any, folder: Path) -> None:

@@ -11,8 +11,11 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerState
 
-from profiles.layer_facts import ExpertUse, together
-from profiles.runs.records.layers import Routed
+from advisor.plan import Plan
+from profiles.layer_facts import ExpertUse, LinearNorms, together
+from profiles.runs.records.layers import Moved, Routed
+from runner import methods
+from runner.methods import products
 from runner.training.routing import RouterHooks
 
 _PERIODS = 100
@@ -25,6 +28,20 @@ def interval(every: int | None, num_steps: int) -> int:
     return every or max(_FEWEST_STEPS, -(-num_steps // _PERIODS))
 
 
+class Norms:
+    """How far adapters have moved, against the weights that they are added to."""
+
+    def __init__(self) -> None:
+        self._of_weights: list[float | None] | None = None
+
+    def look(self, model: Any, plan: Plan) -> list[LinearNorms]:
+        """On every rank; frozen weights are looked at once."""
+        found = methods.updates(model, plan)
+        if self._of_weights is None:
+            self._of_weights = [products.norm_of(one.weight()) for one in found]
+        return list(products.by_linear(found, products.norms(found), self._of_weights))
+
+
 class LayerStats(TrainerCallback):  # type: ignore[misc]
     """Looks at the layers while they are trained."""
 
@@ -34,6 +51,7 @@ class LayerStats(TrainerCallback):  # type: ignore[misc]
         self._since = 0
         """The step of the last record, or that the attempt began with."""
         self._routers: RouterHooks | None = None
+        self._norms = Norms()
 
     def on_train_begin(self, _args: Any, state: TrainerState, *_: Any, **__: Any) -> None:
         """The first step comes next: what was computed before is not training."""
@@ -58,10 +76,18 @@ class LayerStats(TrainerCallback):  # type: ignore[misc]
         if self._routers is None or step == self._since:
             return
         since, self._since = self._since, step
-        ranks, metrics = self._trainer.ranks, self._trainer.attempt.layers
-        for use in _summed(ranks.gathered(self._routers.take())):
-            metrics.append(Routed(step=step, since=since, use=use), sync=False)
-        metrics.sync()
+        journal = self._trainer.attempt.layers
+        for use in self._uses():
+            journal.append(Routed(step=step, since=since, use=use), sync=False)
+        for linear in self._norms.look(self._trainer.model, self._trainer.plan):
+            journal.append(Moved(step=step, since=since, linear=linear), sync=False)
+        journal.sync()
+
+    def _uses(self) -> list[ExpertUse]:
+        """Of all ranks."""
+        if self._routers is None or not self._routers.num_layers:
+            return []
+        return _summed(self._trainer.ranks.gathered(self._routers.take()))
 
 
 def _summed(of_ranks: list[list[ExpertUse]]) -> list[ExpertUse]:

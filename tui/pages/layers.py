@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from profiles.quantities import count_text, percent_text, some_of
 from tui.plain import table, wrap
+from tui.terminal import clean
 
 if TYPE_CHECKING:
-    from profiles.layer_facts import ExpertUse, Layers, Routing
+    from collections.abc import Sequence
+
+    from profiles.layer_facts import AdapterNorms, ExpertUse, Layers, Routing
 
 _MOST_NAMED = 8
+_MOST_CHARS = 28
+"""Of a linear's name, from its end."""
 _HEAD = ("layer", "in use", "busiest", "entropy", "")
 
 
 def lines(found: Layers, width: int) -> list[str]:
-    """The use of experts, a row for each layer; nothing for a dense model."""
-    return _experts(found.routing, width) if found.routing else []
+    """The use of experts, and how far adapters have moved; nothing of what there is not."""
+    experts = _experts(found.routing, width) if found.routing else []
+    return experts + (_adapters(found.norms, width) if found.norms else [])
 
 
 def _experts(routing: Routing, width: int) -> list[str]:
@@ -56,6 +63,75 @@ def _troubles(use: ExpertUse) -> list[str]:
     return told
 
 
+def _adapters(norms: AdapterNorms, width: int) -> list[str]:
+    """The norms of each linear's adapters, layer by layer."""
+    are_shares = all(one.relative for one in norms.linears)
+    of = "in % of the norm of the weight that it is added to" if are_shares else "Frobenius"
+    told = wrap(
+        f"adapters: norm of what each has learnt by step {norms.step}, {of}; a linear, and its "
+        "layers in their order",
+        width,
+        indent="  ",
+        first="",
+    )
+    names = [clean(one.name, 200)[-_MOST_CHARS:] for one in norms.linears]
+    label = max(map(len, names))
+    for name, one in zip(names, norms.linears, strict=True):
+        cells = [_cell(n, are_shares) for n in (one.relative if are_shares else one.norms)]
+        told += _cells(f"  {name:<{label}}", cells, width)
+    for what, places in (("did not move", norms.unmoved), ("far ahead", norms.running_away)):
+        if places:
+            named = places_text(places, _MOST_NAMED)
+            told += wrap(f"{what}: {named}", width, indent="    ", first="  ")
+    return ["", *told]
+
+
+def _cell(value: float | None, are_shares: bool) -> str:
+    if value is None:
+        return "none"
+    return f"{100 * value:.3g}" if are_shares else f"{value:.3g}"
+
+
+def _cells(head: str, cells: list[str], width: int) -> list[str]:
+    """All of one width; further lines stand under the first."""
+    each = max(map(len, cells)) + 1
+    per_line = max(1, (width - len(head)) // each)
+    return [
+        (head if first == 0 else " " * len(head))
+        + "".join(f"{cell:>{each}}" for cell in cells[first : first + per_line])
+        for first in range(0, len(cells), per_line)
+    ]
+
+
+def places_text(places: Sequence[tuple[int, str]], most: int) -> str:
+    """Like "layer 3 self_attn.q_proj, layer 4 mlp.up_proj and 5 more"."""
+    return some_of([clean(f"layer {n} {name}" if n >= 0 else name, 80) for n, name in places], most)
+
+
+def norms_line(norms: AdapterNorms) -> str:
+    """Like "adapters: moved by 0.8 % of the weights, most 2.1 % (layer 3 mlp.down_proj)"."""
+    are_shares = all(one.relative for one in norms.linears)
+    found = [
+        (value, layer, one.name)
+        for one in norms.linears
+        for layer, value in zip(one.layers, one.relative if are_shares else one.norms, strict=True)
+        if value is not None
+    ]
+    if not found:
+        return "adapters: NO NORM IS FINITE"
+    most, layer, name = max(found)
+    middle = median(value for value, _, _ in found)
+    unit, of = (" %", " of the weights") if are_shares else ("", "")
+    usual, largest = _cell(middle, are_shares), _cell(most, are_shares)
+    told = (
+        f"adapters: moved by {usual}{unit}{of}, most {largest}{unit} "
+        f"({places_text([(layer, name)], 1)})"
+    )
+    for what, number in (("DID NOT MOVE", norms.unmoved), ("FAR AHEAD", norms.running_away)):
+        told += f", {len(number)} {what}" if number else ""
+    return told
+
+
 def routing_line(routing: Routing) -> str:
     """Like "experts: 3 dead in 2 of 32 layers, none collapsed, busiest 3.1 x (layer 9)"."""
     uses = routing.layers
@@ -73,8 +149,20 @@ def routing_line(routing: Routing) -> str:
 
 def as_json(found: Layers) -> dict[str, Any]:
     """What is known of the layers, judged as the tables judge it; null where nothing is."""
-    routing = found.routing
-    return {"experts": None if routing is None else _experts_json(routing)}
+    routing, norms = found.routing, found.norms
+    return {
+        "experts": None if routing is None else _experts_json(routing),
+        "adapters": None if norms is None else _adapters_json(norms),
+    }
+
+
+def _adapters_json(norms: AdapterNorms) -> dict[str, Any]:
+    return {
+        "step": norms.step,
+        "linears": norms.linears,
+        "unmoved": norms.unmoved,
+        "far_ahead": norms.running_away,
+    }
 
 
 def _experts_json(routing: Routing) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from profiles.layer_facts import ExpertUse
+from profiles.layer_facts import ExpertUse, LinearNorms
 from profiles.runs.records.record import Record
 
 
@@ -22,3 +22,14 @@ class Routed(Record):
     step: int
     since: int
     use: ExpertUse
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved(Record):
+    """How far the adapters of one linear have moved, layer by layer, after a step."""
+
+    kind: ClassVar[str] = "moved"
+
+    step: int
+    since: int
+    linear: LinearNorms
