@@ -69,6 +69,8 @@ def report(run: Run, recipe: Recipe, model: Model) -> Report:
             found.append(result)
         elif result is not None:
             missing.append(result.text)
+    if model.experts is not None and run.layers.routing is None:
+        missing.append("Q06 routing: where the tokens of its experts went is not recorded")
     found.sort(key=lambda f: (SEVERITIES.index(f.severity), -f.best_gain))
     expected = memory.allocated_bytes if run.device != "cpu" else memory.expected_bytes
     phases = _shares(run.phase_seconds)
@@ -76,7 +78,7 @@ def report(run: Run, recipe: Recipe, model: Model) -> Report:
         run=run,
         verdict=_verdict(run, phases, found),
         quality=quality.findings(
-            Training(curves=run.curves, result=run.result, recipe=recipe),
+            Training(curves=run.curves, result=run.result, recipe=recipe, layers=run.layers)
         ),
         phase_shares=phases,
         wall_shares=_wall(run),

@@ -108,12 +108,25 @@ def test_what_is_made_again_counts_once():
 
 
 def test_of_a_long_run_the_newest_records_count():
-    """Eight of them, and the first."""
-    found = LayerLog().add(routed(n, n + 1, n, n) for n in range(1, 101))
+    """As few as have 64 tokens for each expert of each layer, eight at most, and the first."""
 
-    assert (found.routing.since, found.routing.step) == (93, 101)
-    assert counts_of(found.routing)[0][0] == sum(range(93, 101))
-    assert found.first_routing.step == 2
+    def newest(*each):
+        records = [
+            routed(n, n + 1, count, count, layer=layer)
+            for n in range(1, 101)
+            for layer, count in enumerate(each)
+        ]
+        found = LayerLog().add(records)
+        assert found.first_routing.step == 2
+        assert {counts[0] for counts in counts_of(found.routing).values()} == {
+            count * (101 - found.routing.since) for count in each
+        }
+        return found.routing.since, found.routing.step
+
+    assert newest(64) == (100, 101)
+    assert newest(63) == (99, 101)
+    assert newest(64, 32) == (99, 101)
+    assert newest(1) == (93, 101)
 
 
 def test_what_no_router_has_written_is_passed_over(tmp_path):
@@ -250,13 +263,12 @@ def test_each_linear_has_a_line_of_its_layers():
     assert "  did not move: layer 1 self_attn.q_proj" in text
     assert "  far ahead: layer 3 self_attn.q_proj" in text
     assert page.norms_line(found.norms) == (
-        "adapters: moved by 1.23 % of the weights, most 50 % (layer 3 mlp.up_proj), "
-        "1 DID NOT MOVE, 1 FAR AHEAD"
+        "adapters: 1.23 % of the weights; 1 UNMOVED; 1 FAR AHEAD; most 50 % (layer 3 mlp.up_proj)"
     )
     assert page.as_json(found)["adapters"]["unmoved"] == ((1, "self_attn.q_proj"),)
     many = LayerLog().add([moved(20, "q", [0.5] * 90)])
     assert all(len(line) <= 60 for line in page.lines(many, 60))
-    assert page.norms_line(many.norms) == "adapters: moved by 0.5, most 0.5 (layer 89 q)"
+    assert page.norms_line(many.norms) == "adapters: 0.5; most 0.5 (layer 89 q)"
 
 
 def test_norms_of_which_none_is_finite_are_told():

@@ -81,9 +81,10 @@ def test_scripts_get_json_and_nothing_else(finished, call):
     code, out, _ = call(finished.id, "--json")
 
     found = json.loads(out)
-    assert (code, found["schema"], set(found)) == (0, 1, {"schema", "report"})
+    assert (code, found["schema"], set(found)) == (0, 1, {"schema", "report", "layers"})
     assert found["report"]["run"]["id"] == finished.id
     assert "verdict" in found["report"]
+    assert found["layers"] == {"experts": None, "adapters": None}
 
 
 def test_the_report_is_written_as_markdown_where_asked(finished, call, tmp_path):

@@ -11,7 +11,9 @@ import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from profiles.layer_facts import NO_LAYERS, Layers
 from profiles.runs import heartbeats
+from profiles.runs.layers import LayerLog
 from profiles.runs.records import Record
 from profiles.runs.records.metrics import Loss, Step
 from profiles.runs.records.sampler import Usage
@@ -50,6 +52,8 @@ class Batch:
     """Of a mixture's router, the newest."""
     penalty_loss: float | None = None
     """Of a method's penalty on the weights, the newest."""
+    layers: Layers = NO_LAYERS
+    """What is known of them by now."""
     memory: tuple[tuple[float, float], ...] = ()
     """Time and resident bytes of the run's processes."""
     sample: Usage | None = None
@@ -91,10 +95,12 @@ class Reader:
         self._metrics = Source(run.metrics)
         self._samples = Source(run.samples)
         self._events = Source(run.worker_events)
+        self._of_layers, self._layers = Source(run.layers), LayerLog()
 
     def poll(self) -> Batch:
         """Read what is new."""
         metrics, events = self._metrics.poll(), self._events.poll()
+        sources = (self._metrics, self._samples, self._events, self._of_layers)
         samples = [r for r in self._samples.poll() if isinstance(r, Usage)]
         losses = [r for r in metrics if isinstance(r, Loss)]
         went_on = [e.unix_seconds for e in events if isinstance(e, Unpaused)]
@@ -105,12 +111,13 @@ class Reader:
             losses=tuple(map(_point, losses)),
             router_loss=losses[-1].router_loss if losses else None,
             penalty_loss=losses[-1].penalty_loss if losses else None,
+            layers=self._layers.add(self._of_layers.poll()),
             memory=tuple((r.unix_seconds, float(r.rss_bytes)) for r in samples),
             sample=samples[-1] if samples else None,
             events=tuple(event for r in events for event in _told(r))[-_MOST_EVENTS:],
             of_rows=next((r.warnings for r in reversed(events) if isinstance(r, Prepared)), ()),
             went_on_at=max(went_on, default=0.0),
-            num_damaged=sum(s.num_damaged for s in (self._metrics, self._samples, self._events)),
+            num_damaged=sum(source.num_damaged for source in sources),
         )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from profiles.errors import ExitCode
 from profiles.runs import advice, caveats, notices
 from profiles.runs.journal import Tail
+from profiles.runs.layers import LayerLog
 from profiles.runs.records import Record
 from profiles.runs.records.metrics import Loss, beside_text, loss_text
 from profiles.runs.records.worker import TrainBegun
@@ -23,6 +24,8 @@ from tui.terminal import clean
 
 _POLL_SECONDS = 0.5
 _STEP_LINE_SECONDS = 5.0
+_MORE = "collapsed_layers"
+"""In the evidence of a finding that is told again where there are others."""
 _LIMIT = 300
 """Cells of a line that a record tells."""
 _CODES = {
@@ -75,9 +78,10 @@ class _Losses:
 
     def __init__(self, run: RunDir) -> None:
         self.source = Source(run.metrics)
+        self._of_layers, self._layers = Source(run.layers), LayerLog()
         self._all = Series()
         self._newest: Loss | None = None
-        self._symptoms, self._known = Symptoms(run), set[str]()
+        self._symptoms, self._known = Symptoms(run), set[tuple[str, float]]()
         self._last_line = 0.0
 
     def lines(self, now: Status, num_steps: int) -> Iterator[str]:
@@ -86,9 +90,11 @@ class _Losses:
             if isinstance(found, Loss):
                 self._newest = found
                 self._all.add(found.step, math.nan if found.loss is None else found.loss)
-        for symptom in self._symptoms.look(self._all, now):
-            if symptom.id not in self._known:
-                self._known.add(symptom.id)
+        layers = self._layers.add(self._of_layers.poll())
+        for symptom in self._symptoms.look(self._all, now, layers):
+            told = symptom.title, symptom.evidence.get(_MORE, 0.0)
+            if told not in self._known:
+                self._known.add(told)
                 yield f"! {clean(f'{symptom.title}: {symptom.sentence}', _LIMIT)}"
         if self._newest and time.monotonic() - self._last_line > _STEP_LINE_SECONDS:
             self._last_line = time.monotonic()

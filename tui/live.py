@@ -10,6 +10,7 @@ import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING
 
+from profiles.layer_facts import NO_LAYERS
 from profiles.quantities import count_text, duration_text, percent_text
 from profiles.runs.planned import planned
 from profiles.runs.reading import words
@@ -55,6 +56,7 @@ class LiveRun:
         self.router_loss: float | None = None
         self.penalty_loss: float | None = None
         self.sample: Usage | None = None
+        self.layers = NO_LAYERS
         self.events: deque[Event] = deque(maxlen=_NUM_EVENTS)
         self.of_rows: tuple[str, ...] = ()
         self.num_damaged = 0
@@ -84,6 +86,7 @@ class LiveRun:
         """Take in what is new."""
         self.status, self.phase = batch.status, batch.phase
         self.sample = batch.sample or self.sample
+        self.layers = batch.layers
         self.num_damaged = batch.num_damaged
         self._newest = max(self._newest, batch.status.since)
         self._went_on_at = max(self._went_on_at, batch.went_on_at)
@@ -228,4 +231,4 @@ class LiveRun:
 
     def symptoms(self) -> tuple[Finding, ...]:
         """What the curves say of the model so far, the worst first; as after the last look."""
-        return self._symptoms.look(self.loss, self.status)
+        return self._symptoms.look(self.loss, self.status, self.layers)

@@ -6,34 +6,38 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from profiles.errors import UserError
+from profiles.layer_facts import NO_LAYERS
 from profiles.run_facts import Curves
 from profiles.runs import recipe_copy
 
 if TYPE_CHECKING:
     from advisor.rules.case import Finding
+    from profiles.layer_facts import Layers
     from profiles.runs.rundir import RunDir
     from profiles.runs.state import Status
     from tui.store import Series
 
 
 class Symptoms:
-    """Of one run; the rules are asked again when there is another evaluation."""
+    """Of one run; the rules are asked again when there is more of evaluations or of layers."""
 
     def __init__(self, run: RunDir) -> None:
         self._run = run
         self._seen: object = None
         self._found: tuple[Finding, ...] = ()
 
-    def look(self, loss: Series, now: Status | None) -> tuple[Finding, ...]:
+    def look(
+        self, loss: Series, now: Status | None, layers: Layers = NO_LAYERS
+    ) -> tuple[Finding, ...]:
         """The worst first; `loss` is that of training."""
-        if now is None or not now.result.curve:
+        if now is None or not (now.result.curve or layers != NO_LAYERS):
             return ()
-        seen = now.result, now.state.is_over
+        seen = now.result, now.state.is_over, layers
         if self._seen != seen:
-            self._seen, self._found = seen, self._ask(loss, now)
+            self._seen, self._found = seen, self._ask(loss, now, layers)
         return self._found
 
-    def _ask(self, loss: Series, now: Status) -> tuple[Finding, ...]:
+    def _ask(self, loss: Series, now: Status, layers: Layers) -> tuple[Finding, ...]:
         from advisor import recipe  # noqa: PLC0415  # 0.2 s that a run without evaluations can spare
         from advisor.rules import quality  # noqa: PLC0415
         from advisor.rules.quality.training import Training  # noqa: PLC0415
@@ -45,5 +49,7 @@ class Symptoms:
                 is_over=now.state.is_over,
             )
             asked = recipe.parse(recipe_copy.text_of(self._run), where=str(self._run.recipe))
-            return quality.findings(Training(curves=curves, result=now.result, recipe=asked))
+            return quality.findings(
+                Training(curves=curves, result=now.result, recipe=asked, layers=layers)
+            )
         return ()

@@ -13,7 +13,9 @@ from profiles.runs.records.layers import Moved, Routed
 from profiles.runs.records.record import Record
 
 _MOST_PERIODS = 8
-"""Of routing, that are added up: one of them may be of a single step."""
+_ENOUGH = 64
+"""Tokens for each expert: as few periods of routing are added up as have so many, and not more than
+those above. One may be of a single step, and older ones hide what the newest shows."""
 _MOST_LAYERS = 1000
 _MOST_LINEARS = 200
 
@@ -72,7 +74,7 @@ class LayerLog:
         norms = AdapterNorms(step=self._moved_at, linears=moved) if moved else None
         if self._first is None:
             return Layers(norms=norms)
-        newest, first = _routing(self._newest), _routing([self._first])
+        newest, first = _routing(_enough(self._newest)), _routing([self._first])
         return Layers(routing=newest, first_routing=first, norms=norms)
 
 
@@ -88,6 +90,15 @@ def _is_whole(linear: LinearNorms) -> bool:
     is_long = len(linear.norms) == number and len(linear.relative) in (0, number)
     sound = (norm is None or norm >= 0 for norm in (*linear.norms, *linear.relative))
     return number > 0 and is_long and min(linear.layers) >= -1 and all(sound)
+
+
+def _enough(periods: list[_Period]) -> list[_Period]:
+    """As few of the newest ones as say something of each layer."""
+    for number in range(1, len(periods)):
+        layers = _routing(periods[-number:]).layers
+        if all(sum(use.counts) >= _ENOUGH * len(use.counts) for use in layers):
+            return periods[-number:]
+    return periods
 
 
 def _routing(periods: list[_Period]) -> Routing:

@@ -109,7 +109,7 @@ def places_text(places: Sequence[tuple[int, str]], most: int) -> str:
 
 
 def norms_line(norms: AdapterNorms) -> str:
-    """Like "adapters: moved by 0.8 % of the weights, most 2.1 % (layer 3 mlp.down_proj)"."""
+    """Like "adapters: 0.8 % of the weights; 1 UNMOVED; most 2.1 % (layer 3 mlp.down_proj)"."""
     are_shares = all(one.relative for one in norms.linears)
     found = [
         (value, layer, one.name)
@@ -122,14 +122,17 @@ def norms_line(norms: AdapterNorms) -> str:
     most, layer, name = max(found)
     middle = median(value for value, _, _ in found)
     unit, of = (" %", " of the weights") if are_shares else ("", "")
-    usual, largest = _cell(middle, are_shares), _cell(most, are_shares)
-    told = (
-        f"adapters: moved by {usual}{unit}{of}, most {largest}{unit} "
-        f"({places_text([(layer, name)], 1)})"
-    )
-    for what, number in (("DID NOT MOVE", norms.unmoved), ("FAR AHEAD", norms.running_away)):
-        told += f", {len(number)} {what}" if number else ""
-    return told
+    told = [f"adapters: {_cell(middle, are_shares)}{unit}{of}"]
+    for what, places in (("UNMOVED", norms.unmoved), ("FAR AHEAD", norms.running_away)):
+        told += [f"{len(places)} {what}"] if places else []
+    told.append(f"most {_cell(most, are_shares)}{unit} ({places_text([(layer, name)], 1)})")
+    return "; ".join(told)
+
+
+def rows(found: Layers) -> list[str]:
+    """A line for each thing that is known."""
+    experts = [routing_line(found.routing)] if found.routing else []
+    return experts + ([norms_line(found.norms)] if found.norms else [])
 
 
 def routing_line(routing: Routing) -> str:

@@ -18,6 +18,7 @@ from tui import keys, seen
 from tui.feed import Feed
 from tui.live import LiveRun
 from tui.pace import PacedApp
+from tui.pages import layers
 from tui.pages.result import sentence
 from tui.plain import wrap
 from tui.screens import panes
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from tui.context import AppContext
 
 _PANES = ("loss", "rate", "memory", "time")
+_LAYER_ROWS = 2
 _EVENT_ROWS = 1
 _EVENT_ROWS_TALL = 6
 _TALL = 36
@@ -76,6 +78,7 @@ class LiveScreen(BaseScreen):
                 yield Chart("process memory, GiB", symbols=symbols, id="ram")
                 yield Panel("GPU memory", symbols, id="vram")
             yield Panel("where the time goes", symbols, id="time")
+        yield Rows("layers", most=_LAYER_ROWS)
         yield Rows("events", most=_EVENT_ROWS_TALL)
 
     def on_mount(self) -> None:
@@ -136,8 +139,15 @@ class LiveScreen(BaseScreen):
         self.query_one("#time", Panel).show(
             lambda width, height: panes.time_rows(live, width, height, symbols)
         )
+        self._draw_layers()
         self._draw_events()
         self._draw_words()
+
+    def _draw_layers(self) -> None:
+        """No row where nothing is known of them."""
+        rows, told = self.query_one("#layers", Rows), layers.rows(self.live.layers)
+        rows.display = bool(told)
+        rows.show(*told)
 
     def _draw_events(self) -> None:
         num_rows = _EVENT_ROWS_TALL if self.size.height >= _TALL else _EVENT_ROWS

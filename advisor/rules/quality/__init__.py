@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from advisor.rules.case import SEVERITIES, Finding
-from advisor.rules.quality import forgetting, gain, oscillation, overfitting, underfitting
+from advisor.rules.quality import (
+    forgetting,
+    gain,
+    movement,
+    oscillation,
+    overfitting,
+    routing,
+    underfitting,
+)
 from advisor.rules.quality.training import Training
 
 RULES: tuple[Callable[[Training], Finding | None], ...] = (
@@ -19,6 +27,8 @@ RULES: tuple[Callable[[Training], Finding | None], ...] = (
     overfitting.check,
     oscillation.check,
     underfitting.check,
+    routing.check,
+    movement.check,
 )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from advisor.recipe import Recipe
+from profiles.layer_facts import NO_LAYERS, Layers
 from profiles.run_facts import Curves, Result
 
 _LOWER_TO = 1e-4
@@ -21,6 +22,7 @@ class Training:
     curves: Curves
     result: Result
     recipe: Recipe
+    layers: Layers = NO_LAYERS
 
     @property
     def lower_rate(self) -> dict[str, tuple[Any, Any]]:
