@@ -26,6 +26,7 @@ from runner.engines.ranks import Ranks  # noqa: E402
 
 pytestmark = pytest.mark.slow
 NO_DROPOUT = "rank = 8\nalpha = 16"
+DROPOUT = f"{NO_DROPOUT}\ndropout = 0.1"
 STEPS, BEST = 5, 2
 CASES = list(itertools.product(("lora", "full"), ("8:1:1", "1:0:0")))
 """With an evaluation of the base before training, and without one."""
@@ -50,7 +51,7 @@ class Pair(NamedTuple):
     """The steps of each."""
 
 
-def new(model, data, case, strategy="", accumulation=3):
+def new(model, data, case, strategy="", accumulation=3, adapter=NO_DROPOUT):
     """A run of six rows a step, by one process or by two; no gradient is clipped."""
     method, split = case
     hardware = f'[hardware]\nstrategy = "{strategy}"\ngpus = 2\n' if strategy else ""
@@ -58,7 +59,7 @@ def new(model, data, case, strategy="", accumulation=3):
         model,
         data,
         method=method,
-        adapter=NO_DROPOUT,
+        adapter=adapter,
         split=split,
         steps=STEPS,
         save_every=2,
@@ -111,23 +112,28 @@ def pair_plan(folder, tiny_model, cases, strategy):
 
 @pytest.fixture(scope="module")
 def under_ddp(folder, tiny_model):
-    """Of QUICK the runs, those of faults by name, and the notes of each rank; one launch for all.
+    """Of QUICK the runs, others by name, and the notes of each rank; one launch for all.
 
     A model that FSDP leaves whole comes last, for Accelerate keeps what was asked for.
     """
     runs, plan = pair_plan(folder, tiny_model, QUICK, "ddp")
     rows, case = folder / "rows.json", QUICK[0]
-    faults = {
+    others = {
+        "dropout": new(tiny_model, rows, case, "ddp", adapter=DROPOUT),
+        "dropout, killed": new(tiny_model, rows, case, "ddp", adapter=DROPOUT),
         "apart": new(tiny_model, rows, case, "ddp"),
         "short": new(tiny_model, rows, case, "ddp", accumulation=1),
         "whole": new(tiny_model, rows, case, "fsdp"),
     }
     plan += [
-        ranks.Attempt(faults["apart"], apart=True),
-        ranks.Attempt(faults["short"], short=True),
-        ranks.Attempt(faults["whole"]),
+        ranks.Attempt(others["dropout"]),
+        ranks.Attempt(others["dropout, killed"], kill=3),
+        ranks.Attempt(others["dropout, killed"]),
+        ranks.Attempt(others["apart"], apart=True),
+        ranks.Attempt(others["short"], short=True),
+        ranks.Attempt(others["whole"]),
     ]
-    return runs, faults, ranks.together(plan, folder)
+    return runs, others, ranks.together(plan, folder)
 
 
 @pytest.fixture(scope="module", params=["ddp", "fsdp"])
@@ -211,21 +217,31 @@ def test_the_best_step_s_weights_are_published(pair, case):
         assert all(torch.equal(wanted[name], found[name]) for name in wanted)
 
 
+def test_two_processes_resume_to_the_same_weights_bit_for_bit(under_ddp):
+    """Killed mid-epoch, shuffled, with dropout: each rank goes on with its own random numbers."""
+    _, others, _ = under_ddp
+    undisturbed, killed = others["dropout"], others["dropout, killed"]
+
+    wanted, found = real_runs.weights(undisturbed), real_runs.weights(killed)
+    assert [e["from_step"] for e in real_runs.events(killed, "resumed")] == [2]
+    assert all(torch.equal(wanted[name], found[name]) for name in wanted)
+
+
 def test_processes_that_train_apart_are_stopped_at_the_first_step(under_ddp):
     """Though it has a learning rate of 0, so that all weights are still the same."""
-    _, faults, notes = under_ddp
+    _, others, notes = under_ddp
 
     for rank in notes:
-        told = ended(faults["apart"], rank)
+        told = ended(others["apart"], rank)
         assert "train apart: after step 1" in told["what"]
         assert "hardware.gpus = 1" in told["do"]
-    assert not faults["apart"].model.exists()
+    assert not others["apart"].model.exists()
 
 
 def test_a_rank_that_runs_out_of_memory_at_first_takes_the_others_along(under_ddp, alone):
     """The trial of the longest batch waits for nobody; then both make as many pieces."""
-    _, faults, (first, second) = under_ddp
-    run = faults["short"]
+    _, others, (first, second) = under_ddp
+    run = others["short"]
 
     assert steps_of(run, first) == steps_of(run, second)
     assert [step for _, step in steps_of(run, first)] == [1, 2, 3, 4, 5]
@@ -235,10 +251,10 @@ def test_a_rank_that_runs_out_of_memory_at_first_takes_the_others_along(under_dd
 
 def test_a_model_that_fsdp_would_leave_whole_is_not_trained(under_ddp):
     """As Accelerate does on CPUs, without a word."""
-    _, faults, notes = under_ddp
+    _, others, notes = under_ddp
 
     for rank in notes:
-        told = ended(faults["whole"], rank)
+        told = ended(others["whole"], rank)
         assert "FSDP left weights whole" in told["what"]
         assert "hardware.strategy = ddp" in told["do"]
 
