@@ -6,7 +6,7 @@ does; the benchmarks describe other people's frameworks with the same fields.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 
@@ -48,6 +48,9 @@ class Framework:
     """The weight is restored in fp16 and then cast to bf16: two copies at once (bitsandbytes
     where the quantization state was made in fp16)."""
 
+    quantized_experts: bool = False
+    """The experts of a 4-bit base have 4 bits too: bitsandbytes' parametrization makes those of a
+    layer whole for its pass, and autograd keeps them."""
     expert_modules: bool = False
     """Experts are modules of plain linears (transformers before 5), not slices of one tensor."""
 
@@ -131,11 +134,11 @@ class Framework:
     """Adapters are left out of the shards, one whole copy on each device (fms-acceleration)."""
 
 
-OURS: Final = Framework()
+OURS: Final = Framework(quantized_experts=True)
 
-ON_CPU: Final = Framework(on_cpu=True)
+ON_CPU: Final = replace(OURS, on_cpu=True)
 """Ours where there is no GPU."""
 
-BEFORE_AMPERE: Final = Framework(expanded_kv=True, efficient_attention=True)
+BEFORE_AMPERE: Final = replace(OURS, expanded_kv=True, efficient_attention=True)
 """Ours on GPUs that have no flash attention: the memory-efficient kernel, which wants keys and
 values for every query head."""

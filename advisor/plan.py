@@ -160,6 +160,16 @@ class Plan:
         return self.settings.base_bits
 
     @property
+    def quantizes_experts(self) -> bool:
+        """Routed experts have 4 bits too, unless they have adapters or are divided.
+
+        LLM.int8 multiplies linears alone.
+        """
+        adapted = self.method.expert_rank(self.settings) > 0
+        able = self.framework.quantized_experts and not self.shards_weights
+        return self.base_bits == 4 and able and not adapted
+
+    @property
     def shards_weights(self) -> bool:
         """Every device keeps a part of the weights and gathers the others' for a layer's time."""
         return self.num_gpus > 1 and "weights" in self.engine.divides

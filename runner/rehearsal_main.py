@@ -107,6 +107,7 @@ def _as_the_worker(plan: Plan) -> dict[str, Any]:
         return ready
 
     after = partial(methods.after_step, plan=plan, step=1, was_skipped=False)
+    nested["quantized_experts"] = plan.quantizes_experts
     return {"adapted": adapted, "after_step": after, "loaded": options["dtype"], **nested}
 
 

@@ -18,7 +18,10 @@ from runner import engines, methods, optimizers, tasks
 from runner.training.trainer import RunProtocol
 
 SHARED = {
-    "methods": {"base", "bottleneck_layers", "expert_targets", "new_tokens", "products"},
+    "methods": {
+        *("base", "bottleneck_layers", "expert_targets", "four_bit_experts", "new_tokens"),
+        "products",
+    },
     "engines": {"engine", "loading", "ranks", "together"},
     "tasks": set(),
     "optimizers": {"weights"},

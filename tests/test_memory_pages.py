@@ -233,16 +233,16 @@ def test_layers_of_each_make_are_told_apart():
 
 
 def test_quantized_weights_are_told_in_three_parts():
-    """Blocks, scales, and what stays wide; experts are among it."""
+    """Blocks, scales, and what stays wide; experts are among it with 8 bits."""
     base = model("mixtral-8x7b")
-    made = plan_made(method="qlora", seq_len=512, rank=8, targets="all")
+    made = plan_made(method="qlora", seq_len=512, rank=8, targets="attention", bits=8)
     blocks, scales, rest = explain._ingredients(base, made)[:3]
     narrow = weights.linear_params(base, made)
 
     assert blocks == (
         "weights",
-        bytes_text(narrow / 2),
-        f"{count_text(narrow)} in 4 bits: the layers' linears",
+        bytes_text(narrow),
+        f"{count_text(narrow)} in 8 bits: the layers' linears",
     )
     assert scales == (
         "",
@@ -253,8 +253,10 @@ def test_quantized_weights_are_told_in_three_parts():
     assert rest[2] == (
         f"{count_text(base.num_params - narrow)} in bf16: embeddings, head, norms, experts"
     )
-    dense = explain._ingredients(model(), made)[2]
-    assert dense[2].endswith("in bf16: embeddings, head, norms")
+    packed = explain._ingredients(base, made.with_settings(bits=4))
+    assert packed[0][2].endswith("in 4 bits: the layers' linears, experts")
+    for other in (packed, explain._ingredients(model(), made)):
+        assert other[2][2].endswith("in bf16: embeddings, head, norms")
 
 
 @pytest.mark.parametrize(
@@ -285,6 +287,7 @@ PLACES = {
     "mul": "the product of gate and up",
     "o_proj.lora_B": "the adapter of o_proj",
     "pow": "the norm's squares",
+    "restore": "experts made whole from 4 bits",
     "router": "the router",
     "scale": "the adapter's scaling",
     "scores": "attention scores",

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("trl")
 
-from method_cases import CASES, Case
+from method_cases import CASES, EXPERTS, Case
 
 from advisor.cost import memory, weights
 from advisor.registry.lookup import METHODS
@@ -52,7 +52,8 @@ def test_the_formula_is_within_one_percent_of_the_rehearsal(name, checkpointing)
     if checkpointing and not plan.method.recomputes:
         pytest.skip("refused before the start")
 
-    config = LLAMA | {"model_type": CASES[name].family}
+    family = CASES[name].family
+    config = LLAMA | {"model_type": family} | (EXPERTS if family == "mixtral" else {})
     told = rehearse(config, settings_of(plan), seq_len=plan.seq_len, micro_batch=plan.micro_batch)
     found = memory.estimate(from_config(config, name="tiny", where="test"), plan)
 

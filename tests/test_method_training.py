@@ -20,7 +20,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import real_runs  # noqa: E402
-from method_cases import CASES, QUANTIZED  # noqa: E402
+from method_cases import CASES, EXPERTS, QUANTIZED  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
 
@@ -74,17 +74,20 @@ def rows(tmp_path_factory):
 @pytest.fixture(scope="module")
 def bases(tiny_model, tmp_path_factory):
     """Family -> folder of a tiny model with the same tokenizer."""
-    folder = tmp_path_factory.mktemp("bases") / "qwen2"
-    shutil.copytree(tiny_model, folder)
     told = AutoConfig.from_pretrained(tiny_model).to_dict()
     sizes = {key: value for key, value in told.items() if key in SIZES}
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("qwen2", **sizes))
-    for name, parameter in model.named_parameters():
-        if name.endswith(".bias"):  # transformers has them begin as zeros
-            parameter.data.normal_(std=0.02)
-    model.save_pretrained(folder)
-    return {"llama": tiny_model, "qwen2": folder}
+    found = {"llama": tiny_model}
+    for family, more in (("qwen2", {}), ("mixtral", EXPERTS)):
+        folder = tmp_path_factory.mktemp("bases") / family
+        shutil.copytree(tiny_model, folder)
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **sizes, **more))
+        for name, parameter in model.named_parameters():
+            if name.endswith(".bias"):  # transformers has them begin as zeros
+                parameter.data.normal_(std=0.02)
+        model.save_pretrained(folder)
+        found[family] = folder
+    return found
 
 
 @pytest.fixture(scope="module")

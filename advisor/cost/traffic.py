@@ -20,6 +20,7 @@ from advisor.cost.flops import (
     last_recomputed,
     recomputed_share,
 )
+from advisor.graph.experts import RESTORE
 from advisor.graph.head import head_trains, loss_tape, norm_tape
 from advisor.graph.layer import any_devices, is_masked
 from advisor.precision import flow_width, norm_width
@@ -146,6 +147,9 @@ class _Counted:
                 continue
             if op.flops or op.pair_flops:
                 self._multiply(op, forward, returns, copies)
+            elif op.name == RESTORE:
+                stored = op.output.size.once / op.output.width * self.plan.base_bits / 8
+                self.dequantized += (op.output.size.once + op.work.once + stored) * forward
             else:
                 self.moved = self.moved.plus(_forward_bytes(op).times(forward))
                 self.moved = self.moved.plus(_backward_bytes(op).times(returns))

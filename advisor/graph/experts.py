@@ -2,7 +2,8 @@
 
 Tokens are copied for each expert they visit, sorted by expert, and summed back (grouped_mm of
 transformers' integrations/moe.py). Adapters on experts are PEFT's target parameters: their product
-is a weight-sized tensor of its own.
+is a weight-sized tensor of its own. So is what experts of 4 bits are made whole to, which lives to
+the end of the pass (bitsandbytes' parametrization caches it) and is kept for the gradients.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from advisor.graph.expert_modules import looped
+from advisor.graph.matmuls import DEQUANTIZED_SCALES
 from advisor.graph.modules import INDEX, LayerModules
-from advisor.registry.low_rank import ROUTER
+from advisor.registry.low_rank import OWN_EXPERTS, ROUTER
 from advisor.tape import NOTHING, Value, once, per_token
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ FP32_ROUTED: Final = frozenset(
     }
 )
 """Families whose routing weights stay fp32, and so the products with them."""
+
+RESTORE: Final = "restore"
+"""Name of the operation that makes weights of few bits whole for others than the next."""
 
 
 def mixture(modules: LayerModules, x: Value, experts: Experts) -> Value:
@@ -70,6 +75,7 @@ def _router(modules: LayerModules, x: Value, experts: Experts) -> Value:
 def _routed(modules: LayerModules, x: Value, shares: Value, experts: Experts) -> Value:
     """Every chosen expert's gated MLP on its copy of the token."""
     h, f, k = modules.model.hidden_size, experts.width, experts.top_k
+    start = len(modules.tape.ops)
     picked = modules.value("gather", (x,), k * h, x.width, kept=per_token(INDEX * k))
     both = _grouped(modules, picked, "gate_up", (h, 2 * f, experts.num_experts), k)
     gate, up = modules.tape.part(both, k * f), modules.tape.part(both, k * f)
@@ -86,7 +92,23 @@ def _routed(modules: LayerModules, x: Value, shares: Value, experts: Experts) ->
     )
     ordered = modules.value("gather", (weighed,), k * h, weighed.width, kept=per_token(INDEX * k))
     summed = modules.value("sum", (ordered,), h, ordered.width)
-    return modules.cast(summed, x.width)
+    result = modules.cast(summed, x.width)
+    restored = [op.output for op in modules.tape.ops[start:] if op.name == RESTORE]
+    modules.tape.hold(picked, shares, *restored)
+    return result
+
+
+def _restored(modules: LayerModules, weights: int) -> Value:
+    """All experts' matrices out of their 4 bits; the scales come out of their 8 bits first."""
+    scales = DEQUANTIZED_SCALES * weights if modules.framework.double_quant else 0
+    width = modules.base_width
+    return modules.tape.op(RESTORE, (), once(width * weights), width, work=once(scales))
+
+
+def _packs(modules: LayerModules) -> bool:
+    """The routed experts have 4 bits."""
+    own = modules.model.model_type in OWN_EXPERTS
+    return modules.plan.quantizes_experts and not modules.trains and not own
 
 
 def _grouped(
@@ -105,12 +127,14 @@ def _grouped(
     plan = modules.plan
     rank = plan.method.expert_rank(plan.settings) if modules.adapts else 0
     rank *= 2 if name == "gate_up" else 1
-    modules.tape.add_matrix(name, n_in, n_out, copies=count, rank=rank)
+    quantized = _packs(modules)
+    modules.tape.add_matrix(name, n_in, n_out, copies=count, rank=rank, quantizable=quantized)
+    whole = (_restored(modules, weights),) if quantized else ()
     if rank:
         factors = rank * (n_in + n_out) * count
-        whole, casts = once(weights * width), once(factors * width)
+        added, casts = once(weights * width), once(factors * width)
         grad, work = modules.weight_gradient(factors, width)
-        work, kept = work.plus(whole), whole.plus(casts)
+        work, kept = work.plus(added), added.plus(casts)
     elif modules.trains:
         (grad, work), kept = modules.weight_gradient(weights, width), NOTHING
     else:
@@ -120,7 +144,7 @@ def _grouped(
         inputs=(x,),
         size=top_k * n_out,
         width=width,
-        saved=(x,) if rank or modules.trains else (),
+        saved=((x,) if rank or modules.trains else ()) + whole,
         kept=kept,
         weight_grad=grad,
         back_work=work,

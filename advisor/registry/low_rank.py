@@ -33,6 +33,8 @@ ALL_TARGETS: Final = ATTENTION_TARGETS + MLP_TARGETS
 TARGET_GROUPS: Final = {"all": ALL_TARGETS, "attention": ATTENTION_TARGETS}
 EXPERTS: Final = "experts"
 """A target: the routed experts of a mixture."""
+OWN_EXPERTS: Final = frozenset({"jetmoe"})
+"""Families whose experts and routers are their own kind of module: nothing adapts or packs them."""
 ROUTER: Final = "router"
 """Of a mixture: the linear that chooses among its experts."""
 ROUTERS: Final = ("frozen", "adapted", "trained")

@@ -9,14 +9,12 @@ from dataclasses import replace
 
 from advisor.recipe import Recipe
 from advisor.registry.lookup import ENGINES, TASKS, unfit
-from advisor.registry.low_rank import INITS, ROUTERS, LowRank
+from advisor.registry.low_rank import INITS, OWN_EXPERTS, ROUTERS, LowRank
 from advisor.registry.prompts import Words
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Machine, Model
 from runner.checks import targets
 
-_OWN_EXPERTS = frozenset({"jetmoe"})
-"""Families whose experts and routers are modules of their own kind, which take no adapter."""
 _MASKED_BALANCE = frozenset(
     (
         *("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "gpt_oss", "phimoe"),
@@ -104,7 +102,7 @@ def _check_router(recipe: Recipe, model: Model) -> None:
     why = ""
     if model.experts is None:
         why = f"{recipe.model.id} is no mixture of experts, and has no router"
-    elif model.model_type in _OWN_EXPERTS:
+    elif model.model_type in OWN_EXPERTS:
         why = f"the routers of {model.model_type} are modules of their own kind"
     if why:
         raise UserError(
@@ -150,7 +148,7 @@ def check_experts(recipe: Recipe, model: Model) -> None:
     if not isinstance(settings, LowRank) or model.experts is None:
         return
     reached = recipe.method.spec.expert_rank(replace(settings, exclude=())) > 0
-    if reached and model.model_type in _OWN_EXPERTS:
+    if reached and model.model_type in OWN_EXPERTS:
         raise UserError(
             f"{recipe.model.id} takes no adapters on its experts",
             why=f"the experts of {model.model_type} are modules of their own kind, which PEFT does "

@@ -46,9 +46,15 @@ def experts_of(model: nn.Module) -> Iterator[tuple[str, nn.Module, list[str]]]:
     """(name, module, its parameters' names) of each layer's routed experts."""
     for name, module in model.named_modules():
         own = module._parameters  # noqa: SLF001  # without what is made of them
-        found = [n for n in FUSED if n in own and own[n].ndim == _MATRICES_OF_ALL]
+        found = [n for n in FUSED if n in own and _is_stack(own[n])]
+        found += [n for n in FUSED if n in getattr(module, "parametrizations", {})]
         if found:
             yield name, module, found
+
+
+def _is_stack(weight: Any) -> bool:
+    """In 16 bits, or packed."""
+    return weight.ndim == _MATRICES_OF_ALL or hasattr(weight, "quant_state")
 
 
 def places(model: Any, settings: LowRank, given: Any) -> Places:

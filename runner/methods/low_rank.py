@@ -55,6 +55,7 @@ def load_options(plan: Plan) -> dict[str, Any]:
         int8 = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=heads)
         return {"dtype": dtype, "quantization_config": int8}
     _keep_the_storage_format()
+    _with_experts(quantized=plan.quantizes_experts)
     nf4 = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -248,6 +249,13 @@ def targets_of(targets: str | tuple[str, ...]) -> str | list[str]:
     """In PEFT's terms: its word for all linears, a pattern, or the names as given."""
     words = {"all": "all-linear", "attention": ATTENTION_LINEARS}
     return words[targets] if isinstance(targets, str) else list(targets)
+
+
+def _with_experts(*, quantized: bool) -> None:
+    """A mixture of experts that is loaded in 4 bits has its experts so too, or in 16."""
+    from runner.methods import four_bit_experts  # noqa: PLC0415  # wants bitsandbytes
+
+    four_bit_experts.quantize_on_loading(experts=quantized)
 
 
 def _keep_the_storage_format() -> None:

@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils.parametrize import register_parametrization
 
+from runner.methods.expert_targets import experts_of
 from runner.rehearsal.setup import Setup
 
 _BLOCK = 64
@@ -25,16 +27,53 @@ _OUTER_BLOCK = 256
 def quantize(model: nn.Module, setup: Setup, *, skip: Any) -> None:
     """Put quantized linears in the place of all but `skip`, as transformers does on loading.
 
-    Experts in one three-dimensional parameter are no linears and stay as they are.
+    Experts in one three-dimensional parameter are no linears: they are packed as the worker does.
     """
     kind = four_bit_class() if setup.weight_bits == 4 else eight_bit_class()
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if type(child) is nn.Linear and child is not skip:
                 setattr(module, name, kind(child, setup))
+    if setup.quantized_experts:
+        _pack_experts(model, setup)
     model.requires_grad_(requires_grad=False)
     model.is_quantized = True
     setattr(model, f"is_loaded_in_{setup.weight_bits}bit", True)
+
+
+def _pack_experts(model: nn.Module, setup: Setup) -> None:
+    """As bitsandbytes.nn.parametrize: whole again whenever they are read, cached for a pass."""
+    from bitsandbytes.nn import parametrize  # noqa: PLC0415
+
+    for _, module, names in list(experts_of(model)):
+        for name in names:
+            restored = _Restored(module.get_parameter(name), setup)
+            setattr(module, name, _frozen((restored.num + 1) // 2, 1, kind=torch.uint8))
+            register_parametrization(module, name, restored, unsafe=True)
+            parametrize._register_parametrization_hooks(module, name)  # noqa: SLF001
+
+
+class _Restored(nn.Module):  # type: ignore[misc]
+    """The scales of one packed parameter, and what makes it whole."""
+
+    def __init__(self, whole: nn.Parameter, setup: Setup) -> None:
+        super().__init__()
+        self.num = whole.numel()
+        sizes = scale_tensors(self.num, double_quant=setup.double_quant)
+        self.scales = nn.ParameterList([_frozen(n, kind=kind) for n, kind in sizes])
+        self.state = SimpleNamespace(
+            nested=setup.double_quant,
+            num_blocks=-(-self.num // _BLOCK),
+            shape=tuple(whole.shape),
+            kind=whole.dtype,
+        )
+        self.num_saved = self.num - (self.num + 1) // 2 - sum(n for n, _ in sizes)
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def forward(self, packed: torch.Tensor) -> torch.Tensor:
+        """In the type that it was loaded in."""
+        whole: torch.Tensor = _backward_weight(packed, self.state)
+        return whole
 
 
 def _frozen(*shape: int, kind: torch.dtype) -> nn.Parameter:

@@ -48,6 +48,8 @@ class Setup:
     bits: int = 16
     """Of frozen linears: 16, 8 or 4; 16 with "qlora" means 4."""
     double_quant: bool = True
+    quantized_experts: bool = False
+    """The routed experts of a 4-bit base have 4 bits too."""
     prepare_kbit: bool = False
     """Cast what is not quantized to fp32, as peft.prepare_model_for_kbit_training does."""
     adapters: str = "trl"

@@ -10,8 +10,8 @@ import torch
 
 from profiles.errors import ExitCode, UserError
 
-_AROUND = ("base_model.model.", "base_layer.")
-"""What PEFT puts into the names of a model's own weights."""
+_AROUND = ("base_model.model.", "base_layer.", "parametrizations.")
+"""What PEFT and torch put into the names of a model's own weights."""
 
 
 def refuse_base(model: torch.nn.Module, folder: Path) -> None:
@@ -50,4 +50,4 @@ def _plain(name: str) -> str:
     """As the model's files call it."""
     for part in _AROUND:
         name = name.replace(part, "")
-    return name
+    return name.removesuffix(".original")

@@ -29,6 +29,8 @@ class Case(NamedTuple):
         return Plan.of(self.method, **given, **values)
 
 
+EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
+"""Of the tiny mixture."""
 CASES = {
     "lora": Case("lora", "dropout = 0.1"),
     "rslora": Case("lora", "rslora = true"),
@@ -44,6 +46,8 @@ CASES = {
     "lora, first layers": Case(
         "lora", 'layers = [0]\ninit = "pissa"\nranks = { q_proj = 4, up_proj = 24 }', 1e-3
     ),
+    "lora, experts": Case("lora", 'rslora = true\nrouter = "adapted"', 1e-3, family="mixtral"),
+    "lora, router": Case("lora", 'router = "trained"\ntargets = "attention"', 3e-3, "mixtral"),
     "prompt tuning": Case("prompt_tuning", 'virtual_tokens = 8\ninit_text = "count to"', 0.3),
     "adalora": Case("adalora", "tinit = 3\ntfinal = 4", 2e-2),
     "vera": Case("vera", "rank = 32", 2e-2),
@@ -74,7 +78,8 @@ QUANTIZED = {
     "qlora, dora": Case("qlora", "dora = true", 1e-2),
     "qlora, 8 bit": Case("qlora", "bits = 8\ndropout = 0.1", 1e-2),
     "qlora-fa": Case("qlora", "freeze_a = true"),
+    "qlora, experts": Case("qlora", 'targets = "attention"', 1e-3, family="mixtral"),
     "prompt tuning, 4 bit": Case("prompt_tuning", "virtual_tokens = 8\nbits = 4", 0.3),
     "p-tuning, 4 bit": Case("p_tuning", "virtual_tokens = 8\nbits = 4", 3e-3),
 }
-"""Beside a base of 4 bits, on which alone they predict what they did."""
+"""Beside a base of few bits, on which alone they predict what they did."""

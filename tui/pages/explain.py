@@ -151,12 +151,15 @@ def _weights(model: Model, plan: Plan) -> list[tuple[str, str, str]]:
     narrow = weights.linear_params(model, plan)
     scales, leftover = weights.scale_bytes(model, plan), precision.leftover_width(plan)
     rest = model.num_params - narrow
+    packed = any(m.is_stack and m.quantizable for m in weights.matrices(model, plan))
     count = f"{count_text(narrow)} in {plan.base_bits} bits: the layers' linears"
+    count += ", experts" if packed else ""
     beside = f"{count_text(rest)} in {_type(plan, leftover)}: embeddings, head, norms"
+    beside += ", experts" if model.experts and not packed else ""
     return [
         _row("weights", bytes_text(narrow * plan.base_bits / 8), count),
         _row("", bytes_text(scales), "scales of the quantized blocks"),
-        _row("", bytes_text(leftover * rest), beside + (", experts" if model.experts else "")),
+        _row("", bytes_text(leftover * rest), beside),
     ]
 
 

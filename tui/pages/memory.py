@@ -39,6 +39,7 @@ _PLACES = {
     "layer_norm": "the norm",
     "mul": "the product of gate and up",
     "pow": "the norm's squares",
+    "restore": "experts made whole from 4 bits",
     "router": "the router",
     "scale": "the adapter's scaling",
     "scores": "attention scores",
