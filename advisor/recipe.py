@@ -180,6 +180,7 @@ def _refused(recipe: Recipe) -> Iterator[tuple[str, str]]:
     plan = recipe.to_plan(OURS)  # where it runs makes no difference to what goes together
     yield from unstartable(plan)
     yield from _of_own_keys(recipe)
+    yield from _of_adapter(recipe, plan)
     yield from _beside_the_task(recipe, plan.task)
     yield from _of_schedule(recipe)
     if plan.optimizer.steps_in_backward:
@@ -197,6 +198,35 @@ def _of_own_keys(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield from faults
     if num_steps and not faults and (why := settings.too_short(num_steps)):
         yield "train.max_steps", why
+
+
+def _of_adapter(recipe: Recipe, plan: Plan) -> Iterator[tuple[str, str]]:
+    """(key, why) of what does not go with an adapter that is there already."""
+    asked, method, task = recipe.model, plan.method, plan.task
+    merge = 'write model.adapter_use = "merge", which adds it to the model first'
+    if asked.adapter is None:
+        if asked.adapter_use is not None:
+            yield "model.adapter_use", "there is no model.adapter that it could be about"
+        return
+    if task.head != "lm":
+        why = f"{task.name} has a head of its own, which no adapter goes on with here"
+        yield "model.adapter", f"{why}; leave it out, or merge it and name the merged model"
+        return
+    if asked.merges:
+        return
+    if asked.new_tokens:
+        why = "an adapter that is there has no rows for tokens that are new"
+        yield "model.new_tokens", f"{why}: leave it out; or {merge}"
+    if method.continued is None:
+        yield "model.adapter_use", f"{method.title} cannot go on with an adapter; {merge}"
+    elif task.reference:
+        why = f"{task.title} compares with the model without its adapter, which is not the one that"
+        yield "model.adapter_use", f"{why} it begins with; {merge}"
+    for name in ("init", "init_text"):
+        about = keys_of(type(plan.settings)).get(name)
+        if about and getattr(plan.settings, name) != about[0].default:
+            why = f"model.adapter brings the weights that method.{name} would make"
+            yield f"method.{name}", f"{why}: leave it out"
 
 
 def _beside_the_task(recipe: Recipe, task: TaskSpec) -> Iterator[tuple[str, str]]:

@@ -67,11 +67,26 @@ class ModelSection(Section):
     """[model]: what is fine-tuned."""
 
     id: InputPath
-    """Local folder with config.json, safetensors and tokenizer; relative to the recipe."""
+    """Local folder with config.json, safetensors and tokenizer, relative to the recipe; or
+    `run:ID`, a whole model that a run has published."""
     new_tokens: Annotated[tuple[str, ...], AfterValidator(_tokens)] = Field(
         default=(), strict=False, max_length=MOST_TOKENS
     )
     """Texts that become tokens and are learnt; each starts as the mean of what it was read as."""
+    adapter: InputPath | None = None
+    """Of this model, in PEFT's format or as `run:ID` has published it: trained on, or merged."""
+    adapter_use: Literal["continue", "merge"] | None = None
+    """Default: continue. `merge` adds it to the model first, and [method] begins anew."""
+
+    @property
+    def continues(self) -> bool:
+        """The adapter itself is trained on."""
+        return self.adapter is not None and self.adapter_use != "merge"
+
+    @property
+    def merges(self) -> bool:
+        """The adapter is added to the model before anything trains."""
+        return self.adapter is not None and self.adapter_use == "merge"
 
 
 class MethodSection(Section):

@@ -44,7 +44,15 @@ HOSTILE = [
     "~root/x",
     "x" * 300,
 ]
-FIELDS = ["name", "model.id", "data.train", "data.eval", "data.split", "method.name"]
+FIELDS = [
+    "name",
+    "model.id",
+    "model.adapter",
+    "data.train",
+    "data.eval",
+    "data.split",
+    "method.name",
+]
 FIELDS += ["train.scheduler", "train.precision", "hardware.strategy", "plan.machine", "shell.run"]
 SOUND = tomllib.loads(recipe_text())
 
@@ -212,7 +220,9 @@ def test_a_recipe_names_nothing_that_is_written():
                 free.add(f"{name}.{key}")
 
     assert free == {
-        *("ModelSection.id", "DataSection.train", "DataSection.eval", "MixedFile.file"),
+        *("ModelSection.id", "ModelSection.adapter"),
+        *("DataSection.train", "DataSection.eval", "MixedFile.file"),
+        "ModelSection.new_tokens",  # texts that are learnt
         "DataSection.chat_template",  # an input: a family, or a file that is read
         "DataSection.split_by",  # a column
         "prompt_tuning_method.init_text",  # words that are learnt from

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from math import gcd, isqrt, log
 from typing import TYPE_CHECKING, Any, Final
 
+from advisor.registry.continued import LOHA_FILE, LOKR_FILE, OFT_FILE, VERA_FILE
 from advisor.registry.handover import PEFT_AND_MERGED
 from advisor.registry.low_rank import PARTS, TARGET_GROUPS, in_short
 from advisor.registry.spec import MethodSpec, Rate, Settings, key
@@ -279,6 +280,7 @@ def _rate(value: float, reason: str) -> Any:
 _SEEN: Final = "seen to learn on a small model"
 VERA: Final = MethodSpec(
     name="vera",
+    continued=VERA_FILE,
     title="VeRA",
     family="changes of linears",
     takers=PEFT_AND_MERGED,
@@ -301,6 +303,7 @@ VERA: Final = MethodSpec(
 LOHA: Final = replace(
     VERA,
     name="loha",
+    continued=LOHA_FILE,
     title="LoHa",
     settings=Products,
     added=num_hadamard,
@@ -313,6 +316,7 @@ LOHA: Final = replace(
 LOKR: Final = replace(
     LOHA,
     name="lokr",
+    continued=LOKR_FILE,
     title="LoKr",
     forward_casts=False,
     added=num_kronecker,
@@ -321,6 +325,7 @@ LOKR: Final = replace(
 OFT: Final = replace(
     VERA,
     name="oft",
+    continued=OFT_FILE,
     title="OFT",
     settings=Rotated,
     added=num_with_places,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from advisor.registry.continued import LORA_FILE
 from advisor.registry.handover import Quoted
 from advisor.registry.magnitudes import decomposed
 from advisor.registry.spec import (
@@ -31,6 +32,12 @@ ATTENTION_TARGETS: Final = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP_TARGETS: Final = ("gate_proj", "up_proj", "down_proj")
 ALL_TARGETS: Final = ATTENTION_TARGETS + MLP_TARGETS
 TARGET_GROUPS: Final = {"all": ALL_TARGETS, "attention": ATTENTION_TARGETS}
+ATTENTION_LINEARS: Final = (
+    r".*\.(self_attn|self_attention|attention|attn)\."
+    r"(\w*_proj|\w*_proj_with_mqa|query_key_value|dense|Wqkv|c_attn"
+    r"|self\.(query|key|value)(_proj)?|output\.dense|\w+_lin)"
+)
+"""The linears of attention by the names that transformers' families give them."""
 EXPERTS: Final = "experts"
 """A target: the routed experts of a mixture."""
 OWN_EXPERTS: Final = frozenset({"jetmoe"})
@@ -283,6 +290,7 @@ LORA: Final = MethodSpec(
     title="LoRA",
     family="LoRA",
     quoted=Quoted("90-95 %, rank 64 95-98 %", "10-15 %"),
+    continued=LORA_FILE,
     takers=("PEFT", "vLLM", "merged"),
     published=num_published,
     rehearsed=True,

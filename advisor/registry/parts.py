@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from advisor.registry.continued import IA3_FILE, LN_FILE
 from advisor.registry.handover import PEFT_AND_MERGED, Quoted
 from advisor.registry.spec import Hyperparameter, MethodSpec, Rate, Settings, key, numbers_of
 from advisor.tape import per_token
@@ -118,6 +119,7 @@ def _rate(value: float, reason: str) -> Any:
 
 IA3: Final = MethodSpec(
     name="ia3",
+    continued=IA3_FILE,
     title="IA3",
     family="scaling and bias",
     takers=PEFT_AND_MERGED,
@@ -152,6 +154,7 @@ BITFIT: Final = MethodSpec(
 )
 LN_TUNING: Final = MethodSpec(
     name="ln_tuning",
+    continued=LN_FILE,
     title="LayerNorm tuning",
     family="scaling and bias",
     takers=PEFT_AND_MERGED,

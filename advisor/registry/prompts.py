@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from advisor.registry.continued import PROMPT_FILE
 from advisor.registry.handover import Quoted
 from advisor.registry.spec import Hyperparameter, MethodSpec, Rate, Settings, key
 
@@ -126,6 +127,7 @@ def shows(settings: SoftPrompt, _model: Model) -> tuple[Hyperparameter, ...]:
 
 PROMPT_TUNING: Final = MethodSpec(
     name="prompt_tuning",
+    continued=PROMPT_FILE,
     title="prompt tuning",
     family="soft prompts",
     quoted=Quoted("75-85 %", "1-2 %"),

@@ -1,8 +1,7 @@
 """What a description of a method consists of; of a task, an optimizer, an engine: `*_spec`.
 
-A spec is frozen data and small pure functions; the code that needs torch is its builder, a module
-of the runner. A spec without a builder can be estimated and cannot be started: "not yet".
-Few classes and many instances, because every class costs the cold start about half a millisecond.
+A spec is frozen data and small pure functions; what needs torch is its builder, a module of the
+runner; without one it can only be estimated: "not yet". Few classes, of half a millisecond each.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from dataclasses import Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from advisor.registry.handover import Quoted, Taker
+    from advisor.registry.handover import AdapterFile, Quoted, Taker
     from advisor.registry.layer_tape import LayerTape
     from advisor.tape import Matrix, Value
     from profiles.facts import Model
@@ -247,6 +246,8 @@ class MethodSpec(Named):
     """Number of weights that get a gradient; None: those that are added."""
     published: Callable[[Model, Any, Sequence[Matrix]], int] | None = None
     """Number of weights that are published; None: those that are added, or a whole model."""
+    continued: AdapterFile | None = None
+    """What its result says of itself, to be trained on; None: it cannot be."""
     takers: tuple[Taker, ...] = ("PEFT",)
     """What takes what is published, where that is no whole model."""
     added_fp32: bool = False
@@ -300,8 +301,7 @@ class PresetSpec(Named):
     title: str
     method: str
     place: Place
-    """A step of the ladder, from the most to the least device memory; a row of the table only; a
-    small addition or part beside the ladder; or for mixtures of experts and many tasks."""
+    """A step of the ladder; a row of the table; beside the ladder; of mixtures and many tasks."""
     why_not: str = "fits, but fewer weights learn less; the documents give no number"
     """Told where it fits and another is taken."""
     changes: Mapping[str, Any] = field(default_factory=dict)

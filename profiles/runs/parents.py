@@ -7,6 +7,7 @@ is to mean the same one for good.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -42,15 +43,39 @@ def model_folder(text: str, base_dir: Path) -> Path:
         return base_dir / text
     run = run_of(text)
     found = result_of(run)
-    if any(reading.is_file(found / name) for name in _ADAPTERS):
+    if _is_adapter(found):
+        base = reading.words(read_json(found / _ADAPTERS[0]) or {}, "base_model_name_or_path")
         raise UserError(
             f"run {run.id} has published an adapter, not a model",
             why="model.id names what is loaded whole",
-            do="give the folder of the model that it was trained on",
+            do=f"write model.id = {json.dumps(base or 'the model that it was trained on')} and "
+            f'model.adapter = "{text}"; with model.adapter_use = "merge" it is added to the model, '
+            "else it is trained on",
             where="model.id",
             code=ExitCode.BAD_RECIPE,
         )
     return found
+
+
+def adapter_folder(text: str, base_dir: Path) -> Path:
+    """The folder of the adapter that a recipe in `base_dir` names; UserError if a run has none."""
+    if not names_run(text):
+        return base_dir / text
+    run = run_of(text)
+    found = result_of(run)
+    if not _is_adapter(found):
+        raise UserError(
+            f"run {run.id} has published a whole model, not an adapter",
+            why="model.adapter names what is put on the model of model.id",
+            do=f'write model.id = "{text}", and leave model.adapter out',
+            where="model.adapter",
+            code=ExitCode.BAD_RECIPE,
+        )
+    return found
+
+
+def _is_adapter(folder: Path) -> bool:
+    return any(reading.is_file(folder / name) for name in _ADAPTERS)
 
 
 def run_of(text: str) -> RunDir:
@@ -105,9 +130,8 @@ def of(key: str, text: str, hashes: Mapping[str, str | None]) -> Parent:
     UserError (65) if these are not the files that it has published.
     """
     run = run_of(text)
-    told = read_json(run.model / MANIFEST) or {}
-    published = _published(told)
-    changed = sorted(n for n in {*hashes, *published} if hashes.get(n) != published.get(n))
+    known = published(run.model)
+    changed = sorted(n for n in {*hashes, *known} if hashes.get(n) != known.get(n))
     if changed:
         raise UserError(
             f"the result of run {run.id} is not what it has published",
@@ -121,8 +145,8 @@ def of(key: str, text: str, hashes: Mapping[str, str | None]) -> Parent:
         key=key,
         run=run.id,
         path=str(run.model),
-        step=reading.whole(told, "step"),
-        fingerprint=fingerprint(published),
+        step=reading.whole(read_json(run.model / MANIFEST) or {}, "step"),
+        fingerprint=fingerprint(known),
         ancestors=tuple(name for one in own for name in (one.run, *one.ancestors))[:_MOST],
     )
 
@@ -133,9 +157,9 @@ def fingerprint(hashes: Mapping[str, str]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _published(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """Name -> sha256, as the run wrote them down."""
-    files = manifest.get("files")
+def published(folder: Path) -> dict[str, str]:
+    """Name -> sha256 of what training reads of a result, as its run wrote it down."""
+    files = (read_json(folder / MANIFEST) or {}).get("files")
     known = files.items() if isinstance(files, dict) else ()
     return {
         name: reading.words(about, "sha256")
@@ -154,10 +178,10 @@ def since(parent: Parent) -> str:
 
     By what it says of its files: none of them is read.
     """
-    manifest = read_json(Path(parent.path) / MANIFEST)
-    if manifest is None:
+    folder = Path(parent.path)
+    if not reading.is_file(folder / MANIFEST):
         return "which is gone"
-    return "" if fingerprint(_published(manifest)) == parent.fingerprint else "which changed since"
+    return "" if fingerprint(published(folder)) == parent.fingerprint else "which changed since"
 
 
 def for_lock(found: Iterable[Parent]) -> list[dict[str, Any]]:

@@ -167,6 +167,11 @@ class RunDir:
         return self.path / "checkpoints"
 
     @property
+    def base(self) -> Path:
+        """What is trained, where an adapter was merged into the recipe's model first (worker)."""
+        return self.path / "base"
+
+    @property
     def model(self) -> Path:
         """The final artefact, present only when complete (worker)."""
         return self.path / "model"

@@ -39,6 +39,8 @@ EDITS: Final = MappingProxyType(
         # paths: whether there is the same at the new place, the lock's hashes tell
         "model.id": TAKES_EFFECT,
         "model.new_tokens": _WEIGHTS,
+        "model.adapter": TAKES_EFFECT,
+        "model.adapter_use": _WEIGHTS,
         "data.train": TAKES_EFFECT,
         "method.dropout": TAKES_EFFECT,
         "train.epochs": TAKES_EFFECT,

@@ -25,11 +25,12 @@ from profiles.joining import joined
 from profiles.machines import machine, torch_build
 from profiles.models import find_model, safetensors_header, written
 from profiles.quantities import bytes_text, count_text, some_of
-from profiles.runs import parents, planned, reading, recipe_copy, rundir, session_host
+from profiles.runs import planned, reading, recipe_copy, rundir, session_host
 from profiles.runs.planned import Planned
 from profiles.runs.rundir import RunDir
 from runner import resume
 from runner.checks import (
+    adapters,
     chat_templates,
     edits,
     gpu_checks,
@@ -87,6 +88,7 @@ def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
     packages.check_usable(recipe, here)
     base = find_model.named(recipe.model.id, base_dir)
     pairing.check_model(recipe, base)
+    warnings = adapters.check(recipe, base, base_dir)
     encoder = _encoder(recipe, base_dir, base)
     checked = _data(recipe, base_dir, encoder)
     base = vocabulary.enlarged(base, encoder.added if encoder else None)
@@ -97,7 +99,7 @@ def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
     predicted = fit.judge(base, here, plan, lengths)
     if not (share or base.unmodelled):
         gpu_checks.check_room(here, predicted)
-    warnings = [w for data in checked for w in data.warnings]
+    warnings += [w for data in checked for w in data.warnings]
     warnings += encoder.added.warnings() if encoder and encoder.added else []
     warnings += splits.warnings(checked[0], recipe.data)
     num_rows = splits.parts(checked[0], recipe.data).train
@@ -278,8 +280,8 @@ def _changes(
     lock = replay.lock_beside(run.recipe, allow_changed=allow_changed)
     files = {key: base_dir / name for key, name in recipe.data.files.items()}
     gone = {key: path for key, path in files.items() if not _is_there(path)}
-    folder = parents.model_folder(recipe.model.id, base_dir)
-    gone |= {} if reading.is_folder(folder) else {"model.id": folder}
+    folders = replay.folders_of(recipe, base_dir)
+    gone |= {key: path for key, path in folders.items() if not reading.is_folder(path)}
     if gone:
         raise UserError(
             f"data or model of the run cannot be read: {some_of(list(gone))}",

@@ -30,6 +30,8 @@ from profiles.runs.rundir import RunDir, read_json, run_root
 from runner import checkpoints
 
 LOCK_NAME = "recipe.lock.json"
+_PREFIXES = {"model.id": "model/", "model.adapter": "adapter/"}
+"""Of the names that the lock gives the files of a folder."""
 _GONE = "not there"
 _SHOWN = 16
 """Characters of a value that tell two hashes apart."""
@@ -66,8 +68,9 @@ class Change:
     @property
     def input_key(self) -> str:
         """Key of the recipe that names it, for data and model; empty for what computes."""
-        if self.name.startswith("model/"):
-            return "model.id"
+        for key, prefix in _PREFIXES.items():
+            if self.name.startswith(prefix):
+                return key
         return self.name.partition("/")[0] if self.name.startswith("data.") else ""
 
 
@@ -248,10 +251,18 @@ def input_files(recipe: Recipe, base_dir: Path) -> dict[str, Path]:
         for file in files
     }
     with contextlib.suppress(OSError, UserError):  # the check of the model that follows says why
-        folder = parents.model_folder(recipe.model.id, base_dir)
-        names = [name for name in sorted(os.listdir(folder)) if name.endswith(parents.READ)]  # noqa: PTH208
-        return data | {f"model/{name}": folder / name for name in names}
+        for key, folder in folders_of(recipe, base_dir).items():
+            names = [name for name in sorted(os.listdir(folder)) if name.endswith(parents.READ)]  # noqa: PTH208
+            data |= {_PREFIXES[key] + name: folder / name for name in names}
     return data
+
+
+def folders_of(recipe: Recipe, base_dir: Path) -> dict[str, Path]:
+    """Key -> folder of the recipe's model, and of its adapter; UserError for a run without any."""
+    found = {"model.id": parents.model_folder(recipe.model.id, base_dir)}
+    if recipe.model.adapter is not None:
+        found["model.adapter"] = parents.adapter_folder(recipe.model.adapter, base_dir)
+    return found
 
 
 def parents_of(recipe: Recipe, now: Mapping[str, Any]) -> tuple[Parent, ...]:
@@ -259,14 +270,18 @@ def parents_of(recipe: Recipe, now: Mapping[str, Any]) -> tuple[Parent, ...]:
 
     Files of a run's result that are the run's own word are no part of what it has published.
     """
-    if not parents.names_run(recipe.model.id):
-        return ()
-    hashes = {
-        name.removeprefix("model/"): digest
+    asked = {"model.id": recipe.model.id, "model.adapter": recipe.model.adapter or ""}
+    named = {key: text for key, text in asked.items() if parents.names_run(text)}
+    return tuple(parents.of(key, text, _beside(_PREFIXES[key], now)) for key, text in named.items())
+
+
+def _beside(prefix: str, now: Mapping[str, Any]) -> dict[str, str | None]:
+    """Name -> hash of the files of a folder, but for a run's own word about them."""
+    return {
+        name.removeprefix(prefix): digest
         for name, digest in now["sha256"].items()
-        if name.startswith("model/") and not name.endswith(parents.MANIFEST)
+        if name.startswith(prefix) and not name.endswith(parents.MANIFEST)
     }
-    return (parents.of("model.id", recipe.model.id, hashes),)
 
 
 def stamp(path: Path) -> list[int] | None:
@@ -276,6 +291,11 @@ def stamp(path: Path) -> list[int] | None:
     except OSError:
         return None
     return [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def hash_of(path: Path, name: str, lock: dict[str, Any]) -> str | None:
+    """sha256 of a file that a lock calls `name`; None where it cannot be read."""
+    return _hash(path, name, stamp(path), lock)
 
 
 def _hash(path: Path, name: str, now: list[int] | None, lock: dict[str, Any]) -> str | None:

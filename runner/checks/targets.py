@@ -15,6 +15,7 @@ from advisor.recipe import Recipe
 from advisor.registry.lookup import nearest
 from advisor.registry.low_rank import (
     ALL_TARGETS,
+    ATTENTION_LINEARS,
     EXPERTS,
     MLP_TARGETS,
     TARGET_GROUPS,
@@ -29,6 +30,8 @@ from profiles.models import safetensors_header
 
 _OF_LAYER: Final = re.compile(r"(?:^|.*?\.)\d+\..*?([^.]+)\.weight")
 """Name of a weight in a numbered layer, with the name of its module."""
+IN_LAYER: Final = re.compile(r"(?:.*?\.)?(\d+)\.(.+)")
+"""The number of a layer and what comes after it, of a module."""
 _MATRIX: Final = 2
 """Dimensions of a linear's weight."""
 _ROUTED: Final = re.compile(r"\.experts\.\d+\.|\.router\.")
@@ -148,6 +151,34 @@ def linears_of(model: Model) -> tuple[str, ...]:
         names = {last for name, last in found.items() if not _ROUTED.search(name)}
         return tuple(sorted((names - _ROUTERS) | {*MLP_TARGETS, EXPERTS}))
     return tuple(sorted(set(found.values())))
+
+
+def reached(settings: Settings, model: Model) -> set[tuple[int, str]]:
+    """(layer, name in it) of the linears that a method's targets reach, by the weight files."""
+    targets: str | tuple[str, ...] = getattr(settings, "targets", "all")
+    layers = set(settings.adapted_layers(model.num_layers))
+    exclude = getattr(settings, "exclude", ())
+    found = set()
+    for weight, _ in _matrices(model):
+        name = weight.removesuffix(".weight")
+        if not (parts := IN_LAYER.fullmatch(name)):
+            continue
+        number, inside, last = int(parts[1]), parts[2], name.rpartition(".")[2]
+        if targets == "attention":
+            is_target = re.fullmatch(ATTENTION_LINEARS, name) is not None
+        else:
+            is_target = targets == "all" or last in targets
+        if is_target and number in layers and last not in exclude:
+            found.add((number, inside))
+    return found
+
+
+def shapes(model: Model) -> dict[tuple[int, str], list[int]]:
+    """(layer, name in it) -> shape of all matrices in the layers."""
+    named = (
+        (IN_LAYER.fullmatch(n.removesuffix(".weight")), shape) for n, shape in _matrices(model)
+    )
+    return {(int(parts[1]), parts[2]): shape for parts, shape in named if parts}
 
 
 def _outside(model: Model) -> set[str]:

@@ -24,6 +24,8 @@ from profiles.runs.rundir import RunDir
 
 _ADAPTER = "adapter_model.safetensors"
 _TRAINED = "trained.safetensors"
+_PROMPT = "prompt_embeddings"
+"""Of a soft prompt's file; PEFT takes it, and calls it unexpected."""
 _NUM_SHOWN = 3
 _OTHER_SHAPE = re.compile(r"size mismatch for (\S+?):")
 
@@ -77,6 +79,20 @@ def load(model: torch.nn.Module, checkpoint: Path) -> None:
             _load_whole(model, checkpoint)
 
 
+def begin_with(model: torch.nn.Module, folder: Path) -> None:
+    """Take the weights of a published adapter before the first step; UserError if it is another."""
+    try:
+        load(model, folder)
+    except UserError as error:
+        raise UserError(
+            "the adapter is another one than [method] makes",
+            why=error.why,
+            do="set [method] as the adapter was made; or add --set model.adapter_use=merge",
+            where=str(folder),
+            code=ExitCode.BAD_RECIPE,
+        ) from error
+
+
 def _load_adapter(model: PeftModel, checkpoint: Path) -> None:
     """Copied into the tensors that are there: PEFT's own loading makes 16-bit adapters fp32."""
     found = load_file(checkpoint / _ADAPTER)
@@ -87,7 +103,7 @@ def _load_adapter(model: PeftModel, checkpoint: Path) -> None:
         if not shapes:
             raise
         raise _other_shapes(shapes, checkpoint) from None
-    refuse_incomplete((), result.unexpected_keys, checkpoint)
+    refuse_incomplete((), set(result.unexpected_keys) - {_PROMPT}, checkpoint)
 
 
 def _load_whole(model: torch.nn.Module, checkpoint: Path) -> None:

@@ -21,18 +21,12 @@ from safetensors.torch import load_file, save_file
 from transformers import BitsAndBytesConfig
 
 from advisor.plan import Plan
-from advisor.registry.low_rank import LowRank
+from advisor.registry.low_rank import ATTENTION_LINEARS, LowRank
 from runner.methods import new_tokens
 from runner.methods.base import COMPUTE_DTYPES
 from runner.methods.expert_targets import places, put_on
 from runner.methods.products import Product, undivided, weight_of
 
-ATTENTION_LINEARS = (
-    r".*\.(self_attn|self_attention|attention|attn)\."
-    r"(\w*_proj|\w*_proj_with_mqa|query_key_value|dense|Wqkv|c_attn"
-    r"|self\.(query|key|value)(_proj)?|output\.dense|\w+_lin)"
-)
-"""The linears of attention by the names that transformers' families give them."""
 HEADS = ("classifier", "score", "pre_classifier", "pooler")
 """Modules behind the layers, by the names that transformers gives them; not all models have all."""
 _ADAPTER = "default"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from advisor.recipe import Recipe
+from profiles.run_facts import Parent
 from profiles.runs import durable, parents, rundir
 from profiles.runs.rundir import RunDir, read_json
 from runner.checks import replay
@@ -30,6 +32,14 @@ def resolve(recipe: Recipe, run: RunDir) -> dict[str, Any]:
         "num_threads": torch.get_num_threads(),
         "seed": recipe.train.seed,
     }
+
+
+def begun_with(recipe: Recipe, found: Sequence[Parent]) -> str:
+    """What is trained, where it is no base model alone; empty if it is."""
+    if recipe.model.adapter is None:
+        return found[0].words if found else ""
+    of_run = next((one.words for one in found if one.key == "model.adapter"), "")
+    return of_run or f"the adapter in {recipe.model.adapter}"
 
 
 def touched(recipe: Recipe, run: RunDir, seen: dict[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,8 @@ from profiles.runs.records.inputs import BegunWith, Drift, InputsTouched
 from profiles.runs.records.worker import Changed, End, Prepared, Resumed
 from profiles.runs.state import State
 from runner import checkpoints, methods, resume
-from runner.engines import engine_of
+from runner.checks import replay
+from runner.engines import engine_of, loading
 from runner.resume import Start
 from runner.tasks import task_of
 from runner.training import arguments, data, endings, examples, finite, isolation, recipe_lock, some
@@ -140,7 +141,8 @@ class Session:
 
     def _build(self) -> tuple[RunProtocol, data.Splits]:
         task = task_of(self.plan.task)
-        model_dir = parents.model_folder(self.recipe.model.id, self.base_dir).resolve()
+        folders = replay.folders_of(self.recipe, self.base_dir)
+        model_dir = folders["model.id"].resolve()
         model.from_folder(model_dir)  # refuses configs that could run code, before transformers
         tokenizer, splits = self._rows(task, model_dir)
         common = self._arguments(evaluates=bool(splits.eval_rows))
@@ -151,6 +153,8 @@ class Session:
             seed = self.recipe.train.seed
             tokens = self.encoder.added.pieces if self.encoder.added else {}
             prepared = methods.prepare(self.plan, model_dir, seed, tokens=tokens, **head)
+            if self.recipe.model.continues:
+                loading.begin_with(prepared, folders["model.adapter"])
         with self.attempt.during("checking"):
             finite.refuse_base(prepared, model_dir)
             packs = self.recipe.data.packing and isolation.decide(
@@ -307,9 +311,9 @@ class Session:
         with self.attempt.during("hashing"):
             lock = recipe_lock.resolve(self.recipe, self.run)
         self._stamps = lock["stamps"]
-        if begun_with := parents.of_lock(lock):
-            self.events.append(BegunWith(parents=begun_with))
-            trainer.begun_with = begun_with[0].words
+        if told := parents.of_lock(lock):
+            self.events.append(BegunWith(parents=told))
+        trainer.begun_with = recipe_lock.begun_with(self.recipe, told)
         if drifted := recipe_lock.keep(self.run, lock):
             self.events.append(Drift(changed=tuple(drifted[:50])))
 

@@ -275,6 +275,14 @@ ELSEWHERE = {
         "ids follow from the tokenizer",
         "test_new_tokens.py::test_the_library_is_handed_the_rows_of_the_new_tokens",
     ),
+    "model.adapter": Elsewhere(
+        "there is no adapter here",
+        "test_training_on.py::test_each_begins_where_the_one_before_ended",
+    ),
+    "model.adapter_use": Elsewhere(
+        "there is no adapter here",
+        "test_training_on.py::test_each_begins_where_the_one_before_ended",
+    ),
     "method.layers": Elsewhere(
         "trained weights have it in their names",
         "test_layers_that_train.py::test_only_in_the_layers_named_something_trains",

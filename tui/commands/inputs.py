@@ -7,7 +7,7 @@ from pathlib import Path
 from advisor.recipe import Recipe
 from profiles import paths, redact
 from profiles.errors import ExitCode, UserError
-from profiles.runs import parents
+from runner.checks import replay
 from tui import plain
 from tui.commands import asking
 from tui.terminal import clean
@@ -26,8 +26,9 @@ def accept(
     if allow_outside:
         return
     folder = path.resolve().parent
-    data = [file for key, file in named.items() if key != "model.id"]
-    paths.refuse_closed(data, named["model.id"], folder)
+    data = [file for key, file in named.items() if not key.startswith("model.")]
+    for key in set(named).intersection(("model.id", "model.adapter")):
+        paths.refuse_closed(data, named[key], folder)
     unanswered = paths.unanswered(data, folder)
     if not (asking.can_ask() and all(map(_said_yes, unanswered))):
         paths.refuse_unanswered(unanswered)
@@ -54,7 +55,7 @@ def refuse_secrets(text: str, path: Path) -> None:
 def _inputs(recipe: Recipe, base_dir: Path) -> dict[str, Path]:
     """Key -> file or folder; UserError for a run that is none, or has no result."""
     data = {key: base_dir / file for key, file in recipe.data.files.items()}
-    return data | {"model.id": parents.model_folder(recipe.model.id, base_dir)}
+    return data | replay.folders_of(recipe, base_dir)
 
 
 def _said_yes(file: Path) -> bool:

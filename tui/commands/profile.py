@@ -134,8 +134,9 @@ def _applied(run: RunDir, report: Report, ids: tuple[str, ...]) -> Recipe:
     # the new recipe may lie elsewhere than the old one, so its inputs are named in full
     held_out = made.data.eval_files
     absolute = {name: str((base / file).resolve()) for name, file in held_out.items()}
-    if not parents.names_run(made.model.id):
-        content["model"]["id"] = str((base / made.model.id).resolve())
+    for key, named in (("id", made.model.id), ("adapter", made.model.adapter)):
+        if named is not None and not parents.names_run(named):
+            content["model"][key] = str((base / named).resolve())
     trained = made.data.train
     content["data"]["train"] = (
         str((base / trained).resolve())
