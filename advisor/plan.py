@@ -147,12 +147,7 @@ class Plan:
     @property
     def learns_rows(self) -> bool:
         """Some rows of a frozen embedding train, and of the head."""
-        return self.num_new_tokens > 0 and not self.method.trains_embedding
-
-    @property
-    def reaches_input(self) -> bool:
-        """The first layer's input needs a gradient, with activations kept or not."""
-        return self.method.reaches_input or self.learns_rows
+        return self.num_new_tokens > 0 and self.method.learns_tokens
 
     @property
     def base_bits(self) -> int:

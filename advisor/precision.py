@@ -54,6 +54,11 @@ def trained_width(plan: Plan) -> int:
     return 2 if plan.base_bits < 16 and plan.framework.quantized_adapters_16bit else 4
 
 
+def whole_width(plan: Plan) -> int:
+    """The same of what trains whole beside adapters, on a quantized base too."""
+    return 2 if plan.precision == "bf16_pure" else 4
+
+
 def flow_width(plan: Plan) -> int:
     """Of what 16-bit linears return: the autocast type, or the base's own."""
     return 2 if autocasts(plan) else base_width(plan)

@@ -33,7 +33,7 @@ from advisor.recipe_sections import (
 from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, SCHEDULES, TASKS
 from advisor.registry.optimizers import ADAMW
 from advisor.registry.schedules import CONSTANT
-from advisor.registry.spec import MethodSpec, Rate, keys_of
+from advisor.registry.spec import MethodSpec, Rate, Settings, keys_of
 from advisor.registry.task_spec import TaskSpec
 from advisor.registry.tasks import SFT
 from profiles import toml_text
@@ -222,11 +222,16 @@ def _of_adapter(recipe: Recipe, plan: Plan) -> Iterator[tuple[str, str]]:
     elif task.reference:
         why = f"{task.title} compares with the model without its adapter, which is not the one that"
         yield "model.adapter_use", f"{why} it begins with; {merge}"
-    for name in ("init", "init_text"):
-        about = keys_of(type(plan.settings)).get(name)
-        if about and getattr(plan.settings, name) != about[0].default:
+    yield from _brought(plan.settings, merge)
+
+
+def _brought(settings: Settings, merge: str) -> Iterator[tuple[str, str]]:
+    """(key, why) of settings that make weights, of which an adapter that is there has its own."""
+    for name in ("init", "init_text", "modules_to_save", "bias"):
+        about = keys_of(type(settings)).get(name)
+        if about and getattr(settings, name) != about[0].default:
             why = f"model.adapter brings the weights that method.{name} would make"
-            yield f"method.{name}", f"{why}: leave it out"
+            yield f"method.{name}", f"{why}: leave it out; or {merge}"
 
 
 def _beside_the_task(recipe: Recipe, task: TaskSpec) -> Iterator[tuple[str, str]]:

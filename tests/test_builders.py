@@ -19,7 +19,14 @@ from runner.training.trainer import RunProtocol
 
 SHARED = {
     "methods": {
-        *("base", "bottleneck_layers", "expert_targets", "four_bit_experts", "new_tokens"),
+        *(
+            "base",
+            "bottleneck_layers",
+            "expert_targets",
+            "four_bit_experts",
+            "beside",
+            "new_tokens",
+        ),
         "products",
     },
     "engines": {"engine", "loading", "ranks", "together"},

@@ -12,13 +12,15 @@ from typing import Final
 from advisor.cost.weights import (
     adapter_bytes,
     base_bytes,
+    embedding_params,
     gradient_bytes,
     matrices,
     optimizer_bytes,
     trained_params,
+    whole_params,
 )
 from advisor.plan import Plan
-from advisor.precision import base_width, trained_width
+from advisor.precision import base_width, trained_width, whole_width
 from advisor.registry.spec import nothing_added
 from profiles.facts import Model
 
@@ -63,7 +65,11 @@ def published_bytes(model: Model, plan: Plan) -> int:
     if method.added is not nothing_added:
         count = method.published or method.added
         width = 4 if method.added_fp32 else width
-        return count(model, plan.settings, matrices(model, plan)) * width
+        whole = whole_params(model, plan)
+        if model.tied_embeddings and plan.task.head == "lm":  # PEFT writes a tied table twice
+            whole += embedding_params(model) * bool(plan.settings.whole_modules)
+        added = count(model, plan.settings, matrices(model, plan)) * width
+        return added + whole * whole_width(plan)
     return int(base_bytes(model, plan))
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from advisor.graph.head import head_trains
 from advisor.graph.layer import any_devices, kinds, layer_tape
+from advisor.graph.outer import outer, reaches_input
 from advisor.precision import norm_width
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def _count(model: Model, plan: Plan) -> _Totals:
             repeated = group.num_layers * recomputed_share(model, plan)
             extra[slides] = extra[slides].plus(found.again, repeated)
     head = 2 * model.vocab_size * model.hidden_size if plan.task.head == "lm" else 0
-    passes_of_head = 3 if head_trains(model, plan) or plan.learns_rows else 2
+    passes_of_head = 3 if outer(model, plan).head else 2
     needed[0] = needed[0].plus(Count(passes_of_head * head))
     forward[0] = forward[0].plus(Count(head))
     if plan.loss == "chunked":
@@ -203,7 +203,7 @@ def groups(model: Model, plan: Plan) -> list[Group]:
     The first layer's input needs no gradient, unless the embedding trains, or TRL asks for it
     because checkpoints need one, or a soft prompt stands before it.
     """
-    first = not (plan.reaches_input or (plan.method.asks_for_input and plan.checkpointing))
+    first = not (reaches_input(model, plan) or (plan.method.asks_for_input and plan.checkpointing))
     found: list[Group] = []
     for kind in kinds(model, plan):
         if not kind.has_graph:

@@ -28,8 +28,8 @@ from advisor.cost.weights import (
 from advisor.graph.layer import any_batch
 from advisor.graph.network import Layers
 from advisor.graph.play import Profile
-from advisor.precision import autocasts, outer_width, trained_width
-from advisor.tape import NOTHING, Size, once
+from advisor.precision import autocasts, outer_width, stream_width, trained_width
+from advisor.tape import NOTHING, Size, once, per_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,10 +84,9 @@ def candidates(model: Model, plan: Plan) -> tuple[Candidate, ...]:
 def _candidates(model: Model, plan: Plan) -> tuple[Candidate, ...]:
     parts = Standing(model, plan)
     found = [*_loss(parts), *_norm(parts), *_layers(parts), _optimizer_step(parts)]
-    if parts.plan.method.trains_embedding:
-        found.append(_embedding(parts))
-    if parts.plan.learns_rows:
-        found.append(_embedding_rows(parts))
+    if parts.outer.embedding:
+        whole = parts.outer.embedding == "whole"
+        found.append((_embedding if whole else _embedding_rows)(parts))
     return tuple(_not_exceeded(found))
 
 
@@ -285,7 +284,7 @@ def _cached_casts(parts: Standing) -> float:
 
 def _embedding(parts: Standing) -> Candidate:
     """The embedding's gradient comes last; a tied head's has waited for it, to be summed anew."""
-    own = embedding_params(parts.model) * outer_width(parts.plan)
+    own = embedding_params(parts.model) * parts.outer.width
     tied = parts.model.tied_embeddings and parts.plan.task.head == "lm"
     copies = (2 if tied else 0) + parts.accumulates
     if parts.plan.framework.flat_parameters:
@@ -296,9 +295,16 @@ def _embedding(parts: Standing) -> Candidate:
         gradients=once(parts.gradients),
         activations=parts.entry,
         logits=parts.retained,
-        workspace=once(copies * own),
+        workspace=once(copies * own).plus(_as_the_table(parts)),
         communication=once(parts.gathered.outside),
     )
+
+
+def _as_the_table(parts: Standing) -> Size:
+    """The gradient in the type of a copy that is wider than what goes on from it."""
+    is_copy = not parts.plan.method.trains_base
+    wider = is_copy and parts.outer.width > stream_width(parts.model, parts.plan)
+    return per_token(parts.outer.width * parts.model.hidden_size) if wider else NOTHING
 
 
 def _embedding_rows(parts: Standing) -> Candidate:

@@ -23,9 +23,9 @@ from advisor.cost.weights import (
     reference_bytes,
 )
 from advisor.graph.attention import attention_of, keys_per_query
-from advisor.graph.head import head_trains
 from advisor.graph.modules import INDEX
 from advisor.graph.network import Layers, Network, network
+from advisor.graph.outer import outer
 from advisor.graph.play import Profile, Stage
 from advisor.precision import flow_width, trained_width
 from advisor.tape import NOTHING, Size, once, per_pair, per_token
@@ -64,7 +64,8 @@ class Standing:
         """What a recomputed layer keeps."""
         self.recomputes = plan.checkpointing and plan.checkpointed_layers != 0
         asks = plan.method.asks_for_input and self.recomputes
-        self.spares_first = plan.method.spares_first and not asks and not plan.learns_rows
+        self.outer = outer(model, plan)
+        self.spares_first = plan.method.spares_first and not asks and not self.outer.embedding
         self.mask = self._mask()
         # Checkpoints keep it as an argument of the layers.
         self.shared = self._shared().plus(self.mask if self.recomputes else NOTHING)
@@ -86,19 +87,21 @@ class Standing:
     def _outer_gradients(self) -> tuple[float, float]:
         """Of the head, and what of all gradients is not there before the embedding's are."""
         model, plan = self.model, self.plan
-        if not head_trains(model, plan):
+        of_embedding, of_head = (trains == "whole" for trains in self.outer[:2])
+        if not of_head and not of_embedding:
             return 0.0, 0.0
-        outer = embedding_params(model)
-        sharded = outer * trained_width(plan) / self.shares.gradients
+        table = embedding_params(model)
+        width = trained_width(plan) if plan.method.trains_base else self.outer.width
+        sharded = table * width / self.shares.gradients
         if plan.task.head != "lm":
-            return 0.0, sharded if plan.method.trains_embedding else 0.0
-        late = plan.method.trains_embedding and not model.tied_embeddings
+            return 0.0, sharded if of_embedding else 0.0
+        late = of_embedding and not model.tied_embeddings
         if plan.updates_in_backward:
             return sharded if model.tied_embeddings else 0.0, 0.0
         if plan.framework.fsdp1:
             # The root unit's gradient is whole and in the type of the computation until its end.
-            return outer * flow_width(plan), sharded * (2 if late else 1)
-        return sharded, sharded if late else 0.0
+            return table * flow_width(plan), sharded * (2 if late else 1)
+        return sharded if of_head else 0.0, sharded if late else 0.0
 
     def _shared(self) -> Size:
         """What all layers read and the backward pass needs: indices, rotary tables."""

@@ -21,8 +21,9 @@ from advisor.cost.flops import (
     recomputed_share,
 )
 from advisor.graph.experts import RESTORE
-from advisor.graph.head import head_trains, loss_tape, norm_tape
+from advisor.graph.head import loss_tape, norm_tape
 from advisor.graph.layer import any_devices, is_masked
+from advisor.graph.outer import outer
 from advisor.precision import flow_width, norm_width
 from advisor.tape import NOTHING, Size, once, per_token
 
@@ -173,7 +174,7 @@ class _Counted:
         h, v, width = model.hidden_size, model.vocab_size, flow_width(self.plan)
         size = once(width * h * v).plus(per_token(width * (h + v)))
         again = 1 if self.plan.loss == "chunked" else 0
-        trained = 1 if head_trains(model, self.plan) or self.plan.learns_rows else 0
+        trained = 1 if outer(model, self.plan).head else 0
         self.products[Product(2.0 * h * v, 0, size, width, grouped=False)] += (
             2 + again + trained + alone
         )

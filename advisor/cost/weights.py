@@ -10,9 +10,17 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from advisor.graph.head import head_trains
 from advisor.graph.network import network
-from advisor.precision import autocasts, base_width, frozen_width, leftover_width, trained_width
+from advisor.graph.outer import outer
+from advisor.precision import (
+    autocasts,
+    base_width,
+    frozen_width,
+    leftover_width,
+    trained_width,
+    whole_width,
+)
+from advisor.registry import beside
 from advisor.registry.spec import nothing_added
 from advisor.tape import Matrix
 
@@ -85,19 +93,27 @@ def trained_params(model: Model, plan: Plan) -> int:
     """Parameters that get a gradient."""
     method = plan.method
     count = method.trained or method.added
-    beside = row_params(model, plan)
-    return count(headless(model, plan), plan.settings, matrices(model, plan)) + beside
+    whole = whole_params(model, plan)
+    return count(headless(model, plan), plan.settings, matrices(model, plan)) + whole
 
 
 def row_params(model: Model, plan: Plan) -> int:
     """Rows of new tokens that train by themselves, of the embedding and of a head of its own."""
-    rows = plan.num_new_tokens * num_embeddings(model, plan) if plan.learns_rows else 0
-    return rows * model.hidden_size
+    found = outer(model, plan)
+    tables = (found.embedding == "rows") + (found.head == "rows" and not model.tied_embeddings)
+    return tables * plan.num_new_tokens * model.hidden_size
 
 
-def row_width(plan: Plan) -> int:
-    """Bytes of their weights: fp32 on a quantized base too, where adapters are not."""
-    return 2 if plan.precision == "bf16_pure" else 4
+def copied_params(model: Model, plan: Plan) -> int:
+    """What trains whole beside adapters, as copies."""
+    whole, has_head = plan.settings.whole_modules, plan.task.head == "lm"
+    tables = beside.num_tables(model, whole, has_head=has_head)
+    return tables + beside.num_norms(model, whole)
+
+
+def whole_params(model: Model, plan: Plan) -> int:
+    """Both, in a type of their own."""
+    return row_params(model, plan) + copied_params(model, plan)
 
 
 def added_params(model: Model, plan: Plan) -> int:
@@ -157,14 +173,14 @@ def adapter_bytes(model: Model, plan: Plan) -> int:
     width = 4 if plan.method.added_fp32 else trained_width(plan)
     width += 2 if plan.method.added_casts and autocasts(plan) else 0
     width += plan.method.kept_numbers * trained_width(plan)
-    # PEFT keeps the rows of new tokens as they were, in the type of the base
-    rows = row_params(model, plan) * (row_width(plan) + leftover_width(plan))
-    return added_params(model, plan) * width + rows
+    whole = whole_params(model, plan) * whole_width(plan)
+    whole += row_params(model, plan) * leftover_width(plan)  # PEFT keeps them as they were too
+    return added_params(model, plan) * width + whole
 
 
 def gradient_bytes(model: Model, plan: Plan) -> int:
     """One gradient for each trained weight, in the weight's own type."""
-    wider = row_params(model, plan) * (row_width(plan) - trained_width(plan))
+    wider = whole_params(model, plan) * (whole_width(plan) - trained_width(plan))
     return trained_params(model, plan) * trained_width(plan) + wider
 
 
@@ -183,7 +199,7 @@ def optimizer_bytes(model: Model, plan: Plan) -> tuple[float, float]:
     trained = trained_params(model, plan)
     total = width * kind.states * trained
     if not kind.fp32_states:
-        total += (row_width(plan) - width) * kind.states * row_params(model, plan)
+        total += (whole_width(plan) - width) * kind.states * whole_params(model, plan)
     if kind.matrix_states is not None:
         trains_base = plan.method.trains_base
         whole = (trained_linears if trains_base else low_rank_params)(model, plan)
@@ -202,7 +218,10 @@ def _blockwise_bytes(model: Model, plan: Plan) -> tuple[float, float]:
         total = share * (8 * embedding + narrow)
         return (0, total) if kind.paged else (total, 0)
     resident = share * TWO_8BIT_STATES * _untold_params(model, plan)
-    moving = 0.0
+    # transformers' Trainer has 32-bit states for every nn.Embedding, a copy too
+    embedding, _ = _num_tables(model, plan)
+    moving = share * (8 - TWO_8BIT_STATES) * embedding * embedding_params(model)
+    resident, moving = (resident, moving) if kind.paged else (resident + moving, 0.0)
     for rows, columns, copies in _tensors(model, plan):
         count = rows * columns
         wide = count < MIN_8BIT_ELEMENTS
@@ -249,12 +268,17 @@ def _tensors(model: Model, plan: Plan) -> Iterator[tuple[int, int, int]]:
             yield m.rank, m.n_out, m.copies
         elif plan.method.trains_base and m.trains:
             yield m.n_in, m.n_out, m.copies
-    if plan.learns_rows:
-        yield plan.num_new_tokens, model.hidden_size, num_embeddings(model, plan)
-    if plan.method.trains_embedding:
-        yield model.vocab_size, model.hidden_size, num_embeddings(model, plan)
-    elif plan.task.head == "lm" and head_trains(model, plan):
-        yield model.vocab_size, model.hidden_size, 1
+    if rows := row_params(model, plan):
+        tables = rows // (plan.num_new_tokens * model.hidden_size)
+        yield plan.num_new_tokens, model.hidden_size, tables
+    yield model.vocab_size, model.hidden_size, sum(_num_tables(model, plan))
+
+
+def _num_tables(model: Model, plan: Plan) -> tuple[int, int]:
+    """(embeddings, heads of their own) that train whole."""
+    found, is_tied = outer(model, plan), model.tied_embeddings
+    has_own = plan.task.head == "lm" and not (is_tied and found.embedding == "whole")
+    return int(found.embedding == "whole"), int(found.head == "whole" and has_own)
 
 
 def matrices(model: Model, plan: Plan) -> tuple[Matrix, ...]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from advisor.graph.attention import SOFTCAPPED
 from advisor.graph.modules import INDEX, LayerModules
+from advisor.graph.outer import outer
 from advisor.precision import autocasts, flow_width, frozen_width, outer_width
 from advisor.tape import NOTHING, Matrix, Size, Tape, Value, once, per_token
 
@@ -30,16 +31,12 @@ SCALED_LOGITS: Final = ("granite", "cohere")
 """Families that multiply or divide their logits."""
 
 
-def head_trains(model: Model, plan: Plan) -> bool:
-    """The LM head's weights do; where they are the embedding's, with it."""
-    method = plan.method
-    return method.trains_base and (method.trains_embedding or not model.tied_embeddings)
-
-
 def _head_width(model: Model, plan: Plan) -> int:
     """Bytes of a weight of the LM head."""
-    is_frozen = plan.method.trains_base and not head_trains(model, plan)
-    return frozen_width(plan) if is_frozen else outer_width(plan)
+    found = outer(model, plan)
+    if found.head == "whole":
+        return found.width
+    return frozen_width(plan) if plan.method.trains_base else outer_width(plan)
 
 
 def norm_tape(model: Model, plan: Plan, *, stream: int) -> Tape:
@@ -55,8 +52,10 @@ def loss_tape(model: Model, plan: Plan, *, width: int, carried: Size = NOTHING) 
     `carried`: what the layers' last graph still keeps, see `Framework.carried_logits`.
     """
     tape = Tape(per_token(width * model.hidden_size), width, needs_grad=True)
-    trains = head_trains(model, plan) or not plan.method.trains_base
-    modules = LayerModules(tape, model, plan, trains=trains)
+    found = outer(model, plan)
+    modules = LayerModules(tape, model, plan, trains=found.head == "whole")
+    if found.head == "whole" and not plan.method.trains_base:  # a copy, beside what is frozen
+        modules.trains, modules.trained = True, found.width
     if plan.task.head != "lm":
         _score(modules)
     elif plan.loss == "full":
@@ -170,7 +169,7 @@ def _head(modules: LayerModules) -> Value:
     matrix = Matrix("lm_head", h, v, 1, 0, quantizable=True)
     if plan.framework.quantized_head and plan.base_bits < 16:
         return modules.around(x, modules.quantized(x, matrix.name, h * v, v), matrix)
-    if plan.learns_rows:
+    if outer(model, plan).head == "rows":
         return modules.around(x, _with_rows(modules, x, matrix), matrix)
     logits = modules.matmul(
         x, matrix.name, h * v, v, _head_width(model, plan), trains=modules.trains
@@ -216,7 +215,9 @@ def _chunked(modules: LayerModules) -> None:
     cast = 0 if modules.trained == 4 else modules.trained
     trains = modules.trains
     made, passing = 0, 0
-    if modules.plan.learns_rows:  # the head with its new rows, and the gradient of all its rows
+    if (
+        outer(model, modules.plan).head == "rows"
+    ):  # the head with its new rows, and the gradient of all its rows
         made = _head_width(model, modules.plan)
         passing = 4 + (0 if made == 4 else made)
     modules.value(

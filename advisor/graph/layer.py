@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from advisor.graph.attention import attend, attention_of, behind_prefix, keys_per_query, rotary
 from advisor.graph.experts import mixture
 from advisor.graph.modules import LayerModules
+from advisor.graph.outer import reaches_input
 from advisor.registry.engines import SINGLE
 from advisor.registry.optimizers import ADAMW
 from advisor.tape import Tape, Value, per_token
@@ -57,7 +58,7 @@ def kinds(model: Model, plan: Plan) -> tuple[Kind, ...]:
 def _treated(kind: Kind, model: Model, plan: Plan, start: int) -> Iterator[Kind]:
     """Layers from number `start` on: before all that the method treats, those, and the others."""
     method, layers = plan.method, plan.settings.adapted_layers(model.num_layers)
-    lowest = 0 if _asks(plan) or not layers else layers[0]
+    lowest = 0 if _asks(model, plan) or not layers else layers[0]
     below = min(max(lowest - start, 0), kind.count)
     treated = sum([start <= number < start + kind.count for number in layers])
     treated = treated if layers or method.trains_base else kind.count
@@ -66,9 +67,9 @@ def _treated(kind: Kind, model: Model, plan: Plan, start: int) -> Iterator[Kind]
     yield replace(kind, count=kind.count - below - treated, is_adapted=False)
 
 
-def _asks(plan: Plan) -> bool:
+def _asks(model: Model, plan: Plan) -> bool:
     """The first layer's input has a gradient: TRL and PEFT ask for one where checkpoints are."""
-    return plan.reaches_input or (plan.method.asks_for_input and plan.checkpointing)
+    return reaches_input(model, plan) or (plan.method.asks_for_input and plan.checkpointing)
 
 
 def window_cuts(model: Model, plan: Plan) -> bool:

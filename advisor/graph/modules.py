@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from advisor.graph.attention import STATISTIC
 from advisor.graph.matmuls import Matmuls
 from advisor.precision import base_width, frozen_width, norm_width
+from advisor.registry.beside import NORMS
 from advisor.registry.low_rank import PARTS
 from advisor.tape import NOTHING, Matrix, Tape, Value, per_token
 
@@ -40,7 +41,9 @@ class LayerModules(Matmuls):
         """The method adds to this layer what it adds to linears."""
         self.trains = trains and plan.method.trains_base
         """The layer's own weights train."""
-        self.trains_norms = trains and plan.method.trains_norms
+        self.trains_norms = trains and (
+            plan.method.trains_norms or NORMS in plan.settings.whole_modules
+        )
         is_frozen = plan.method.trains_base and not trains
         self.base_width = frozen_width(plan) if is_frozen else base_width(plan)
         self.norm_width = frozen_width(plan) if is_frozen else norm_width(plan)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from advisor.registry.beside import HEAD
 from advisor.registry.engines import DDP
 from advisor.registry.optimizer_spec import OptimizerSpec
 from advisor.registry.optimizers import ADAMW
@@ -179,6 +180,48 @@ def _whole_weights(chosen: Together) -> str:
     return ""
 
 
+def _biases_in_few_bits(chosen: Together) -> str:
+    """Bitsandbytes' linears cast their biases in place, to the type of what they read."""
+    if chosen.settings.trains_biases and chosen.settings.base_bits < 16:
+        return (
+            "linears of few bits keep their biases in 16 bits, where small steps are lost; take "
+            'method.bias = "none"'
+        )
+    return ""
+
+
+def _reference_with_its_biases(chosen: Together) -> str:
+    """Biases train as they lie in the model, and stay when adapters are switched off."""
+    if chosen.settings.trains_biases and chosen.task.reference:
+        return (
+            f"{chosen.task.title} compares with the model without its adapter, whose biases are "
+            'those that train; take method.bias = "none"'
+        )
+    return ""
+
+
+def _no_head_to_save(chosen: Together) -> str:
+    """A task with a head of its own loads no other."""
+    whole, task = chosen.settings.whole_modules, chosen.task
+    if HEAD in whole and task.head != "lm":
+        return (
+            f"{task.title} has no {HEAD}, and its own head trains whole in any case: take {HEAD} "
+            "out of it, or leave it out"
+        )
+    return ""
+
+
+def _divided_tables(chosen: Together) -> str:
+    """Copies in another type than what they lie beside would be divided with it."""
+    settings, engine = chosen.settings, chosen.engine
+    if (settings.whole_modules or settings.trains_biases) and "weights" in engine.divides:
+        return (
+            f"{engine.title} would have to divide what trains whole in fp32 together with weights "
+            f"of 16 bits, which this version does not; {_DDP}"
+        )
+    return ""
+
+
 def _reference_without_its_part(chosen: Together) -> str:
     """An adapter that is switched off leaves the base without what was taken out of it."""
     if chosen.settings.changes_base and chosen.task.reference:
@@ -268,10 +311,13 @@ _RULES: Final[dict[str, tuple[Callable[[Together], str], ...]]] = {
         _pruned_and_averaged,
     ),
     "method.bits": (_norms_of_int8,),
+    "method.bias": (_biases_in_few_bits, _reference_with_its_biases),
+    "method.modules_to_save": (_no_head_to_save,),
     "method.init": (_start_in_few_bits, _reference_without_its_part),
     "method.name": (_reference_with_its_part, _made_from_rows),
     "hardware.strategy": (
         _int8_weights,
+        _divided_tables,
         _prompts_on_few_bits,
         _whole_weights,
         _whole_checkpoints,

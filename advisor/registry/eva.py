@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from advisor.registry import low_rank
+from advisor.registry import low_rank, low_rank_tape
 from advisor.registry.handover import PEFT_AND_MERGED
 from advisor.registry.low_rank import LORA, MLP_TARGETS, TARGET_GROUPS, LowRank
 from advisor.registry.spec import Hyperparameter, MethodSpec, Rate, Settings, key
@@ -54,7 +54,7 @@ def num_added(model: Model, settings: DataRank, matrices: Sequence[Matrix]) -> i
 
 def adapted(tape: LayerTape, settings: DataRank, x: Value, result: Value, matrix: Matrix) -> Value:
     """As LoRA's."""
-    return low_rank.adapted(tape, settings.alike, x, result, matrix)
+    return low_rank_tape.adapted(tape, settings.alike, x, result, matrix)
 
 
 def rate(model: Model, settings: DataRank) -> Rate:

@@ -6,14 +6,17 @@ range of learning rates to start.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from advisor.registry import beside
+from advisor.registry.beside import BIASES
 from advisor.registry.continued import LORA_FILE
 from advisor.registry.handover import Quoted
-from advisor.registry.magnitudes import decomposed
+from advisor.registry.low_rank_tape import adapted, adapted_parts
 from advisor.registry.spec import (
+    Fault,
     Hyperparameter,
     MethodSpec,
     Rate,
@@ -21,11 +24,9 @@ from advisor.registry.spec import (
     key,
     numbers_of,
 )
-from advisor.tape import once, per_token
 
 if TYPE_CHECKING:
-    from advisor.registry.layer_tape import LayerTape
-    from advisor.tape import Matrix, Value
+    from advisor.tape import Matrix
     from profiles.facts import Model
 
 ATTENTION_TARGETS: Final = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -90,12 +91,32 @@ class LowRank(Settings):
         "magnitudes of the weights train beside their directions: DoRA",
         choices=(False, True),
     )
+    modules_to_save: tuple[str, ...] = key(
+        (), "what trains whole beside adapters: embed_tokens, lm_head, norms", names=True
+    )
+    bias: str = key(
+        BIASES[0], "biases that train too: all, or those of adapted linears", choices=BIASES
+    )
     router: str = key(ROUTERS[0], "the router of a mixture of experts", choices=ROUTERS)
 
     @property
     def trains_router(self) -> bool:
         """Whole, as a copy beside the frozen one."""
         return self.router == "trained"
+
+    @property
+    def whole_modules(self) -> tuple[str, ...]:
+        """As set."""
+        return self.modules_to_save
+
+    @property
+    def trains_biases(self) -> bool:
+        """As set."""
+        return self.bias != BIASES[0]
+
+    def faults(self) -> Iterable[Fault]:
+        """What cannot train whole, or is not the business of some layers."""
+        return beside.faults(self.modules_to_save, self.bias, self.layers)
 
     @property
     def changes_base(self) -> bool:
@@ -168,84 +189,15 @@ def num_published(model: Model, settings: LowRank, matrices: Sequence[Matrix]) -
     """At twice the rank where an adapter began as a part of the weights: for the untouched base."""
     plain = replace(settings, dora=False)
     again = num_added(model, plain, matrices) if settings.changes_base else 0
-    return num_added(model, settings, matrices) + again
+    biases = beside.num_biases(model, settings.bias, matrices)
+    return num_added(model, settings, matrices) + again + biases
 
 
 def num_trained(model: Model, settings: LowRank, matrices: Sequence[Matrix]) -> int:
-    """All that is added, or all but A."""
+    """All that is added, or all but A, and biases."""
     frozen = [m.rank * m.n_in * m.copies for m in matrices] if settings.freeze_a else []
-    return num_added(model, settings, matrices) - sum(frozen)
-
-
-def adapted(tape: LayerTape, settings: LowRank, x: Value, result: Value, matrix: Matrix) -> Value:
-    """PEFT: result + B(A(dropout(x))) * scaling, in the adapter's type or under autocast."""
-    rank, n_in, n_out = matrix.rank, matrix.n_in, matrix.n_out
-    if not rank:
-        return result
-    if tape.framework.fused_adapters and tape.is_quantized:
-        return _fused(tape, settings, x, result, matrix)
-    entered = x
-    x = wide = tape.cast(x, tape.trained)
-    if settings.dropout > 0:
-        x = tape.value("dropout", (x,), n_in, tape.trained, kept=per_token(n_in))
-    name = matrix.name
-    trains_a = not settings.freeze_a
-    if settings.dora:
-        drops = settings.dropout > 0
-        total = decomposed(tape, x, result, matrix, drops=drops, trains_a=trains_a)
-        tape.tape.hold(entered, wide)
-        return total
-    low = tape.matmul(x, f"{name}.lora_A", rank * n_in, rank, tape.trained, trains=trains_a)
-    high = tape.matmul(low, f"{name}.lora_B", rank * n_out, n_out, tape.trained, trains=True)
-    scaled = tape.value("scale", (high,), n_out, high.width)
-    total = tape.cast(tape.add(result, scaled), result.width)
-    tape.tape.hold(entered, wide)
-    return total
-
-
-def _fused(tape: LayerTape, settings: LowRank, x: Value, result: Value, matrix: Matrix) -> Value:
-    """One kernel adds the adapter's product to the result in place."""
-    x = entered = tape.cast(x, 2)
-    weights = matrix.rank * (matrix.n_in + matrix.n_out)
-    if settings.dropout > 0:
-        x = tape.value("dropout", (x,), matrix.n_in, 2)
-    return tape.value(
-        name="fused_lora",
-        inputs=(tape.cast(result, 2), entered, x),
-        size=matrix.n_out,
-        width=2,
-        saved=(entered, x),
-        weight_grad=once(tape.trained * weights),
-        flops=2 * weights,
-        weight_flops=2 * weights,
-    )
-
-
-def adapted_parts(
-    tape: LayerTape,
-    settings: LowRank,
-    x: Value,
-    result: Value,
-    name: str,
-    parts: Sequence[tuple[str, int]],
-) -> Value:
-    """One adapter for each part of a joined linear that is a target (lit-gpt's LoRA)."""
-    chosen = [width for part, width in parts if part in settings.target_names]
-    if not chosen:
-        return result
-    rank, width, n_in = settings.rank, tape.trained, round(x.elements)
-    for part_width in chosen:
-        tape.tape.add_matrix(name, n_in, part_width, rank=rank)
-    x = tape.cast(x, width)
-    if settings.dropout > 0:
-        x = tape.value("dropout", (x,), n_in, width, kept=per_token(n_in))
-    ranks, part, n_out = rank * len(chosen), sum(chosen), sum(width for _, width in parts)
-    low = tape.matmul(x, f"{name}.lora_A", ranks * n_in, ranks, width, trains=True)
-    high = tape.matmul(low, f"{name}.lora_B", rank * part, part, width, trains=True)
-    if part < n_out:
-        # Filled up with zeros; index_copy keeps what it copies.
-        high = tape.value("index_copy", (high,), n_out, high.width, saved=(high,))
-    return tape.add(result, tape.value("scale", (high,), n_out, high.width))
+    biases = beside.num_biases(model, settings.bias, matrices)
+    return num_added(model, settings, matrices) - sum(frozen) + biases
 
 
 def units(settings: LowRank) -> int:
@@ -284,6 +236,11 @@ def shows(settings: LowRank, _model: Model) -> tuple[Hyperparameter, ...]:
     )
 
 
+def unsupported(model: Model, settings: LowRank) -> str:
+    """A model without biases has none to train."""
+    return beside.without_biases(model, settings.bias)
+
+
 DEFAULT_RATE: Final = 2e-4
 LORA: Final = MethodSpec(
     name="lora",
@@ -311,6 +268,7 @@ LORA: Final = MethodSpec(
     default_rate=DEFAULT_RATE,
     in_short=in_short,
     shows=shows,
+    unsupported=unsupported,
 )
 QLORA: Final = replace(
     LORA,

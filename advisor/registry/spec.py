@@ -88,6 +88,16 @@ class Settings:
         """The routers of a mixture train whole, beside what is added."""
         return False
 
+    @property
+    def whole_modules(self) -> tuple[str, ...]:
+        """Beside adapters, what of the embedding, the head and the norms trains as a copy."""
+        return ()
+
+    @property
+    def trains_biases(self) -> bool:
+        """Biases of the model train beside adapters, as they lie there."""
+        return False
+
     def without_numbers(self) -> Settings:
         """Settings of the same memory with which nothing is computed from a model's weights."""
         return self

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from advisor.recipe import Recipe
+from advisor.registry.beside import EMBEDDING, HEAD
 from advisor.registry.lookup import nearest
 from advisor.registry.low_rank import (
     ALL_TARGETS,
@@ -44,6 +45,7 @@ def check(recipe: Recipe, model: Model) -> None:
     """UserError (78) for the first name or number that is not in the model."""
     settings = recipe.method.settings
     _check_layers(settings, model)
+    _check_whole(settings, model)
     targets = getattr(settings, "targets", "all")
     if isinstance(targets, str) and not isinstance(settings, LowRank):
         return
@@ -74,6 +76,16 @@ def _check_layers(settings: Settings, model: Model) -> None:
         last = f"the layers of {model.id} are numbered from 0 to {count - 1}"
         there = [layer for layer in layers if layer < count] or [count - 1]
         raise _refusal("layers", f"names layer {layers[-1]}: {last}", str(there))
+
+
+def _check_whole(settings: Settings, model: Model) -> None:
+    """PEFT keeps a tied head and the embedding one table by the embedding's name alone."""
+    tables = [name for name in settings.whole_modules if name in {EMBEDDING, HEAD}]
+    is_named = EMBEDDING in _outside(model) or not linears_of(model)
+    if tables and model.tied_embeddings and not is_named:
+        rest = [name for name in settings.whole_modules if name not in tables]
+        why = f"names {tables[0]}, which is tied here and has another name than PEFT goes by"
+        raise _refusal("modules_to_save", why, json.dumps(rest))
 
 
 def _check_names(key: str, given: tuple[str, ...], known: tuple[str, ...], model: Model) -> None:

@@ -22,7 +22,7 @@ from transformers import BitsAndBytesConfig
 
 from advisor.plan import Plan
 from advisor.registry.low_rank import ATTENTION_LINEARS, LowRank
-from runner.methods import new_tokens
+from runner.methods import beside, new_tokens
 from runner.methods.base import COMPUTE_DTYPES
 from runner.methods.expert_targets import places, put_on
 from runner.methods.products import Product, undivided, weight_of
@@ -71,7 +71,9 @@ def peft_config(plan: Plan, model: Any) -> LoraConfig:
     settings = plan.settings
     assert isinstance(settings, LowRank)
     chosen = places(model, settings, targets_of(settings.targets))
-    whole = chosen.modules_to_save + (() if plan.task.head == "lm" else HEADS[2:])
+    copied = beside.named(model, plan)
+    whole = copied.names + chosen.modules_to_save
+    whole += () if plan.task.head == "lm" else HEADS[2:]
     return LoraConfig(
         r=settings.rank,
         rank_pattern=dict(settings.ranks) | chosen.rank_pattern,
@@ -84,9 +86,10 @@ def peft_config(plan: Plan, model: Any) -> LoraConfig:
         target_modules=chosen.target_modules,
         target_parameters=chosen.target_parameters,
         exclude_modules=left_out(settings, model.config.get_text_config().num_hidden_layers),
-        bias="none",
-        trainable_token_indices=new_tokens.indices(model),
+        bias=settings.bias,
+        trainable_token_indices=new_tokens.indices(model, copied.names),
         modules_to_save=list(whole) or None,
+        ensure_weight_tying=copied.ties,
         task_type=TaskType.CAUSAL_LM if plan.task.head == "lm" else TaskType.SEQ_CLS,
     )
 
@@ -101,6 +104,7 @@ def adapt(model: Any, plan: Plan) -> Any:
     assert isinstance(settings, LowRank)
     adapted = put_on(model, peft_config(plan, model))
     new_tokens.finish(adapted)
+    beside.finish(adapted)
     if settings.changes_base:
         adapted.start = _start(adapted)
     if settings.dora and plan.base_bits < 16:

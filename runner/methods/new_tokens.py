@@ -7,7 +7,7 @@ frozen, PEFT trains these rows alone (`trainable_token_indices`), and publishes 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,18 +38,22 @@ def pretend(model: Any, number: int) -> None:
     model.new_tokens = tuple(range(size - number, size))
 
 
-def indices(model: Any) -> dict[str, list[int]] | None:
+def is_tied(model: Any) -> bool:
+    """Embedding and head are one table."""
+    head = model.get_output_embeddings()
+    return head is not None and head.weight is model.get_input_embeddings().weight
+
+
+def indices(model: Any, whole: Collection[str] = ()) -> dict[str, list[int]] | None:
     """PEFT's `trainable_token_indices` for a frozen model: those of its modules; None for none.
 
-    A head that is tied to the embedding follows it.
+    A head that is tied to the embedding follows it. `whole`: modules of which all rows train.
     """
     tokens = list(getattr(model, "new_tokens", ()))
-    if not tokens:
-        return None
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    is_tied = head is not None and head.weight is embedding.weight
-    chosen = [embedding] + ([head] if head is not None and not is_tied else [])
-    return {name: tokens for name, module in model.named_modules() if module in chosen}
+    chosen = [embedding] + ([head] if head is not None and not is_tied(model) else [])
+    named = (name for name, module in model.named_modules() if module in chosen)
+    return {name: tokens for name in named if tokens and name not in whole} or None
 
 
 def finish(adapted: Any) -> None:
@@ -57,7 +61,7 @@ def finish(adapted: Any) -> None:
 
     Of an embedding that was enlarged it would write all rows beside the adapter.
     """
-    if indices(adapted.get_base_model()) is None:
+    if not getattr(adapted.get_base_model(), "new_tokens", ()):
         return
     head = adapted.get_output_embeddings()
     if head is not None and not hasattr(head, "bias"):

@@ -10,6 +10,7 @@ from peft import IA3Config, LNTuningConfig, TaskType, get_peft_model
 
 from advisor.plan import Plan
 from advisor.registry.parts import BITFIT, IA3, SCALED_INPUT, SCALED_OUTPUTS, Parts
+from runner.methods import beside
 from runner.methods.base import COMPUTE_DTYPES
 from runner.methods.low_rank import HEADS
 
@@ -84,10 +85,5 @@ def _linears(model: Any, plan: Plan, *names: str) -> list[str]:
 
 def _norms(model: Any, plan: Plan) -> list[str]:
     """Names of the norms as wide as the model; those of single heads are left as they are."""
-    width, is_chosen = model.config.hidden_size, _chosen(model, plan)
-
-    def is_norm(module: torch.nn.Module) -> bool:
-        weight = getattr(module, "weight", None)
-        return "Norm" in type(module).__name__ and weight is not None and weight.shape == (width,)
-
-    return [name for name, m in model.named_modules() if is_norm(m) and is_chosen(name)]
+    is_chosen = _chosen(model, plan)
+    return [name for name in beside.norms(model) if is_chosen(name)]

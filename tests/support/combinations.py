@@ -25,6 +25,9 @@ EACH = 40
 TOGETHER = {
     "freeze": [{"frozen_layers": 2, "layers": [1]}],
     "lora": [
+        {"modules_to_save": ["embed_tokens", "lm_head"], "bias": "all"},
+        {"modules_to_save": ["norms"], "layers": "last 1"},
+        {"bias": "all", "layers": [0]},
         {"dora": True, "init": "pissa"},
         {"dora": True, "freeze_a": True, "dropout": 0.1},
         {"init": "olora", "b_rate": 16.0, "rslora": True},

@@ -330,6 +330,13 @@ ELSEWHERE = {
         "a task has it that reads other rows",
         "test_task_losses.py::test_the_loss_is_trl_s",
     ),
+    "method.modules_to_save": Elsewhere(
+        "whole modules are no adapters",
+        "test_beside.py::test_the_library_is_handed_what_trains_whole",
+    ),
+    "method.bias": Elsewhere(
+        "the tiny Llama has none", "test_beside.py::test_biases_train_as_they_lie_in_the_model"
+    ),
     "method.tinit": WHEN_RANKS_FALL,
     "method.tfinal": WHEN_RANKS_FALL,
     "method.delta_t": WHEN_RANKS_FALL,
