@@ -75,6 +75,8 @@ class Framework:
     """Padding is left to the causal order, or there is none: SDPA gets no explicit mask."""
     narrow_math: bool = False
     """SDPA's plain math computes in the type of its inputs (torch before 2.5)."""
+    unfused_attention: bool = False
+    """SDPA has no kernel with a backward pass, and takes its plain math (MPS, pytorch#179294)."""
     efficient_attention: bool = False
     """SDPA's memory-efficient kernel: no fp32 sums (GPUs before Ampere; fp32 inputs)."""
 
@@ -142,3 +144,6 @@ ON_CPU: Final = replace(OURS, on_cpu=True)
 BEFORE_AMPERE: Final = replace(OURS, expanded_kv=True, efficient_attention=True)
 """Ours on GPUs that have no flash attention: the memory-efficient kernel, which wants keys and
 values for every query head."""
+
+ON_APPLE: Final = Framework(unfused_attention=True)
+"""Ours on Apple GPUs."""

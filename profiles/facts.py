@@ -1,8 +1,7 @@
-"""What a machine, a model and a data set are, as plain facts.
+"""What a machine, a model and a data set are, as plain facts. Nothing computes or does I/O here.
 
 Units stand in the names (`vram_bytes`, `bf16_flops` in FLOP/s). Every fact type knows where its
-numbers came from, so the screens can say "measured" or "from a table". Nothing here computes a
-recommendation, and nothing here does I/O.
+numbers came from, so the screens can say "measured" or "from a table".
 """
 
 from __future__ import annotations
@@ -56,6 +55,8 @@ class Gpu:
     fp32_flops: float | None = None
     achievable_share: float | None = None
     """Best matmul rate measured on this part, as a share of the data sheet (MAMF)."""
+    alone: bool = False
+    """No machine has several of them: a laptop's, or a chip that shares the processor's memory."""
     memory_bytes_per_second: float | None = None
     uuid: str | None = None
     power_watts: float | None = None
@@ -104,6 +105,8 @@ class Machine:
     """The newest that the driver runs, like "12.4"."""
     gpu_fault: str | None = None
     """Why a driver that is installed gives no GPU, though nobody asked for the CPU."""
+    assumed: tuple[str, ...] = ()
+    """How the text of a planned machine was read where it left a choice, and how to say another."""
     notes: tuple[str, ...] = ()
     """Sentences for the user: what could not be read, what looks wrong."""
 

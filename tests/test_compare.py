@@ -9,6 +9,7 @@ from advisor.choice.answers import Answers
 from advisor.choice.compare import compare, machine_name, rows
 from advisor.choice.recommend import recommend
 from profiles.machines import planned
+from tui.pages import comparison
 
 
 def machines(*texts):
@@ -52,3 +53,10 @@ def test_machines_are_named_by_their_gpus():
 
     assert machine_name(mixed) == "2x RTX 4090 + 1x RTX 3070"
     assert machine_name(none) == HOST.cpu_name
+
+
+def test_how_a_machine_s_text_was_read_stands_below_its_row():
+    """Where the text left nothing open, there is nothing to tell."""
+    found = compare(model(), machines("RTX 3060", "RTX 4090"), None, Answers())
+    told = comparison.lines(found, rows(found), 80)
+    assert sum('write "RTX 3060 12GB"' in line for line in told) == 1

@@ -132,7 +132,7 @@ def test_16_bit_weights_are_taken_where_a_machine_cannot_quantize():
 
     assert found.rung == "lora"
     assert found.fit.plan.settings.rank == 64
-    assert "does not quantize" in found.detour
+    assert "is not measured" in found.detour
 
 
 def test_all_targets_of_a_mixture_are_its_experts_too():

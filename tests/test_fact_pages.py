@@ -376,6 +376,7 @@ def test_the_facts_for_scripts_are_those_of_the_page():
         ],
         "num_nodes": 3,
         "interconnect": "pcie",
+        "assumed": [],
         "ram_free_bytes": 60 * GIB,
         "disk_free_bytes": 1024 * GIB,
     }

@@ -248,7 +248,7 @@ def test_why_not_the_rung_above_ends_with_what_would_help(unlock, told):
 
 
 def test_an_apple_gpu_takes_adapters_and_no_quantized_base():
-    """Bitsandbytes has no kernels for it."""
+    """What bitsandbytes takes there was never measured."""
     apple = replace(card(60 * GIB), backend="mps")
 
     assert "Apple" in unsupported(preset_of("qlora"), model(), apple)

@@ -262,6 +262,22 @@ def test_a_card_before_ampere_pays_for_repeated_keys():
     assert needs[0] > needs[1]
 
 
+def test_a_mac_keeps_the_scores_of_attention():
+    """SDPA has no fused kernel with a backward pass there: its cost grows with the square."""
+    mac, card = machine("Apple M2 Ultra 192GB"), machine("MI300X")
+    assert devices.framework_on(mac).unfused_attention
+
+    def grown(box):
+        plans = [
+            changed(LORA, seq_len=n, framework=devices.framework_on(box)) for n in (1024, 4096)
+        ]
+        short, long = (fit.judge(model(), box, plan).memory.allocated_bytes for plan in plans)
+        return long - short
+
+    one_layer = 2 * 32 * (4096**2 - 1024**2)  # 16-bit scores of 32 heads
+    assert grown(mac) > grown(card) + one_layer
+
+
 @pytest.mark.parametrize(("box", "on_cpu"), [("RTX 4090", False), (None, True)])
 def test_a_plan_that_was_made_for_another_machine_runs_as_this_one_does(box, on_cpu):
     """A plan for a CPU on a GPU, and the other way round."""

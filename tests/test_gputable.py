@@ -10,7 +10,7 @@ import pytest
 
 from profiles.errors import ExitCode, UserError
 from profiles.facts import GIB, Machine, Origin
-from profiles.machines import gputable
+from profiles.machines import gputable, instances
 from profiles.machines.gputable import look_up
 from profiles.machines.planned import plan_machine
 
@@ -117,9 +117,16 @@ RATES = [
 ]
 """Parts that public tables have wrong: 16-bit dense rate with FP32 sums, and memory bandwidth."""
 
+LAPTOPS = [
+    ("NVIDIA GeForce RTX 4090 Laptop GPU", 16376, "rtx-4090-laptop"),
+    ("NVIDIA RTX 5000 Ada Generation Laptop GPU", 16376, "rtx-5000-ada-laptop"),
+    ("NVIDIA GeForce RTX 4060 Laptop GPU", 8188, "rtx-4060-laptop"),
+    ("NVIDIA GeForce RTX 3080 Ti Laptop GPU", 16384, "rtx-3080-ti-laptop"),
+    ("NVIDIA GeForce RTX 3080 Laptop GPU", 8192, "rtx-3080-8-laptop"),
+    ("NVIDIA GeForce RTX 3080 Laptop GPU", 16384, "rtx-3080-16-laptop"),
+]
+
 STRANGERS = [
-    ("NVIDIA GeForce RTX 4090 Laptop GPU", 16376),
-    ("NVIDIA RTX 5000 Ada Generation Laptop GPU", 16376),
     ("Quadro RTX 5000 with Max-Q Design", 16384),
     ("NVIDIA GeForce RTX 2080 Super with Max-Q Design", 8192),
     ("NVIDIA GeForce RTX 3050", 6144),
@@ -128,7 +135,7 @@ STRANGERS = [
     ("Orin", None),
     ("NVIDIA GeForce RTX 9090", 65536),
     ("NVIDIA A100X", 81920),
-    ("NVIDIA GeForce RTX 4060 Laptop GPU", 8188),
+    ("NVIDIA GeForce RTX 2070 Laptop GPU", 8188),
     ("NVIDIA H100 64GB", 65000),
     ("NVIDIA H20Z", 143771),
     ("NVIDIA RTX 6000D", 86016),
@@ -154,6 +161,17 @@ def test_a_driver_name_finds_its_part(name: str, total_mib: int | None, spec_id:
 def test_a_part_not_in_the_table_has_no_numbers(name: str, total_mib: int | None) -> None:
     """Laptop parts, shares of a card and unknown parts never borrow another part's speed."""
     assert look_up(name, total_mib) is None
+
+
+@pytest.mark.parametrize(("name", "total_mib", "spec_id"), LAPTOPS)
+def test_a_laptop_part_has_its_own_memory_and_no_rates(
+    name: str, total_mib: int, spec_id: str
+) -> None:
+    """The desktop namesake's memory and rates are another part's."""
+    spec = look_up(name, total_mib)
+    assert spec is not None
+    assert (spec_id, None, None) == (spec.id, spec.fp16_flops, spec.memory_bytes_per_second)
+    assert (spec.vram_bytes or 0) == pytest.approx(total_mib * 1024**2, rel=0.01)
 
 
 @pytest.mark.parametrize(("name", "total_mib", "tflops", "gb_per_second"), RATES)
@@ -219,7 +237,7 @@ def test_every_block_is_whole() -> None:
     table = tomllib.loads(Path(gputable.__file__).with_name("gpus.toml").read_text("utf-8"))
     known = {"name", "aka", "match", "exclude", "mib_range", "vendor", "memory", "tflops", "mamf"}
     known |= {"compute_capability", "bf16", "pcie", "nvlink_gbs", "nvlink_bridge", "mig_slices"}
-    known |= {"unified", "tdp_w", "confidence", "sources"}
+    known |= {"unified", "alone", "tdp_w", "confidence", "sources"}
     assert len(table["gpus"]) >= 135
     for spec_id, row in table["gpus"].items():
         re.compile(row["match"])
@@ -261,6 +279,23 @@ def test_every_block_is_whole() -> None:
         ("2x 4090 and 1x 3090", ["rtx-4090", "rtx-4090", "rtx-3090"], "pcie"),
         ("8xH100:pcie", ["h100-pcie"] * 8, "pcie"),
         ("8x A100 80GB NVLink", ["a100-sxm-80"] * 8, "nvlink"),
+        ("A100-80", ["a100-sxm-80"], None),
+        ("2x 3060 12", ["rtx-3060-12"] * 2, "pcie"),
+        ("RTX 4090 Laptop", ["rtx-4090-laptop"], None),
+        ("mobile RTX 4090", ["rtx-4090-laptop"], None),
+        ("3080 notebook 16GB", ["rtx-3080-16-laptop"], None),
+        ("M3 Max", ["apple-m3-max"], None),
+        ("MacBook Pro M3 Pro 36GB", ["apple-m3-pro"], None),
+        ("p4d", ["a100-sxm-40"] * 8, "nvlink"),
+        ("AWS g5.12xlarge", ["a10g"] * 4, "pcie"),
+        ("ml.p4de.24xlarge", ["a100-sxm-80"] * 8, "nvlink"),
+        ("a2-highgpu-4g", ["a100-sxm-40"] * 4, "nvlink"),
+        ("Standard_ND96amsr_A100_v4", ["a100-sxm-80"] * 8, "nvlink"),
+        ("ND96isr_MI300X_v5", ["mi300x"] * 8, "nvlink"),
+        ("azure nc96ads a100 v4", ["a100-pcie-80"] * 4, "pcie"),
+        ("gpu_8x_a100", ["a100-sxm-40"] * 8, "nvlink"),
+        ("NVIDIA DGX H100", ["h100-sxm"] * 8, "nvlink"),
+        ("DGX A100 640GB", ["a100-sxm-80"] * 8, "nvlink"),
     ],
 )
 def test_text_becomes_gpus(text: str, spec_ids: list[str], interconnect: str | None) -> None:
@@ -284,6 +319,9 @@ def test_text_becomes_gpus(text: str, spec_ids: list[str], interconnect: str | N
         ("1 node of 8x H100", 1, 8),
         ("2 nodes of 2x A100 40GB + 1x T4", 2, 3),
         ("8x H100", 1, 8),
+        ("2x p4d.24xlarge", 2, 8),
+        ("g5.12xlarge x4", 4, 4),
+        ("2 nodes of DGX H200", 2, 8),
     ],
 )
 def test_several_nodes_are_planned(text: str, num_nodes: int, num_gpus: int) -> None:
@@ -297,7 +335,7 @@ def test_bridges_join_two_cards() -> None:
     """NVLink that a person asks for is believed, and its limit said."""
     machine = plan_machine("4x RTX 3090:nvlink", host=HOST)
     assert machine.interconnect == "nvlink"
-    assert "NVLink bridges join two RTX 3090 cards" in machine.notes[0]
+    assert "NVLink bridges join two RTX 3090 cards" in machine.assumed[0]
 
 
 def test_a_planned_machine_says_what_it_does_not_know() -> None:
@@ -326,11 +364,69 @@ def test_planned_gpus_are_idle_and_carry_the_driver_s_memory() -> None:
     )
 
 
-def test_a_bare_name_takes_the_smallest_part_and_says_so() -> None:
-    """A plain A100 must not promise 80 GB that the card may lack."""
-    machine = plan_machine("A100", host=HOST)
-    assert 40 * GIB == machine.gpus[0].vram_bytes
-    assert "there is also A100 SXM 80GB, A100 PCIe 80GB" in machine.notes[0]
+@pytest.mark.parametrize(
+    ("text", "gib", "others"),
+    [
+        ("A100", 40, ["A100 SXM 80GB", "A100 PCIe 80GB"]),
+        ("RTX 3060", 8, ["RTX 3060 12GB"]),
+        ("4060 Ti", 8, ["RTX 4060 Ti 16GB"]),
+        ("5060 Ti", 8, ["RTX 5060 Ti 16GB"]),
+        ("H100", 80, ["H100 NVL", "H100 PCIe"]),
+        ("RTX 3080 Laptop", 8, ["RTX 3080 Laptop 16GB"]),
+        ("M2 Ultra", 48, ["Apple M2 Ultra 128GB", "Apple M2 Ultra 192GB"]),
+    ],
+)
+def test_a_bare_name_takes_the_smallest_part_and_says_how_to_name_the_others(
+    text: str, gib: int, others: list[str]
+) -> None:
+    """A plain A100 must not promise 80 GB that the card may lack; what is told to write works."""
+    machine = plan_machine(text, host=HOST)
+    assert machine.gpus[0].vram_bytes == pytest.approx(gib * GIB, rel=0.01)
+    (assumed,) = machine.assumed
+    assert f'"{text}" is read as {machine.gpus[0].name}' in assumed
+    named = re.findall(r'"([^"]+)"', assumed)
+    assert others == named[1:]
+    for other in others:
+        exact = plan_machine(other, host=HOST)
+        assert ([other], ()) == ([gpu.name for gpu in exact.gpus], exact.assumed)
+
+
+@pytest.mark.parametrize("sold", instances.instances(), ids=lambda one: one.name)
+def test_every_instance_has_known_gpus(sold: instances.Instance) -> None:
+    """Each name of the table means its machine alone, with a part that the GPU table has."""
+    machine = plan_machine(sold.name, host=HOST)
+    assert [sold.gpu] * sold.num_gpus == [gpu.name for gpu in machine.gpus]
+    assert sold.name in machine.assumed[0]
+    assert machine.ram_bytes == (sold.ram_gib * GIB if sold.ram_gib else HOST.ram_bytes)
+    assert "RAM" in machine.notes[-1] or sold.ram_gib
+
+
+@pytest.mark.parametrize(
+    ("ram_gib", "usable_gib"), [(16, 32 / 3), (32, 64 / 3), (36, 27), (64, 48), (192, 144)]
+)
+def test_a_mac_s_gpu_may_use_a_part_of_its_memory(ram_gib: int, usable_gib: float) -> None:
+    """As recommendedMaxWorkingSetSize says on Macs of these sizes."""
+    assert gputable.apple_usable_bytes(ram_gib * GIB) == pytest.approx(usable_gib * GIB)
+
+
+def test_an_apple_chip_is_planned_with_a_caution() -> None:
+    """Its memory is the processor's too, and nobody has measured a run there."""
+    machine = plan_machine("Apple M3 Max 64GB", host=HOST)
+    assert ("mps", 48 * GIB, 64 * GIB) == (
+        machine.backend,
+        machine.gpus[0].vram_bytes,
+        machine.ram_bytes,
+    )
+    assert ["share 64 GiB, of which at most 48.0", "No run of this program was measured"] == [
+        re.search(wanted, " ".join(machine.notes))[0]  # type: ignore[index]
+        for wanted in ("share 64 GiB, of which at most 48.0", "No run of this program was measured")
+    ]
+
+
+def test_memory_that_is_shared_is_counted_once() -> None:
+    """What a GPU without memory of its own can take is no RAM beside it."""
+    machine = plan_machine("DGX Spark", host=HOST)
+    assert machine.gpus[0].vram_bytes + machine.ram_free_bytes == 128 * GIB
 
 
 def test_amd_is_planned_as_rocm() -> None:
@@ -346,7 +442,22 @@ def test_amd_is_planned_as_rocm() -> None:
         ("65x RTX 4090", "must be between 1 and 64, not 65"),
         ("40x H100 + 40x A100", "it asks for 80 GPUs"),
         ("RTX 9090", "nearest known: RTX 5090, RTX 4090, RTX 3090"),
-        ("RTX 4090 Laptop", "nearest known: RTX 4090"),
+        ("RTX 4900", "nearest known: RTX 4090"),
+        ("RXT 4090", "nearest known: RTX 4090"),
+        ("H1000", "nearest known: H100"),
+        ("RTX 4070 Laptop 12GB", "known: RTX 4070 Laptop"),
+        ("2x M2 Ultra", "no machine has another GPU beside that of Apple"),
+        ("2x 4090 laptop", "no machine has another GPU beside"),
+        ("2 nodes of M2 Ultra", "over several Macs"),
+        ("M5 Max", "nearest known: Apple M1 Max 32GB"),
+        ("g5", "can be g5.xlarge (1x A10G), g5.2xlarge (1x A10G)"),
+        ("p5", "can be p5.4xlarge (1x H100 SXM), p5.48xlarge (8x H100 SXM)"),
+        ("ND96", "ND96isr_H100_v5 (8x H100 SXM)"),
+        ("DGX A100", "can be DGX A100 320GB (8x A100 SXM 40GB), DGX A100 640GB"),
+        ("A4", "can be a4-highgpu-8g (8x B200)"),
+        ("p4d.12xlarge", "nearest known: p4d.24xlarge (8x A100 SXM 40GB)"),
+        ("trn1.32xlarge", "is no GPU"),
+        ("2 nodes of 2x p4d.24xlarge", "say once how many"),
         ("RTX 6000", "RTX 6000 Ada"),
         ("A100 60GB", "known: A100 SXM 80GB, A100 SXM 40GB"),
         ("2x RTX 4090:nvlink", "the RTX 4090 has no NVLink"),

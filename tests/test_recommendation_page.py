@@ -247,3 +247,12 @@ def test_every_model_of_the_catalog_has_a_size_in_words():
         found = find_model.resolve(name)
         assert "parameters" in model_page.size(found)
         assert "none: it can be planned with" in flat("\n".join(model_page.lines(found, 80)))
+
+
+def test_how_the_machine_s_text_was_read_stands_under_its_name():
+    """With what to write for the others; nothing stands there where nothing was open."""
+    lines = text_of(found_for(box="RTX 3060")).splitlines()
+    told = next(i for i, line in enumerate(lines) if line.startswith("machine "))
+    assert lines[told - 1].strip().endswith("8GB")
+    assert 'write "RTX' in lines[told]
+    assert not any(line.startswith("machine ") for line in text_of(found_for()).splitlines())

@@ -50,6 +50,13 @@ def test_rows_are_as_long_as_just_fits(free_gib):
     assert peak(longest) <= found.budget_bytes < peak(longest + 8)
 
 
+def test_no_second_gpu_is_told_where_no_machine_has_two():
+    """A laptop and a Mac have one."""
+    for text in ("RTX 4090 Laptop", "Apple M3 Max 36GB"):
+        box = planned.plan_machine(text, host=HOST)
+        assert "gpus" not in ways("qwen2.5-1.5b", box, nearest("qwen2.5-1.5b", box, FULL))
+
+
 def test_no_length_is_told_where_the_weights_alone_are_too_much():
     """Shorter rows would not help."""
     box = planned.plan_machine("RTX 3070", host=HOST)

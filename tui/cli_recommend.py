@@ -35,7 +35,7 @@ def _show_keys(context: click.Context, _parameter: click.Parameter, wanted: bool
 @SPLIT_BY
 @click.option("--chat-template", help="Write chats so: a family like chatml, or a .jinja file.")
 @click.option("--learn", type=click.Choice(["all", "last"]), help="Which replies of a chat.")
-@click.option("--gpu", help='Plan for this machine instead: "4x RTX 4090".')
+@click.option("--gpu", help='Plan for this machine instead: "4x RTX 4090", "p4d".')
 @click.option("--compare", is_flag=True, help='Compare MACHINEs: --compare "RTX 4090" "8x H100".')
 @click.option("--price", "prices", type=float, multiple=True, help="Of each machine, per hour.")
 @click.option("--task", help="As `advisor methods` lists them; without it the data say it.")

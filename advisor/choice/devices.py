@@ -12,7 +12,7 @@ from typing import Final
 
 from advisor.choice.ladder import spread
 from advisor.choice.lengths import Lengths
-from advisor.framework import BEFORE_AMPERE, ON_CPU, OURS, Framework
+from advisor.framework import BEFORE_AMPERE, ON_APPLE, ON_CPU, OURS, Framework
 from advisor.plan import Plan
 from profiles.facts import GIB, Gpu, Machine
 
@@ -78,6 +78,8 @@ def framework_on(machine: Machine) -> Framework:
     """How our runner computes there."""
     if not machine.gpus:
         return ON_CPU
+    if machine.backend == "mps":
+        return ON_APPLE
     return framework_with([g.compute_capability for g in machine.gpus if g.vendor == "nvidia"])
 
 

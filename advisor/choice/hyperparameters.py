@@ -188,8 +188,9 @@ def _of_mixture(configured: Configured) -> tuple[Hyperparameter, ...]:
 
 
 def _precision(machine: Machine, plan: Plan) -> Hyperparameter:
+    may_use = "; what stays in fp32 may use TF32" if machine.backend == "cuda" else ""
     reasons = {
-        "bf16": "the GPU has it; what stays in fp32 may use TF32",
+        "bf16": f"the GPU has it{may_use}",
         "fp16": "with loss scaling: the GPU has no bf16",
         "fp32": "no fast 16-bit arithmetic on a CPU",
     }

@@ -131,5 +131,7 @@ def unsupported(preset: PresetSpec, model: Model, machine: Machine) -> str:
     if OPTIMIZERS[preset.optimizer].needs_gpu and backend not in {"cuda", "rocm"}:
         return "bitsandbytes' optimizers need a GPU"
     if settings.base_bits < 16 and backend == "mps":
-        return "bitsandbytes does not quantize on Apple GPUs"
+        return (
+            "what bitsandbytes takes on Apple GPUs is not measured, so no base is quantized there"
+        )
     return ""

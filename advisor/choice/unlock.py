@@ -113,7 +113,7 @@ def _gpus(model: Model, machine: Machine, found: Fit) -> Unlock | None:
         return None
     counts = [n for n in (used + 1, 2 * used, 4 * used, 8 * used) if used < n <= _MOST_GPUS]
     gpu = emptiest(machine)[0]
-    if not counts or not spread(found.plan, counts[0])[-1].engine.divides:
+    if gpu.alone or not counts or not spread(found.plan, counts[0])[-1].engine.divides:
         return None
 
     def over(num_gpus: int) -> Plan:

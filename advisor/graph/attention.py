@@ -27,6 +27,8 @@ def attention_of(model: Model, plan: Plan) -> str:
         return plan.attention
     if model.model_type in WITHOUT_SDPA:
         return "eager"
+    if plan.framework.unfused_attention:
+        return "math"
     # Falcon-7B hands its one key head over as it is, which only SDPA's plain math takes.
     return "math" if model.model_type == "falcon" and model.num_kv_heads == 1 else "sdpa"
 

@@ -21,6 +21,7 @@ _TABLE = Path(__file__).with_name("gpus.toml")
 _MOBILE = "laptop|mobile|max-q"
 _MIG = r"\bMIG (?:(?P<compute>\d+)c\.)?(?P<slices>\d+)g\.(?P<gib>\d+)gb"
 _MIG_SLICES = 7
+_SMALL_MAC_BYTES = 32 * GIB
 _MEMORY_SLICES = 8
 # Drivers reserve a little and ECC takes a sixteenth; less than this share is another part, or a
 # virtual GPU that has only a piece of this one.
@@ -54,7 +55,9 @@ class Spec:
     nvlink_bridge: bool
     """NVLink needs a bridge, which joins two cards."""
     unified: bool
-    """Memory shared with the CPU."""
+    """Memory shared with the CPU; `memory_gib` is all of it."""
+    alone: bool
+    """No machine has several of them."""
     tdp_watts: float | None
     confidence: str
     """"high", "medium" or "low"."""
@@ -62,10 +65,23 @@ class Spec:
 
     @property
     def vram_bytes(self) -> int | None:
-        """Total memory as the driver would report it, or nominal."""
+        """Total memory as the driver would report it, or nominal; what macOS lets a GPU use."""
         if self.nvml_total_mib is not None:
             return self.nvml_total_mib * MIB
-        return None if self.memory_gib is None else int(self.memory_gib * GIB)
+        if self.memory_gib is None:
+            return None
+        total = int(self.memory_gib * GIB)
+        return apple_usable_bytes(total) if self.vendor == "apple" else total
+
+
+def apple_usable_bytes(ram_bytes: int) -> int:
+    """What Metal lets a GPU use (recommendedMaxWorkingSetSize), as Macs of 8 to 192 GiB report it.
+
+    Two thirds up to 32 GiB, which newer systems raise to 74 %, and three quarters above.
+    """
+    if ram_bytes <= _SMALL_MAC_BYTES:
+        return ram_bytes * 2 // 3
+    return ram_bytes * 3 // 4
 
 
 @cache
@@ -82,9 +98,16 @@ def look_up(name: str, total_mib: int | None = None) -> Spec | None:
 
 @cache
 def sized_specs() -> tuple[Spec, ...]:
-    """Every whole card whose memory is known, in the table's order; catch-all blocks have none."""
-    specs = [_spec(spec_id, row) for spec_id, row in _rows().items()]
-    return tuple(spec for spec in specs if spec.memory_gib is not None)
+    """Every whole card whose memory is known, in the table's order; catch-all blocks have none.
+
+    A chip that is sold with several sizes of shared memory is there once with each.
+    """
+    found = []
+    for spec_id, row in _rows().items():
+        spec, sizes = _spec(spec_id, row), row.get("memory", {}).get("sizes", ())
+        found += [replace(spec, name=f"{spec.name} {gib}GB", memory_gib=gib) for gib in sizes]
+        found += [spec] if spec.memory_gib is not None else []
+    return tuple(found)
 
 
 def gpu_of(
@@ -117,6 +140,7 @@ def gpu_of(
         fp16_flops=spec.fp16_flops,
         fp32_flops=spec.fp32_flops,
         achievable_share=spec.achievable_share,
+        alone=spec.alone,
         memory_bytes_per_second=spec.memory_bytes_per_second,
         nvlink_bytes_per_second=_scaled(spec.nvlink_bytes_per_second, 0.5),
     )
@@ -166,6 +190,7 @@ def _spec(spec_id: str, row: dict[str, Any]) -> Spec:
         nvlink_bytes_per_second=_scaled(row.get("nvlink_gbs"), 1e9),
         nvlink_bridge=row.get("nvlink_bridge", False),
         unified=row.get("unified", False),
+        alone=row.get("alone", False),
         tdp_watts=_scaled(row.get("tdp_w"), 1),
         confidence=row.get("confidence", "high"),
         sources=tuple(row["sources"].split()),

@@ -19,7 +19,6 @@ from profiles.facts import GIB, Gpu, Machine, Origin
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_APPLE_USABLE_SHARE = 0.75
 _AMD, _NVIDIA = "0x1002", "0x10de"
 _LEAST_VRAM_BYTES = 3 * GIB  # less is the graphics part of a processor, which ROCm does not serve
 _AMD_VISIBLE = ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
@@ -154,10 +153,10 @@ def _with_apple(host: Machine) -> Machine | None:
     system, _, architecture = _system()
     if (system, architecture) != ("Darwin", "arm64"):
         return None
-    from profiles.machines.gputable import gpu_of, look_up  # noqa: PLC0415
+    from profiles.machines.gputable import apple_usable_bytes, gpu_of, look_up  # noqa: PLC0415
 
     name = _sysctl("machdep.cpu.brand_string") or "Apple GPU"
-    usable_bytes = int(_APPLE_USABLE_SHARE * host.ram_bytes)
+    usable_bytes = apple_usable_bytes(host.ram_bytes)
     gpu = gpu_of(
         look_up(name),
         index=0,
@@ -169,7 +168,7 @@ def _with_apple(host: Machine) -> Machine | None:
     )
     note = (
         f"Processor and GPU share {host.ram_bytes / GIB:.0f} GiB of memory; macOS lets the GPU use"
-        f" about {_APPLE_USABLE_SHARE:.0%} of it."
+        f" about {usable_bytes / GIB:.0f} GiB of it."
     )
     return replace(host, backend="mps", gpus=(gpu,), notes=(note,))
 

@@ -1,28 +1,38 @@
-"""Machines that exist only as text: "2x A100 40GB", "8x H100:nvlink" or "2 nodes of 8x H100".
+"""Machines that exist only as text: "2x A100 40GB", "8x H100:nvlink", "2 nodes of p4d.24xlarge".
 
-Decides which parts of the GPU table a person means, how the GPUs are linked, and says so in a note
-wherever the text left a choice. Everything that is no GPU is taken from the machine at hand.
+Decides how many GPUs of which part there are and how they are linked, and says what the text left
+open and how it was read. Everything that is no GPU is taken from the machine at hand.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NoReturn
 
 from profiles.errors import ExitCode, UserError
-from profiles.facts import Gpu, Machine, Origin
-from profiles.machines.gputable import Spec, gpu_of, look_up, sized_specs
+from profiles.facts import GIB, Gpu, Machine, Origin
+from profiles.machines import instances
+from profiles.machines.gpu_names import Wording, assume, choices, near, plannable, understand
+from profiles.machines.gputable import Spec, gpu_of
+from profiles.machines.instances import Instance
 
 MAX_GPUS = 64
 MAX_NODES = 64
 
+_BACKENDS = {"nvidia": "cuda", "amd": "rocm", "apple": "mps"}
 _BRIDGED = 2
-# People round: B200 is sold as 192 GB and reports 179 GiB.
-_MEMORY_TOLERANCE = 0.1
-_NOISE = (
-    r"\b(NVIDIA|GEFORCE|AMD|INSTINCT|TESLA|RADEON|GENERATION|BLACKWELL|WORKSTATION|SERVER|EDITION"
-    r"|GPUS?|HBM\d?E?)\b"
+_MOST_LISTED = 8
+_SHORTEST = 3
+_TOGETHER = r"[+,]|\band\b"
+_NO_GPU = r"(TRN\d|INF\d|DL\d|TRAINIUM|INFERENTIA|GAUDI|TPU|CT\dP?-)"
+_WRITE = (
+    'write it like "4x RTX 4090", "2x A100 40GB", "8x H100:nvlink", "2 nodes of 8x H100" or'
+    ' "p4d.24xlarge"'
+)
+_ON_APPLE = (
+    "On Apple GPUs torch computes through MPS: without fused attention, 8-bit optimizers or several"
+    " processes. No run of this program was measured there: memory and speed are rough."
 )
 
 
@@ -33,38 +43,52 @@ def plan_machine(text: str, *, host: Machine) -> Machine:
     """
     linked_text, link = _split_link(text)
     num_nodes, gpu_text = _split_nodes(linked_text, text)
-    notes: list[str] = []
-    specs: list[Spec] = []
-    for part in re.split(r"[+,]|\band\b", gpu_text):
-        count, name = _split_count(part.strip(), text)
-        spec, note = _resolve(name, link, text)
-        specs += [spec] * count
-        if note and note not in notes:
-            notes.append(note)
-    if len(specs) > MAX_GPUS:
-        _refuse(text, f"it asks for {len(specs)} GPUs; up to {MAX_GPUS} in one machine are planned")
-    vendors = {spec.vendor for spec in specs}
-    if len(vendors) > 1:
-        _refuse(text, "GPUs of two vendors cannot train together")
-    interconnect, link_note = _interconnect(specs, link, text)
-    notes += [link_note] if link_note else []
+    assumed: list[str] = []
+    sold = _sold(text, gpu_text)
+    if sold:
+        count, instance = sold
+        if num_nodes > 1 and count > 1:
+            _refuse(text, f"{instance.name} is a whole machine; say once how many there are")
+        num_nodes *= count
+        gpu_text = f"{instance.num_gpus}x {instance.gpu}"
+        assumed.append(_sold_as(instance))
+    specs = _specs(gpu_text, link, text, assumed)
+    _check_kinds(text, specs, num_nodes)
+    interconnect, link_choice = _interconnect(specs, link, text)
+    assumed += [link_choice] if link_choice else []
+    notes = [note for spec in dict.fromkeys(specs) for note in _shared_memory(spec)]
     if num_nodes > 1:
         notes.append(f"The network between the {num_nodes} nodes is not part of the plan.")
-    notes.append(
-        f"Processor, RAM and disk are those of {host.host}; the planned machine may differ."
-    )
+    ram_bytes = _known_ram(specs[0], sold[1] if sold else None)
+    borrowed = "Processor, RAM and disk" if ram_bytes is None else "Processor and disk"
+    notes.append(f"{borrowed} are those of {host.host}; the planned machine may differ.")
+    if ram_bytes is not None:
+        host = replace(host, ram_bytes=ram_bytes, ram_free_bytes=ram_bytes)
     return replace(
         host,
         host="planned",
-        backend="rocm" if vendors == {"amd"} else "cuda",
+        backend=_BACKENDS[specs[0].vendor],
         gpus=tuple(_planned_gpu(index, spec) for index, spec in enumerate(specs)),
         origin=Origin.USER,
         interconnect=interconnect,
         num_nodes=num_nodes,
         driver=None,
         cuda_version=None,
+        assumed=tuple(assumed),
         notes=tuple(notes),
     )
+
+
+def _specs(gpu_text: str, link: str | None, text: str, assumed: list[str]) -> list[Spec]:
+    """The part behind each GPU; what the text left open is added to `assumed`."""
+    specs: list[Spec] = []
+    for part in re.split(_TOGETHER, gpu_text):
+        count, name = _split_count(part.strip(), text)
+        spec, choice = _resolve(name, link, text)
+        specs += [spec] * count
+        if choice and choice not in assumed:
+            assumed.append(choice)
+    return specs
 
 
 def _planned_gpu(index: int, spec: Spec) -> Gpu:
@@ -126,79 +150,61 @@ def _split_count(part: str, text: str) -> tuple[int, str]:
     return count, found["name"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Wording:
-    """A name as people write it, taken apart: "A100-SXM4-80GB" is A100, SXM, 80."""
-
-    family: str
-    form: str | None
-    memory_gib: int | None
-
-
-def _take_apart(name: str) -> _Wording:
-    words = name.upper()
-    memory = re.search(r"(?<![A-Z0-9])(\d+)\s*GI?B?(?![A-Z0-9])", words)
-    words = words.replace(memory[0], " ") if memory else words
-    form = re.search(r"(SXM|PCI-?E|NVL)\d*", words)
-    words = words.replace(form[0], " ") if form else words
-    letters = re.sub(r"[^A-Z0-9]", "", re.sub(_NOISE, " ", words))
-    return _Wording(
-        family=re.sub(r"^(RTX|GTX|RX)(?=.)", "", letters),
-        form=form[1].replace("-", "") if form else None,
-        memory_gib=int(memory[1]) if memory else None,
-    )
+def _sold(text: str, gpu_text: str) -> tuple[int, Instance] | None:
+    """A machine that is sold as a whole, and how many; None where the text names GPUs."""
+    count, name = _split_count(gpu_text.strip(), text)
+    if not understand(name).family or any(
+        plannable(understand(part).family) for part in re.split(_TOGETHER, name)
+    ):
+        return None
+    found = instances.meant(name)
+    if not found:
+        return None
+    is_short = len(instances.joined(name)) < _SHORTEST  # "A4" may be a GPU's name as well
+    if len(found) > 1 or is_short:
+        listed = ", ".join(map(str, found[:_MOST_LISTED]))
+        more = f" and {len(found) - _MOST_LISTED} more" if len(found) > _MOST_LISTED else ""
+        _refuse(text, f'"{name}" can be {listed}{more}', do=f'write it like "{found[0].name}"')
+    return count, found[0]
 
 
-def _resolve(name: str, link: str | None, text: str) -> tuple[Spec, str | None]:
+def _sold_as(instance: Instance) -> str:
+    ram = f", {instance.ram_gib} GiB of RAM" if instance.ram_gib else ""
+    return f"{instance.name} is {instance.num_gpus}x {instance.gpu}{ram}"
+
+
+def _known_ram(spec: Spec, instance: Instance | None) -> int | None:
+    """Bytes of RAM that are free beside the GPUs' own, where the text alone tells them."""
+    if instance is not None:
+        return None if instance.ram_gib is None else instance.ram_gib * GIB
+    if not spec.unified or spec.memory_gib is None:
+        return None
+    total = int(spec.memory_gib * GIB)
+    # What is put into the RAM there is taken from the GPU: counted once, as the GPU's
+    return total if spec.vendor == "apple" else total - (spec.vram_bytes or 0)
+
+
+def _resolve(name: str, link: str | None, text: str) -> tuple[Spec, str]:
     """Pick the part that a person means, and say so where the name leaves a choice."""
     if ":" in name:
         _refuse(text, f'after the colon stands "nvlink" or "pcie", not "{name.partition(":")[2]}"')
-    wanted = _take_apart(name)
+    wanted = understand(name)
     if not wanted.family:
         _refuse(text, "a GPU's name is missing")
-    choices = [spec for spec in _plannable(wanted.family) if _agrees(wanted, spec)]
-    if not choices:
+    found = choices(wanted, link)
+    if not found:
         _refuse_name(name, wanted, text)
-    if wanted.form is None and link:
-        linked = [
-            spec for spec in choices if (_take_apart(spec.name).form == "PCIE") == (link == "pcie")
-        ]
-        choices = linked or choices
-    # An unstated size never promises memory that the card may lack.
-    smallest = min(spec.vram_bytes or 0 for spec in choices)
-    small = [spec for spec in choices if spec.vram_bytes == smallest]
-    usual = look_up(wanted.family)
-    spec = next((spec for spec in small if usual and spec.id == usual.id), small[0])
-    others = [other.name for other in choices if not _same_facts(other, spec)]
-    if not others:
-        return spec, None
-    return spec, f'"{name}" is read as {spec.name}; there is also {", ".join(others)}.'
+    return assume(name, wanted, found)
 
 
-def _plannable(family: str) -> list[Spec]:
-    """Parts of a family, by either of their names; only those whose memory is known."""
-    return [
-        spec
-        for spec in sized_specs()
-        if family in {_take_apart(spec.name).family, _take_apart(spec.aka).family}
-    ]
-
-
-def _agrees(wanted: _Wording, spec: Spec) -> bool:
-    form = _take_apart(spec.name).form
-    if wanted.form and form and wanted.form != form:
-        return False
-    if wanted.memory_gib is None or spec.memory_gib is None:
-        return True
-    return abs(spec.memory_gib - wanted.memory_gib) <= _MEMORY_TOLERANCE * spec.memory_gib
-
-
-def _same_facts(one: Spec, other: Spec) -> bool:
-    return (one.vram_bytes, one.fp16_flops, one.memory_bytes_per_second) == (
-        other.vram_bytes,
-        other.fp16_flops,
-        other.memory_bytes_per_second,
-    )
+def _refuse_name(name: str, wanted: Wording, text: str) -> NoReturn:
+    if re.match(_NO_GPU, name.strip(), re.IGNORECASE):
+        _refuse(text, f'"{name}" is no GPU: runs need one of NVIDIA, AMD or Apple')
+    if variants := [spec.name for spec in plannable(wanted.family)]:
+        _refuse(text, f'"{name}" is not a known variant; known: {", ".join(variants)}')
+    known = near(name, wanted)
+    hint = f"; the nearest known: {', '.join(known)}" if known else ""
+    _refuse(text, f'no GPU called "{name}" is in the table{hint}')
 
 
 def _interconnect(specs: list[Spec], link: str | None, text: str) -> tuple[str | None, str | None]:
@@ -223,27 +229,40 @@ def _interconnect(specs: list[Spec], link: str | None, text: str) -> tuple[str |
     return "pcie", note
 
 
-def _refuse_name(name: str, wanted: _Wording, text: str) -> NoReturn:
-    import difflib  # noqa: PLC0415 - only errors need it
+def _check_kinds(text: str, specs: list[Spec], num_nodes: int) -> None:
+    """What cannot train together, or cannot be."""
+    if len(specs) > MAX_GPUS:
+        _refuse(text, f"it asks for {len(specs)} GPUs; up to {MAX_GPUS} in one machine are planned")
+    vendors = {spec.vendor for spec in specs}
+    if len(vendors) > 1:
+        _refuse(text, "GPUs of two vendors cannot train together")
+    alone = next((spec for spec in specs if spec.alone), None)
+    if alone is None:
+        return
+    if alone.vendor == "apple" and num_nodes > 1:
+        why = "a run over several Macs is not possible here"
+        _refuse(text, why, do=f'plan for one: "{alone.name}"')
+    if len(specs) > 1:
+        why = f"no machine has another GPU beside that of {alone.name}"
+        _refuse(text, why, do=f'plan for one: "{alone.name}"')
 
-    variants = [spec.name for spec in _plannable(wanted.family)]
-    if variants:
-        _refuse(text, f'"{name}" is not a known variant; known: {", ".join(variants)}')
-    names = {_take_apart(spec.name).family: spec.name for spec in sized_specs()}
-    near = [known for known in names if wanted.family[2:] and wanted.family in known]
-    near += difflib.get_close_matches(
-        wanted.family, [key for key in names if key not in near], 4, 0.5
+
+def _shared_memory(spec: Spec) -> list[str]:
+    """What is particular to a chip whose GPU has no memory of its own."""
+    if not spec.unified or spec.memory_gib is None or spec.vram_bytes is None:
+        return []
+    share = (
+        f"{spec.name}: processor and GPU share {spec.memory_gib:g} GiB, of which at most"
+        f" {spec.vram_bytes / GIB:.1f} are the GPU's; what other programs hold is missing there."
     )
-    known = ", ".join(names[key] for key in near[:4])
-    hint = f"; the nearest known: {known}" if near else ""
-    _refuse(text, f'no GPU called "{name}" is in the table{hint}')
+    return [share, _ON_APPLE] if spec.vendor == "apple" else [share]
 
 
-def _refuse(text: str, why: str) -> NoReturn:
+def _refuse(text: str, why: str, *, do: str = _WRITE) -> NoReturn:
     raise UserError(
         f'cannot plan a machine from "{text}"',
         why=why,
-        do='write it like "4x RTX 4090", "2x A100 40GB", "8x H100:nvlink" or "2 nodes of 8x H100"',
+        do=do,
         where="--gpu",
         code=ExitCode.USAGE,
     )

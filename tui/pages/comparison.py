@@ -70,6 +70,7 @@ def _cells(found: Recommendation, row: Row) -> tuple[str, ...]:
 
 def _notes(found: Recommendation, row: Row, *, names_method: bool) -> list[str]:
     notes = [row.method] if names_method and row.rung else []
+    notes += found.machine.assumed
     if row.rung is None:
         return [*notes, found.detour]
     if not found.runs:

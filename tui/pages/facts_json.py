@@ -49,6 +49,7 @@ def machine(found: Machine) -> dict[str, Any]:
         "gpus": gpus,
         "num_nodes": found.num_nodes,
         "interconnect": found.interconnect,
+        "assumed": list(found.assumed),
         "ram_free_bytes": found.ram_free_bytes,
         "disk_free_bytes": found.disk_free_bytes,
     }

@@ -36,6 +36,7 @@ RECOMMENDATION = {
     "machine.gpus[].origin": "measured, or table for a named GPU",
     "machine.num_nodes": "equal hosts; everything else is of one of them",
     "machine.interconnect": "between the GPUs: nvlink or pcie",
+    "machine.assumed[]": "how a planned machine's text was read, and how to name another",
     "machine.ram_free_bytes": "",
     "machine.disk_free_bytes": "",
     "data.path": "data is null without --data",

@@ -14,6 +14,7 @@ def lines(machine: Machine, width: int) -> list[str]:
         [
             (kind, machine.host),
             ("accelerator", _summary(machine)),
+            ("read as", "; ".join(machine.assumed)),
             ("cpu", f"{machine.cpu_name}, {machine.num_cores} cores"),
             ("memory", f"{_free(machine.ram_free_bytes, machine.ram_bytes)}"),
             ("disk", f"{bytes_text(machine.disk_free_bytes)} free at {machine.disk_path}"),

@@ -117,6 +117,7 @@ def _answer(found: Recommendation, width: int, shown: Shown) -> list[str]:
         *_task(found, shown.other_task),
         ("use", _use(found)),
         ("for", f"{found.model.id} ({size(found.model)}) on {machine_text(found.machine)}"),
+        ("machine", "; ".join(found.machine.assumed)),
         ("because", found.detour or found.leaf.reason),
         ("why no more", alternatives.above(found)),
     ]
