@@ -45,6 +45,8 @@ class Parent:
     """Whose weights that has."""
     fingerprint: str
     """One hash of all its files."""
+    use: str = ""
+    """Of an adapter: continue or merge."""
     ancestors: tuple[str, ...] = ()
     """Ids of the runs that it began with itself, the nearest first."""
 

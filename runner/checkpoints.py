@@ -232,7 +232,7 @@ def clear_staging(run: RunDir) -> int:
     A checkpoint or a model that was being replaced gets its name back if the new one never came.
     """
     return durable.clear_leftovers(run.checkpoints) + durable.clear_leftovers(
-        run.path, run.model.name, run.error.name, run.recipe_lock.name
+        run.path, run.model.name, run.base.name, run.error.name, run.recipe_lock.name
     )
 
 

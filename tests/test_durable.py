@@ -270,6 +270,7 @@ ALLOWED = {
     "runner/methods/bottleneck.py: .write_text": "in a staging directory, before it is sealed",
     "runner/methods/bottleneck.py: shutil.copyfile": "in a staging directory, before it is sealed",
     "runner/methods/low_rank.py: config.write_text": "in a staging directory, before it is sealed",
+    "runner/training/merging.py: shutil.copyfile": "in a staging directory, before it is sealed",
     "runner/supervision/supervisor.py: .unlink": "a heartbeat is worthless when old",
     "tui/commands/demo.py: shutil.rmtree": "the base model of the demo is made anew",
 }

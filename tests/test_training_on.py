@@ -25,9 +25,11 @@ from profiles.models import find_model  # noqa: E402
 from profiles.runs import parents  # noqa: E402
 from profiles.runs.records.inputs import BegunWith  # noqa: E402
 from profiles.runs.state import status  # noqa: E402
-from runner.checks import adapters  # noqa: E402
+from runner import checkpoints  # noqa: E402
+from runner.checks import adapters, replay  # noqa: E402
 from runner.tasks.pretrain import TRAINER as PRETRAIN  # noqa: E402
 from runner.tasks.sft import TRAINER as SFT  # noqa: E402
+from runner.training import merging  # noqa: E402
 from tui import report as page  # noqa: E402
 from tui.commands import profile, runs  # noqa: E402
 from tui.terminal import Symbols  # noqa: E402
@@ -155,6 +157,12 @@ def furthered(place, read, instructed):
 ADAPTER = "rank = 8\nalpha = 16"
 
 
+@pytest.fixture(scope="module")
+def merged(place, read, instructed):
+    """The third in another way: that adapter is merged, and a new one begun."""
+    return place.trained(place.rows, **onward(read, instructed, "merge"))
+
+
 def onward(read, instructed, use="continue"):
     """What the recipe of a third stage says."""
     names = f'id = "run:{read.run.end}"\nadapter = "run:{instructed.run.end}"'
@@ -173,12 +181,14 @@ def apart(one, other):
     return float((one - other).abs().max())
 
 
-def test_each_begins_where_the_one_before_ended(read, instructed, furthered):
+def test_each_begins_where_the_one_before_ended(read, instructed, furthered, merged):
     """With its weights, not with those of a base model, or new ones."""
     assert apart(instructed.first, read.logits) < 1e-5
     assert apart(furthered.first, instructed.logits) < 1e-5
     assert min(apart(one.first, one.logits) for one in (read, instructed, furthered)) > 1e-2
     first, last = losses_of(instructed.run)
+    assert apart(merged.first, instructed.logits) < 1e-5
+    assert apart(merged.first, merged.logits) > 1e-2
     again, further = losses_of(furthered.run)
     assert again == pytest.approx(last, abs=1e-5)
     assert first > last > further
@@ -212,7 +222,7 @@ def test_people_and_programs_are_told_of_the_parents(read, instructed, furthered
     assert [one["run"] for one in told["parents"]] == [read.run.id, instructed.run.id]
     assert told["result"]["before"] == f"the result of run {instructed.run.id}"
     assert (
-        f"the result of run {instructed.run.id}, step 4, begun with that of {read.run.id}" in report
+        f"the result of run {instructed.run.id}, step 4, trained on, begun with that of" in report
     )
     assert f"than the result of run {instructed.run.id}: evaluation loss" in report
     assert "base model" not in report
@@ -246,6 +256,34 @@ def test_killed_and_gone_on_with_it_is_the_same_bit_for_bit(place, read, instruc
     same(run, furthered.run)
 
 
+def test_a_merged_model_is_made_once_and_gone_on_with(place, read, instructed, merged):
+    """A later attempt takes what is there; a folder that is not whole is made again."""
+    run = place.killed(place.rows, **onward(read, instructed, "merge"))
+
+    same(run, merged.run)
+    assert [e["phase"] for e in real_runs.events(run, "phase")].count("merging") == 1
+    assert checkpoints.verify(merged.run.base) is None
+    told = json.loads((merged.run.model / "adapter_config.json").read_text())
+    assert told["base_model_name_or_path"] == str(merged.run.base)
+    (shard,) = run.base.glob("*.safetensors")
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1])
+    folders = replay.folders_of(recipes.parse(run.recipe.read_text(), where="r"), Path("/"))
+    merging.merged(real_runs.quiet(run), folders["model.id"], folders["model.adapter"])
+    assert shard.read_bytes() == whole
+
+
+def test_a_whole_model_of_a_merged_one_needs_no_second(place, read, instructed):
+    """The folder that it began with goes, as nothing that is published belongs to it."""
+    asked = onward(read, instructed, "merge") | {"adapter": "", "method": "full", "steps": 1}
+    whole = place.trained(place.rows, **asked)
+
+    assert apart(whole.first, instructed.logits) < 1e-5
+    assert not whole.run.base.exists()
+    (_, adapter) = parents.of_run(whole.run)
+    assert (adapter.run, adapter.use) == (instructed.run.id, "merge")
+
+
 def same(run, other):
     """Weights and losses are."""
     ours, theirs = real_runs.weights(run), real_runs.weights(other)
@@ -254,12 +292,14 @@ def same(run, other):
     assert real_runs.losses(run) == real_runs.losses(other)
 
 
-def test_libraries_alone_load_what_was_published(read, instructed, furthered, tmp_path):
-    """In another process: on the first stage's model, and it is what was trained."""
+def test_libraries_alone_load_what_was_published(read, instructed, furthered, merged, tmp_path):
+    """In another process: on the model that the adapter names, and it is what was trained."""
     asked, answers = tmp_path / "asked.json", tmp_path / "answers.pt"
     base = str(read.run.model)
     stages = {"read": read, "instructed": instructed, "furthered": furthered}
     models = {name: (str(one.run.model), base) for name, one in stages.items()}
+    stages["merged"] = merged
+    models["merged"] = str(merged.run.model), str(merged.run.base)
     asked.write_text(json.dumps({"models": models, "ids": IDS.tolist()}))
     subprocess.run([sys.executable, "-I", RELOAD, asked, answers], check=True, timeout=300)
     found = torch.load(answers)

@@ -16,6 +16,8 @@ from tui.terminal import Symbols, clean
 
 _SAMPLE_WIDTH = 400
 _TITLE = "# Bottleneck report"
+_USES = {"continue": "trained on", "merge": "merged into the model first"}
+"""What became of an adapter."""
 
 
 def lines(report: Report, width: int, symbols: Symbols) -> list[str]:
@@ -96,7 +98,7 @@ def _data(run: Run) -> str:
 
 def _parent(one: Parent) -> str:
     """The run, whose weights, what became of them, and what that run began with."""
-    told = [one.words, f"step {count_text(one.step)}", parents.since(one)]
+    told = [one.words, f"step {count_text(one.step)}", _USES.get(one.use, ""), parents.since(one)]
     told += [f"begun with that of {name}" for name in one.ancestors]
     return ", ".join(filter(None, told))
 

@@ -167,8 +167,13 @@ class Duration:
         return self.seconds / 3600
 
 
-def duration(found: Fit, model: Model, machine: Machine, through: Schedule) -> Duration | None:
-    """How long the fit's plan takes; None where the device's rate is not known."""
+def duration(
+    found: Fit, model: Model, machine: Machine, through: Schedule, *, merges: bool = False
+) -> Duration | None:
+    """How long the fit's plan takes; None where the device's rate is not known.
+
+    `merges`: an adapter is added to the model first, which is written anew.
+    """
     if found.rates is None:
         return None
     plan, disk = found.plan, storage.disk(model, found.plan)
@@ -178,7 +183,7 @@ def duration(found: Fit, model: Model, machine: Machine, through: Schedule) -> D
     written = through.num_checkpoints * disk.checkpoint_bytes + disk.artefact_bytes
     return Duration(
         start=(
-            *_preparation(model, plan, through),
+            *_preparation(model, plan, through, merges=merges),
             ("evaluating", evaluation),
             ("answering", answers),
             ("longest", plan.sequences * through.longest / rate),
@@ -191,7 +196,9 @@ def duration(found: Fit, model: Model, machine: Machine, through: Schedule) -> D
     )
 
 
-def _preparation(model: Model, plan: Plan, through: Schedule) -> tuple[tuple[str, float], ...]:
+def _preparation(
+    model: Model, plan: Plan, through: Schedule, *, merges: bool
+) -> tuple[tuple[str, float], ...]:
     """Up to where model and data are there; the phases in their order."""
     importing, loading = _IMPORT_SECONDS, _BUILD_SECONDS
     importing += _LAUNCHER_SECONDS if plan.num_gpus > 1 else 0.0
@@ -199,9 +206,12 @@ def _preparation(model: Model, plan: Plan, through: Schedule) -> tuple[tuple[str
     weights = storage.weight_bytes(model)
     reading = _TOKENIZER_SECONDS + _READ_SECONDS * sum(through.rows)
     rows = through.rows.trained + through.rows.evaluated
+    rates = (_READ_BYTES_PER_SECOND, _WRITE_BYTES_PER_SECOND, _HASH_BYTES_PER_SECOND)
+    merging = sum(weights / rate for rate in rates)
     return (
         ("importing", importing),
         ("reading", reading),
+        *([("merging", merging)] if merges else []),
         ("loading", loading + weights / _READ_BYTES_PER_SECOND),
         ("checking", weights / _LOOK_BYTES_PER_SECOND),
         ("tokenising", rows * (_ROW_SECONDS + through.mean_tokens * _TOKEN_SECONDS)),

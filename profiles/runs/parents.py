@@ -43,7 +43,7 @@ def model_folder(text: str, base_dir: Path) -> Path:
         return base_dir / text
     run = run_of(text)
     found = result_of(run)
-    if _is_adapter(found):
+    if is_adapter(found):
         base = reading.words(read_json(found / _ADAPTERS[0]) or {}, "base_model_name_or_path")
         raise UserError(
             f"run {run.id} has published an adapter, not a model",
@@ -63,7 +63,7 @@ def adapter_folder(text: str, base_dir: Path) -> Path:
         return base_dir / text
     run = run_of(text)
     found = result_of(run)
-    if not _is_adapter(found):
+    if not is_adapter(found):
         raise UserError(
             f"run {run.id} has published a whole model, not an adapter",
             why="model.adapter names what is put on the model of model.id",
@@ -74,7 +74,8 @@ def adapter_folder(text: str, base_dir: Path) -> Path:
     return found
 
 
-def _is_adapter(folder: Path) -> bool:
+def is_adapter(folder: Path) -> bool:
+    """What lies there is put on a model."""
     return any(reading.is_file(folder / name) for name in _ADAPTERS)
 
 
@@ -124,7 +125,7 @@ def result_of(run: RunDir) -> Path:
     )
 
 
-def of(key: str, text: str, hashes: Mapping[str, str | None]) -> Parent:
+def of(key: str, text: str, hashes: Mapping[str, str | None], use: str = "") -> Parent:
     """What is known of the run that a key of the recipe names, by the hashes of its files as read.
 
     UserError (65) if these are not the files that it has published.
@@ -147,6 +148,7 @@ def of(key: str, text: str, hashes: Mapping[str, str | None]) -> Parent:
         path=str(run.model),
         step=reading.whole(read_json(run.model / MANIFEST) or {}, "step"),
         fingerprint=fingerprint(known),
+        use=use,
         ancestors=tuple(name for one in own for name in (one.run, *one.ancestors))[:_MOST],
     )
 

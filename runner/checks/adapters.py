@@ -18,10 +18,10 @@ from advisor.registry.lookup import METHODS
 from advisor.registry.spec import MethodSpec, keys_of
 from profiles.data.words import printable
 from profiles.errors import ExitCode, UserError
-from profiles.facts import Model
+from profiles.facts import Machine, Model
 from profiles.models.safe_config import MAX_CONFIG_BYTES, read_json
 from profiles.models.safetensors_header import read_header
-from profiles.quantities import some_of
+from profiles.quantities import bytes_text, some_of
 from profiles.runs import parents, reading
 from profiles.runs.rundir import RunDir
 from profiles.runs.rundir import read_json as read_kept
@@ -65,6 +65,21 @@ def check(recipe: Recipe, base: Model, base_dir: Path) -> list[str]:
         _check_settings(recipe, adapter)
         _check_modules(recipe, base, adapter)
     return told
+
+
+def check_room(recipe: Recipe, base: Model, here: Machine) -> None:
+    """UserError if there is no room for the model that an adapter is merged into."""
+    needed = base.weight_bytes or 2 * base.num_params
+    for what, free in (("memory", here.ram_free_bytes), ("disk space", here.disk_free_bytes)):
+        if recipe.model.merges and free < needed:
+            raise UserError(
+                f"there is too little {what} to merge the adapter into {recipe.model.id}",
+                why=f"the whole model is added up and written, {bytes_text(needed)}, and "
+                f"{bytes_text(free)} are free",
+                do="make room; or leave model.adapter_use out, to go on with the adapter as it is",
+                where=here.disk_path if what == "disk space" else "host memory",
+                code=ExitCode.CANNOT_CREATE,
+            )
 
 
 def read(folder: Path) -> Adapter:

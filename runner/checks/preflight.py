@@ -89,6 +89,7 @@ def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
     base = find_model.named(recipe.model.id, base_dir)
     pairing.check_model(recipe, base)
     warnings = adapters.check(recipe, base, base_dir)
+    adapters.check_room(recipe, base, here)
     encoder = _encoder(recipe, base_dir, base)
     checked = _data(recipe, base_dir, encoder)
     base = vocabulary.enlarged(base, encoder.added if encoder else None)
@@ -191,7 +192,7 @@ def _duration(
         train.epochs, train.max_steps, train.eval_every, train.save_every, train.samples
     )
     through = schedule(predicted.plan, lengths, rows, wanted)
-    return duration(predicted, base, here, through)
+    return duration(predicted, base, here, through, merges=recipe.model.merges)
 
 
 def _rows(recipe: Recipe, checked: list[Dataset]) -> str:

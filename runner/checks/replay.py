@@ -272,7 +272,11 @@ def parents_of(recipe: Recipe, now: Mapping[str, Any]) -> tuple[Parent, ...]:
     """
     asked = {"model.id": recipe.model.id, "model.adapter": recipe.model.adapter or ""}
     named = {key: text for key, text in asked.items() if parents.names_run(text)}
-    return tuple(parents.of(key, text, _beside(_PREFIXES[key], now)) for key, text in named.items())
+    uses = {"model.adapter": recipe.model.adapter_use or "continue"}
+    return tuple(
+        parents.of(key, text, _beside(_PREFIXES[key], now), uses.get(key, ""))
+        for key, text in named.items()
+    )
 
 
 def _beside(prefix: str, now: Mapping[str, Any]) -> dict[str, str | None]:

@@ -34,7 +34,17 @@ from runner.checks import replay
 from runner.engines import engine_of, loading
 from runner.resume import Start
 from runner.tasks import task_of
-from runner.training import arguments, data, endings, examples, finite, isolation, recipe_lock, some
+from runner.training import (
+    arguments,
+    data,
+    endings,
+    examples,
+    finite,
+    isolation,
+    merging,
+    recipe_lock,
+    some,
+)
 from runner.training.attempt import Attempt
 from runner.training.counting import counted
 from runner.training.division import DURING
@@ -148,6 +158,8 @@ class Session:
         common = self._arguments(evaluates=bool(splits.eval_rows))
         settings = task.arguments(self.recipe.data, **common)
         assert settings.device  # chooses this rank's GPU, before anything is loaded onto one
+        if self.recipe.model.merges:
+            model_dir = merging.merged(self.attempt, model_dir, folders["model.adapter"])
         with self.attempt.during("loading"):
             head = task.TRAINER.head(splits)
             seed = self.recipe.train.seed
@@ -281,6 +293,8 @@ class Session:
         (staging / "training_args.bin").unlink(missing_ok=True)
         checkpoints.seal(staging, step=step)
         durable.publish_dir(staging, self.run.model)
+        if not parents.is_adapter(self.run.model):
+            checkpoints.discard(self.run.base)  # what is published needs it no more
         checkpoints.discard(self.run.path / ".trainer")
 
     def _wait_for_room(self, trainer: RunProtocol) -> None:

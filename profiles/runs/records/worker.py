@@ -31,8 +31,7 @@ class Phase(Record):
     kind: ClassVar[str] = "phase"
 
     phase: str
-    """importing, reading, tokenising, loading, checking, packing, directions, hashing, preparing,
-    evaluating, answering, longest: those of a start in their order."""
+    """One of `_PHASES`; those of a start in their order."""
     total: int
     """Rows, batches or answers; 0 if nobody knows."""
 
@@ -46,10 +45,11 @@ class Phase(Record):
 _PHASES = {
     "importing": "importing torch and the libraries",
     "reading": "reading the data",
-    "loading": "loading the model",
     "tokenising": "tokenising",
-    "packing": "packing rows",
+    "merging": "merging the adapter into the model",
+    "loading": "loading the model",
     "checking": "checking the weights",
+    "packing": "packing rows",
     "directions": "looking for the directions of the data",
     "hashing": "hashing the files of data and model",
     "preparing": "setting up the optimizer and the devices",
