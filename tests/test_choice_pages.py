@@ -79,12 +79,17 @@ def test_the_whole_page():
           epochs  3  usual
 
         every method on this machine, with 24.0 GiB free
-           method            fits  peak, GiB  tokens/s  hours  runs
-           full fine-tuning  no    10.0-16.0         -      -  yes
-              too large
-        >  LoRA              yes   10.0-16.0       700    2.5  yes
-           QLoRA 4-bit       yes   10.0-16.0       700    2.5  not yet
-              not needed
+          Peaks are those of the batch below each: rows at a time x accumulated
+          (x GPUs), activations kept or recomputed. Least: with the fewest rows
+          at a time, recomputed where that can be.
+           method            fits  peak, GiB  least  tokens/s  hours
+           full fine-tuning  no    10.0-16.0   16.0         -      -
+              2 x 8 rows, recomputed; too large
+        >  LoRA              yes   10.0-16.0   16.0       700    2.5
+              2 x 8 rows, recomputed
+           QLoRA 4-bit       yes   10.0-16.0   16.0       700    2.5
+              2 x 8 rows, recomputed; this version does not run it yet; not
+              needed
 
         ! look out
         """)
@@ -98,8 +103,12 @@ def test_what_is_not_known_is_left_out():
     assert text.endswith(
         dedent("""
             every method on this machine, with 24.0 GiB free
-               method  fits  peak, GiB  tokens/s  runs
-            >  LoRA    yes   10.0-16.0       700  yes""")
+              Peaks are those of the batch below each: rows at a time x accumulated
+              (x GPUs), activations kept or recomputed. Least: with the fewest rows
+              at a time, recomputed where that can be.
+               method  fits  peak, GiB  least  tokens/s
+            >  LoRA    yes   10.0-16.0   16.0       700
+                  2 x 8 rows, recomputed""")
     )
     assert "cost" not in text
     assert "why no more" not in text
@@ -293,7 +302,8 @@ def reason(**changes):
     """What stands below a row that was not chosen."""
     row = alternative("full", **({"possible": False, "fits": False} | changes))
     found = recommendation(alternatives=(row,), machine=changes.pop("machine", BOX))
-    return " ".join(" ".join(alternatives.lines(found, 300)[2:]).split())
+    told = " ".join(" ".join(alternatives.lines(found, 300)[2:]).split())
+    return told.removeprefix("2 x 8 rows, recomputed").removeprefix("; ")
 
 
 SHORT = {"budget_bytes": 8 * GIB}
@@ -319,7 +329,24 @@ def test_a_machine_without_gpus_is_short_of_ram():
     )
     found = recommendation(alternatives=(row,), machine=HOST)
 
-    assert alternatives.lines(found, 80)[2] == "      would fit with 1.0 GiB more RAM"
+    assert alternatives.lines(found, 80)[2].endswith("; would fit with 1.0 GiB more RAM")
+
+
+def test_below_every_method_stands_the_batch_of_its_peak():
+    """The chosen one's too; on one GPU no engine divides anything."""
+    spread = plan(num_gpus=4, strategy="fsdp", micro_batch=1, checkpointing=False)
+    rows = (alternative("lora"), alternative("full", fit=fit(plan=spread), runs=False))
+    told = alternatives.lines(recommendation(alternatives=rows), 80)
+    assert told[2].strip() == "2 x 8 rows, recomputed"
+    assert told[4].strip() == "1 x 8 x 4 rows, kept, fsdp; this version does not run it yet"
+
+
+def test_what_a_method_could_do_with_stands_beside_its_peak():
+    """With another batch than the peak's."""
+    row = alternative("lora", least=fit(memory=estimate(high_bytes=9 * GIB)))
+    head, told, _ = alternatives.lines(recommendation(alternatives=(row,)), 80)
+    assert head.split()[3:5] == ["GiB", "least"]
+    assert told.split()[3:5] == ["10.0-16.0", "9.0"]
 
 
 def test_why_not_the_next_larger_method():

@@ -15,7 +15,7 @@ from advisor.choice.recommend import recommend
 from advisor.cost import memory as estimates
 from advisor.cost import weights
 from advisor.registry.low_rank import ALL_TARGETS
-from profiles.facts import Origin
+from profiles.facts import GIB, Origin
 from profiles.machines import planned
 from profiles.models import catalog, find_model
 from profiles.quantities import bytes_text
@@ -25,6 +25,10 @@ from tui.terminal import Symbols, num_cells
 
 MODELS = ("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen3-30B-A3B", "mistralai/Mixtral-8x7B-v0.1")
 BOXES = ("1x RTX 4090", "8x H100", "2 nodes of 4x A100 40GB", "T4")
+
+
+OF_STEP = {"full": "full fine-tuning needs", "lora": "16-bit LoRA at micro-batch 1 needs"}
+"""What the tree says of a rung."""
 
 
 def found_for(name="llama-3.1-8b", box="1x RTX 4090", answers=None, data=None):
@@ -122,15 +126,43 @@ def test_what_runs_is_not_marked():
 
 
 def test_a_method_that_does_not_fit_says_what_would_make_it_fit():
-    """In its second line; whether it runs and fits stands in its first."""
+    """Below its batch; whether it fits stands in its first line."""
     found = found_for()
     rows = alternatives.lines(found, 80)
 
     at = next(i for i, row in enumerate(rows) if row.strip().startswith("last layers only"))
 
     assert rows[at].split()[4:5] == ["no"]
-    assert rows[at].endswith("yes")
-    assert rows[at + 1].startswith("      would fit with 3 more RTX 4090 (fsdp), or ")
+    assert "recomputed; would fit with 3 more RTX 4090 (fsdp), or " in rows[at + 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "box", "data"),
+    [
+        ("llama-3.1-8b", "RTX 4090", None),
+        ("llama-3.1-8b", "A100 80GB", dataset(rows=80)),
+        ("qwen2.5-1.5b", "2x RTX 3090", dataset(rows=80)),
+        ("qwen2.5-0.5b", "8x H100", None),
+        ("mixtral-8x7b", "4x A100 80GB", None),
+    ],
+)
+def test_what_the_tree_says_of_a_method_s_need_stands_in_its_row(name, box, data):
+    """As its least where it fits, else as its peak: one plan behind both."""
+    found = found_for(name, box, data=data)
+    rows = {row.rung: row for row in found.alternatives}
+    asked = [(rung, step) for step in found.path for rung in OF_STEP if OF_STEP[rung] in str(step)]
+    assert asked
+    for rung, step in asked:
+        row = rows[rung]
+        need = row.least if row.fits else row.fit
+        assert f"needs up to {need.memory.high_bytes / GIB:.1f} GiB of" in step.evidence
+
+
+def test_quantized_weights_are_seen_to_save_memory():
+    """Whatever batches the rows have: their least differs by the weights."""
+    for box in ("RTX 4090", "A100 80GB"):
+        rows = {row.rung: row.least.memory.high_bytes for row in found_for(box=box).alternatives}
+        assert rows["lora"] - rows["qlora"] > 8 * GIB  # 16 bits of 8 B weights, less 4 bits
 
 
 def test_the_next_larger_method_is_explained_in_short():

@@ -22,6 +22,8 @@ class Alternative:
 
     rung: str
     fit: Fit
+    least: Fit
+    """With the fewest rows at a time and activations recomputed, over the same devices."""
     hours: float | None
     why_not: str
     """Why it was not chosen; empty for the chosen one."""
@@ -58,6 +60,7 @@ def alternatives(
             Alternative(
                 rung=rung,
                 fit=found,
+                least=options.least(rung),
                 hours=took.hours if took else None,
                 why_not="" if rung == chosen else reason,
                 unlocks=ways,

@@ -45,6 +45,7 @@ class Options:
             if not ladder.unsupported(preset_of(rung), model, machine)
         )
         self._fits: dict[str, Fit] = {}
+        self._leasts: dict[str, Fit] = {}
         self._mixture: Model | None = None
 
     def expect_ranks(self, rank: int, *, quantized: int) -> None:
@@ -98,11 +99,17 @@ class Options:
         return min(tried, key=lambda found: found.missing_bytes)
 
     def least(self, rung: str) -> Fit:
-        """The rung with the least memory, over the devices of its best fit."""
-        found, model = self.fit(rung), self.model_of(rung)
-        plan = found.plan
-        least = fit.smallest(plan, plan.micro_batch * plan.accumulation)
-        return found if least == plan else fit.judge(model, self.machine, least)
+        """The rung with the least memory, over the devices of its best fit when first asked for.
+
+        The tree asks before a leaf has its own rank and dropout; the table tells the same number.
+        """
+        if rung not in self._leasts:
+            found, model = self.fit(rung), self.model_of(rung)
+            plan = found.plan
+            least = fit.smallest(plan, plan.micro_batch * plan.accumulation)
+            same = least == plan
+            self._leasts[rung] = found if same else fit.judge(model, self.machine, least)
+        return self._leasts[rung]
 
     def fit_like(self, rung: str, like: Plan) -> Fit:
         """The batch of another plan, where a whole search would tell no more worth waiting for."""

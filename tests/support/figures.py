@@ -241,11 +241,12 @@ def _plan(plan: Plan) -> str:
 
 
 def _row(other: Alternative) -> list[Any]:
-    """One alternative: its need, its time, and why it was not taken."""
+    """One alternative: its need, its least, its time, and why it was not taken."""
     ways = [way.words for way in other.unlocks]
     hours = other.hours and _short(other.hours)
     marks = [other.fits, other.possible, other.runs, other.is_above]
-    return [other.rung, other.fit.memory.high_bytes, hours, marks, other.why_not, ways]
+    peaks = [other.fit.memory.high_bytes, other.least.memory.high_bytes]
+    return [other.rung, *peaks, hours, marks, other.why_not, ways]
 
 
 def write() -> None:

@@ -115,6 +115,7 @@ def alternative(rung, **changes):
     values = {
         "rung": rung,
         "fit": fit(),
+        "least": fit(),
         "fits": True,
         "possible": True,
         "runs": True,

@@ -1,8 +1,9 @@
-"""Every method as a row: what it takes, and below it why it was not chosen."""
+"""Every method as a row: what it takes; below it with which batch, and why it was not chosen."""
 
 from __future__ import annotations
 
 from advisor.choice import words
+from advisor.choice.fit import Fit
 from advisor.choice.recommend import Alternative, Recommendation
 from advisor.choice.unlock import Unlock
 from profiles.facts import GIB
@@ -10,11 +11,20 @@ from profiles.quantities import bytes_text, count_text
 from tui.plain import table, wrap
 
 _INDENT = " " * 6
-_HEADER = ("", "method", "fits", "peak, GiB", "tokens/s", "hours", "runs")
+_HEADER = ("", "method", "fits", "peak, GiB", "least", "tokens/s", "hours")
+_LEGEND = (
+    "Peaks are those of the batch below each: rows at a time x accumulated (x GPUs), activations "
+    "kept or recomputed. Least: with the fewest rows at a time, recomputed where that can be."
+)
+
+
+def legend(width: int) -> list[str]:
+    """What the table's numbers are of."""
+    return wrap(_LEGEND, width, indent="  ", first="  ")
 
 
 def lines(found: Recommendation, width: int) -> list[str]:
-    """The table; a method's second line says why not, or what would make it fit."""
+    """The table; below each method its batch, why not it, or what would make it fit."""
     rows = found.alternatives
     cells = [_cells(row, found.rung) for row in rows]
     dropped = {_HEADER.index("hours")} if all(row.hours is None for row in rows) else set()
@@ -22,14 +32,14 @@ def lines(found: Recommendation, width: int) -> list[str]:
     header, *body = table(
         [[line[i] for i in kept] for line in cells],
         header=[_HEADER[i] for i in kept],
-        right=[kept.index(i) for i in kept if _HEADER[i] in {"peak, GiB", "tokens/s", "hours"}],
+        right=[place for place, i in enumerate(kept) if i > _HEADER.index("fits")],
     )
     result, device = [header], _device(found)
     for row, line in zip(rows, body, strict=True):
-        result.append(line)
-        reason = _reason(row, device)
-        if row.rung != found.rung and reason:
-            result += wrap(reason, width, indent=_INDENT)
+        reason = _reason(row, device) if row.rung != found.rung else ""
+        not_yet = "" if row.runs else "this version does not run it yet"
+        told = "; ".join(part for part in (_batch(row.fit), not_yet, reason) if part)
+        result += [line, *wrap(told, width, indent=_INDENT)]
     return result
 
 
@@ -40,10 +50,19 @@ def _cells(row: Alternative, chosen: str | None) -> tuple[str, ...]:
         words.title(row.rung),
         "yes" if row.possible else "no",
         f"{_gib(memory.low_bytes)}-{_gib(memory.high_bytes)}",
+        _gib(row.least.memory.high_bytes),
         count_text(rates[1]) if rates and row.possible else "-",
         hours_text(row.hours) if row.possible else "-",
-        "yes" if row.runs else "not yet",
     )
+
+
+def _batch(fit: Fit) -> str:
+    """Like "2 x 8 rows, kept", or "1 x 2 x 8 rows, recomputed, fsdp"."""
+    plan = fit.plan
+    counts = [plan.micro_batch, plan.accumulation, *([plan.num_gpus] * (plan.num_gpus > 1))]
+    how = "recomputed" if plan.checkpointing else "kept"
+    spread = f", {plan.engine.name}" if plan.engine.several else ""
+    return f"{' x '.join(map(str, counts))} rows, {how}{spread}"
 
 
 def _gib(num_bytes: int) -> str:

@@ -61,6 +61,7 @@ def lines(
         *_settings(found, width),
         "",
         f"every method on this machine, with {free} free{each}",
+        *alternatives.legend(width),
         *alternatives.lines(found, width),
         *_explained(found, shown, width),
         *_warnings(found, width),
