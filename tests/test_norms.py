@@ -139,6 +139,17 @@ def test_of_quantized_weights_the_norm_is_that_of_4_bits(folder, name):
     assert norm / relative == pytest.approx(float(computed.float().norm()), rel=1e-3)
 
 
+def test_bits_that_are_divided_among_ranks_are_no_weights(folder):
+    """FSDP holds 4-bit weights as numbers of 16 bits, whose norm says nothing."""
+    pytest.importorskip("bitsandbytes")
+    model, _ = prepared(folder, QUANTIZED["qlora"], precision="bf16")
+    linear = model.get_base_model().model.layers[0].mlp.up_proj.get_base_layer()
+    linear.weight = torch.nn.Parameter(torch.ones(8, 8, dtype=torch.bfloat16), False)
+
+    assert products.weight_of(linear) is None
+    assert products.norm_of(None) is None
+
+
 def test_a_little_that_was_learnt_of_much_that_there_was_is_not_lost(folder):
     """Of PiSSA, whose start is a large part of the weight: within 1 % of a millionth of it."""
     model, plan = prepared(folder, CASES["pissa"])

@@ -121,11 +121,13 @@ def test_passes_that_nothing_is_learnt_from_are_not_counted():
     with torch.no_grad():
         model(IDS)
     model.eval()(IDS)
+    assert counted(hooks) == {}
+
     model.train()
     through(model, input_ids=IDS)
     hooks.forget()
-
     assert counted(hooks) == {}
+
     through(model, input_ids=IDS)
     with pytest.raises(IndexError):
         model(IDS + 10**6)
@@ -134,7 +136,7 @@ def test_passes_that_nothing_is_learnt_from_are_not_counted():
 
 
 def test_routers_are_counted_under_adapters():
-    """A router that is trained as a copy, experts' own adapters, and a soft prompt's tokens."""
+    """A router that is trained as a copy or adapted, adapted experts, a soft prompt's tokens."""
     lora = LoraConfig(
         r=2,
         target_modules=["q_proj"],
@@ -148,10 +150,12 @@ def test_routers_are_counted_under_adapters():
     through(alone, input_ids=IDS, attention_mask=MASK)
     wanted = {layer: use.counts for layer, use in counted(hooks).items()}
 
-    model = get_peft_model(made(), lora).train()
-    hooks = RouterHooks(model)
-    through(model, input_ids=IDS, attention_mask=MASK)
-    assert {layer: use.counts for layer, use in counted(hooks).items()} == wanted
+    adapted = LoraConfig(r=2, target_parameters=["mlp.gate.weight"], task_type=TaskType.CAUSAL_LM)
+    for config in (lora, adapted):
+        model = get_peft_model(made(), config).train()
+        hooks = RouterHooks(model)
+        through(model, input_ids=IDS, attention_mask=MASK)
+        assert {layer: use.counts for layer, use in counted(hooks).items()} == wanted
 
     model = get_peft_model(made(), prompt).train()
     hooks = RouterHooks(model)

@@ -18,6 +18,8 @@ import real_runs  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
 from profiles.errors import UserError  # noqa: E402
+from profiles.runs.journal import read_all  # noqa: E402
+from profiles.runs.layers import LayerLog  # noqa: E402
 from profiles.runs.rundir import RunDir  # noqa: E402
 from runner import checkpoints  # noqa: E402
 from runner.demo_text import instruction_rows  # noqa: E402
@@ -167,6 +169,18 @@ def steps_of(run, notes):
     return {(n["attempt"], n["step"]): n for n in notes if n["run"] == run.id and "step" in n}
 
 
+def norms_of(run):
+    """(layer, linear, which) -> how far an adapter has moved in the end, and as a share."""
+    newest = LayerLog().add(read_all(run.layers)).norms
+    assert newest is None or newest.step == STEPS
+    return {
+        (layer, one.name, kind): value
+        for one in (newest.linears if newest else ())
+        for kind, values in (("norm", one.norms), ("share", one.relative))
+        for layer, value in zip(one.layers, values, strict=True)
+    }
+
+
 @quick(CASES)
 def test_every_rank_holds_the_same_weights_and_gradients_after_each_step(pair, case):
     """And the model is wrapped by the engine that was asked for."""
@@ -191,6 +205,8 @@ def test_two_processes_train_as_one_does_on_the_same_rows(alone, pair, case):
         norms = [wanted[1, step]["norm"] for _, step in found]
         assert [note["norm"] for note in found.values()] == pytest.approx(norms, rel=1e-4)
         assert real_runs.losses(run) == pytest.approx(real_runs.losses(single), rel=1e-5)
+        assert norms_of(run) == pytest.approx(norms_of(single), rel=1e-2)
+        assert bool(norms_of(run)) == (case[0] == "lora")
 
 
 @quick(CASES)

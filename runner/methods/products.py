@@ -80,12 +80,14 @@ def norm_of(weight: Any) -> float | None:
 
 
 def weight_of(module: Any) -> torch.Tensor | None:
-    """Of a linear, a 4-bit one's as it is computed with; None of an 8-bit one."""
+    """Of a linear, a 4-bit one's as it is computed with.
+
+    None of an 8-bit one, and of 4 bits that are divided among ranks: they look like numbers.
+    """
     weight = module.weight
-    if isinstance(weight, DTensor) and not weight.is_floating_point():
-        return None
-    if type(weight).__name__ == "Params4bit" and not isinstance(weight.data, DTensor):
-        return dequantize_module_weight(module)
+    if hasattr(module, "quant_state"):  # bitsandbytes' linears of 4 bits
+        is_whole = type(weight).__name__ == "Params4bit" and weight.quant_state is not None
+        return dequantize_module_weight(module) if is_whole else None
     return weight if weight.is_floating_point() else None
 
 
