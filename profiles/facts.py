@@ -57,6 +57,8 @@ class Gpu:
     """Best matmul rate measured on this part, as a share of the data sheet (MAMF)."""
     alone: bool = False
     """No machine has several of them: a laptop's, or a chip that shares the processor's memory."""
+    unified: bool = False
+    """Its memory is the processor's too."""
     memory_bytes_per_second: float | None = None
     uuid: str | None = None
     power_watts: float | None = None
@@ -255,8 +257,7 @@ class TokenStats:
     unlearnt: tuple[tuple[int, int], ...] = ()
     """Tokens of rows of which nothing is learnt at any length, and how many rows have as many."""
     edges: tuple[tuple[int, int], ...] = ()
-    """Tokens before a border of what is learnt, and how many parts begin there less those that
-    end: with these what is learnt is known at any length."""
+    """Tokens before a border of what is learnt, and parts that begin there less those that end."""
 
     @property
     def counts(self) -> RowCounts:
@@ -289,8 +290,7 @@ class Column:
 
     name: str
     types: tuple[tuple[str, int, int], ...]
-    """Type of the value ("a text", "a list", "null"), number of rows and line of the first; the
-    commonest type comes first."""
+    """Type of the value ("a text", "null"), its rows, the first one's line; commonest first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from advisor.choice.fallback import fall_back, nearest_that_runs, why_not_above
 from advisor.choice.ladder import plans, steps, unsupported
 from advisor.choice.options import Options
 from advisor.choice.upcycle import family_of, upcycled
-from advisor.registry.lookup import preset_of
+from advisor.registry.lookup import all_presets, preset_of
 from advisor.registry.low_rank import ALL_TARGETS
 from profiles.facts import GIB, Origin
 from profiles.machines import planned
@@ -245,6 +245,14 @@ def test_a_rank_that_fits_in_no_size_leaves_the_rung_as_it_was():
 def test_why_not_the_rung_above_ends_with_what_would_help(unlock, told):
     """Or with the reason, where nothing would."""
     assert words.above("full", "is large", unlock) == f"not full fine-tuning: it is large{told}"
+
+
+def test_nothing_is_moved_to_a_ram_that_is_the_gpu_s_memory():
+    """It would be counted twice."""
+    spark, card_of_its_own = (planned.plan_machine(text, host=HOST) for text in ("GB10", "H200"))
+    moved = next(preset for preset in all_presets() if preset.offload)
+    assert "share their memory" in unsupported(moved, model(), spark)
+    assert unsupported(moved, model(), card_of_its_own) == ""
 
 
 def test_an_apple_gpu_takes_adapters_and_no_quantized_base():

@@ -118,6 +118,14 @@ def runs(plan: Plan) -> bool:
     return ready and not any(getattr(plan.settings, name) in key.not_yet for name, (_, key) in keys)
 
 
+def _no_offload(machine: Machine) -> str:
+    if machine.backend != "cuda":
+        return "DeepSpeed's offload needs an NVIDIA GPU"
+    if any(gpu.unified for gpu in machine.gpus):
+        return "processor and GPU share their memory, so that nothing can be moved out of the way"
+    return ""
+
+
 def unsupported(preset: PresetSpec, model: Model, machine: Machine) -> str:
     """Why a rung is none for this model or machine, or empty."""
     method, backend = METHODS[preset.method], machine.backend
@@ -126,8 +134,8 @@ def unsupported(preset: PresetSpec, model: Model, machine: Machine) -> str:
     settings = method.settings(**preset.changes)
     if reason := method.unsupported(model, settings):
         return reason
-    if preset.offload and backend != "cuda":
-        return "DeepSpeed's offload needs an NVIDIA GPU"
+    if preset.offload and (reason := _no_offload(machine)):
+        return reason
     if OPTIMIZERS[preset.optimizer].needs_gpu and backend not in {"cuda", "rocm"}:
         return "bitsandbytes' optimizers need a GPU"
     if settings.base_bits < 16 and backend == "mps":

@@ -70,7 +70,8 @@ def plannable(family: str) -> tuple[Spec, ...]:
     return tuple(
         spec
         for spec in sized_specs()
-        if family in {take_apart(spec.name).family, take_apart(spec.aka).family}
+        if family == take_apart(spec.name).family
+        or (spec.aka and family == take_apart(spec.aka).family)
     )
 
 

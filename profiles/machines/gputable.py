@@ -40,6 +40,8 @@ class Spec:
     memory_gib: float | None
     nvml_total_mib: int | None
     """Total memory as the driver reports it."""
+    usable_gib: float | None
+    """Of a shared memory, what was free for the GPU at a start; None where nothing is known."""
     bf16_flops: float | None
     fp16_flops: float | None
     tf32_flops: float | None
@@ -65,7 +67,9 @@ class Spec:
 
     @property
     def vram_bytes(self) -> int | None:
-        """Total memory as the driver would report it, or nominal; what macOS lets a GPU use."""
+        """Total memory as the driver would report it, or nominal; of a shared one the usable."""
+        if self.usable_gib is not None:
+            return int(self.usable_gib * GIB)
         if self.nvml_total_mib is not None:
             return self.nvml_total_mib * MIB
         if self.memory_gib is None:
@@ -77,7 +81,7 @@ class Spec:
 def apple_usable_bytes(ram_bytes: int) -> int:
     """What Metal lets a GPU use (recommendedMaxWorkingSetSize), as Macs of 8 to 192 GiB report it.
 
-    Two thirds up to 32 GiB, which newer systems raise to 74 %, and three quarters above.
+    Two thirds up to 32 GiB, which newer systems raise to 74 to 78 %, and three quarters above.
     """
     if ram_bytes <= _SMALL_MAC_BYTES:
         return ram_bytes * 2 // 3
@@ -141,6 +145,7 @@ def gpu_of(
         fp32_flops=spec.fp32_flops,
         achievable_share=spec.achievable_share,
         alone=spec.alone,
+        unified=spec.unified,
         memory_bytes_per_second=spec.memory_bytes_per_second,
         nvlink_bytes_per_second=_scaled(spec.nvlink_bytes_per_second, 0.5),
     )
@@ -177,6 +182,7 @@ def _spec(spec_id: str, row: dict[str, Any]) -> Spec:
         vendor=row.get("vendor", "nvidia"),
         memory_gib=memory.get("gib"),
         nvml_total_mib=memory.get("nvml_mib"),
+        usable_gib=memory.get("usable_gib"),
         bf16_flops=_scaled(tflops.get("bf16"), 1e12),
         fp16_flops=_scaled(tflops.get("fp16", tflops.get("bf16")), 1e12),
         tf32_flops=_scaled(tflops.get("tf32"), 1e12),

@@ -174,14 +174,12 @@ def _sold_as(instance: Instance) -> str:
 
 
 def _known_ram(spec: Spec, instance: Instance | None) -> int | None:
-    """Bytes of RAM that are free beside the GPUs' own, where the text alone tells them."""
+    """Bytes of RAM, where the text alone tells them; a shared memory's are the GPU's as well."""
     if instance is not None:
         return None if instance.ram_gib is None else instance.ram_gib * GIB
     if not spec.unified or spec.memory_gib is None:
         return None
-    total = int(spec.memory_gib * GIB)
-    # What is put into the RAM there is taken from the GPU: counted once, as the GPU's
-    return total if spec.vendor == "apple" else total - (spec.vram_bytes or 0)
+    return int(spec.memory_gib * GIB)
 
 
 def _resolve(name: str, link: str | None, text: str) -> tuple[Spec, str]:
@@ -252,8 +250,8 @@ def _shared_memory(spec: Spec) -> list[str]:
     if not spec.unified or spec.memory_gib is None or spec.vram_bytes is None:
         return []
     share = (
-        f"{spec.name}: processor and GPU share {spec.memory_gib:g} GiB, of which at most"
-        f" {spec.vram_bytes / GIB:.1f} are the GPU's; what other programs hold is missing there."
+        f"{spec.name}: processor and GPU share {spec.memory_gib:g} GiB, of which"
+        f" {spec.vram_bytes / GIB:.1f} are taken as the GPU's; what other programs hold is missing."
     )
     return [share, _ON_APPLE] if spec.vendor == "apple" else [share]
 
