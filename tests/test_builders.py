@@ -19,14 +19,8 @@ from runner.training.trainer import RunProtocol
 
 SHARED = {
     "methods": {
-        *(
-            "base",
-            "bottleneck_layers",
-            "expert_targets",
-            "four_bit_experts",
-            "beside",
-            "new_tokens",
-        ),
+        *("base", "beside", "bottleneck_layers", "expert_targets", "four_bit_experts"),
+        *("lora_experts_layers", "new_tokens", "own_file"),
         "products",
     },
     "engines": {"engine", "loading", "ranks", "together"},

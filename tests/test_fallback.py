@@ -119,7 +119,7 @@ def test_the_ladder_goes_from_more_to_less_memory():
         ("qlora_8bit", "qlora_8bit"),
         ("prompt_tuning", "prompt_tuning"),
         ("prefix_tuning", "prefix_tuning"),
-        ("lora_experts", "lora"),
+        ("lora_experts", "lora"),  # of one task there is none
         ("full", "full"),
     ],
 )

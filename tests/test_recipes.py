@@ -39,7 +39,7 @@ PLACES = {
     **dict.fromkeys(
         (
             *("lora-plus", "lora-fa", "prompt-tuning", "ia3", "ln-tuning", "bitfit"),
-            "adapter",
+            *("adapter", "lora-experts"),
             *("for-finance", "for-education", "for-research", "for-enterprise"),
             *("for-prototype", "for-production"),
         ),

@@ -74,6 +74,7 @@ def test_a_row_says_whether_it_runs():
         *("full", "full_8bit", "freeze", "galore", "apollo", "lora", "qlora", "qlora_8bit"),
         *("prompt_tuning", "prefix_tuning", "p_tuning", "p_tuning_v2", "ia3", "ln_tuning"),
         *("adapter", "llama_adapter", "shira", "moe_upcycling", "moe_upcycling_8bit"),
+        "lora_experts",
     }
 
 

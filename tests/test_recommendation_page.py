@@ -107,14 +107,15 @@ def test_where_nothing_fits_the_bar_shows_where_free_memory_ends():
 
 def test_what_cannot_be_run_yet_is_marked_where_it_is_recommended():
     """With what a saved recipe holds instead."""
-    found = found_for(data=dataset(tasks=3))
+    found = found_for(box="8x H100 NVL", data=dataset(tasks=5))
 
     text = flat(text_of(found))
 
     assert found.runnable is not None
-    assert "recommended mixture of LoRA experts" in text
+    assert "recommended sparse upcycling, 8-bit AdamW" in text
     assert f"NOT YET {found.runnable.why}" in text
     assert "saved recipe LoRA rank" in text
+    assert "advisor upcycle" not in text  # of no use without what trains it
 
 
 def test_what_runs_is_not_marked():

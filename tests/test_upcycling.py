@@ -127,6 +127,28 @@ def test_a_mixture_predicts_what_its_dense_model_predicts(tmp_path, name):
     assert found.mixture.num_params == sum(p.numel() for p in model.parameters())
 
 
+@pytest.mark.parametrize(
+    "family", ["mistral", *(pytest.param(f, marks=pytest.mark.long) for f in ("llama", "qwen2"))]
+)
+def test_what_config_json_leaves_out_is_what_the_dense_class_takes(tmp_path, family):
+    """Not what the mixture's does: other rotary bases, windows, epsilons and end marks."""
+    dense(family, tmp_path / "dense")
+    path = tmp_path / "dense" / "config.json"
+    said = json.loads(path.read_text())
+    kept = {key: said[key] for key in (*SIZES, "model_type", "architectures")}
+    path.write_text(json.dumps(kept))
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "dense", dtype=torch.float32)
+
+    upcycle(tmp_path / "dense", tmp_path / "moe")
+    found = AutoModelForCausalLM.from_pretrained(tmp_path / "moe", dtype=torch.float32)
+
+    assert difference(logits(found), logits(model)) < 1e-5
+    same = ("sliding_window", "rms_norm_eps", "bos_token_id", "eos_token_id", "pad_token_id")
+    for key in (*same, "hidden_act", "initializer_range", "max_position_embeddings", "use_cache"):
+        wanted = getattr(model.config, key, None)
+        assert (getattr(found.config, key) or None) == (wanted or None), key
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_planned_with_is_what_is_made(tmp_path, name):
     """The recommendation's facts of a mixture, and those of the folder."""

@@ -153,15 +153,15 @@ SEVERAL_TASKS = [
     Case("8 experts make 9.6 G parameters: 18 GiB a GPU", "qwen2.5-1.5b", "8x A100 80GB",
          tree.UPCYCLED, "moe_upcycling", "moe_upcycling", **SEVERAL),
     Case("47.5 G parameters: 88 GiB a GPU, 55 with 8-bit moments; 40 is less than both", LLAMA,
-         "8x A100 40GB", tree.UPCYCLED, "lora_experts", "lora", **SEVERAL),
+         "8x A100 40GB", tree.UPCYCLED, "lora_experts", "lora_experts", **SEVERAL),
     Case("94 GiB: AdamW's 88 and the layers in flight are too much, 8-bit moments do", LLAMA,
          "8x H100 NVL", tree.UPCYCLED, "moe_upcycling_8bit", "lora", **SEVERAL),
     Case("limited compute: LoRA experts", LLAMA, "RTX 4090", tree.LORA_EXPERTS, "lora_experts",
-         "lora", **SEVERAL),
+         "lora_experts", **SEVERAL),
     Case("not even one 16-bit LoRA: the ladder goes on", LLAMA, "T4", tree.LORA_EXPERTS,
          "qlora", "qlora", **SEVERAL),
     Case("no mixture is made of GPT-2", "gpt2", "8x H100", tree.LORA_EXPERTS, "lora_experts",
-         "lora", **SEVERAL),
+         "lora_experts", **SEVERAL),
 ]  # fmt: skip
 
 BY_THE_DATA = [

@@ -65,7 +65,7 @@ def alternatives(
                 why_not="" if rung == chosen else reason,
                 unlocks=ways,
                 possible=not obstacle,
-                runs=options.runs(rung, found),
+                runs=found.runs,
                 is_above=rung == above,
             )
         )

@@ -61,7 +61,7 @@ def runnable(
     chosen: Choice, options: Options, dataset: Dataset | None, leaf: Leaf
 ) -> Choice | None:
     """The chosen one if our runner can run it, else the nearest that it runs."""
-    if options.runs(chosen.rung, chosen.fit):
+    if chosen.fit.runs:
         return chosen
     nearest = nearest_that_runs(chosen.rung, options)
     if nearest is None:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from advisor.choice.defaults import MANY_ROWS
-from advisor.choice.ladder import num_lora_experts
 from advisor.choice.tree import Leaf
 from advisor.choice.upcycle import AUX_LOSS
 from advisor.plan import Plan
 from advisor.registry.lookup import preset_of
 from advisor.registry.low_rank import LowRank
+from advisor.registry.mixtures import LoraExperts
 from advisor.registry.spec import Hyperparameter, Rate, keys_of
 from profiles.facts import Dataset, Machine, Model
 
@@ -123,19 +123,16 @@ def _of_method(configured: Configured, dataset: Dataset | None) -> tuple[Hyperpa
     plan, ranks = configured.plan, configured.leaf.ranks
     heuristic = "a heuristic, not a measurement"
     reasons = {"rank": f"small adapters for a light change; {heuristic}"}
-    ranked = plan.settings if isinstance(plan.settings, LowRank) else None
-    many = preset_of(configured.rung).many_adapters
-    count = num_lora_experts(configured.num_tasks) if many else 1
-    if ranks and ranked and ranks[0] <= ranked.rank // count <= ranks[1]:
+    ranked = plan.settings if isinstance(plan.settings, LowRank | LoraExperts) else None
+    if ranks and ranked and ranks[0] <= ranked.rank <= ranks[1]:
         reasons["rank"] = f"documents: {ranks[0]} to {ranks[1]} here; {heuristic}"
     if ranked and ranked.dropout and dataset is not None:
         reasons["dropout"] = f"only {dataset.num_rows} rows: they could be learned by heart"
     reasons |= _of_domain(configured, dataset)
-    values = {}
-    if ranked and many:
-        values["rank"] = f"{ranked.rank // count} in each of {count} adapters"
+    if isinstance(plan.settings, LoraExperts):
+        reasons["experts"] = f"documents: one a task; the data have {configured.num_tasks}"
     return tuple(
-        Hyperparameter(s.name, values.get(s.name, s.value), reasons.get(s.name, s.reason))
+        Hyperparameter(s.name, s.value, reasons.get(s.name, s.reason))
         for s in plan.method.shows(plan.settings, configured.model)
     )
 

@@ -19,6 +19,7 @@ from advisor.registry.lookup import (
     is_ready,
     preset_of,
 )
+from advisor.registry.mixtures import LoraExperts
 from advisor.registry.spec import Place, PresetSpec, Settings, keys_of
 from profiles.facts import Machine, Model
 
@@ -54,9 +55,7 @@ def plans(preset: PresetSpec, model: Model, base: Plan, *, num_tasks: int = 1) -
     method = METHODS[preset.method]
     changes = {name: getattr(base.settings, name) for name in _shared(method.settings, base)}
     if preset.many_adapters:
-        # n adapters side by side keep what one of n times the rank keeps.
-        rank = changes["rank"] * num_lora_experts(num_tasks)
-        changes |= {"rank": rank, "alpha": 2 * rank}
+        changes["experts"] = num_lora_experts(num_tasks)
     changes |= preset.changes
     plan = replace(
         base,
@@ -73,6 +72,8 @@ def plans(preset: PresetSpec, model: Model, base: Plan, *, num_tasks: int = 1) -
 def _shared(settings: type[Settings], base: Plan) -> set[str]:
     """Keys that a method has from the base plan's family; others have meanings of their own."""
     family = type(base.settings)
+    if issubclass(settings, LoraExperts):
+        return set(keys_of(family)) & set(keys_of(settings))
     return set(keys_of(family)) if issubclass(settings, family) else set()
 
 

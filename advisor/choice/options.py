@@ -12,7 +12,6 @@ from typing import Any, Final
 from advisor.choice import fit, ladder, storage, words
 from advisor.choice.devices import Batch
 from advisor.choice.fit import Fit
-from advisor.choice.ladder import num_lora_experts
 from advisor.choice.unlock import Unlock, unlocks
 from advisor.plan import Plan
 from advisor.registry.lookup import OPTIMIZERS, preset_of
@@ -134,14 +133,8 @@ class Options:
         self._fits[rung] = found
         return found
 
-    def runs(self, rung: str, found: Fit) -> bool:
-        """Our runner can run this fit of a rung today."""
-        return found.runs and not preset_of(rung).many_adapters
-
     def fit_that_runs(self, rung: str) -> Fit | None:
         """The rung's best fit among the plans that our runner can run."""
-        if preset_of(rung).many_adapters:
-            return None
         if (found := self.fit(rung)).runs:
             return found
         for plan in self.plans(rung):
@@ -154,12 +147,10 @@ class Options:
         """Give the rung the wanted rank and dropout, or the nearest below that still fits."""
         least = min(rank, _LEAST_RANK)
         plan = self.plans(rung)[0]
-        copies = num_lora_experts(self.num_tasks) if preset_of(rung).many_adapters else 1
         while True:
             for share in dict.fromkeys((dropout, 0.0)):
-                wide = rank * copies
                 wanted = self._as_wanted(
-                    plan.with_settings(rank=wide, alpha=2 * wide, dropout=share)
+                    plan.with_settings(rank=rank, alpha=2 * rank, dropout=share)
                 )
                 if wanted == plan:
                     return

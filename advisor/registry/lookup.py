@@ -18,6 +18,7 @@ from advisor.registry import (
     eva,
     linears,
     low_rank,
+    mixtures,
     optimizers,
     parts,
     presets,
@@ -122,7 +123,7 @@ def is_ready(entry: Named) -> bool:
     if isinstance(entry, PresetSpec):
         method, optimizer = METHODS[entry.method], OPTIMIZERS[entry.optimizer]
         taken = not _not_yet(method, entry)
-        return taken and is_ready(method) and is_ready(optimizer) and not entry.many_adapters
+        return taken and is_ready(method) and is_ready(optimizer)
     return bool(entry.builder)
 
 
@@ -188,6 +189,7 @@ METHODS: Final[Registry[MethodSpec]] = Registry(
         *adaptive.METHODS,
         *linears.METHODS,
         *eva.METHODS,
+        *mixtures.METHODS,
         *sparse.METHODS,
         *adapters.METHODS,
         *prompts.METHODS,

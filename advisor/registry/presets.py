@@ -58,7 +58,7 @@ PRESETS: Final = (
     PresetSpec(
         name="lora_experts",
         title="mixture of LoRA experts",
-        method="lora",
+        method="lora_experts",
         place="mixture",
         is_ranked=True,
         many_adapters=True,

@@ -6,17 +6,11 @@ PEFT would take for one of theirs.
 
 from __future__ import annotations
 
-import functools
-import json
-import shutil
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
 from advisor.plan import Plan
-from runner.methods import bottleneck_layers
+from runner.methods import bottleneck_layers, own_file
 from runner.methods.base import COMPUTE_DTYPES
 
 _LOADER = "load_bottleneck.py"
@@ -35,18 +29,6 @@ def adapt(model: Any, plan: Plan) -> Any:
     if plan.precision == "bf16_pure":
         for weight in bottleneck_layers.weights_of(model).values():
             weight.data = weight.data.bfloat16()
-    # The Trainer would write a whole model, which loads as one that was never adapted
-    model.save_pretrained = functools.partial(_save, model, told)
-    return model
-
-
-def _save(model: Any, told: dict[str, Any], folder: str | Path, **_options: Any) -> None:
-    """Weights and settings of the adapters, and the code that puts them on a base."""
-    place = Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
-    weights = bottleneck_layers.weights_of(model).items()
-    tensors = {name: weight.detach().cpu().contiguous() for name, weight in weights}
-    save_file(tensors, place / bottleneck_layers.WEIGHTS, metadata={"format": "pt"})
     config = {"base": bottleneck_layers.base_of(model), "adapter": told}
-    (place / bottleneck_layers.CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-    shutil.copyfile(bottleneck_layers.__file__, place / _LOADER)
+    own_file.publish_with(model, bottleneck_layers, "bottleneck", _LOADER, config)
+    return model

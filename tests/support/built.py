@@ -165,6 +165,20 @@ class Built:
         )
 
     @property
+    def mixture(self):
+        """What the LoRA experts beside linears are made of."""
+        named = self.trainer.model.named_modules()
+        found = {n.split(".")[-2]: m for n, m in named if n.endswith(".lora_experts")}
+        every = found.values()
+        return SimpleNamespace(
+            counts={m.router.out_features for m in every},
+            ranks={m.up.in_features // m.experts for m in every},
+            scalings={m.scaling for m in every},
+            dropouts={getattr(m.dropout, "p", 0.0) for m in every},
+            linears=set(found),
+        )
+
+    @property
     def trained_layers(self):
         """Numbers of the layers with a weight that trains."""
         behind = [name.partition(".layers.")[2] for name in self.trained]

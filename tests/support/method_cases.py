@@ -73,6 +73,7 @@ CASES = {
     "houlsby": Case("adapter", "reduction = 4"),
     "pfeiffer": Case("adapter", 'placement = "pfeiffer"\nactivation = "relu"', family="qwen2"),
     "parallel": Case("adapter", 'placement = "parallel"\nreduction = 8'),
+    "lora experts": Case("lora_experts", "experts = 3\nrank = 4\nalpha = 8\ndropout = 0.1"),
     "last layers": Case("freeze", "frozen_layers = 1", 1e-3),
     "some layers": Case("freeze", "layers = [0]", 1e-3, family="qwen2"),
 }

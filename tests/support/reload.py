@@ -18,13 +18,13 @@ from transformers import AutoModelForCausalLM
 def logits(folder, base, ids):
     """Of a whole model, or of an adapter on its base."""
     is_adapter = (Path(folder) / "adapter_config.json").exists()
-    loader = Path(folder) / "load_bottleneck.py"
+    loader = next(iter(Path(folder).glob("load_*.py")), None)
     model = AutoModelForCausalLM.from_pretrained(
-        base if is_adapter or loader.exists() else folder,
+        base if is_adapter or loader else folder,
         dtype=torch.float32,
         local_files_only=True,
     )
-    if loader.exists():  # published beside the weights
+    if loader:  # published beside the weights
         model = runpy.run_path(str(loader))["load"](model, folder)
     if is_adapter:
         model = PeftModel.from_pretrained(model, folder)

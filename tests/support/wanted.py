@@ -113,6 +113,11 @@ def inner(built):
     return {built.trainer.model.config.hidden_size // built.recipe.method.reduction}
 
 
+def expert_scalings(built):
+    """Alpha over the rank of one expert."""
+    return {built.recipe.method.alpha / built.recipe.method.rank}
+
+
 def trained_layers(built):
     """Those that are named, or all behind the first frozen ones."""
     method = built.recipe.method

@@ -22,6 +22,7 @@ PRODUCTS = ("loha", "lokr")
 RANKED = ("vera", "shira", *PRODUCTS)
 ON_LINEARS = (*RANKED, "oft")
 FROM_ROWS = ("eva",)
+MIXTURES = ("lora_experts",)
 SHARED = (*LOW_RANK, "full")
 """Methods with which the keys that all methods have are looked at."""
 
@@ -146,6 +147,23 @@ WIRES = (
         (1,),
         of=wanted.prompted_layers,
         methods=("llama_adapter",),
+    ),
+    Wire("method.experts", "mixture.counts", (3,), by={4: {4}, 3: {3}}, methods=MIXTURES),
+    Wire("method.rank", "mixture.ranks", (5,), by={8: {8}, 5: {5}}, methods=MIXTURES),
+    Wire("method.alpha", "mixture.scalings", (20,), of=wanted.expert_scalings, methods=MIXTURES),
+    Wire(
+        "method.dropout",
+        "mixture.dropouts",
+        (0.25,),
+        by={0.0: {0.0}, 0.25: {0.25}},
+        methods=MIXTURES,
+    ),
+    Wire(
+        "method.targets",
+        "mixture.linears",
+        ("attention", ("q_proj", "up_proj")),
+        by=wanted.TARGETS,
+        methods=MIXTURES,
     ),
     Wire("method.reduction", "bottleneck.widths", (4,), of=wanted.inner, methods=("adapter",)),
     Wire(

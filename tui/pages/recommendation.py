@@ -152,7 +152,7 @@ def _data(found: Recommendation) -> str:
 
 def _first(found: Recommendation) -> str:
     """What is to be made before anything can be trained."""
-    if found.rung is None or not preset_of(found.rung).upcycles:
+    if found.rung is None or not found.runs or not preset_of(found.rung).upcycles:
         return ""
     trained = size(trained_model(found.rung, found.model))
     command = upcycling(_named(found.model), mixture_path(found.model))
