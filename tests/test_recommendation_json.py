@@ -48,6 +48,8 @@ PLAN = {
         "b_rate": 1.0,
         "dora": False,
         "router": "frozen",
+        "modules_to_save": [],
+        "bias": "none",
     },
 }
 MEMORY = {
@@ -210,6 +212,10 @@ def test_the_alternatives():
         "low_bytes": 10 * GIB,
         "expected_bytes": 12 * GIB,
         "high_bytes": 16 * GIB,
+        "least_high_bytes": 16 * GIB,
+        "micro_batch": 2,
+        "accumulation": 8,
+        "checkpointing": True,
         "num_gpus": 4,
         "strategy": "fsdp",
         "tokens_per_second": None,
