@@ -159,6 +159,13 @@ def test_what_the_tree_says_of_a_method_s_need_stands_in_its_row(name, box, data
         assert f"needs up to {need.memory.high_bytes / GIB:.1f} GiB of" in step.evidence
 
 
+def test_no_method_could_do_only_with_more_than_it_takes():
+    """Rows one by one are accumulated, and gradients that wait can take more than rows do."""
+    rows = found_for(box="ND96isr_MI300X_v5", data=dataset(rows=100_000)).alternatives
+    assert any(row.least == row.fit and row.fit.plan.micro_batch > 1 for row in rows)
+    assert all(row.least.memory.high_bytes <= row.fit.memory.high_bytes for row in rows)
+
+
 def test_quantized_weights_are_seen_to_save_memory():
     """Whatever batches the rows have: their least differs by the weights."""
     for box in ("RTX 4090", "A100 80GB"):

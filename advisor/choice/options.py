@@ -106,8 +106,10 @@ class Options:
             found, model = self.fit(rung), self.model_of(rung)
             plan = found.plan
             least = fit.smallest(plan, plan.micro_batch * plan.accumulation)
-            same = least == plan
-            self._leasts[rung] = found if same else fit.judge(model, self.machine, least)
+            smallest = found if least == plan else fit.judge(model, self.machine, least)
+            # Gradients that wait for further micro-batches can take more than rows do
+            both = (smallest, found)
+            self._leasts[rung] = min(both, key=lambda one: one.memory.high_bytes)
         return self._leasts[rung]
 
     def fit_like(self, rung: str, like: Plan) -> Fit:
