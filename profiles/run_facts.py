@@ -100,6 +100,8 @@ class Result:
     """Of the set; 0 if they were not counted."""
     base_loss: float | None = None
     """Before training."""
+    bare_loss: float | None = None
+    """Of the base model without the adapter that was trained on, where there was one."""
     step: int | None = None
     """Whose weights are judged: those that were published, else the best so far."""
     loss: float | None = None

@@ -29,6 +29,7 @@ PLACES = {
             *("pissa", "p-tuning", "prefix-tuning", "p-tuning-v2"),
             *("adalora", "eva", "vera", "loha", "lokr", "oft", "shira"),
             *("pretrain", "dpo", "orpo", "kto", "reward", "classify"),
+            *("sft-after-pretrain", "dpo-after-sft", "monthly-refresh"),
         ),
         ("1x RTX 3070", "qwen2.5-1.5b"),
     ),

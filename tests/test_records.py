@@ -14,7 +14,13 @@ from record_examples import classes, example
 
 from profiles.runs import records
 from profiles.runs.journal import Journal, Tail, read_all
-from profiles.runs.records.evaluation import Answer, Evaluated, Published, RowLosses
+from profiles.runs.records.evaluation import (
+    Answer,
+    BaseEvaluated,
+    Evaluated,
+    Published,
+    RowLosses,
+)
 from profiles.runs.records.metrics import Loss, Step
 from profiles.runs.records.packing import Packing
 from profiles.runs.records.record import Record
@@ -33,6 +39,7 @@ from tui import follow
 ON_DISK = {
     "Answer": "sample moment step prompt wanted answer",
     "AnswerFailed": "sample_failed moment error",
+    "BaseEvaluated": "base_evaluated loss seconds data",
     "BegunWith": "begun_with parents",
     "Changed": "changed step log_every eval_every",
     "Checkpoint": "checkpoint step seconds bytes",
@@ -94,6 +101,7 @@ OPTIONAL = {
     Packing: {"difference", "rounding", "what"},
     Paused: {"reason", "what"},
     Evaluated: {"data", "rows", "gain", "scores", "classes", "before"},
+    BaseEvaluated: {"data"},
     RowLosses: {"scores"},
     Published: {"what"},
     Changed: {"log_every", "eval_every"},

@@ -168,11 +168,18 @@ class Duration:
 
 
 def duration(
-    found: Fit, model: Model, machine: Machine, through: Schedule, *, merges: bool = False
+    found: Fit,
+    model: Model,
+    machine: Machine,
+    through: Schedule,
+    *,
+    merges: bool = False,
+    continues: bool = False,
 ) -> Duration | None:
     """How long the fit's plan takes; None where the device's rate is not known.
 
-    `merges`: an adapter is added to the model first, which is written anew.
+    `merges`: an adapter is added to the model first, which is written anew; `continues`: one is
+    trained on, and the model is evaluated without it too.
     """
     if found.rates is None:
         return None
@@ -184,7 +191,7 @@ def duration(
     return Duration(
         start=(
             *_preparation(model, plan, through, merges=merges),
-            ("evaluating", evaluation),
+            ("evaluating", 2 * evaluation if continues else evaluation),
             ("answering", answers),
             ("longest", plan.sequences * through.longest / rate),
         ),

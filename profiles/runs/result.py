@@ -11,7 +11,13 @@ from collections.abc import Iterable, Iterator
 from profiles.intervals import Difference
 from profiles.run_facts import Change, Result, ScoreChange, Verdict
 from profiles.runs.records import Record
-from profiles.runs.records.evaluation import BASE, Evaluated, Published, Scored
+from profiles.runs.records.evaluation import (
+    BASE,
+    BaseEvaluated,
+    Evaluated,
+    Published,
+    Scored,
+)
 
 Evaluations = dict[int, Evaluated]
 """Of one set, by step; the base model's is step 0."""
@@ -24,8 +30,11 @@ def result_of(events: Iterable[Record]) -> Result:
     """
     found: dict[str, Evaluations] = {}
     published = None
+    bare: dict[str, float | None] = {}
     for event in events:
-        if isinstance(event, Evaluated):
+        if isinstance(event, BaseEvaluated):
+            bare[event.data or ""] = event.loss
+        elif isinstance(event, Evaluated):
             found.setdefault(event.data or "", {})[event.step] = event
         elif isinstance(event, Published):
             published = event.step
@@ -44,6 +53,7 @@ def result_of(events: Iterable[Record]) -> Result:
         before=judged.before or f"the {BASE}",
         rows=judged.rows or 0,
         base_loss=base_loss,
+        bare_loss=bare.get(name),
         step=judged.step,
         loss=judged.loss,
         gain=change.gain,

@@ -192,7 +192,8 @@ def _duration(
         train.epochs, train.max_steps, train.eval_every, train.save_every, train.samples
     )
     through = schedule(predicted.plan, lengths, rows, wanted)
-    return duration(predicted, base, here, through, merges=recipe.model.merges)
+    first = {"merges": recipe.model.merges, "continues": recipe.model.continues}
+    return duration(predicted, base, here, through, **first)
 
 
 def _rows(recipe: Recipe, checked: list[Dataset]) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 from transformers import TrainerState
 
+from advisor.recipe import Recipe
 from profiles.errors import ExitCode, UserError
 from profiles.runs import advice, devices
 from profiles.runs.rundir import RunDir
@@ -61,4 +63,15 @@ def gpus_gone(run: RunDir) -> UserError:
         do=f"look with `advisor probe`; {advice.command('resume', run)} takes those that are there",
         where=str(run.path),
         code=ExitCode.GPU_LOST,
+    )
+
+
+def nothing_to_learn(recipe: Recipe, base_dir: Path) -> UserError:
+    """Of all rows nothing is left to train on."""
+    return UserError(
+        "no example has a token to learn from",
+        why=f"the prompts alone fill data.max_length = {recipe.data.max_length}",
+        do="raise data.max_length; `advisor data check` shows the lengths",
+        where=str(base_dir / recipe.data.train_files[0].file),
+        code=ExitCode.BAD_DATA,
     )

@@ -13,15 +13,21 @@ from typing import Any
 import torch
 
 from profiles.class_facts import Classes
-from profiles.runs.records.evaluation import EarlyStop, Evaluated
+from profiles.runs.records.evaluation import BaseEvaluated, EarlyStop, Evaluated
 from runner.training import row_losses
 from runner.training.parts import Part
 from runner.training.row_losses import Rows, RowValues
 from runner.training.selection import Selection
 from runner.training.stopping import StopEarly
+from runner.training.switched_off import without_adapter
 from runner.training.telemetry import TOKEN_STATS
 
 _PREFIX = "eval"
+
+
+def _prefix(name: str) -> str:
+    """Of the metrics of a set."""
+    return f"{_PREFIX}_{name}" if name else _PREFIX
 
 
 class Evaluation(Part):
@@ -33,8 +39,10 @@ class Evaluation(Part):
     """The best step's weights are published, so they are saved."""
     base_rows: dict[str, Rows | None]
     """The base model's, by set."""
-    begun_with: str
+    begun_with: str = ""
     """What is trained, if it is not a base model: "the result of run ..."."""
+    is_switched_off: bool = False
+    """The base model is evaluated, without the adapter that training begins with."""
     batch_rows: list[Rows]
     """Of the evaluation that goes on, batch by batch, those of this rank."""
 
@@ -97,6 +105,10 @@ class Evaluation(Part):
     def _keep(self, name: str, rows: Rows, seconds: float) -> None:
         """What an evaluation of a set found, with what the base model had on the same rows."""
         step = self.state.global_step
+        if self.is_switched_off:
+            told = BaseEvaluated(loss=rows.mean, seconds=round(seconds, 4), data=name or None)
+            self.attempt.events.append(told)
+            return
         if step == 0:
             self.base_rows[name] = rows
         elif name not in self.base_rows:
@@ -119,14 +131,24 @@ class Evaluation(Part):
         if name == self.eval_names[0]:
             self.selection.add(step, event.loss)
 
+    def evaluate_base(self) -> None:
+        """All sets without the adapter that training begins with: told, and compared by people."""
+        self.is_switched_off = True
+        try:
+            with without_adapter(self.model), self.attempt.progress.during("evaluating"):
+                for name in self.eval_names:
+                    super().evaluate(name or None, metric_key_prefix=_prefix(name))
+        finally:
+            self.is_switched_off = False
+            self.recorder.begin()
+
     def evaluate(self, ignore_keys: Any = None) -> dict[str, float]:  # noqa: ARG002  # the Trainer's
         """Evaluate all sets, and judge the step; a stop during training leaves it out."""
         found: dict[str, float] = {}
         try:
             with self.attempt.progress.during("evaluating"):
                 for name in self.eval_names:
-                    prefix = f"{_PREFIX}_{name}" if name else _PREFIX
-                    found |= super().evaluate(name or None, metric_key_prefix=prefix)
+                    found |= super().evaluate(name or None, metric_key_prefix=_prefix(name))
         except StopEarly:
             if self.attempt.stop.may_interrupt:
                 raise

@@ -24,6 +24,7 @@ from runner.training.attempt import Attempt
 from runner.training.batches import IGNORED_LABEL
 from runner.training.pairs import RowBatches
 from runner.training.row_losses import RowValues
+from runner.training.switched_off import without_adapter
 from runner.training.trainer import RunProtocol
 
 
@@ -78,16 +79,8 @@ class RunOnRows(RunProtocol, Trainer):  # type: ignore[misc]
             if self._frozen is not None:
                 yield self._frozen
                 return
-            was_training = self.model.training
-            frozen = [p for p in self.model.parameters() if not p.requires_grad]
-            self.model.eval()
-            try:
-                with self.model.disable_adapter():
-                    yield self.model
-            finally:
-                for parameter in frozen:  # PEFT lets all of an adapter train that it switches on
-                    parameter.requires_grad_(requires_grad=False)
-                self.model.train(was_training)
+            with without_adapter(self.model):
+                yield self.model
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """With a head beside an adapter goes the configuration that it needs to be loaded.

@@ -21,7 +21,7 @@ from advisor.choice import lighter
 from advisor.choice.duration import interval
 from advisor.framework import OURS
 from advisor.recipe import Recipe
-from profiles.errors import ExitCode, UserError
+from profiles.errors import ExitCode
 from profiles.models import model
 from profiles.runs import devices, durable, parents
 from profiles.runs.journal import read_all
@@ -211,7 +211,7 @@ class Session:
         with self.attempt.during("tokenising", len(uses or ())):
             splits = reading.load(folder, uses, self.progress)
         if splits.train.rows is None:
-            raise _nothing_to_learn(self.recipe, self.base_dir)
+            raise endings.nothing_to_learn(self.recipe, self.base_dir)
         if chats := self.encoder.renderer.chats:
             tokenizer.chat_template = chats.source  # it is saved with the result
         return tokenizer, splits
@@ -243,6 +243,8 @@ class Session:
         """
         if sets := splits.eval_rows:
             with self.attempt.during("evaluating", sum(map(len, sets.values()))):
+                if self.recipe.model.continues and self.plan.method.has_switch:
+                    trainer.evaluate_base()
                 trainer.evaluate()
         self._examples(trainer, splits, "before")
 
@@ -337,13 +339,3 @@ class Session:
             self._stamps = self._stamps | touched
             names, step = tuple(sorted(touched)), trainer.state.global_step
             self.events.append(InputsTouched(step=step, names=names))
-
-
-def _nothing_to_learn(recipe: Recipe, base_dir: Path) -> UserError:
-    return UserError(
-        "no example has a token to learn from",
-        why=f"the prompts alone fill data.max_length = {recipe.data.max_length}",
-        do="raise data.max_length; `advisor data check` shows the lengths",
-        where=str(base_dir / recipe.data.train_files[0].file),
-        code=ExitCode.BAD_DATA,
-    )

@@ -83,7 +83,7 @@ class RunProtocol(LongestFirst, Evaluation, Checkpointing, Optimizing):
             lighter=lighter,
         )
         self.before_steps = self.after_evaluation = self.after_saving = nothing_more
-        self.base_rows, self.unlogged, self.begun_with = {}, Unlogged(), ""
+        self.base_rows, self.unlogged = {}, Unlogged()
         self.changes: list[Changed] = []
         self.begun, self.staging, self.is_trial, self.share = [], None, False, 1.0
         self.data_collator: Any = CountingCollator(self.data_collator, self.batches)

@@ -29,6 +29,10 @@ def sentence(found: Result) -> str:
     words = _WORDS[found.verdict].format(against)
     parts = [f"{words}: {'; '.join([*map(score, found.scores), _losses(found)])}{_rows(found)}"]
     parts += [_which(found)] if _which(found) else []
+    if found.bare_loss is not None:
+        parts.append(
+            f"the base model without the adapter that was trained on: {found.bare_loss:.4f}"
+        )
     parts += [f"WORSE on {_on(one)}" for one in found.worse_on]
     return "; ".join(parts)
 

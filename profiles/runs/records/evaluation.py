@@ -88,6 +88,25 @@ class Evaluated(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BaseEvaluated(Record):
+    """An evaluation set went through the base model, without the adapter that is trained on."""
+
+    kind: ClassVar[str] = "base_evaluated"
+
+    loss: float | None
+    """As an evaluation's."""
+    seconds: float
+    data: str | None = field(default=None, metadata=LEFT_OUT)
+
+    @property
+    def words(self) -> str:
+        """The loss."""
+        of = f" of {self.data}" if self.data else ""
+        took = duration_text(self.seconds)
+        return f"{BASE} without the adapter: evaluation loss{of} {loss_text(self.loss)} ({took})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RowScores:
     """One score of some rows."""
 
