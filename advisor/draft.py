@@ -51,7 +51,7 @@ def recipe_of(found: Recommendation, *, model: str, data: str, version: str) -> 
             **(found.dataset.read_with if found.dataset else {}),
         },
         "method": {"name": plan.method.name, **asdict(settings)},
-        "objective": asdict(plan.task.objective()),
+        "objective": {k: v for k, v in asdict(plan.task.objective()).items() if v},
         "train": _train(found, choice),
         "hardware": {"strategy": plan.engine.name, "gpus": plan.num_gpus},
         "plan": _prediction(found, choice, version),

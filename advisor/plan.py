@@ -70,6 +70,8 @@ class Plan:
     attention: Attention = "sdpa"
     """"sdpa", "flash" (flash-attn 2, which needs no mask), "eager", or "math" (SDPA without a
     kernel)."""
+    label_smoothing: float = 0.0
+    """Share of the target that all tokens of the vocabulary have alike."""
     framework: Framework = OURS
 
     @classmethod

@@ -74,6 +74,9 @@ def _beside_the_method(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "method.name", reason
     if plan.num_new_tokens and (reason := unlearnt_tokens(plan.method, plan.engine)):
         yield "model.new_tokens", reason
+    if plan.label_smoothing and plan.loss == "chunked":
+        why = "label smoothing is taken over whole logits, which are never held chunked"
+        yield "objective.label_smoothing", f'{why}: take train.loss = "full", or leave it out'
     if plan.packing and (reason := packed(plan.method, plan.settings)):
         yield "data.packing", f"{reason}; leave it out"
     if plan.checkpointing and (reason := recomputed(plan.method)):

@@ -100,6 +100,7 @@ class Recipe(BaseModel):
             engine=ENGINES[self.hardware.strategy],
             num_gpus=self.hardware.gpus,
             num_new_tokens=len(self.model.new_tokens),
+            label_smoothing=getattr(self.goal, "label_smoothing", 0.0),
             framework=framework,
         )
 

@@ -212,6 +212,8 @@ class Run:
     """Of a mixture's router at the last step that was logged, minimised beside the text's loss."""
     penalty_loss: float | None = None
     """Of the method on its weights, at that step, minimised beside the rows' loss."""
+    smoothing_loss: float | None = None
+    """What label smoothing adds at that step, minimised with the rows' loss."""
     ranks: AdapterRanks | None = None
     """Where they are not those of the recipe."""
     layers: Layers = NO_LAYERS

@@ -80,6 +80,7 @@ def settings_of(plan: Plan) -> Any:
         bits=plan.base_bits,
         checkpointing=plan.checkpointing,
         loss=plan.loss,
+        label_smoothing=plan.label_smoothing,
         attention=plan.attention,
         optimizer=plan.optimizer.name,
         accumulation=min(plan.accumulation, _MOST_MICRO_BATCHES),

@@ -27,6 +27,7 @@ from runner.rehearsal.fake_mode import DeviceRedirectMode, FakeCudaMode
 from runner.rehearsal.fake_tensor import FakeCudaTensor
 from runner.rehearsal.setup import Setup
 from runner.rehearsal.storages import Ledger
+from runner.training.smoothing import sums
 
 MOMENTS: Final = ("forward", "loss_backward", "layer_backward", "optimizer_step")
 
@@ -220,6 +221,10 @@ class FakeTraining:
         reference = self._reference(batch) if self.setup.reference else None
         if reference is not None:
             return (self._log_probs(self.model, batch) - reference).sum()
+        if self.setup.label_smoothing:
+            labels = batch.pop("labels")[:, 1:]
+            logits = self.model(**batch, use_cache=False).logits[:, -labels.shape[1] - 1 : -1]
+            return sums(logits, labels).smoothed(self.setup.label_smoothing)
         count = torch.ones((), dtype=torch.long, device=self.device)
         head = {"fused_lm_head": True} if self.setup.loss == "chunked" else {}
         return self.model(**batch, **head, use_cache=False, num_items_in_batch=count).loss

@@ -52,7 +52,7 @@ ON_DISK = {
     "Guard": "guard step fault what",
     "InputsTouched": "inputs_touched step names",
     "LongestTried": "longest_tried rows longest seconds",
-    "Loss": "loss step loss router_loss grad_norm learning_rate epoch penalty_loss",
+    "Loss": "loss step loss router_loss grad_norm learning_rate epoch penalty_loss smoothing_loss",
     "Moved": "moved step since linear",
     "OutOfMemory": "oom step during pieces micro_batch accumulation error what",
     "Packing": "packing apart difference rounding what",
@@ -106,7 +106,10 @@ OPTIONAL = {
     Published: {"what"},
     Changed: {"log_every", "eval_every"},
     TrainBegun: {"seconds"},
-    Loss: {"router_loss", "penalty_loss", "grad_norm", "learning_rate", "epoch"},
+    Loss: {
+        *("router_loss", "penalty_loss", "smoothing_loss"),
+        *("grad_norm", "learning_rate", "epoch"),
+    },
     Step: {
         "allocated_bytes",
         "allocated_peak_bytes",

@@ -52,6 +52,8 @@ class Batch:
     """Of a mixture's router, the newest."""
     penalty_loss: float | None = None
     """Of a method's penalty on the weights, the newest."""
+    smoothing_loss: float | None = None
+    """What label smoothing adds, the newest."""
     layers: Layers = NO_LAYERS
     """What is known of them by now."""
     memory: tuple[tuple[float, float], ...] = ()
@@ -77,14 +79,19 @@ class Batch:
             later,
             steps=self.steps + later.steps,
             losses=self.losses + later.losses,
-            router_loss=self.router_loss if later.router_loss is None else later.router_loss,
-            penalty_loss=self.penalty_loss if later.penalty_loss is None else later.penalty_loss,
+            router_loss=_newer(self.router_loss, later.router_loss),
+            penalty_loss=_newer(self.penalty_loss, later.penalty_loss),
+            smoothing_loss=_newer(self.smoothing_loss, later.smoothing_loss),
             memory=self.memory + later.memory,
             sample=later.sample or self.sample,
             events=(self.events + later.events)[-_MOST_EVENTS:],
             of_rows=later.of_rows or self.of_rows,
             went_on_at=max(self.went_on_at, later.went_on_at),
         )
+
+
+def _newer(old: float | None, new: float | None) -> float | None:
+    return old if new is None else new
 
 
 class Reader:
@@ -111,6 +118,7 @@ class Reader:
             losses=tuple(map(_point, losses)),
             router_loss=losses[-1].router_loss if losses else None,
             penalty_loss=losses[-1].penalty_loss if losses else None,
+            smoothing_loss=losses[-1].smoothing_loss if losses else None,
             layers=self._layers.add(self._of_layers.poll()),
             memory=tuple((r.unix_seconds, float(r.rss_bytes)) for r in samples),
             sample=samples[-1] if samples else None,

@@ -104,7 +104,7 @@ class _Losses:
 
 def step_line(record: Loss, num_steps: int) -> str:
     """Like "step 40/300  loss 3.412"."""
-    beside = beside_text(record.router_loss, record.penalty_loss)
+    beside = beside_text(record.router_loss, record.penalty_loss, record.smoothing_loss)
     told = f"{loss_text(record.loss)}, {beside}" if beside else loss_text(record.loss)
     return f"step {record.step}/{num_steps}  loss {told}"
 

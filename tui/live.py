@@ -55,6 +55,7 @@ class LiveRun:
         self.loss, self.rate, self.memory = Series(), Series(), Series()
         self.router_loss: float | None = None
         self.penalty_loss: float | None = None
+        self.smoothing_loss: float | None = None
         self.sample: Usage | None = None
         self.layers = NO_LAYERS
         self.events: deque[Event] = deque(maxlen=_NUM_EVENTS)
@@ -94,6 +95,8 @@ class LiveRun:
         self.of_rows = batch.of_rows or self.of_rows
         self.router_loss = self.router_loss if batch.router_loss is None else batch.router_loss
         self.penalty_loss = self.penalty_loss if batch.penalty_loss is None else batch.penalty_loss
+        if batch.smoothing_loss is not None:
+            self.smoothing_loss = batch.smoothing_loss
         for step, loss in batch.losses:
             self.loss.add(step, loss)
         if batch.memory and not self._has_samples:

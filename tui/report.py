@@ -78,6 +78,7 @@ def _summary(run: Run, width: int) -> list[str]:
             ),
             ("router", _router(run)),
             ("penalty", _penalty(run)),
+            ("smoothing", _smoothing(run)),
             ("packing", run.unpacked),
             ("padding", f"{percent_text(padding)} of what was processed"),
             ("tokens/s", rates),
@@ -113,6 +114,12 @@ def _penalty(run: Run) -> str:
     if run.penalty_loss is None:
         return ""
     return f"{run.penalty_loss:.4f} on the trained weights was minimised beside the rows' loss"
+
+
+def _smoothing(run: Run) -> str:
+    if run.smoothing_loss is None:
+        return ""
+    return f"label smoothing added {run.smoothing_loss:.4f} to the loss, which is shown without it"
 
 
 def _throttling(run: Run) -> str:

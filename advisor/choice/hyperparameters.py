@@ -115,6 +115,7 @@ def _of_objective(plan: Plan) -> tuple[Hyperparameter, ...]:
     return tuple(
         Hyperparameter(name, f"{field.default:g}", f"{plan.task.title}: {about.doc}")
         for name, (field, about) in keys_of(plan.task.objective).items()
+        if field.default  # what is off is no choice that was made
     )
 
 

@@ -110,8 +110,12 @@ def _full(modules: LayerModules) -> None:
     """All logits at once, in fp32 for the loss."""
     logits, held = _logits(modules)
     v = modules.model.vocab_size
+    smoothed = modules.plan.label_smoothing > 0
+    logits = modules.cast(logits, 4) if smoothed else logits
     shares = modules.value("log_softmax", (logits,), v, logits.width, saves_output=True)
-    modules.value("loss", (shares,), 1, 4, kept=per_token(INDEX))
+    # torch sums the gradients of the label's part and of all tokens' in a tensor of its own
+    work = per_token(2 * 4 * v) if smoothed else NOTHING
+    modules.value("loss", (shares,), 1, 4, kept=per_token(INDEX), back_work=work)
     modules.tape.hold(*held)
 
 

@@ -18,6 +18,15 @@ PREFERRED: Final = Score("accuracy", "share of pairs whose chosen reply is the l
 
 
 @dataclass(frozen=True, slots=True)
+class Smoothing(Objective):
+    """Of a task that learns the next token."""
+
+    label_smoothing: float = key(
+        0.0, "share of the target that all tokens of the vocabulary have alike", ge=0, lt=1
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Beta(Objective):
     """Of a task that compares with a reference."""
 
@@ -37,12 +46,14 @@ SFT: Final = TaskSpec(
     name="sft",
     title="supervised fine-tuning",
     builder="sft",
+    objective=Smoothing,
     proposed_by=("replies", "text"),
 )
 PRETRAIN: Final = TaskSpec(
     name="pretrain",
     title="continued pretraining",
     builder="pretrain",
+    objective=Smoothing,
     learns_from=("text",),
     chooses_replies=False,
     packs=False,

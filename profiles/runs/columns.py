@@ -153,7 +153,7 @@ class Steps(Columns):
 class Losses(Columns):
     """Steps and what was logged of them; not a number where it was not finite."""
 
-    real = ("loss", "router_loss", "penalty_loss")
+    real = ("loss", "router_loss", "penalty_loss", "smoothing_loss")
 
 
 def _inside(name: str, given: Given) -> dict[str, Sequence[Any]]:

@@ -66,6 +66,7 @@ def from_run_dir(run: RunDir) -> tuple[Run | None, int]:
         last_loss=_finite(losses["loss"][-1:]),
         router_loss=_finite(losses["router_loss"][-1:]),
         penalty_loss=_finite(losses["penalty_loss"][-1:]),
+        smoothing_loss=_finite(losses["smoothing_loss"][-1:]),
         ranks=_last(e.adapters for e in _of(Ranks, events)),
         layers=found_layers,
         unpacked=_last(e.what for e in _of(Packing, events)) or "",

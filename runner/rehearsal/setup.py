@@ -58,6 +58,8 @@ class Setup:
     checkpointing: bool = False
     loss: str = "chunked"
     """"chunked": TRL's fused head. "full": the model's own loss, with whole logits."""
+    label_smoothing: float = 0.0
+    """With whole logits: share of the target that all tokens have alike."""
     attention: str = "sdpa"
     """"sdpa", "eager" or "flash"."""
     optimizer: str = "adamw"

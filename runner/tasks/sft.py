@@ -14,6 +14,7 @@ from profiles.data.formats.spec import Example
 from runner.training.batches import IGNORED_LABEL
 from runner.training.data import Render, labelled
 from runner.training.row_losses import RowValues
+from runner.training.smoothing import sums
 from runner.training.trainer import RunProtocol
 
 
@@ -49,20 +50,39 @@ class RunSft(RunProtocol, SFTTrainer):  # type: ignore[misc]
             if self.aux_loss_enabled:
                 inputs["output_router_logits"] = True
             of_rows = self._full_loss if self.plan.loss == "full" else self._fused_loss
+            of_rows = self._smoothed_loss if self.plan.label_smoothing else of_rows
             loss = of_rows(model, inputs, num_items_in_batch)
             return loss + self.of_weights(num_items_in_batch)
 
     def _fused_loss(self, model: Any, inputs: Any, num_items: Any) -> Any:
         """As TRL's: the sum over tokens by the step's tokens; of a micro-batch's mean its share."""
         outputs = model(**inputs, fused_lm_head=True)
-        count = outputs.label_mask.sum() if num_items is None else num_items
-        loss = -outputs.log_probs.sum() / torch.as_tensor(count).clamp(min=1)
-        loss = loss * (self.share if num_items is None else self._num_averaged)
-        if self.aux_loss_enabled:
-            router = self._aux_weight(num_items) * outputs.aux_loss
-            self.add_beside(router)
-            loss = loss + router
-        return loss
+        loss = self._mean(-outputs.log_probs.sum(), outputs.label_mask, num_items)
+        return loss + self._of_router(outputs, num_items)
+
+    def _smoothed_loss(self, model: Any, inputs: Any, num_items: Any) -> Any:
+        """The same of whole logits, with what smoothing adds told apart."""
+        labels = inputs.pop("labels")[:, 1:]
+        outputs = model(**inputs)
+        found = sums(outputs.logits[:, -labels.shape[1] - 1 : -1], labels)  # past a soft prompt
+        counted, share = labels != IGNORED_LABEL, self.plan.label_smoothing
+        smoothed = self._mean(found.smoothed(share), counted, num_items)
+        plain = self._mean(found.plain.detach(), counted, num_items)
+        self.add_beside(smoothed - plain, "smoothing_loss")
+        return smoothed + self._of_router(outputs, num_items)
+
+    def _mean(self, total: torch.Tensor, counted: torch.Tensor, num_items: Any) -> torch.Tensor:
+        """A sum over tokens by those of the step, or by these."""
+        count = counted.sum() if num_items is None else num_items
+        mean: torch.Tensor = total / torch.as_tensor(count).clamp(min=1)
+        return mean * (self.share if num_items is None else self._num_averaged)
+
+    def _of_router(self, outputs: Any, num_items: Any) -> Any:
+        if not self.aux_loss_enabled:
+            return 0.0
+        router = self._aux_weight(num_items) * outputs.aux_loss
+        self.add_beside(router)
+        return router
 
     def _full_loss(self, model: Any, inputs: Any, num_items: Any) -> Any:
         """The model's own loss; the router's part of it is weighted as it should be."""

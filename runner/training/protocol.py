@@ -41,7 +41,10 @@ _ROOM_POLL_SECONDS = 5.0
 _BLIND_ROOM_POLL_SECONDS = 30.0
 """A quota cannot be measured from here: only trying again tells."""
 _ROOM = "room"
-_LOGGED = ("loss", "router_loss", "penalty_loss", "grad_norm", "learning_rate", "epoch")
+_LOGGED = (
+    *("loss", "router_loss", "penalty_loss", "smoothing_loss"),
+    *("grad_norm", "learning_rate", "epoch"),
+)
 
 OnSpike = Literal["warn", "pause", "stop"]
 

@@ -18,7 +18,7 @@ TOLD = re.compile(r"(?:line \d+: )?`([\w.]+)`: (.*)")
 WAY_OUT = re.compile(
     r'(?:take|write) ([a-z_.]+) = ("\w+"|[\w.]+)(?: and ([a-z_.]+) = ("\w+"|[\w.]+))?'
 )
-MOST_REFUSALS = 8
+MOST_REFUSALS = 10
 """On the way from a recipe to one that runs."""
 EACH = 40
 """Combinations with each variant of a method."""
@@ -80,6 +80,7 @@ DIMENSIONS = {
     "batch": ((2, 1), (1, 2)),
     "scheduler": ("cosine", "constant", "plateau"),
     "new_tokens": ((), ("<a>", "<b>")),
+    "label_smoothing": (0.0, 0.1),
 }
 """Name -> choices; a batch is rows, and micro-batches of a step."""
 
@@ -116,7 +117,7 @@ def recipe_of(chosen, *, model="m", data="d.jsonl", more=None):
     method, settings = chosen["method"]
     several = ENGINES[chosen["strategy"]].several
     rows, accumulation = chosen["batch"]
-    tokens = chosen["new_tokens"]
+    tokens, smoothing = chosen["new_tokens"], chosen["label_smoothing"]
     content = {
         "schema": 1,
         "name": "a",
@@ -134,6 +135,7 @@ def recipe_of(chosen, *, model="m", data="d.jsonl", more=None):
             "scheduler": chosen["scheduler"],
         }
         | (more or {}),
+        "objective": {"label_smoothing": smoothing} if smoothing else {},
         "hardware": {"strategy": chosen["strategy"], "gpus": 2 if several else 1},
     }
     return tomli_w.dumps(content)

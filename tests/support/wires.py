@@ -344,6 +344,10 @@ ELSEWHERE = {
         "each has a trainer and rows of its own",
         "test_task_training.py::test_a_task_learns_and_goes_on_to_equality_where_it_was_killed",
     ),
+    "objective.label_smoothing": Elsewhere(
+        "the loss is made by us",
+        "test_smoothing.py::test_the_gradients_are_those_of_torch_s_cross_entropy",
+    ),
     "objective.beta": Elsewhere(
         "a task has it that reads other rows",
         "test_task_losses.py::test_the_loss_is_trl_s",

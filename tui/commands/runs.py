@@ -79,7 +79,7 @@ def watch(text: str | None, *, plain: bool, as_json: bool) -> int:
     return open_app(str(run.path))
 
 
-_LOSSES = ("loss", "router_loss", "penalty_loss")
+_LOSSES = ("loss", "router_loss", "penalty_loss", "smoothing_loss")
 
 
 def _working(text: str | None) -> rundir.RunDir:

@@ -71,7 +71,7 @@ def memory_caption(live: LiveRun) -> str:
 
 def loss_caption(live: LiveRun) -> str:
     """Tell the newest evaluation in words, and what is minimised beside the loss."""
-    beside = beside_text(live.router_loss, live.penalty_loss)
+    beside = beside_text(live.router_loss, live.penalty_loss, live.smoothing_loss)
     return "; ".join(filter(None, [live.evaluation(), beside]))
 
 

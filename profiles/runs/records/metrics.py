@@ -68,6 +68,8 @@ class Loss(Record):
     epoch: float | None = field(default=None, metadata=LEFT_OUT)
     penalty_loss: float | None = field(default=None, metadata=LEFT_OUT)
     """Of the trained weights alone, which a method minimises with that of the rows."""
+    smoothing_loss: float | None = field(default=None, metadata=LEFT_OUT)
+    """What label smoothing adds to that of the rows; below 0 where it is less."""
 
 
 def loss_text(loss: float | None) -> str:
@@ -75,8 +77,8 @@ def loss_text(loss: float | None) -> str:
     return "not finite" if loss is None else f"{loss:.4f}"
 
 
-def beside_text(router: float | None, penalty: float | None) -> str:
-    """What a router and a method's penalty add to what is minimised; empty without them."""
-    parts = {"router": router, "penalty": penalty}
+def beside_text(router: float | None, penalty: float | None, smoothing: float | None) -> str:
+    """What is minimised beside the rows' loss, by whose it is; empty without any of it."""
+    parts = {"router": router, "penalty": penalty, "smoothing": smoothing}
     told = [f"{name} {loss:.4f}" for name, loss in parts.items() if loss is not None]
     return f"{' and '.join(told)} beside it" if told else ""
