@@ -201,7 +201,7 @@ def test_what_is_tried_without_a_formula_is_the_least_that_each_method_takes():
     plans = client.least_plans(model(unmodelled="it is odd"), BOX, Answers())
 
     assert [plan.method.name for plan in plans] == [
-        *("full", "freeze", "lora", "qlora", "adapter", "llama_adapter"),
+        *("full", "freeze", "lora", "qlora", "lora_experts", "adapter", "llama_adapter"),
         *("prompt_tuning", "prefix_tuning", "p_tuning", "p_tuning_v2"),
         *("ia3", "bitfit", "ln_tuning"),
     ]

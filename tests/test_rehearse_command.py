@@ -89,7 +89,7 @@ def test_a_model_without_a_formula_is_rehearsed_instead(asked, capsys):
     assert "full fine-tuning no weights and states alone take" in out
     assert "QLoRA rank 16 no 17.2-19.6" in out
     assert [request["plan"]["method"] for request in asked] == [
-        *("freeze", "lora", "qlora", "prompt_tuning", "p_tuning", "ln_tuning")
+        *("freeze", "lora", "qlora", "lora_experts", "prompt_tuning", "p_tuning", "ln_tuning")
     ]
     assert "IA3 no IA3 scales keys" in out
 
@@ -99,7 +99,8 @@ def test_a_model_without_a_formula_is_rehearsed_instead(asked, capsys):
     found = json.loads(capsys.readouterr().out)
     keys = {f"rehearsals[].{key}" for key in found["rehearsals"][0]} | {"unmodelled"}
     assert keys == set(UNMODELLED)
-    able = ["full", "freeze", "lora", "qlora", "prompt_tuning", "p_tuning", "ln_tuning"]
+    able = ["full", "freeze", "lora", "qlora", "lora_experts"]
+    able += ["prompt_tuning", "p_tuning", "ln_tuning"]
     assert [one["method"] for one in found["rehearsals"] if one["fits"]] == able
 
 

@@ -81,8 +81,9 @@ def _check_layers(settings: Settings, model: Model) -> None:
 def _check_whole(settings: Settings, model: Model) -> None:
     """PEFT keeps a tied head and the embedding one table by the embedding's name alone."""
     tables = [name for name in settings.whole_modules if name in {EMBEDDING, HEAD}]
-    is_named = EMBEDDING in _outside(model) or not linears_of(model)
-    if tables and model.tied_embeddings and not is_named:
+    if not tables or not model.tied_embeddings or not linears_of(model):
+        return
+    if EMBEDDING not in _outside(model):
         rest = [name for name in settings.whole_modules if name not in tables]
         why = f"names {tables[0]}, which is tied here and has another name than PEFT goes by"
         raise _refusal("modules_to_save", why, json.dumps(rest))
