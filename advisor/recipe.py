@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from advisor import recipe_errors
+from advisor import recipe_adapters, recipe_errors
 from advisor.framework import OURS, Framework
 from advisor.plan import Plan
 from advisor.plan_conflicts import unstartable
@@ -33,7 +33,7 @@ from advisor.recipe_sections import (
 from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, SCHEDULES, TASKS
 from advisor.registry.optimizers import ADAMW
 from advisor.registry.schedules import CONSTANT
-from advisor.registry.spec import MethodSpec, Rate, Settings, keys_of
+from advisor.registry.spec import MethodSpec, Rate, keys_of
 from advisor.registry.task_spec import TaskSpec
 from advisor.registry.tasks import SFT
 from profiles import toml_text
@@ -113,8 +113,9 @@ class Recipe(BaseModel):
             del content["plan"]
         if not content["objective"]:
             del content["objective"]
-        if not self.model.new_tokens:
-            del content["model"]["new_tokens"]
+        for key in ("new_tokens", "adapters"):
+            if not content["model"][key]:
+                del content["model"][key]
         for key in ("clean", "mask"):
             if getattr(self.data, key) == DataSection.model_fields[key].default:
                 del content["data"][key]
@@ -181,7 +182,7 @@ def _refused(recipe: Recipe) -> Iterator[tuple[str, str]]:
     plan = recipe.to_plan(OURS)  # where it runs makes no difference to what goes together
     yield from unstartable(plan)
     yield from _of_own_keys(recipe)
-    yield from _of_adapter(recipe, plan)
+    yield from recipe_adapters.refused(recipe.model, plan)
     yield from _beside_the_task(recipe, plan.task)
     yield from _of_schedule(recipe)
     if plan.optimizer.steps_in_backward:
@@ -199,40 +200,6 @@ def _of_own_keys(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield from faults
     if num_steps and not faults and (why := settings.too_short(num_steps)):
         yield "train.max_steps", why
-
-
-def _of_adapter(recipe: Recipe, plan: Plan) -> Iterator[tuple[str, str]]:
-    """(key, why) of what does not go with an adapter that is there already."""
-    asked, method, task = recipe.model, plan.method, plan.task
-    merge = 'write model.adapter_use = "merge", which adds it to the model first'
-    if asked.adapter is None:
-        if asked.adapter_use is not None:
-            yield "model.adapter_use", "there is no model.adapter that it could be about"
-        return
-    if task.head != "lm":
-        why = f"{task.name} has a head of its own, which no adapter goes on with here"
-        yield "model.adapter", f"{why}; leave it out, or merge it and name the merged model"
-        return
-    if asked.merges:
-        return
-    if asked.new_tokens:
-        why = "an adapter that is there has no rows for tokens that are new"
-        yield "model.new_tokens", f"{why}: leave it out; or {merge}"
-    if method.continued is None:
-        yield "model.adapter_use", f"{method.title} cannot go on with an adapter; {merge}"
-    elif task.reference:
-        why = f"{task.title} compares with the model without its adapter, which is not the one that"
-        yield "model.adapter_use", f"{why} it begins with; {merge}"
-    yield from _brought(plan.settings, merge)
-
-
-def _brought(settings: Settings, merge: str) -> Iterator[tuple[str, str]]:
-    """(key, why) of settings that make weights, of which an adapter that is there has its own."""
-    for name in ("init", "init_text", "modules_to_save", "bias"):
-        about = keys_of(type(settings)).get(name)
-        if about and getattr(settings, name) != about[0].default:
-            why = f"model.adapter brings the weights that method.{name} would make"
-            yield f"method.{name}", f"{why}: leave it out; or {merge}"
 
 
 def _beside_the_task(recipe: Recipe, task: TaskSpec) -> Iterator[tuple[str, str]]:

@@ -77,6 +77,8 @@ class ModelSection(Section):
     """Of this model, in PEFT's format or as `run:ID` has published it: trained on, or merged."""
     adapter_use: Literal["continue", "merge"] | None = None
     """Default: continue. `merge` adds it to the model first, and [method] begins anew."""
+    adapters: tuple[InputPath, ...] = Field(default=(), strict=False, max_length=64)
+    """LoRA adapters of this model, named like `adapter`: the experts of a mixture begin as them."""
 
     @property
     def continues(self) -> bool:

@@ -220,7 +220,7 @@ def test_a_recipe_names_nothing_that_is_written():
                 free.add(f"{name}.{key}")
 
     assert free == {
-        *("ModelSection.id", "ModelSection.adapter"),
+        *("ModelSection.id", "ModelSection.adapter", "ModelSection.adapters"),
         *("DataSection.train", "DataSection.eval", "MixedFile.file"),
         "ModelSection.new_tokens",  # texts that are learnt
         "DataSection.chat_template",  # an input: a family, or a file that is read

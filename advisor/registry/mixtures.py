@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from advisor.registry import low_rank
+from advisor.registry.continued import LORA_FILE
 from advisor.registry.linears import OnLinears, changed
 from advisor.registry.spec import Hyperparameter, MethodSpec, Rate, key
 from advisor.tape import per_token
@@ -33,6 +34,9 @@ class LoraExperts(OnLinears):
     rank: int = key(8, "width of each", ge=1, le=1024)
     alpha: int = key(16, "what they add counts alpha / rank times", ge=1, le=4096)
     dropout: float = key(0.0, "share of the experts' inputs that is dropped", ge=0, lt=1)
+    freeze_experts: bool = key(
+        False, "the routers alone learn, beside model.adapters", choices=(False, True)
+    )
 
 
 def width(settings: LoraExperts, _model: Model, name: str) -> int:
@@ -47,6 +51,13 @@ def num_added(_model: Model, settings: LoraExperts, matrices: Sequence[Matrix]) 
     return sum([settings.experts * n * m.copies for n, m in zip(each, chosen, strict=True)])
 
 
+def num_trained(model: Model, settings: LoraExperts, matrices: Sequence[Matrix]) -> int:
+    """All, or the routers alone."""
+    if not settings.freeze_experts:
+        return num_added(model, settings, matrices)
+    return sum([settings.experts * m.n_in * m.copies for m in changed(settings, matrices)])
+
+
 def routed(
     tape: LayerTape, settings: LoraExperts, x: Value, result: Value, matrix: Matrix
 ) -> Value:
@@ -55,16 +66,17 @@ def routed(
     if not wide:
         return result
     count, n_in, n_out, name = settings.experts, matrix.n_in, matrix.n_out, matrix.name
+    learn = not settings.freeze_experts
     entered = x
     x = own = tape.cast(x, tape.products)  # by autocast, or as the experts are
     logits = tape.matmul(x, f"{name}.router", count * n_in, count, tape.trained, trains=True)
     shares = tape.value("softmax", (tape.cast(logits, EXACT),), count, EXACT, saves_output=True)
     if settings.dropout > 0:
         x = tape.value("dropout", (x,), n_in, x.width, kept=per_token(n_in))
-    low = tape.matmul(x, f"{name}.down", wide * n_in, wide, tape.trained, trains=True)
+    low = tape.matmul(x, f"{name}.down", wide * n_in, wide, tape.trained, trains=learn)
     shares = tape.cast(shares, low.width)
     low = tape.value("share", (low, shares), wide, low.width, saved=(low, shares))
-    high = tape.matmul(low, f"{name}.up", wide * n_out, n_out, tape.trained, trains=True)
+    high = tape.matmul(low, f"{name}.up", wide * n_out, n_out, tape.trained, trains=learn)
     scaled = tape.value("scale", (high,), n_out, high.width)
     total = tape.add(result, tape.cast(scaled, result.width))
     tape.tape.hold(entered, own)
@@ -115,7 +127,9 @@ LORA_EXPERTS: Final = MethodSpec(
     reaches_input=False,
     asks_for_input=True,
     spares_first=True,
+    mixes=LORA_FILE,
     added=num_added,
+    trained=num_trained,
     rank=width,
     around_linear=routed,
     unsupported=dense,

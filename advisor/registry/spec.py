@@ -258,6 +258,8 @@ class MethodSpec(Named):
     """Number of weights that are published; None: those that are added, or a whole model."""
     continued: AdapterFile | None = None
     """What its result says of itself, to be trained on; None: it cannot be."""
+    mixes: AdapterFile | None = None
+    """Of the adapters that its experts can begin as; None: it has no experts."""
     takers: tuple[Taker, ...] = ("PEFT",)
     """What takes what is published, where that is no whole model."""
     added_fp32: bool = False

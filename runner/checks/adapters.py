@@ -30,7 +30,7 @@ from runner.checks import replay, targets
 WEIGHTS: Final = "adapter_model.safetensors"
 _MODULE: Final = re.compile(r"base_model\.model\.(.+?)\.(?:lora|hada|lokr|vera|oft|ia3)_.*")
 _CONFIG: Final = "config.json"
-_DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
+DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
 _CHANGED_BASE: Final = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _SHOWN: Final = 200
 
@@ -56,8 +56,8 @@ def check(recipe: Recipe, base: Model, base_dir: Path) -> list[str]:
     if recipe.model.adapter is None:
         return []
     adapter = read(parents.adapter_folder(recipe.model.adapter, base_dir))
-    told = _check_base(recipe, base, adapter)
-    _check_shapes(base, adapter)
+    told = check_base(recipe.model.adapter, recipe, base, adapter)
+    check_shapes(base, adapter)
     if recipe.model.merges:
         _check_merge(adapter)
     else:
@@ -85,7 +85,7 @@ def check_room(recipe: Recipe, base: Model, here: Machine) -> None:
 def read(folder: Path) -> Adapter:
     """The adapter of a folder, UserError if there is none that could be loaded without risk."""
     if not reading.is_file(folder / PEFT_CONFIG):
-        raise _refusal(
+        raise refusal(
             f"{folder} holds no adapter",
             f"{PEFT_CONFIG}, which every adapter of PEFT's format has, is not there",
             "give the folder of one, or run:ID of a run that has published one",
@@ -93,7 +93,7 @@ def read(folder: Path) -> Adapter:
         )
     config = read_json(folder / PEFT_CONFIG, MAX_CONFIG_BYTES)
     if not reading.is_file(folder / WEIGHTS):
-        raise _refusal(
+        raise refusal(
             f"{folder} holds no weights of an adapter",
             f"{WEIGHTS} is not there, and a pickle can run any code",
             "save it again with PEFT, which writes safetensors",
@@ -103,17 +103,26 @@ def read(folder: Path) -> Adapter:
     return Adapter(folder, config, {name: list(one["shape"]) for name, one in header.items()})
 
 
-def _check_base(recipe: Recipe, base: Model, adapter: Adapter) -> list[str]:
-    """By the hashes of a run's base, else by the name that the adapter's file gives it."""
+def is_inside(name: str) -> bool:
+    """Whether a tensor is of something that is put on what is in a layer."""
+    found = _MODULE.fullmatch(name)
+    return bool(found and targets.IN_LAYER.fullmatch(found[1]))
+
+
+def check_base(text: str, recipe: Recipe, base: Model, adapter: Adapter) -> list[str]:
+    """What is to be minded of the model that `text` was trained on; UserError if it is another.
+
+    By the hashes of a run's base, else by the name that the adapter's file gives it.
+    """
     said = adapter.config.get("base_model_name_or_path")
     name = printable(said, _SHOWN) if isinstance(said, str) and said else ""
     assert base.path is not None
     folder = Path(base.path)
-    if parents.names_run(str(recipe.model.adapter)):
+    if parents.names_run(text):
         compared, changed = _compared(RunDir(adapter.folder.parent), folder)
         if any(file != _CONFIG for file in changed):
-            raise _refusal(
-                f"{recipe.model.adapter} was not trained on {recipe.model.id}",
+            raise refusal(
+                f"{text} was not trained on {recipe.model.id}",
                 f"these files of its base are others: {some_of(changed)}",
                 f"write model.id = {json.dumps(name)}" if name else "name the base that it has",
                 adapter.folder,
@@ -143,7 +152,7 @@ def _compared(run: RunDir, folder: Path) -> tuple[list[str], list[str]]:
     return files, [f for f in files if replay.hash_of(folder / f, f"model/{f}", lock) != then[f]]
 
 
-def _check_shapes(base: Model, adapter: Adapter) -> None:
+def check_shapes(base: Model, adapter: Adapter) -> None:
     """Of low-rank adapters, whose sides are those of the weights."""
     known = targets.shapes(base)
     for name, shape in adapter.shapes.items():
@@ -152,10 +161,10 @@ def _check_shapes(base: Model, adapter: Adapter) -> None:
         if not inside or not known or base.experts is not None:
             continue
         weight = known.get((int(inside[1]), inside[2]))
-        side = {_DOWN: (1, -1), _UP: (0, 0)}.get(name[-len(_DOWN) :])
+        side = {DOWN: (1, -1), _UP: (0, 0)}.get(name[-len(DOWN) :])
         if weight is None or (side and shape[side[0]] != weight[side[1]]):
             has = "has no such linear" if weight is None else f"has one of {weight}"
-            raise _refusal(
+            raise refusal(
                 f"the adapter is of another model than {base.id}",
                 f"{printable(name, _SHOWN)} is of {shape}, and the model {has}",
                 f"give the model that it was trained on: {_said(adapter)}",
@@ -173,15 +182,15 @@ def _check_merge(adapter: Adapter) -> None:
     able = {m.continued.kind for m in METHODS if m.continued and "merged" in m.takers}
     able |= {"ADALORA", "SHIRA"}
     if kind not in able:
-        raise _refusal(
+        raise refusal(
             f"an adapter of kind {printable(str(kind), 40)} cannot be merged",
             f"it is no change of weights; these are: {', '.join(sorted(able))}",
             "leave model.adapter_use out, to go on with it, if its method can; or train another",
             adapter.folder,
         )
-    _check_start(adapter)
+    check_start(adapter)
     if adapter.config.get("trainable_token_indices"):
-        raise _refusal(
+        raise refusal(
             "an adapter with tokens of its own cannot be merged here",
             "the model that it would be merged into has no rows for them",
             "load it with PEFT's AutoPeftModelForCausalLM, save what merge_and_unload returns, and "
@@ -190,10 +199,11 @@ def _check_merge(adapter: Adapter) -> None:
         )
 
 
-def _check_start(adapter: Adapter) -> None:
+def check_start(adapter: Adapter) -> None:
+    """UserError where its weights are none for the untouched base."""
     start = str(adapter.config.get("init_lora_weights"))
     if start.startswith(_CHANGED_BASE):
-        raise _refusal(
+        raise refusal(
             "the adapter belongs to weights that were changed as it was made",
             f"init_lora_weights = {start!r}, and nobody converted it for the untouched base",
             "convert it with PEFT (save_pretrained with path_initial_model_for_weight_conversion), "
@@ -209,7 +219,7 @@ def _check_kind(recipe: Recipe, adapter: Adapter) -> None:
         return
     able = [m.name for m in METHODS if m.continued and m.continued.kind == kind]
     do = f"add --set method.name={able[0]}" if able else _MERGE
-    raise _refusal(
+    raise refusal(
         f"method.name = {recipe.method.name!r} cannot go on with this adapter",
         f"it is one of {printable(str(kind), 40)}, and not of {spec.continued.kind}",
         do,
@@ -226,18 +236,18 @@ def _check_settings(recipe: Recipe, adapter: Adapter) -> None:
     """A recipe that says otherwise is refused; what no recipe can say, too."""
     spec = recipe.method.spec
     assert spec.continued is not None
-    _check_start(adapter)
+    check_start(adapter)
     try:
         wanted, unknown = understood(adapter.config, spec.continued)
     except (AttributeError, TypeError) as error:
-        raise _refusal(
+        raise refusal(
             f"{PEFT_CONFIG} is none that PEFT wrote", str(error), "save it again", adapter.folder
         ) from error
     if unknown or not all(_can_be_set(spec, *one) for one in wanted.items()):
         cannot = unknown or [
             f"{k} = {v!r}" for k, v in wanted.items() if not _can_be_set(spec, k, v)
         ]
-        raise _refusal(
+        raise refusal(
             "the adapter is made in a way that no recipe can say",
             f"its {PEFT_CONFIG} has {printable(some_of(cannot, 4), _SHOWN)}",
             _MERGE,
@@ -311,5 +321,6 @@ def _toml(value: Any) -> str:
     return json.dumps(value)
 
 
-def _refusal(what: str, why: str, do: str, where: Path) -> UserError:
+def refusal(what: str, why: str, do: str, where: Path) -> UserError:
+    """Of an adapter that does not go with the recipe."""
     return UserError(what, why=why, do=do, where=str(where), code=ExitCode.BAD_RECIPE)

@@ -40,6 +40,7 @@ EDITS: Final = MappingProxyType(
         "model.id": TAKES_EFFECT,
         "model.new_tokens": _WEIGHTS,
         "model.adapter": TAKES_EFFECT,
+        "model.adapters": TAKES_EFFECT,
         "model.adapter_use": _WEIGHTS,
         "data.train": TAKES_EFFECT,
         "method.dropout": TAKES_EFFECT,

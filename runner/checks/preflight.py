@@ -33,6 +33,7 @@ from runner.checks import (
     adapters,
     chat_templates,
     edits,
+    expert_adapters,
     gpu_checks,
     neighbours,
     packages,
@@ -88,7 +89,7 @@ def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
     packages.check_usable(recipe, here)
     base = find_model.named(recipe.model.id, base_dir)
     pairing.check_model(recipe, base)
-    warnings = adapters.check(recipe, base, base_dir)
+    warnings = [w for of in (adapters, expert_adapters) for w in of.check(recipe, base, base_dir)]
     adapters.check_room(recipe, base, here)
     encoder = _encoder(recipe, base_dir, base)
     checked = _data(recipe, base_dir, encoder)

@@ -30,8 +30,8 @@ from profiles.runs.rundir import RunDir, read_json, run_root
 from runner import checkpoints
 
 LOCK_NAME = "recipe.lock.json"
-_PREFIXES = {"model.id": "model/", "model.adapter": "adapter/"}
-"""Of the names that the lock gives the files of a folder."""
+_PREFIXES = {"model.id": "model/", "model.adapter": "adapter/", "model.adapters": "adapters/"}
+"""Of the names that the lock gives the files of a folder, or of several."""
 _GONE = "not there"
 _SHOWN = 16
 """Characters of a value that tell two hashes apart."""
@@ -253,16 +253,34 @@ def input_files(recipe: Recipe, base_dir: Path) -> dict[str, Path]:
     with contextlib.suppress(OSError, UserError):  # the check of the model that follows says why
         for key, folder in folders_of(recipe, base_dir).items():
             names = [name for name in sorted(os.listdir(folder)) if name.endswith(parents.READ)]  # noqa: PTH208
-            data |= {_PREFIXES[key] + name: folder / name for name in names}
+            data |= {_prefix(key) + name: folder / name for name in names}
     return data
 
 
 def folders_of(recipe: Recipe, base_dir: Path) -> dict[str, Path]:
-    """Key -> folder of the recipe's model, and of its adapter; UserError for a run without any."""
+    """Key -> folder of the recipe's model, and of its adapters; UserError for a run without any."""
     found = {"model.id": parents.model_folder(recipe.model.id, base_dir)}
     if recipe.model.adapter is not None:
         found["model.adapter"] = parents.adapter_folder(recipe.model.adapter, base_dir)
-    return found
+    return found | {
+        key: parents.adapter_folder(text, base_dir) for key, text in experts_of(recipe).items()
+    }
+
+
+def experts_of(recipe: Recipe) -> dict[str, str]:
+    """Key -> what it says, of the adapters that experts begin as, in their order."""
+    return {f"model.adapters.{at}": text for at, text in enumerate(recipe.model.adapters)}
+
+
+def experts_in(folders: Mapping[str, Path]) -> list[Path]:
+    """Those of the experts, of `folders_of` a recipe."""
+    return [folder for key, folder in folders.items() if key.startswith("model.adapters.")]
+
+
+def _prefix(key: str) -> str:
+    """Of the names of a folder's files: "model/", "adapters/0/"."""
+    name, _, number = key.removeprefix("model.").partition(".")
+    return _PREFIXES[f"model.{name}"] + (f"{number}/" if number else "")
 
 
 def parents_of(recipe: Recipe, now: Mapping[str, Any]) -> tuple[Parent, ...]:
@@ -271,10 +289,11 @@ def parents_of(recipe: Recipe, now: Mapping[str, Any]) -> tuple[Parent, ...]:
     Files of a run's result that are the run's own word are no part of what it has published.
     """
     asked = {"model.id": recipe.model.id, "model.adapter": recipe.model.adapter or ""}
+    asked |= experts_of(recipe)
     named = {key: text for key, text in asked.items() if parents.names_run(text)}
     uses = {"model.adapter": recipe.model.adapter_use or "continue"}
     return tuple(
-        parents.of(key, text, _beside(_PREFIXES[key], now), uses.get(key, ""))
+        parents.of(key, text, _beside(_prefix(key), now), uses.get(key, ""))
         for key, text in named.items()
     )
 

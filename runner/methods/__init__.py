@@ -8,6 +8,7 @@ plan)`, the model with what the method trains and all else frozen. It may have
     restore(model, tensors)                takes them back; why it cannot, or nothing
     before_saving(model)                   tells the libraries what the weights have become
     publish(model, folder)                 makes what was saved load on the untouched base
+    begin_as(model, folders)               gives what is added the weights of adapters, one a part
     least_tokens(plan)                     that a batch for `from_rows` must have to learn from
     from_rows(model, plan, batches)        makes what is added from rows, before it is counted;
                                            a record of what came of it
@@ -106,6 +107,12 @@ def restore(model: Any, plan: Plan, checkpoint: Path) -> None:
             where=str(checkpoint),
             code=ExitCode.NO_CHECKPOINT,
         )
+
+
+def begin_as(model: Any, plan: Plan, folders: Sequence[Path]) -> None:
+    """Give the parts of what is added the weights of adapters, which were checked; none: do not."""
+    if folders:
+        family_of(plan.method).begin_as(model, folders)
 
 
 def reads_rows(plan: Plan) -> int:

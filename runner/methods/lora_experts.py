@@ -6,11 +6,16 @@ mixture (X-LoRA runs the base twice a step, and gets no hidden states from TRL's
 
 from __future__ import annotations
 
+import json
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
+from safetensors.torch import load_file
 from transformers.pytorch_utils import Conv1D
 
 from advisor.plan import Plan
@@ -21,6 +26,9 @@ from runner.methods import own_file
 from runner.methods.base import COMPUTE_DTYPES, layers_of
 
 _LOADER = "load_lora_experts.py"
+_WRAPPED = "base_model.model."
+"""Before the names of what PEFT wraps."""
+_DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
 _LINEARS = (torch.nn.Linear, Conv1D)
 
 
@@ -37,12 +45,33 @@ def adapt(model: Any, plan: Plan) -> Any:
     names = list(_targets(model, settings.targets))
     told = {key: getattr(settings, key) for key in ("experts", "rank", "alpha", "dropout")}
     layers.insert(model, names, **told)
-    if plan.precision == "bf16_pure":
-        for weight in layers.weights_of(model).values():
+    for name, weight in layers.weights_of(model).items():
+        if plan.precision == "bf16_pure":
             weight.data = weight.data.bfloat16()
+        weight.requires_grad = ".router." in name or not settings.freeze_experts
     config = {"base": layers.base_of(model), "linears": names, "settings": told | {"dropout": 0.0}}
     own_file.publish_with(model, layers, "lora_experts", _LOADER, config)
     return model
+
+
+def begin_as(model: Any, folders: Sequence[Path]) -> None:
+    """Each expert as one LoRA adapter in PEFT's format; what it does not adapt stays as it began.
+
+    A narrower adapter leaves numbers over, whose B stays 0; how often it counts goes into B.
+    """
+    for number, folder in enumerate(folders):
+        told = json.loads((folder / CONFIG_NAME).read_text())
+        tensors = load_file(folder / SAFETENSORS_WEIGHTS_NAME)
+        for name, low in tensors.items():
+            if _DOWN not in name:
+                continue
+            part = model.get_submodule(name.removeprefix(_WRAPPED).removesuffix(_DOWN)).lora_experts
+            rank, high = len(low), tensors[name.replace(_DOWN, _UP)]
+            scaling = told["lora_alpha"] / (math.sqrt(rank) if told.get("use_rslora") else rank)
+            begin = number * part.rank
+            with torch.no_grad():
+                part.down.weight[begin : begin + rank] = low
+                part.up.weight[:, begin : begin + rank] = high.float() * scaling / part.scaling
 
 
 def _targets(model: Any, targets: str | tuple[str, ...]) -> Iterator[str]:

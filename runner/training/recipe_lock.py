@@ -36,6 +36,8 @@ def resolve(recipe: Recipe, run: RunDir) -> dict[str, Any]:
 
 def begun_with(recipe: Recipe, found: Sequence[Parent]) -> str:
     """What is trained, where it is no base model alone; empty if it is."""
+    if recipe.model.adapters:
+        return f"{len(recipe.model.adapters)} adapters, one an expert"
     if recipe.model.adapter is None:
         return found[0].words if found else ""
     of_run = next((one.words for one in found if one.key == "model.adapter"), "")

@@ -167,6 +167,7 @@ class Session:
             prepared = methods.prepare(self.plan, model_dir, seed, tokens=tokens, **head)
             if self.recipe.model.continues:
                 loading.begin_with(prepared, folders["model.adapter"])
+            methods.begin_as(prepared, self.plan, replay.experts_in(folders))
         with self.attempt.during("checking"):
             finite.refuse_base(prepared, model_dir)
             packs = self.recipe.data.packing and isolation.decide(

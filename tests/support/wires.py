@@ -301,6 +301,14 @@ ELSEWHERE = {
         "there is no adapter here",
         "test_training_on.py::test_each_begins_where_the_one_before_ended",
     ),
+    "model.adapters": Elsewhere(
+        "there is no adapter here",
+        "test_expert_adapters.py::test_an_expert_computes_what_its_adapter_does",
+    ),
+    "method.freeze_experts": Elsewhere(
+        "experts that are frozen are adapters, of which there are none here",
+        "test_expert_adapters.py::test_a_run_begins_with_adapters_of_runs_and_of_folders",
+    ),
     "method.layers": Elsewhere(
         "trained weights have it in their names",
         "test_layers_that_train.py::test_only_in_the_layers_named_something_trains",

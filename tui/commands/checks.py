@@ -42,7 +42,7 @@ def methods(*, name: str | None, as_json: bool) -> int:
 
 def recipe(file: Path, changes: tuple[str, ...]) -> int:
     """Read a recipe; mistakes are raised, those with its model too if that is there."""
-    from runner.checks import adapters, chat_templates, pairing, replay  # noqa: PLC0415  # pydantic
+    from runner.checks import adapters, chat_templates, expert_adapters, pairing, replay  # noqa: PLC0415  # pydantic
     from tui.commands.run import load  # noqa: PLC0415
 
     found, _ = load(file, changes)
@@ -51,6 +51,7 @@ def recipe(file: Path, changes: tuple[str, ...]) -> int:
         base = find_model.named(found.model.id, base_dir)
         pairing.check_model(found, base)
         adapters.check(found, base, base_dir)
+        expert_adapters.check(found, base, base_dir)
         encoder = chat_templates.encoder(base, tokens=found.model.new_tokens)
         for warning in encoder.added.warnings() if encoder and encoder.added else ():
             plain.say(warning)

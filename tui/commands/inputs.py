@@ -27,7 +27,7 @@ def accept(
         return
     folder = path.resolve().parent
     data = [file for key, file in named.items() if not key.startswith("model.")]
-    for key in set(named).intersection(("model.id", "model.adapter")):
+    for key in (key for key in named if key.startswith("model.")):
         paths.refuse_closed(data, named[key], folder)
     unanswered = paths.unanswered(data, folder)
     if not (asking.can_ask() and all(map(_said_yes, unanswered))):

@@ -137,6 +137,10 @@ def _applied(run: RunDir, report: Report, ids: tuple[str, ...]) -> Recipe:
     for key, named in (("id", made.model.id), ("adapter", made.model.adapter)):
         if named is not None and not parents.names_run(named):
             content["model"][key] = str((base / named).resolve())
+    content["model"]["adapters"] = [
+        named if parents.names_run(named) else str((base / named).resolve())
+        for named in made.model.adapters
+    ]
     trained = made.data.train
     content["data"]["train"] = (
         str((base / trained).resolve())
