@@ -1,7 +1,6 @@
 """What a machine, a model and a data set are, as plain facts. Nothing computes or does I/O here.
 
-Units stand in the names (`vram_bytes`, `bf16_flops` in FLOP/s). Every fact type knows where its
-numbers came from, so the screens can say "measured" or "from a table".
+Units stand in the names (`vram_bytes`, `bf16_flops` in FLOP/s); facts know where numbers came from.
 """
 
 from __future__ import annotations
@@ -83,7 +82,7 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """A host with its accelerators, as probed, or as described by the user (`planned`)."""
+    """A host as probed, or as described by the user (`planned`); its cores are physical ones."""
 
     host: str
     backend: str
@@ -91,13 +90,14 @@ class Machine:
     gpus: tuple[Gpu, ...]
     cpu_name: str
     num_cores: int
-    """Physical cores."""
     num_threads: int
     ram_bytes: int
     ram_free_bytes: int
     disk_path: str
     disk_free_bytes: int
     origin: Origin
+    ram_origin: Origin = Origin.MEASURED  # TABLE: published; DEFAULT: assumed from the GPUs
+    disk_origin: Origin = Origin.MEASURED
     interconnect: str | None = None
     """Between the GPUs of a node: "nvlink", "pcie", or None for one GPU or unknown."""
     num_nodes: int = 1
@@ -110,7 +110,7 @@ class Machine:
     assumed: tuple[str, ...] = ()
     """How the text of a planned machine was read where it left a choice, and how to say another."""
     notes: tuple[str, ...] = ()
-    """Sentences for the user: what could not be read, what looks wrong."""
+    """What could not be read, what looks wrong, as sentences."""
 
     @property
     def planned(self) -> bool:

@@ -139,7 +139,7 @@ def test_the_whole_way_by_keys(size: tuple[int, int], monkeypatch: pytest.Monkey
             warnings=("look out",),
         )
 
-    monkeypatch.setattr(machine, "probe", lambda _path: planned.plan_machine("T4", host=HERE))
+    monkeypatch.setattr(machine, "probe", lambda _path: planned.plan_machine("T4"))
     monkeypatch.setattr(launch, "start", start)
     monkeypatch.setattr(preflight, "check", check)
     app_state: list[Any] = []

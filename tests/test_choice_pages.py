@@ -60,7 +60,7 @@ def test_the_whole_page():
         time         about 2 h 30 m for 3 epochs of 1 000 rows; 1 m 10 s to the
                      first step
         cost         about 5.00, at 2 per hour
-        disk         301 B for checkpoints and the result
+        disk         301 B for checkpoints and the result; 204 B free
 
         memory at the peak: 10.0 GiB to 16.0 GiB, 24.0 GiB free: it fits
           it comes in the optimizer's step (adam)
@@ -211,7 +211,39 @@ def test_a_model_that_is_not_here_is_downloaded_too():
     """Its size is part of what the disk must hold."""
     found = recommendation(model=model(path=None))
 
-    assert fact(found, "disk").endswith("and the result, the base model's download included")
+    assert ", the base model's download included; " in fact(found, "disk")
+
+
+@pytest.mark.parametrize(
+    ("origin", "told"), [("default", "assumed"), ("user", "there"), ("measured", "free")]
+)
+def test_ram_and_disk_are_told_with_where_they_are_known_from(origin, told):
+    """Each on its own."""
+    box = replace(BOX, ram_origin=Origin(origin))
+    found = recommendation(machine=box)
+
+    assert fact(found, "RAM") == f"201 B at the most while it loads, trains or saves; 202 B {told}"
+    assert fact(found, "disk").endswith("; 204 B free")
+    other = recommendation(machine=replace(BOX, disk_origin=Origin(origin)))
+    assert fact(other, "disk").endswith(f"; 204 B {told}")
+
+
+def test_a_row_tells_all_that_is_short():
+    """Device, RAM and disk; that the device is can be read from the row, by how much below it."""
+    short = fit(**SHORT, host_bytes=3 * GIB, host_budget_bytes=GIB, disk_bytes=5 * GIB)
+    row = alternative("full", possible=False, fit=short, unlocks=(unlock("memory", 8 * GIB, ""),))
+    lines = alternatives.lines(recommendation(alternatives=(row,), machine=BOX), 300)
+    ram_alone = alternative(
+        "full", possible=False, fit=fit(host_bytes=3 * GIB, host_budget_bytes=GIB), why_not="needs",
+        unlocks=(unlock("ram", 2 * GIB, "2.0 GiB more RAM"),),
+    )  # fmt: skip
+
+    assert lines[2].strip().partition("; ")[2] == (
+        "needs 3.0 GiB of RAM of 1.0 GiB free, and writes 5.0 GiB to a disk with 0 MiB free; "
+        "would fit with 8.0 GiB more per device and 2.0 GiB more RAM and 5.0 GiB more disk"
+    )
+    of_ram = alternatives.lines(recommendation(alternatives=(ram_alone,), machine=BOX), 300)
+    assert of_ram[2].strip().endswith("; needs; would fit with 2.0 GiB more RAM")
 
 
 def test_where_nothing_fits_the_nearest_is_told():

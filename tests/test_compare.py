@@ -13,7 +13,7 @@ from tui.pages import comparison
 
 
 def machines(*texts):
-    return [planned.plan_machine(text, host=HOST) for text in texts]
+    return [planned.plan_machine(text) for text in texts]
 
 
 def test_each_machine_gets_what_it_would_get_alone():

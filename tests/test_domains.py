@@ -39,7 +39,7 @@ QUOTED = {
 
 def advise(use, *, gpu="1x A100 80GB", base="llama-3.1-8b", rows=0, **more):
     """What is recommended for a use."""
-    machine = planned.plan_machine(gpu, host=HOST) if isinstance(gpu, str) else gpu
+    machine = planned.plan_machine(gpu) if isinstance(gpu, str) else gpu
     given = {name: Answer(value, Origin.USER) for name, value in more.items()}
     answers = Answers(domain=Answer(use, Origin.USER), **given)
     return recommend(model(base), machine, dataset(rows=rows) if rows else None, answers)

@@ -93,7 +93,7 @@ def break_lock(locked, **changes):
 
 def with_gpu(locked, name, driver="580.1"):
     """A machine with a GPU."""
-    found = planned.plan_machine(name, host=HOST)
+    found = planned.plan_machine(name)
     locked.box.machine = replace(found, driver=driver)
 
 
@@ -334,6 +334,6 @@ def test_this_processor_is_named_as_torch_names_it():
 
 def test_only_the_gpus_to_be_used_count(box):
     """By their place."""
-    two = planned.plan_machine("1x T4 + 1x RTX 4090", host=HOST)
+    two = planned.plan_machine("1x T4 + 1x RTX 4090")
     used = [str(two.gpus[1].index)]
     assert around.surroundings(two, used, {})["GPU"] == two.gpus[1].name

@@ -23,8 +23,8 @@ from profiles.runs.records.worker import Phase
 
 LENGTHS = Lengths(mean=200.0, median=180.0, p95=400.0, max=500)
 ROWS = Rows(trained=800, evaluated=100, held_out=100)
-MACHINE = planned.plan_machine("rtx4090", host=HOST)
-TWO = planned.plan_machine("2x rtx4090", host=HOST)
+MACHINE = planned.plan_machine("rtx4090")
+TWO = planned.plan_machine("2x rtx4090")
 MODEL = model()
 
 

@@ -10,7 +10,6 @@ import sys
 
 import pytest
 import real_runs
-from known import HOST
 
 torch = pytest.importorskip("torch")
 
@@ -193,7 +192,7 @@ def test_an_encoder_learns_no_text(folder):
     assert "reward, classify" in caught.value.why
     pairing.check_model(recipes.parse('task = "classify"\n' + text, where="r"), base)
 
-    box = planned.plan_machine("RTX 4090", host=HOST)
+    box = planned.plan_machine("RTX 4090")
     with pytest.raises(UserError, match="cannot learn sft"):
         recommend(base, box, None, Asked().answers())
     assert (

@@ -28,7 +28,7 @@ NARROW = {"hidden_size": 96, "num_heads": 3, "num_kv_heads": 3, "head_dim": 32, 
 
 def card(free_bytes):
     """One GPU with this much free, and much RAM."""
-    box = planned.plan_machine("H200", host=replace(HOST, ram_free_bytes=2048 * GIB))
+    box = planned.plan_machine("H200", ram="2T")
     return replace(box, gpus=(replace(box.gpus[0], vram_free_bytes=int(free_bytes)),))
 
 
@@ -157,7 +157,7 @@ def test_no_rung_is_told_above_one_that_was_chosen_though_more_fits():
 )
 def test_the_row_of_the_rung_above_is_marked(box, rung, above):
     """Where its reason is told, and nowhere else."""
-    found = recommend.recommend(model(), planned.plan_machine(box, host=HOST), None, Answers())
+    found = recommend.recommend(model(), planned.plan_machine(box, ram="64G"), None, Answers())
 
     marked = [row.rung for row in found.alternatives if row.is_above]
 
@@ -179,7 +179,7 @@ def test_the_row_of_the_rung_above_is_marked(box, rung, above):
 )
 def test_what_makes_no_sense_is_left_out(rung, name, gpus, word):
     """For the model or the machine."""
-    box = planned.plan_machine(gpus, host=HOST) if gpus else HOST
+    box = planned.plan_machine(gpus) if gpus else HOST
 
     reason = unsupported(preset_of(rung), model(name), box)
 
@@ -199,7 +199,7 @@ def test_freezing_leaves_as_few_layers_alone_as_fit():
 
 def test_a_rung_whose_best_plan_does_not_run_yet_is_fitted_again_with_what_runs():
     """Two GPUs would share 8-bit states and gradients by ZeRO-2; each can hold them all."""
-    box = planned.plan_machine("2x H200", host=HOST)
+    box = planned.plan_machine("2x H200")
     plan = made("lora", seq_len=2048, rank=8, alpha=16)
     found = Options(model(), box, plan, Batch(rows=16))
 
@@ -249,7 +249,7 @@ def test_why_not_the_rung_above_ends_with_what_would_help(unlock, told):
 
 def test_nothing_is_moved_to_a_ram_that_is_the_gpu_s_memory():
     """It would be counted twice."""
-    spark, card_of_its_own = (planned.plan_machine(text, host=HOST) for text in ("GB10", "H200"))
+    spark, card_of_its_own = (planned.plan_machine(text) for text in ("GB10", "H200"))
     moved = next(preset for preset in all_presets() if preset.offload)
     assert "share their memory" in unsupported(moved, model(), spark)
     assert unsupported(moved, model(), card_of_its_own) == ""

@@ -8,7 +8,7 @@ import pytest
 from known import HOST, dataset, model
 from plans import changed, made
 
-from advisor.choice import devices, fit, ladder
+from advisor.choice import bound, devices, fit, ladder
 from advisor.choice.devices import Batch
 from advisor.choice.lengths import Lengths
 from advisor.cost import memory, speed
@@ -23,8 +23,8 @@ SIXTEEN = Batch(rows=16)
 
 
 def machine(text, **host):
-    """A planned machine on a host with these changes."""
-    return planned.plan_machine(text, host=replace(HOST, **host))
+    """A planned machine with these changes."""
+    return replace(planned.plan_machine(text), **host)
 
 
 def with_free(text, *free_gib):
@@ -198,12 +198,17 @@ def test_without_a_known_rate_a_plan_is_found_all_the_same():
 
 
 def test_nothing_that_fits_leaves_the_nearest():
-    """So that the page can say how much is missing."""
-    found = fit.best(model("llama-3.1-70b"), machine("4x RTX 4090"), FULL, SIXTEEN)
+    """So that the page can say how much is missing: of all that there is too little of."""
+    much = {"ram_free_bytes": 8 << 40, "disk_free_bytes": 8 << 40}
+    found = fit.best(model("llama-3.1-70b"), machine("4x RTX 4090", **much), FULL, SIXTEEN)
+    poor = fit.best(model("llama-3.1-70b"), machine("4x RTX 4090"), FULL, SIXTEEN)
 
     assert not found.fits
     assert (found.plan.engine.name, found.plan.micro_batch) == ("fsdp", 1)
     assert found.missing_bytes == found.memory.high_bytes - found.budget_bytes
+    assert poor.missing_bytes == found.missing_bytes + (
+        poor.host_bytes - poor.host_budget_bytes + poor.disk_bytes - poor.disk_budget_bytes
+    )
 
 
 def test_offload_needs_ram():
@@ -228,7 +233,7 @@ def test_what_the_parameters_rule_out_is_never_more_than_the_estimate(rung, name
         for spread in ladder.spread(plan, 8):
             one = fit.smallest(spread, 2)
 
-            assert fit._least_bytes(base, one) <= memory.estimate(base, one).low_bytes
+            assert bound.least_bytes(base, one) <= memory.estimate(base, one).low_bytes
 
 
 def test_a_search_needs_few_estimates(monkeypatch):
@@ -281,7 +286,7 @@ def test_a_mac_keeps_the_scores_of_attention():
 @pytest.mark.parametrize(("box", "on_cpu"), [("RTX 4090", False), (None, True)])
 def test_a_plan_that_was_made_for_another_machine_runs_as_this_one_does(box, on_cpu):
     """A plan for a CPU on a GPU, and the other way round."""
-    machine = planned.plan_machine(box, host=HOST) if box else HOST
+    machine = planned.plan_machine(box) if box else HOST
     elsewhere = changed(LORA, framework=replace(LORA.framework, on_cpu=not on_cpu))
 
     found = fit.judge(model("qwen2.5-0.5b"), machine, elsewhere)
@@ -298,7 +303,7 @@ def test_the_bound_that_spares_the_estimate_counts_weights_gradients_and_states(
     """Never more than the estimate, and not far below it."""
     plan = made("full", seq_len=128, precision=precision, optimizer=optimizer, checkpointing=True)
     states = {"adamw": 2 * width, "adamw_8bit": 2, "paged_adamw_8bit": 0}[optimizer]
-    least = fit._least_bytes(model(), plan)
+    least = bound.least_bytes(model(), plan)
 
     assert least == (2 * width + states) * model().num_params
     assert least <= memory.estimate(model(), plan).allocated_bytes

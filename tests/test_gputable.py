@@ -9,26 +9,10 @@ from pathlib import Path
 import pytest
 
 from profiles.errors import ExitCode, UserError
-from profiles.facts import GIB, Machine, Origin
-from profiles.machines import gputable, instances
+from profiles.facts import GIB, Origin
+from profiles.machines import gputable, instances, planned_host
 from profiles.machines.gputable import look_up
 from profiles.machines.planned import plan_machine
-
-HOST = Machine(
-    host="laptop",
-    backend="cpu",
-    gpus=(),
-    cpu_name="Some CPU",
-    num_cores=8,
-    num_threads=16,
-    ram_bytes=64 * GIB,
-    ram_free_bytes=48 * GIB,
-    disk_path="/data",
-    disk_free_bytes=500 * GIB,
-    origin=Origin.MEASURED,
-    driver="550.54.15",
-    notes=("a note of the host",),
-)
 
 NAMES = [
     ("NVIDIA A10G", 23028, "a10g"),
@@ -300,7 +284,7 @@ def test_every_block_is_whole() -> None:
 )
 def test_text_becomes_gpus(text: str, spec_ids: list[str], interconnect: str | None) -> None:
     """Spaces, case, vendor words and units do not matter; the link comes from text or table."""
-    machine = plan_machine(text, host=HOST)
+    machine = plan_machine(text)
     assert spec_ids == [gpu.spec_id for gpu in machine.gpus]
     assert interconnect == machine.interconnect
     assert list(range(len(spec_ids))) == [gpu.index for gpu in machine.gpus]
@@ -326,35 +310,75 @@ def test_text_becomes_gpus(text: str, spec_ids: list[str], interconnect: str | N
 )
 def test_several_nodes_are_planned(text: str, num_nodes: int, num_gpus: int) -> None:
     """The GPUs are those of one node; that the network is not known is said."""
-    machine = plan_machine(text, host=HOST)
+    machine = plan_machine(text)
     assert (num_nodes, num_gpus) == (machine.num_nodes, len(machine.gpus))
     assert any("network between" in note for note in machine.notes) == (num_nodes > 1)
 
 
 def test_bridges_join_two_cards() -> None:
     """NVLink that a person asks for is believed, and its limit said."""
-    machine = plan_machine("4x RTX 3090:nvlink", host=HOST)
+    machine = plan_machine("4x RTX 3090:nvlink")
     assert machine.interconnect == "nvlink"
     assert "NVLink bridges join two RTX 3090 cards" in machine.assumed[0]
 
 
 def test_a_planned_machine_says_what_it_does_not_know() -> None:
-    """Host parts are borrowed with a note; what belongs to the host's own GPUs is not."""
-    machine = plan_machine("2x RTX 4090", host=HOST)
+    """RAM and disk follow from the GPUs by a rule that is told; of a processor nothing is said."""
+    machine = plan_machine("2x RTX 4090")
     assert machine.planned
-    assert ("cuda", 64 * GIB, 8, None) == (
+    assert ("cuda", 96 * GIB, 96 * GIB, 384 * GIB) == (
         machine.backend,
         machine.ram_bytes,
-        machine.num_cores,
-        machine.driver,
+        machine.ram_free_bytes,
+        machine.disk_free_bytes,
     )
-    note = "Processor, RAM and disk are those of laptop; the planned machine may differ."
+    assert (Origin.DEFAULT, Origin.DEFAULT) == (machine.ram_origin, machine.disk_origin)
+    assert (0, None, "") == (machine.num_cores, machine.driver, machine.cpu_name)
+    note = (
+        "Assumed of the planned machine: 96.0 GiB of RAM, 2 times the GPUs' memory (--ram says "
+        "another), and 384.0 GiB of free disk, 8 times the GPUs' memory (--disk says another)."
+    )
     assert (note,) == machine.notes
+
+
+def test_what_is_said_of_a_planned_machine_is_not_assumed() -> None:
+    """And what is not said still is."""
+    one = plan_machine("2x RTX 4090", ram="480G")
+    both = plan_machine("2x RTX 4090", ram="1.5 TiB", disk="200")
+
+    assert (480 * GIB, Origin.USER) == (one.ram_free_bytes, one.ram_origin)
+    assert (384 * GIB, Origin.DEFAULT) == (one.disk_free_bytes, one.disk_origin)
+    assert ["RAM" in note for note in one.notes] == [False]
+    assert (1536 * GIB, 200 * GIB) == (both.ram_free_bytes, both.disk_free_bytes)
+    assert (Origin.USER, Origin.USER, ()) == (both.ram_origin, both.disk_origin, both.notes)
+
+
+def test_most_published_machines_have_the_ram_that_is_assumed() -> None:
+    """The rule is the table's: not what the largest have, and more than that in the middle."""
+    specs = {spec.name: spec for spec in gputable.sized_specs()}
+    shares = sorted(
+        sold.ram_gib * GIB / (sold.num_gpus * (specs[sold.gpu].vram_bytes or 0))
+        for sold in instances.instances()
+        if sold.ram_gib
+    )
+
+    assert sum(share >= planned_host.RAM_SHARE for share in shares) >= 0.8 * len(shares)
+    assert shares[len(shares) // 2] > planned_host.RAM_SHARE
+    assert shares[len(shares) // 10] < planned_host.RAM_SHARE
+
+
+@pytest.mark.parametrize("text", ["", "much", "-5G", "0", "480 GHz", "1e400T", "9" * 400 + "T"])
+def test_a_size_that_cannot_be_is_refused(text: str) -> None:
+    """With the way to write it."""
+    for option in ("ram", "disk"):
+        with pytest.raises(UserError) as error:
+            plan_machine("RTX 4090", **{option: text})
+        assert f"--{option} 480G" in error.value.do
 
 
 def test_planned_gpus_are_idle_and_carry_the_driver_s_memory() -> None:
     """All of the memory that a driver would report is free, and the numbers are the table's."""
-    gpu = plan_machine("RTX 4090", host=HOST).gpus[0]
+    gpu = plan_machine("RTX 4090").gpus[0]
     assert (24564 * 1024**2, 0, Origin.TABLE) == (gpu.vram_bytes, gpu.held_bytes, gpu.origin)
     assert (165.2e12, 450, 4, 16) == (
         gpu.bf16_flops,
@@ -380,25 +404,27 @@ def test_a_bare_name_takes_the_smallest_part_and_says_how_to_name_the_others(
     text: str, gib: int, others: list[str]
 ) -> None:
     """A plain A100 must not promise 80 GB that the card may lack; what is told to write works."""
-    machine = plan_machine(text, host=HOST)
+    machine = plan_machine(text)
     assert machine.gpus[0].vram_bytes == pytest.approx(gib * GIB, rel=0.01)
     (assumed,) = machine.assumed
     assert f'"{text}" is read as {machine.gpus[0].name}' in assumed
     named = re.findall(r'"([^"]+)"', assumed)
     assert others == named[1:]
     for other in others:
-        exact = plan_machine(other, host=HOST)
+        exact = plan_machine(other)
         assert ([other], ()) == ([gpu.name for gpu in exact.gpus], exact.assumed)
 
 
 @pytest.mark.parametrize("sold", instances.instances(), ids=lambda one: one.name)
 def test_every_instance_has_known_gpus(sold: instances.Instance) -> None:
     """Each name of the table means its machine alone, with a part that the GPU table has."""
-    machine = plan_machine(sold.name, host=HOST)
+    machine = plan_machine(sold.name)
     assert [sold.gpu] * sold.num_gpus == [gpu.name for gpu in machine.gpus]
     assert sold.name in machine.assumed[0]
-    assert machine.ram_bytes == (sold.ram_gib * GIB if sold.ram_gib else HOST.ram_bytes)
-    assert "RAM" in machine.notes[-1] or sold.ram_gib
+    assert (machine.ram_origin is Origin.TABLE) == bool(sold.ram_gib)
+    assert machine.ram_bytes == (sold.ram_gib or 0) * GIB or machine.ram_origin is Origin.DEFAULT
+    assert ("B of RAM" in machine.notes[-1]) == (not sold.ram_gib)
+    assert plan_machine(sold.name, ram="7G").ram_bytes == 7 * GIB
 
 
 @pytest.mark.parametrize(
@@ -411,7 +437,7 @@ def test_a_mac_s_gpu_may_use_a_part_of_its_memory(ram_gib: int, usable_gib: floa
 
 def test_an_apple_chip_is_planned_with_a_caution() -> None:
     """Its memory is the processor's too, and nobody has measured a run there."""
-    machine = plan_machine("Apple M3 Max 64GB", host=HOST)
+    machine = plan_machine("Apple M3 Max 64GB")
     assert ("mps", 48 * GIB, 64 * GIB) == (
         machine.backend,
         machine.gpus[0].vram_bytes,
@@ -425,14 +451,14 @@ def test_an_apple_chip_is_planned_with_a_caution() -> None:
 
 def test_of_a_shared_memory_only_what_was_free_is_planned_with() -> None:
     """A GB10 reports 121.7 GiB; two boxes had 101 of it free at a start."""
-    machine = plan_machine("DGX Spark", host=HOST)
+    machine = plan_machine("DGX Spark")
     assert (101 * GIB, 128 * GIB) == (machine.gpus[0].vram_bytes, machine.ram_bytes)
     assert "share 128 GiB, of which 101.0 are taken as the GPU's" in machine.notes[0]
 
 
 def test_amd_is_planned_as_rocm() -> None:
     """The backend follows the vendor."""
-    machine = plan_machine("8x MI300X", host=HOST)
+    machine = plan_machine("8x MI300X")
     assert ("rocm", "nvlink", 8) == (machine.backend, machine.interconnect, len(machine.gpus))
 
 
@@ -475,6 +501,6 @@ def test_amd_is_planned_as_rocm() -> None:
 def test_text_that_names_no_machine_is_refused(text: str, why: str) -> None:
     """The error is a usage error that tells what is wrong and what is near."""
     with pytest.raises(UserError) as caught:
-        plan_machine(text, host=HOST)
+        plan_machine(text)
     assert why in caught.value.why
     assert ExitCode.USAGE is caught.value.code

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from data_files import write_rows
-from known import HOST, model
+from known import model
 
 pytest.importorskip("torch")
 import real_runs
@@ -72,7 +72,7 @@ def test_a_recommendation_takes_full_rows_and_cuts_nothing(tmp_path):
     """Of 2 048 tokens, or of all that there are; plain texts alone do not ask for the task."""
     path = write_rows(tmp_path, [{"text": f"{n} " + "word " * 4000} for n in range(40)])
     data = dataset.check(path, kinds=("text",))
-    box = planned.plan_machine("RTX 4090", host=HOST)
+    box = planned.plan_machine("RTX 4090")
     assert Asked().answers(data).task.value == "sft"
 
     found = recommend(model(), box, data, Asked(task="pretrain").answers(data))

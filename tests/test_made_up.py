@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, fields, replace
 
 import pytest
-from known import HOST, RECIPE, dataset, model
+from known import RECIPE, dataset, model
 from measured import measured
 
 from advisor import draft, findings, recipe, rules
@@ -93,7 +93,7 @@ def having(kind):
 
 def found_for(gpus, **answers):
     """What is recommended for an 8B model there."""
-    box = planned.plan_machine(gpus, host=HOST)
+    box = planned.plan_machine(gpus)
     return recommend(model(), box, dataset(), Answers(**answers))
 
 
@@ -266,7 +266,7 @@ def test_a_rule_s_finding_is_in_the_report(monkeypatch):
 
 def test_a_task_that_is_asked_for_is_the_recipe_s_and_one_that_is_not_yet_has_none():
     """Never another one in silence."""
-    box = planned.plan_machine("RTX 4090", host=HOST)
+    box = planned.plan_machine("RTX 4090")
     with having("tasks"):
         found = recommend(model(), box, None, Answers(task=Answer(NAME, Origin.USER)))
         assert found.runnable.fit.plan.task is TASK

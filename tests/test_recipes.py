@@ -64,7 +64,7 @@ def test_a_ready_recipe_fits_where_it_says(name):
     """By the upper end of the estimate, rows as long as its max_length."""
     found = ready(name)
     gpus, base = PLACES[name]
-    machine = planned.plan_machine(gpus, host=HOST) if gpus else HOST
+    machine = planned.plan_machine(gpus) if gpus else HOST
 
     judged = fit.judge(model(base), machine, found.to_plan(framework_on(machine)))
 

@@ -111,6 +111,7 @@ def test_what_is_recommended():
         "settings": [{"name": "epochs", "value": "3", "reason": "usual"}],
         "memory": MEMORY,
         "ram": {"need_bytes": 201, "free_bytes": 202},
+        "disk": {"need_bytes": 203, "free_bytes": 204},
         "speed": SPEED,
         "hours": 2.5,
         "time": {
@@ -145,6 +146,7 @@ def test_the_recipe_that_is_saved():
         "settings": [{"name": "rank", "value": "4", "reason": "small"}],
         "memory": MEMORY,
         "ram": {"need_bytes": 201, "free_bytes": 202},
+        "disk": {"need_bytes": 203, "free_bytes": 204},
         "speed": None,
         "hours": 5.0,
         "price_per_hour": 2.0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from known import HOST, dataset, model
+from known import dataset, model
 from plans import made
 
 from advisor.choice import words
@@ -34,7 +34,7 @@ OF_STEP = {"full": "full fine-tuning needs", "lora": "16-bit LoRA at micro-batch
 def found_for(name="llama-3.1-8b", box="1x RTX 4090", answers=None, data=None):
     """A recommendation for a machine that is only named."""
     base = find_model.resolve(name) if "/" in name else model(name)
-    return recommend(base, planned.plan_machine(box, host=HOST), data, answers or Answers())
+    return recommend(base, planned.plan_machine(box), data, answers or Answers())
 
 
 def text_of(found, width=80, **shown):
@@ -240,7 +240,7 @@ def test_the_appendix_adds_up(method, recomputed):
         targets=ALL_TARGETS if method != "full" else (),
         checkpointing=recomputed,
     )
-    found = recommend(base, planned.plan_machine("RTX 4090", host=HOST), None, Answers())
+    found = recommend(base, planned.plan_machine("RTX 4090"), None, Answers())
     fit = replace(found.fit, plan=plan, memory=estimates.estimate(base, plan))
 
     rows = explain.lines(base, fit, 80, on_gpu=True)

@@ -22,7 +22,7 @@ from runner.rehearsal import client
 from runner.rehearsal.results import DeviceUse, Tried
 
 LORA = made("lora", seq_len=1024, rank=8, alpha=16)
-BOX = planned.plan_machine("4x RTX 4090", host=HOST)
+BOX = planned.plan_machine("4x RTX 4090")
 LOW = Answers(complexity=Answer("low", Origin.USER))
 
 
@@ -34,7 +34,7 @@ def asked(monkeypatch):
 
 def recommended(text="1x RTX 4090", answers=None):
     """What is recommended for an 8B model on a planned machine."""
-    machine = planned.plan_machine(text, host=HOST)
+    machine = planned.plan_machine(text)
     return recommend(model(), machine, dataset(), answers or Answers())
 
 
@@ -210,7 +210,7 @@ def test_what_is_tried_without_a_formula_is_the_least_that_each_method_takes():
     assert kept == {"prefix_tuning", "p_tuning_v2"}
     assert [plan.settings.rank for plan in plans[2:4]] == [16, 16]
     assert [plan.settings.targets for plan in plans[2:4]] == ["all", "all"]
-    turing = planned.plan_machine("T4", host=HOST)
+    turing = planned.plan_machine("T4")
     assert {plan.precision for plan in plans} == {"bf16"}
     assert {plan.precision for plan in client.least_plans(model(), turing, Answers())} == {"fp16"}
 

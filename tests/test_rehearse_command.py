@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import replace
 
 import pytest
-from known import HOST, dataset, model
+from known import dataset, model
 from plans import changed
 from rehearsed import ANSWER, GIB, answer_at_once
 
@@ -60,7 +60,7 @@ def test_the_json_has_the_second_level(asked, capsys):
 
 def test_a_rehearsal_can_contradict_the_formula(asked):
     """The page says that the plan does not fit then."""
-    found = recommend(model(), planned.plan_machine("1x RTX 4090", host=HOST), dataset(), Answers())
+    found = recommend(model(), planned.plan_machine("1x RTX 4090"), dataset(), Answers())
     seen = client.rehearse(found.model, found.fit.plan, found.machine)
     more = 8 * GIB
     seen = replace(seen, peak_bytes=seen.formula.allocated_bytes + more)
@@ -70,7 +70,7 @@ def test_a_rehearsal_can_contradict_the_formula(asked):
 
 def test_sharded_plans_are_rehearsed_whole(asked):
     """And nobody is told that the device's use were known better for it."""
-    box = planned.plan_machine("4x RTX 4090", host=HOST)
+    box = planned.plan_machine("4x RTX 4090")
     found = recommend(model(), box, None, Answers(critical=Answer(True, Origin.USER)))
     plan = changed(found.fit.plan, strategy="fsdp", num_gpus=4)
 

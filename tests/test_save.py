@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from known import HOST, dataset, model
+from known import dataset, model
 from made_up import pick, recommendation
 
 from advisor.choice.answers import Answers
@@ -26,7 +26,7 @@ def found(tmp_path, **changes):
     """What is recommended for data and a model below `tmp_path`."""
     base = model("qwen2.5-0.5b", **({"path": str(tmp_path / "model")} | changes))
     data = replace(dataset(), path=str(tmp_path / "data" / "rows.json"))
-    return recommend(base, planned.plan_machine("RTX 4090", host=HOST), data, Answers())
+    return recommend(base, planned.plan_machine("RTX 4090"), data, Answers())
 
 
 def at(path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from known import HOST, dataset, model
+from known import dataset, model
 
 from advisor import recipe
 from advisor.choice import ladder, lighter
@@ -93,7 +93,7 @@ def test_a_soft_prompt_is_not_packed(method):
 @pytest.mark.parametrize("gpu", ["RTX 4090", "RTX 3070"])
 def test_what_cannot_be_recomputed_is_planned_with_its_activations(gpu):
     """Whether the rest of the table recomputes or not."""
-    found = recommend(model(), planned.plan_machine(gpu, host=HOST), dataset(), Answers())
+    found = recommend(model(), planned.plan_machine(gpu), dataset(), Answers())
 
     plans = {row.rung: row.fit.plan for row in found.alternatives if row.rung in CACHED}
     assert len(plans) == len(CACHED)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from data_files import write_rows
-from known import HOST, RECIPE, dataset, model
+from known import RECIPE, dataset, model
 from small_model import small_model
 
 from advisor import draft, recipe
@@ -30,7 +30,7 @@ from tui.main import run as command
 from tui.pages import recommendation as page
 from tui.terminal import Symbols
 
-BOX = planned.plan_machine("RTX 4090", host=HOST)
+BOX = planned.plan_machine("RTX 4090")
 PAIR = {"prompt": "why is that so?", "chosen": "because it is", "rejected": "no"}
 DPO = {"task": "dpo"}
 
@@ -149,7 +149,7 @@ def test_a_changed_task_leaves_the_old_one_s_settings_and_rate_behind():
 @pytest.mark.parametrize("task", [task for task in TASKS if is_ready(task)], ids=str)
 def test_the_rate_of_a_task_is_the_recipe_s_and_the_recommendation_s(task):
     """A share of the method's, told with it; settings that are not off are written."""
-    box = planned.plan_machine("RTX 4090", host=HOST)
+    box = planned.plan_machine("RTX 4090")
     kind = next(one.name for one in formats.FORMATS if one.kind in task.learns_from)
 
     found = recommend(
@@ -250,7 +250,7 @@ def test_a_task_that_compares_rows_has_at_least_two_at_a_time(rows):
     assert "`train.micro_batch`: kto compares rows: write train.micro_batch = 2" in refused(
         {"task": "kto"}
     )
-    box = planned.plan_machine("RTX 4090", host=HOST)
+    box = planned.plan_machine("RTX 4090")
     rated = replace(dataset(), format="rated")
 
     found = recommend(model(), box, rated, Asked(effective_batch=rows).answers(rated))

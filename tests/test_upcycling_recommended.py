@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from known import HOST, dataset, model
+from known import dataset, model
 
 from advisor.choice import storage
 from advisor.choice.answers import Answers
@@ -47,7 +47,7 @@ def found(folder, base=None, gpus="8x H100"):
     """For data of several tasks, in a folder."""
     data = replace(dataset(tasks=4), path=str(folder / "rows.json"))
     base = base or model("qwen2.5-1.5b", path=str(folder / "small"))
-    return recommend(base, planned.plan_machine(gpus, host=HOST), data, Answers())
+    return recommend(base, planned.plan_machine(gpus), data, Answers())
 
 
 def shown(answer, **options):

@@ -35,7 +35,7 @@ class Case(NamedTuple):
     answers: dict[str, Any] | None = None
     held_gib: tuple[float, ...] = ()
     """Of each GPU, by alice."""
-    ram_gib: int = 60
+    ram_gib: int | None = None
     rows: int = 0
     """0: no data."""
     tasks: int = 1
@@ -195,10 +195,9 @@ def walked(case):
 
 def machine_of(case):
     """With alice's memory taken away."""
-    host = replace(HOST, ram_free_bytes=case.ram_gib * GIB)
     if case.gpus is None:
-        return host
-    machine = planned.plan_machine(case.gpus, host=host)
+        return replace(HOST, ram_free_bytes=(case.ram_gib or 60) * GIB)
+    machine = planned.plan_machine(case.gpus, ram=f"{case.ram_gib}G" if case.ram_gib else None)
     held = [int(gib * GIB) for gib in case.held_gib] or [0] * len(machine.gpus)
     gpus = [
         replace(

@@ -36,6 +36,8 @@ def _show_keys(context: click.Context, _parameter: click.Parameter, wanted: bool
 @click.option("--chat-template", help="Write chats so: a family like chatml, or a .jinja file.")
 @click.option("--learn", type=click.Choice(["all", "last"]), help="Which replies of a chat.")
 @click.option("--gpu", help='Plan for this machine instead: "4x RTX 4090", "p4d".')
+@click.option("--ram", metavar="SIZE", help="RAM of the machine of --gpu, like 480G.")
+@click.option("--disk", metavar="SIZE", help="Free disk of the machine of --gpu, like 2T.")
 @click.option("--compare", is_flag=True, help='Compare MACHINEs: --compare "RTX 4090" "8x H100".')
 @click.option("--price", "prices", type=float, multiple=True, help="Of each machine, per hour.")
 @click.option("--task", help="As `advisor methods` lists them; without it the data say it.")
@@ -76,6 +78,8 @@ def recommend(
     data: str | None,
     gpu: str | None,
     *,
+    ram: str | None,
+    disk: str | None,
     compare: bool,
     prices: tuple[float, ...],
     save: str | None,
@@ -96,6 +100,8 @@ def recommend(
         model=model,
         data=data,
         gpu=gpu,
+        ram=ram,
+        disk=disk,
         asked=Asked(**answers),
         prices=prices,
         save=save,

@@ -30,7 +30,7 @@ class Alternative:
     unlocks: tuple[Unlock, ...]
     """What would make it possible, each tried on the estimate; none if it fits."""
     possible: bool
-    """It fits in memory, and on the disk."""
+    """It can be had: its high estimate fits, and so do RAM and disk."""
     runs: bool
     """Our runner can run this fit today."""
     is_above: bool

@@ -80,7 +80,7 @@ def _choice(
     it = Configured(rung=rung, plan=plan, model=model, leaf=leaf, num_tasks=options.num_tasks)
     epochs = defaults.epochs(dataset)
     disk = options.disk(rung, plan)
-    scarce = not options.machine.planned and disk.total() > options.machine.disk_free_bytes
+    scarce = disk.total() > options.machine.disk_free_bytes
     kept = storage.LEAST_KEPT if scarce else storage.KEPT
     return Choice(
         rung=rung,

@@ -54,7 +54,7 @@ def nearest_that_runs(rung: str, options: Options) -> tuple[str, Fit] | None:
         if other not in options.rungs or not is_ready(preset_of(other)):
             continue
         found = options.fit_that_runs(other)
-        if found and found.fits and not options.disk_obstacle(other, found):
+        if found and found.fits:
             return other, found
     return None
 

@@ -1,10 +1,10 @@
 """The search for the batch: micro-batch x accumulation x checkpointing x devices that fits.
 
 Keeps the wanted effective batch and takes the fastest configuration whose *high* estimate fits in
-free memory. Estimates are few: what the parameters alone rule out is not tried, the largest useful
-micro-batch comes first, recomputed activations only where kept ones leave too small a batch, the
-next layout only where the last leaves something to wish for. Which method to use is not decided
-here.
+free memory, and which RAM and disk hold too. Estimates are few: what the parameters alone rule out
+is not tried, the largest useful micro-batch comes first, recomputed activations only where kept
+ones leave too small a batch, the next layout only where the last leaves something to wish for.
+Which method to use is not decided here.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from advisor.choice import storage
+from advisor.choice.bound import least_bytes
 from advisor.choice.devices import Batch, budget_bytes, framework_on, layouts, with_emptiest
 from advisor.choice.ladder import runs, spread
 from advisor.choice.lengths import Lengths
-from advisor.choice.storage import offloaded_bytes
+from advisor.choice.storage import Host
 from advisor.cost import memory, speed
 from advisor.cost.memory import MemoryEstimate
 from advisor.cost.sharding import shares_of
 from advisor.cost.speed import SpeedEstimate
 from advisor.plan import Plan
-from advisor.registry.optimizer_spec import OptimizerSpec
+from advisor.registry.engine_spec import EngineSpec
 from profiles.facts import Machine, Model
 
 _MAX_MICRO_BATCH: Final = 64
@@ -53,17 +55,18 @@ class Fit:
     budget_bytes: int
     """Free memory of the fullest device it would use."""
     host_bytes: int
-    """RAM that all processes together need for weights and states kept there."""
+    """RAM that all processes together need at the worst time; 0 where it is the device's memory."""
     host_budget_bytes: int
     """Free RAM."""
+    disk_bytes: int
+    """What a run writes with the fewest checkpoints."""
+    disk_budget_bytes: int
+    """Free disk."""
 
     @property
     def fits(self) -> bool:
-        """The upper end of the estimate fits in free memory, on the device and in RAM."""
-        return (
-            self.memory.high_bytes <= self.budget_bytes
-            and self.host_bytes <= self.host_budget_bytes
-        )
+        """The upper end of the estimate fits in free memory; so do RAM and disk."""
+        return not self.missing_bytes
 
     @property
     def rates(self) -> tuple[float, float, float] | None:
@@ -84,15 +87,29 @@ class Fit:
         return runs(self.plan)
 
     @property
+    def short_bytes(self) -> int:
+        """What a device lacks; 0 if nothing."""
+        return max(0, self.memory.high_bytes - self.budget_bytes)
+
+    @property
+    def short_ram_bytes(self) -> int:
+        """What the RAM lacks; 0 if nothing."""
+        return max(0, self.host_bytes - self.host_budget_bytes)
+
+    @property
+    def short_disk_bytes(self) -> int:
+        """What the disk lacks; 0 if nothing."""
+        return max(0, self.disk_bytes - self.disk_budget_bytes)
+
+    @property
     def missing_bytes(self) -> int:
-        """How far it is from fitting: on a device and in RAM together; 0 if it fits."""
-        device = max(0, self.memory.high_bytes - self.budget_bytes)
-        return device + max(0, self.host_bytes - self.host_budget_bytes)
+        """How far it is from fitting, all together; 0 if it fits."""
+        return self.short_bytes + self.short_ram_bytes + self.short_disk_bytes
 
 
 def judge(model: Model, machine: Machine, plan: Plan, lengths: Lengths | None = None) -> Fit:
     """Memory and speed of exactly this plan, on the emptiest GPUs."""
-    return _timed(model, machine, _weighed(model, machine, plan), lengths)
+    return _timed(model, machine, weighed(model, machine, plan), lengths)
 
 
 def best(
@@ -106,18 +123,27 @@ def best(
     can_run = [plan for plan in plans if runs(plan)]
     if runs_only and can_run:
         plans = can_run
-    search = _Search(model, machine, batch, wants_runner=bool(can_run))
+    search = _Search(model, machine, base, batch, wants_runner=bool(can_run))
     for plan in plans:
         if any(search.leaves_nothing(fit) for fit in search.in_layout(plan)):
             break
-    if not search.fitting and max(plan.num_gpus for plan in plans) > 1:
-        # NCCL and buckets can be what is too much: one GPU has neither.
-        alone = best(model, with_emptiest(machine, 1), base, batch, runs_only=runs_only)
-        if alone.fits:
-            return alone
     if not search.fitting:
+        if fewer := _with_fewer(search, max(plan.num_gpus for plan in plans)):
+            found = best(model, with_emptiest(machine, fewer), base, batch, runs_only=runs_only)
+            if found.fits:
+                return found
         return search.nearest(plans)
     return search.alone_if_faster(search.preferred())
+
+
+def _with_fewer(search: _Search, num_gpus: int) -> int:
+    """How many GPUs may do where all are too many; 0 if no other number is worth trying."""
+    if num_gpus == 1 or search.lacks("short_disk_bytes"):
+        return 0
+    if not search.lacks("short_ram_bytes"):
+        return 1  # NCCL and buckets can be what is too much: one GPU has neither
+    counts = range(num_gpus - 1, (num_gpus - 1) // 2, -1)
+    return next((n for n in counts if search.loads_with(n)), 0)
 
 
 def smallest(plan: Plan, rows_per_gpu: int) -> Plan:
@@ -131,18 +157,21 @@ def _divided(plan: Plan, size: int, rows_per_gpu: int) -> Plan:
     return replace(plan, micro_batch=size, accumulation=max(1, rows_per_gpu // size))
 
 
-def _weighed(model: Model, machine: Machine, plan: Plan) -> Fit:
-    """Without its speed, which costs more to predict."""
+def weighed(model: Model, machine: Machine, plan: Plan, host: Host | None = None) -> Fit:
+    """Without its speed, which costs more to predict; `host` if it is known already."""
     if plan.framework.on_cpu is bool(machine.gpus):  # made for another machine
-        plan = replace(plan, framework=framework_on(machine))
+        plan, host = replace(plan, framework=framework_on(machine)), None
+    host = host or storage.host(model, plan)
     return Fit(
         plan=plan,
         memory=memory.estimate(model, plan),
         speed=None,
         real_tokens_per_second=None,
         budget_bytes=budget_bytes(machine, plan.num_gpus),
-        host_bytes=offloaded_bytes(model, plan),
+        host_bytes=host.ram_bytes,
         host_budget_bytes=machine.ram_free_bytes,
+        disk_bytes=host.disk_bytes,
+        disk_budget_bytes=machine.disk_free_bytes,
     )
 
 
@@ -163,17 +192,20 @@ def _timed(model: Model, machine: Machine, fit: Fit, lengths: Lengths | None) ->
 class _Search:
     """One method's plans on one machine, as they are tried."""
 
-    def __init__(self, model: Model, machine: Machine, batch: Batch, *, wants_runner: bool) -> None:
-        self.model, self.machine, self.batch = model, machine, batch
+    def __init__(
+        self, model: Model, machine: Machine, base: Plan, batch: Batch, *, wants_runner: bool
+    ) -> None:
+        self.model, self.machine, self.base, self.batch = model, machine, base, batch
         self.wants_runner = wants_runner
         self.device = "gpu" if machine.gpus else "cpu"
         self.enough = _ENOUGH_TOKENS[self.device]
         self.fitting: list[Fit] = []
         self.failed: list[Fit] = []
+        self._hosts: dict[tuple[EngineSpec, int], Host] = {}
 
     def in_layout(self, plan: Plan) -> Iterator[Fit]:
         """The configurations worth comparing that fit over given devices."""
-        if _least_bytes(self.model, plan) > budget_bytes(self.machine, plan.num_gpus):
+        if least_bytes(self.model, plan) > budget_bytes(self.machine, plan.num_gpus):
             return
         sizes = self._sizes(plan)
         found = [self._largest(plan, sizes[-1:])]
@@ -237,11 +269,30 @@ class _Search:
         return found
 
     def _try(self, plan: Plan) -> Fit | None:
-        fit = _weighed(self.model, self.machine, plan)
+        fit = self._weighed(plan)
         if fit.fits:
             return fit
         self.failed.append(fit)
         return None
+
+    def _weighed(self, plan: Plan) -> Fit:
+        """RAM and disk do not depend on the batch."""
+        layout = (plan.engine, plan.num_gpus)
+        if layout not in self._hosts:
+            self._hosts[layout] = storage.host(self.model, plan)
+        return weighed(self.model, self.machine, plan, self._hosts[layout])
+
+    def lacks(self, what: str) -> bool:
+        """Every plan that was tried lacks this."""
+        return bool(self.failed) and all(getattr(fit, what) for fit in self.failed)
+
+    def loads_with(self, num_gpus: int) -> bool:
+        """The RAM is enough for so many processes, and they keep the batch."""
+        if not self.batch.divides(num_gpus):
+            return False
+        plans = spread(replace(self.base, num_gpus=1), num_gpus)
+        free = self.machine.ram_free_bytes
+        return any(storage.host(self.model, plan).ram_bytes <= free for plan in plans)
 
     def leaves_nothing(self, fit: Fit) -> bool:
         """No other layout can be much better: it needs no compromise."""
@@ -256,7 +307,7 @@ class _Search:
     def nearest(self, plans: Sequence[Plan]) -> Fit:
         """Of those that fail, the one with the least missing; the last layouts shard the most."""
         last = smallest(plans[-1], self._rows(plans[-1]))
-        self.failed.append(_weighed(self.model, self.machine, last))
+        self.failed.append(self._weighed(last))
         return min(self.failed, key=lambda fit: fit.missing_bytes)
 
     def preferred(self) -> Fit:
@@ -293,23 +344,3 @@ class _Search:
 def _rate(fit: Fit) -> float:
     """Tokens per second, real ones where rows are known."""
     return fit.rates[1] if fit.rates else 0.0
-
-
-def _least_bytes(model: Model, plan: Plan) -> float:
-    """Of parameters alone, as they lie on one device: never more than the estimate says."""
-    shares = shares_of(plan)
-    if plan.method.trains_embedding:
-        width = 2 if plan.precision == "bf16_pure" else 4
-        each = width / shares.weights * shares.weights_here + width / shares.gradients
-        each += _state_bytes(plan.optimizer, width) / shares.states * shares.states_here
-    else:
-        each = plan.base_bits / 8 / shares.weights * shares.weights_here
-    return each * (model.num_params - model.vision_params)
-
-
-def _state_bytes(optimizer: OptimizerSpec, width: int) -> int:
-    """Of one weight, at least; 0 where states are projected or come for the step alone."""
-    if optimizer.projected_rank or optimizer.paged:
-        return 0
-    states = optimizer.states if optimizer.matrix_states is None else optimizer.matrix_states
-    return states * (1 if optimizer.bits == 8 else width)

@@ -91,7 +91,7 @@ class Options:
     def _search(self, rung: str) -> Fit:
         model, tried = self.model_of(rung), []
         for plan in self.plans(rung):
-            found = fit.best(model, self.machine, plan, self.batch)
+            found = self._fetching(rung, fit.best(model, self.machine, plan, self.batch))
             if found.fits:
                 return found
             tried.append(found)
@@ -106,7 +106,9 @@ class Options:
             found, model = self.fit(rung), self.model_of(rung)
             plan = found.plan
             least = fit.smallest(plan, plan.micro_batch * plan.accumulation)
-            smallest = found if least == plan else fit.judge(model, self.machine, least)
+            smallest = found
+            if least != plan:
+                smallest = self._fetching(rung, fit.judge(model, self.machine, least))
             # Gradients that wait for further micro-batches can take more than rows do
             both = (smallest, found)
             self._leasts[rung] = min(both, key=lambda one: one.memory.high_bytes)
@@ -132,15 +134,17 @@ class Options:
         found = fit.judge(model, self.machine, least if narrower else plan, lengths)
         if not found.fits and not narrower:
             found = fit.judge(model, self.machine, least, lengths)
-        self._fits[rung] = found
-        return found
+        self._fits[rung] = self._fetching(rung, found)
+        return self._fits[rung]
 
     def fit_that_runs(self, rung: str) -> Fit | None:
         """The rung's best fit among the plans that our runner can run."""
         if (found := self.fit(rung)).runs:
             return found
         for plan in self.plans(rung):
-            found = fit.best(self.model_of(rung), self.machine, plan, self.batch, runs_only=True)
+            model = self.model_of(rung)
+            found = fit.best(model, self.machine, plan, self.batch, runs_only=True)
+            found = self._fetching(rung, found)
             if found.runs and found.fits:
                 return found
         return None
@@ -169,7 +173,7 @@ class Options:
         if reason := ladder.unsupported(preset_of(rung), self.model, self.machine):
             return reason
         found = self.fit(rung)
-        return words.need(found) if not found.fits else self.disk_obstacle(rung, found)
+        return "" if found.fits else words.need(found)
 
     def unlocks(self, rung: str, *, on_more: bool = True) -> tuple[Unlock, ...]:
         """What would make a rung that was judged fit; smaller optimizer states come first."""
@@ -183,17 +187,15 @@ class Options:
 
     def disk(self, rung: str, plan: Plan) -> storage.Disk:
         """What is written until a run of `plan` has ended; a mixture is made of a base first."""
-        model = self.model_of(rung)
-        found = storage.disk(model, plan)
-        if model is self.model or self.model.path:
-            return found
-        fetched = storage.weight_bytes(self.model)
-        return replace(found, download_bytes=found.download_bytes + fetched)
+        found = storage.disk(self.model_of(rung), plan)
+        return replace(found, download_bytes=found.download_bytes + self._fetched(rung))
 
-    def disk_obstacle(self, rung: str, found: Fit) -> str:
-        """The disk is too small for the fewest checkpoints; a planned machine's is not known."""
-        if self.machine.planned:
-            return ""
-        needed = self.disk(rung, found.plan).total(storage.LEAST_KEPT)
-        free = self.machine.disk_free_bytes
-        return words.disk_need(needed, free) if needed > free else ""
+    def _fetched(self, rung: str) -> int:
+        """Bytes of the dense model that a mixture is made of, where it is not here yet."""
+        is_made = self.model_of(rung) is not self.model and not self.model.path
+        return storage.weight_bytes(self.model) if is_made else 0
+
+    def _fetching(self, rung: str, found: Fit) -> Fit:
+        """With what is fetched before the model is made that the fit is of."""
+        more = self._fetched(rung)
+        return replace(found, disk_bytes=found.disk_bytes + more) if more else found

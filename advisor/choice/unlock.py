@@ -1,7 +1,7 @@
 """What would make a plan fit that does not: each way tried on the estimate before it is told.
 
-Decides how short rows must be, how many more GPUs it takes, and whether memory that somebody else
-holds would do. That another method fits is not its business.
+Decides how short rows must be, how many GPUs it takes, whether other loading needs less RAM, and
+whether memory that somebody else holds would do. That another method fits is not its business.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from advisor.choice import words
-from advisor.choice.devices import budget_bytes, emptiest
-from advisor.choice.fit import Fit, smallest
-from advisor.choice.ladder import spread
-from advisor.cost import memory
+from advisor.choice import storage, words
+from advisor.choice.devices import emptiest
+from advisor.choice.fit import Fit, smallest, weighed
+from advisor.choice.ladder import runs, spread
+from advisor.choice.storage import Host
 from advisor.plan import Plan
-from profiles.facts import Gpu, Machine, Model
+from advisor.registry.lookup import ENGINES
+from profiles.facts import Gpu, Machine, Model, Origin
 
 _LENGTH_STEP: Final = 8
 _SHORTEST: Final = 64
@@ -29,8 +30,9 @@ class Unlock:
     """One change that makes the plan fit; `value` in its kind's own unit."""
 
     kind: str
-    """"release" (bytes), "optimizer" (bits), "loss" (0), "rows" (tokens), "gpus" (more of them),
-    "memory" (bytes for each device) or "ram" (bytes)."""
+    """"release" (bytes), "optimizer" (bits), "loss" (0), "rows" (tokens), "stored" (bytes of RAM
+    that it then takes), "engine" (the same), "processes" (GPUs), "gpus" (more of them), "memory"
+    (bytes for each device), "ram" (bytes) or "disk" (bytes)."""
     value: int
     words: str
 
@@ -44,25 +46,100 @@ def unlocks(
     """
     if found.fits:
         return ()
-    short = found.memory.high_bytes - found.budget_bytes
-    if short <= 0:
-        ram = found.host_bytes - found.host_budget_bytes
-        return (Unlock(kind="ram", value=ram, words=words.more_ram(found)),)
-    ways = (
-        _release(machine, found),
-        _chunked_loss(model, found),
-        _rows(model, found),
-        _gpus(model, machine, found) if on_more else None,
-        Unlock(kind="memory", value=short, words=words.more_memory(found)),
+    box = _Budgets(model, machine, found)
+    ways: list[Unlock | None] = []
+    if found.short_bytes:
+        ways += [_release(box), _chunked_loss(box), _rows(box), _gpus(box) if on_more else None]
+    elif found.short_ram_bytes:
+        ways += [_stored(box), _engine(box), _processes(box)]
+    return tuple([way for way in (*ways, _hardware(found)) if way])
+
+
+class _Budgets:
+    """What a plan that does not fit has to fit into."""
+
+    def __init__(self, model: Model, machine: Machine, found: Fit) -> None:
+        self.model, self.machine, self.found = model, machine, found
+        self._host = storage.host(model, found.plan)
+        self._more_disk = found.disk_bytes - self._host.disk_bytes
+
+    def judge(self, plan: Plan, model: Model | None = None, host: Host | None = None) -> Fit:
+        """Another plan with the same bytes free; `host` if it is known already."""
+        fit = weighed(model or self.model, self.machine, plan, host)
+        return replace(
+            fit,
+            budget_bytes=self.found.budget_bytes,
+            host_budget_bytes=self.found.host_budget_bytes,
+            disk_bytes=fit.disk_bytes + self._more_disk,
+            disk_budget_bytes=self.found.disk_budget_bytes,
+        )
+
+    def holds(self, plan: Plan) -> bool:
+        """A plan over the same devices with another batch or loss fits there."""
+        return self.judge(plan, host=self._host).fits
+
+    def holds_over_more(self, plan: Plan) -> bool:
+        """The same over more devices: assumed RAM and disk grow with them."""
+        fit, machine = self.judge(plan), self.machine
+        if machine.ram_origin is Origin.DEFAULT:
+            each = machine.ram_free_bytes // len(machine.gpus)
+            fit = replace(fit, host_budget_bytes=each * plan.num_gpus)
+        if machine.disk_origin is Origin.DEFAULT:
+            each = machine.disk_free_bytes // len(machine.gpus)
+            fit = replace(fit, disk_budget_bytes=each * plan.num_gpus)
+        return fit.fits
+
+
+def _hardware(found: Fit) -> Unlock:
+    """More of what is short, all of it together."""
+    short = (
+        ("memory", found.short_bytes),
+        ("ram", found.short_ram_bytes),
+        ("disk", found.short_disk_bytes),
     )
-    return tuple(way for way in ways if way)
+    kind, value = next((kind, value) for kind, value in short if value)
+    return Unlock(kind=kind, value=value, words=words.more_memory(found))
 
 
-def _release(machine: Machine, found: Fit) -> Unlock | None:
+def _stored(box: _Budgets) -> Unlock | None:
+    """Files in the type that the weights are loaded in, so that they are no copies."""
+    plan, dtype = box.found.plan, storage.loaded_type(box.found.plan)
+    if not storage.converts(box.model, plan):
+        return None
+    fit = box.judge(plan, replace(box.model, dtype=dtype))
+    if not fit.fits:
+        return None
+    return Unlock(kind="stored", value=fit.host_bytes, words=words.stored_as(dtype, fit))
+
+
+def _engine(box: _Budgets) -> Unlock | None:
+    """One that reads the weights once, if our runner has it."""
+    plan = box.found.plan
+    for engine in ENGINES:
+        other = replace(plan, engine=engine)
+        fits = engine.reads_once and not plan.engine.reads_once and plan.num_gpus > 1
+        if fits and runs(other) and (fit := box.judge(other)).fits:
+            return Unlock(kind="engine", value=fit.host_bytes, words=words.another_engine(fit))
+    return None
+
+
+def _processes(box: _Budgets) -> Unlock | None:
+    """The most GPUs below all for whose processes the RAM is enough."""
+    plan = box.found.plan
+    for count in range(plan.num_gpus - 1, 0, -1):
+        for other in spread(smallest(plan, max(1, plan.effective_batch // count)), count):
+            if (fit := box.judge(other)).fits:
+                text = words.fewer_processes(fit)
+                return Unlock(kind="processes", value=count, words=text)
+    return None
+
+
+def _release(box: _Budgets) -> Unlock | None:
     """Memory that other processes hold, on any of the GPUs."""
+    machine, plan = box.machine, box.found.plan
     holders = [process for gpu in machine.gpus for process in gpu.holders]
     freed = replace(machine, gpus=tuple(_freed(gpu) for gpu in machine.gpus))
-    if not holders or found.memory.high_bytes > budget_bytes(freed, found.plan.num_gpus):
+    if not holders or not weighed(box.model, freed, plan).fits:
         return None
     held = sum(process.vram_bytes for process in holders)
     return Unlock(kind="release", value=held, words=words.released(holders))
@@ -73,21 +150,22 @@ def _freed(gpu: Gpu) -> Gpu:
     return replace(gpu, vram_free_bytes=gpu.vram_free_bytes + held, holders=())
 
 
-def _chunked_loss(model: Model, found: Fit) -> Unlock | None:
-    if found.plan.loss != "full" or found.plan.task.head != "lm":
+def _chunked_loss(box: _Budgets) -> Unlock | None:
+    plan = box.found.plan
+    if plan.loss != "full" or plan.task.head != "lm":
         return None
-    if not _fits(model, replace(found.plan, loss="chunked"), found.budget_bytes):
+    if not box.holds(replace(plan, loss="chunked")):
         return None
     return Unlock(kind="loss", value=0, words="the chunked loss")
 
 
-def _rows(model: Model, found: Fit) -> Unlock | None:
+def _rows(box: _Budgets) -> Unlock | None:
     """The longest rows, in steps of eight tokens, that fit one by one and recomputed."""
+    found = box.found
     plan = smallest(found.plan, found.plan.accumulation * found.plan.micro_batch)
 
     def fits(steps: int) -> bool:
-        shorter = replace(plan, seq_len=steps * _LENGTH_STEP)
-        return _fits(model, shorter, found.budget_bytes)
+        return box.holds(replace(plan, seq_len=steps * _LENGTH_STEP))
 
     longest = _last(fits, _SHORTEST // _LENGTH_STEP, plan.seq_len // _LENGTH_STEP)
     if longest is None:
@@ -106,8 +184,9 @@ def _last(holds: Callable[[int], bool], low: int, high: int) -> int | None:
     return low
 
 
-def _gpus(model: Model, machine: Machine, found: Fit) -> Unlock | None:
+def _gpus(box: _Budgets) -> Unlock | None:
     """The fewest further GPUs, as free as those of the plan, tried at n + 1, 2n, 4n and 8n."""
+    machine, found = box.machine, box.found
     used = found.plan.num_gpus
     if not machine.gpus or found.plan.offload:
         return None
@@ -122,11 +201,7 @@ def _gpus(model: Model, machine: Machine, found: Fit) -> Unlock | None:
 
     for count in dict.fromkeys(counts):
         plan = over(count)
-        if _fits(model, plan, found.budget_bytes):
+        if box.holds_over_more(plan):
             text = words.more_gpus(gpu, count - used, plan.engine.name)
             return Unlock(kind="gpus", value=count - used, words=text)
     return None
-
-
-def _fits(model: Model, plan: Plan, budget: int) -> bool:
-    return memory.estimate(model, plan).high_bytes <= budget

@@ -33,15 +33,22 @@ def gib(num_bytes: float) -> str:
 
 
 def need(fit: Fit) -> str:
-    """Like "needs up to 141.0 GiB of 23.6 GiB free"; of RAM if only that is short."""
-    if fit.memory.high_bytes <= fit.budget_bytes and not fit.fits:
-        return f"needs {gib(fit.host_bytes)} of RAM of {gib(fit.host_budget_bytes)} free"
-    return f"needs up to {gib(fit.memory.high_bytes)} of {gib(fit.budget_bytes)} free"
+    """Like "needs up to 141.0 GiB of 23.6 GiB free", and what else is short beside the device."""
+    of_device = f"needs up to {gib(fit.memory.high_bytes)} of {gib(fit.budget_bytes)} free"
+    if beside := host_need(fit):
+        return f"{of_device}, and {beside}" if fit.short_bytes else beside
+    return of_device
 
 
-def disk_need(needed: int, free: int) -> str:
-    """The disk is too small."""
-    return f"writes {gib(needed)} to a disk with {gib(free)} free"
+def host_need(fit: Fit) -> str:
+    """What RAM and disk lack, like "needs 141.0 GiB of RAM of 64.0 GiB free"; empty if nothing."""
+    found = []
+    if fit.short_ram_bytes:
+        found.append(f"needs {gib(fit.host_bytes)} of RAM of {gib(fit.host_budget_bytes)} free")
+    if fit.short_disk_bytes:
+        free = gib(fit.disk_budget_bytes)
+        found.append(f"writes {gib(fit.disk_bytes)} to a disk with {free} free")
+    return ", and ".join(found)
 
 
 def not_the_leaf(wanted: str, reason: str, taken: str | None) -> str:
@@ -84,15 +91,33 @@ def why_not(rung: str, chosen: str | None, leaf: Leaf, *, full_fits: bool) -> st
 
 
 def more_memory(fit: Fit) -> str:
-    """How much is missing on each device, and what takes the most."""
+    """How much is missing on each device and what takes the most there; what else is missing."""
     largest = max(fit.memory.terms, key=lambda term: term.num_bytes)
-    missing = gib(max(0, fit.memory.high_bytes - fit.budget_bytes))
-    return f"{missing} more per device ({largest.component} take {gib(largest.num_bytes)})"
+    most = f"{largest.component} take {gib(largest.num_bytes)}"
+    of_device = [f"{gib(fit.short_bytes)} more per device ({most})"] if fit.short_bytes else []
+    return " and ".join([*of_device, *more_host(fit)])
 
 
-def more_ram(fit: Fit) -> str:
-    """How much RAM is missing."""
-    return f"{gib(fit.host_bytes - fit.host_budget_bytes)} more RAM"
+def more_host(fit: Fit) -> list[str]:
+    """How much RAM and disk are missing."""
+    short = ((fit.short_ram_bytes, "RAM"), (fit.short_disk_bytes, "disk"))
+    return [f"{gib(missing)} more {what}" for missing, what in short if missing]
+
+
+def fewer_processes(fit: Fit) -> str:
+    """So many GPUs alone: each process has a copy in RAM."""
+    of = "one GPU" if fit.plan.num_gpus == 1 else f"{fit.plan.num_gpus} of the GPUs"
+    return f"{of} alone ({gib(fit.host_bytes)} of RAM)"
+
+
+def stored_as(dtype: str, fit: Fit) -> str:
+    """Weights that are mapped, because the files have them in the type that is trained with."""
+    return f"weights stored as {dtype}, which load without a copy ({gib(fit.host_bytes)} of RAM)"
+
+
+def another_engine(fit: Fit) -> str:
+    """One that reads the weights once for all processes."""
+    return f"{fit.plan.engine.title} ({gib(fit.host_bytes)} of RAM)"
 
 
 def shorter_rows(seq_len: int) -> str:
@@ -135,28 +160,28 @@ def batch_not_kept(batch: Batch, fit: Fit) -> str:
     )
 
 
-def idle_gpus(used: int, there: int, batch: Batch) -> str:
-    """Not all GPUs take part."""
-    if batch.asked and batch.rows % there:
+def idle_gpus(used: int, there: int, batch: Batch, short_ram: str = "") -> str:
+    """Not all GPUs take part; `short_ram`: what all would need of RAM and is not there."""
+    if short_ram:
+        why = f"a process for each of them {short_ram}"
+    elif batch.asked and batch.rows % there:
         why = f"a batch of {batch.rows} rows does not divide over {there}"
     else:
         why = "the others have too little free memory, or the link costs more than they bring"
     return f"{used} of {there} GPUs are used: {why}"
 
 
-def loading(needed: int, free: int) -> str:
-    """Loading may be too much for the RAM."""
-    return f"loading the weights takes up to {gib(needed)} of RAM, {gib(free)} are free"
+def untold_type(needed: int, free: int) -> str:
+    """A model that is not here may have its weights in another type than was taken for granted."""
+    return (
+        f"the weights are taken to be stored as bfloat16; from files of another type loading takes "
+        f"{gib(needed)} of RAM, {gib(free)} are free"
+    )
 
 
 def few_checkpoints(kept: int) -> str:
     """Fewer checkpoints than usual are kept."""
     return f"the disk has room for {kept} checkpoints only"
-
-
-def no_disk(needed: int, free: int) -> str:
-    """A planned machine's disk is not known."""
-    return f"the run {disk_need(needed, free)}; that is this machine's disk"
 
 
 def untrainable(model: Model) -> str:

@@ -197,8 +197,7 @@ class _Counted:
             elements = matrix.n_in * matrix.n_out * matrix.copies
         size = once(op.output.width * elements).plus(op.output.size)
         for value in op.inputs:
-            is_weight = op.name in copies and value.size.once
-            size = size if is_weight else size.plus(value.size)
+            size = size.plus(value.size)
         product = Product(op.flops, op.pair_flops, size, op.output.width, op.name in copies)
         self.products[product] += forward + returns * (asked + weights)
         self._weights(op, forward, returns * (asked > 0))

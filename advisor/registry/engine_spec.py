@@ -28,5 +28,7 @@ class EngineSpec(Named):
     """What may be kept in host memory."""
     float_shards: bool = False
     """Only tensors of floating-point numbers can be divided."""
+    reads_once: bool = False
+    """One process reads the weights, and the others are given their parts."""
     unit_seconds: float = 0.0
     """Host time to gather one unit and let it go, in each pass."""

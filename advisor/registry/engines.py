@@ -49,6 +49,7 @@ ENGINES: Final = (
         needs_gpu=True,
         divides=frozenset({"states", "gradients", "weights"}),
         offload=("optimizer", "parameters"),
+        reads_once=True,  # transformers: "Only rank 0 reads the values"
         unit_seconds=2.4e-3,
     ),
 )

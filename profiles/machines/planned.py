@@ -1,14 +1,15 @@
 """Machines that exist only as text: "2x A100 40GB", "8x H100:nvlink", "2 nodes of p4d.24xlarge".
 
 Decides how many GPUs of which part there are and how they are linked, and says what the text left
-open and how it was read. Everything that is no GPU is taken from the machine at hand.
+open and how it was read. RAM and disk are planned_host.py's business; nothing is taken from the
+machine that asks.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from profiles.errors import ExitCode, UserError
 from profiles.facts import GIB, Gpu, Machine, Origin
@@ -16,12 +17,14 @@ from profiles.machines import instances
 from profiles.machines.gpu_names import Wording, assume, choices, near, plannable, understand
 from profiles.machines.gputable import Spec, gpu_of
 from profiles.machines.instances import Instance
+from profiles.machines.planned_host import host_of
 
 MAX_GPUS = 64
 MAX_NODES = 64
 
 _BACKENDS = {"nvidia": "cuda", "amd": "rocm", "apple": "mps"}
 _BRIDGED = 2
+_UNTOLD: dict[str, Any] = {"cpu_name": "", "num_cores": 0, "num_threads": 0, "disk_path": ""}
 _MOST_LISTED = 8
 _SHORTEST = 3
 _TOGETHER = r"[+,]|\band\b"
@@ -36,10 +39,11 @@ _ON_APPLE = (
 )
 
 
-def plan_machine(text: str, *, host: Machine) -> Machine:
+def plan_machine(text: str, *, ram: str | None = None, disk: str | None = None) -> Machine:
     """Turn "2x A100 40GB" or "8xA100-80G:nvlink" into a machine with those GPUs, all idle.
 
-    With several nodes ("2 nodes of 8x H100", "2x 8x H100") the GPUs are those of one of them.
+    With several nodes ("2 nodes of 8x H100", "2x 8x H100") the GPUs are those of one of them, and
+    so are `ram` and `disk`, like "480G". UserError (USAGE) for what cannot be understood.
     """
     linked_text, link = _split_link(text)
     num_nodes, gpu_text = _split_nodes(linked_text, text)
@@ -59,23 +63,24 @@ def plan_machine(text: str, *, host: Machine) -> Machine:
     notes = [note for spec in dict.fromkeys(specs) for note in _shared_memory(spec)]
     if num_nodes > 1:
         notes.append(f"The network between the {num_nodes} nodes is not part of the plan.")
-    ram_bytes = _known_ram(specs[0], sold[1] if sold else None)
-    borrowed = "Processor, RAM and disk" if ram_bytes is None else "Processor and disk"
-    notes.append(f"{borrowed} are those of {host.host}; the planned machine may differ.")
-    if ram_bytes is not None:
-        host = replace(host, ram_bytes=ram_bytes, ram_free_bytes=ram_bytes)
-    return replace(
-        host,
+    gpus = tuple(_planned_gpu(index, spec) for index, spec in enumerate(specs))
+    known = _known_ram(specs[0], sold[1] if sold else None)
+    host = host_of(gpus, ram=ram, disk=disk, known_ram=known)
+    return Machine(
         host="planned",
         backend=_BACKENDS[specs[0].vendor],
-        gpus=tuple(_planned_gpu(index, spec) for index, spec in enumerate(specs)),
+        gpus=gpus,
+        **_UNTOLD,
+        ram_bytes=host.ram_bytes,
+        ram_free_bytes=host.ram_bytes,
+        ram_origin=host.ram_origin,
+        disk_free_bytes=host.disk_bytes,
+        disk_origin=host.disk_origin,
         origin=Origin.USER,
         interconnect=interconnect,
         num_nodes=num_nodes,
-        driver=None,
-        cuda_version=None,
         assumed=tuple(assumed),
-        notes=tuple(notes),
+        notes=(*notes, host.note) if host.note else tuple(notes),
     )
 
 

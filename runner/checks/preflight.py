@@ -35,6 +35,7 @@ from runner.checks import (
     edits,
     expert_adapters,
     gpu_checks,
+    host_checks,
     neighbours,
     packages,
     pairing,
@@ -124,6 +125,13 @@ def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
     )
 
 
+def _check_room(base: Model, here: Machine, predicted: Fit, *, share: bool) -> None:
+    """Memory of devices and RAM, unless it may start beside others who hold them."""
+    if not share:
+        gpu_checks.check_room(here, predicted)
+        host_checks.check_ram(base, here, predicted)
+
+
 def _of_machine(here: Machine, base: Model, predicted: Fit) -> list[str]:
     """What is to be expected of a run here."""
     found = []
@@ -131,7 +139,7 @@ def _of_machine(here: Machine, base: Model, predicted: Fit) -> list[str]:
         found.append("there is no GPU: this trains on the CPU, which takes long")
     if base.unmodelled:
         found.append(f"no estimate holds for this model: {base.unmodelled}")
-    elif not predicted.fits:
+    elif predicted.short_bytes:
         found.append(
             f"predicted to need up to {bytes_text(predicted.memory.high_bytes)} of "
             f"{bytes_text(predicted.budget_bytes)} free: it may run out of memory"
@@ -261,8 +269,8 @@ def check_resume(run: RunDir, *, share: bool = False, allow_changed: bool = Fals
     encoder = _encoder(recipe, base_dir, base) if recipe.model.new_tokens else None
     base = vocabulary.enlarged(base, encoder.added if encoder else None)
     predicted = fit.judge(base, here, recipe.to_plan(framework_on(here)))
-    if not (share or base.unmodelled):
-        gpu_checks.check_room(here, predicted)
+    if not base.unmodelled:
+        _check_room(base, here, predicted, share=share)
     start = resume.choose(run, resume.facts(recipe, recipe.hardware.gpus))
     warnings = [
         *(f"nobody can say whether {what} changed" for what in replay.not_compared(run)),

@@ -121,7 +121,7 @@ def machine_of(row: Row) -> Machine:
     text = "A100 80GB" if text == "A100" else text
     per_node = min(count, 8)
     try:
-        machine = plan_machine(f"{per_node}x {text}", host=HOST)
+        machine = plan_machine(f"{per_node}x {text}")
     except UserError as error:
         raise SkippedError(f"GPU not in the table: {said}") from error
     if hbm2e:

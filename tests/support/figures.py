@@ -153,7 +153,7 @@ def plan_of(case: dict[str, Any]) -> Plan:
 
 @cache
 def _machine(box: str) -> Machine:
-    return plan_machine(box, host=HOST)
+    return plan_machine(box)
 
 
 def figures(case: dict[str, Any]) -> dict[str, Any]:

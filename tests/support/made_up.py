@@ -93,7 +93,14 @@ def fit(**changes):
         "budget_bytes": 24 * GIB,
         "host_bytes": 201,
         "host_budget_bytes": 202,
+        "disk_bytes": 203,
+        "disk_budget_bytes": 204,
     } | changes
+    values |= {
+        "short_bytes": max(0, values["memory"].high_bytes - values["budget_bytes"]),
+        "short_ram_bytes": max(0, values["host_bytes"] - values["host_budget_bytes"]),
+        "short_disk_bytes": max(0, values["disk_bytes"] - values["disk_budget_bytes"]),
+    }
     known = values["speed"]
     if known and "rates" not in values:
         share = (

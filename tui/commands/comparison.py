@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from advisor.choice import compare as comparison
-from profiles import installation
 from profiles.errors import ExitCode
-from profiles.machines import machine, planned
+from profiles.machines import planned
 from profiles.models import find_model
 from tui import plain
 from tui.commands.recommend import check_prices, read_data, usage
@@ -16,8 +15,7 @@ from tui.pages import comparison as page
 def compare(request: Request, machines: tuple[str, ...], *, compare: bool) -> int:
     """Print a row for each machine; exit code 71 if nothing fits on any."""
     _check(request, machines, compare=compare)
-    here = machine.probe(installation.home())
-    targets = [planned.plan_machine(text, host=here) for text in machines]
+    targets = [planned.plan_machine(text) for text in machines]
     base = find_model.resolve(request.model)
     data = read_data(base, request.data, request.asked) if request.data is not None else None
     answers = request.asked.answers(data)
@@ -47,7 +45,8 @@ def _check(request: Request, machines: tuple[str, ...], *, compare: bool) -> Non
             do='write it like --compare "RTX 4090" "1x L40S" "8x H100"',
             where="--compare",
         )
-    others = {"--gpu": request.gpu, "--save": request.save, "--rehearse": request.rehearse}
+    others = {"--gpu": request.gpu, "--ram": request.ram, "--disk": request.disk}
+    others |= {"--save": request.save, "--rehearse": "yes" if request.rehearse else None}
     if given := [name for name, value in others.items() if value]:
         raise usage(
             f"--compare does not go with {' and '.join(given)}",

@@ -31,7 +31,7 @@ def recommend(request: Request) -> int:
     place = _place(request)
     aside = place is not None and place.path is None
     base = find_model.resolve(request.model)
-    target = target_machine(request.gpu)
+    target = _target(request)
     if request.rehearse and base.unmodelled:
         from tui.commands import rehearse  # noqa: PLC0415
 
@@ -105,6 +105,14 @@ def _check(request: Request) -> None:
             do="add --data FILE",
             where="--save",
         )
+    sizes = {"--ram": request.ram, "--disk": request.disk}
+    if request.gpu is None and (given := [name for name, size in sizes.items() if size]):
+        raise usage(
+            f"{' and '.join(given)} without --gpu",
+            why="the machine that this runs on was looked at, and has the RAM and disk that it has",
+            do='name the machine that they are of: --gpu "8x H100" --ram 480G',
+            where=given[0],
+        )
     check_prices(request.prices, 1)
 
 
@@ -133,14 +141,13 @@ def usage(what: str, *, why: str, do: str, where: str) -> UserError:
     return UserError(what, why=why, do=do, where=where, code=ExitCode.USAGE)
 
 
-def target_machine(gpu: str | None) -> Machine:
-    """The planned machine, or the one we are on."""
-    here = machine.probe(installation.home())
-    if gpu is None:
-        return here
+def _target(request: Request) -> Machine:
+    """The planned machine, of which nothing is looked up here, or the one we are on."""
+    if request.gpu is None:
+        return machine.probe(installation.home())
     from profiles.machines import planned  # noqa: PLC0415  # reads the table only if it is asked for
 
-    return planned.plan_machine(gpu, host=here)
+    return planned.plan_machine(request.gpu, ram=request.ram, disk=request.disk)
 
 
 def find(base: Model, data_file: str | None, target: Machine, asked: Asked) -> Recommendation:

@@ -81,6 +81,8 @@ class Request(NamedTuple):
     data: str | None
     gpu: str | None
     asked: Asked
+    ram: str | None = None
+    disk: str | None = None
     prices: tuple[float, ...] = ()
     save: str | None = None
     force: bool = False

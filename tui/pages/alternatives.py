@@ -88,14 +88,14 @@ def _reason(row: Alternative, device: str) -> str:
     """Why it was not chosen; that device memory is short can be read from the row."""
     if row.possible:
         return row.why_not
-    is_short = row.fit.memory.high_bytes > row.fit.budget_bytes
     would = _would_fit(row, device)
-    return would if is_short and would else "; ".join(part for part in (row.why_not, would) if part)
+    reason = words.host_need(row.fit) if would and row.fit.short_bytes else row.why_not
+    return "; ".join(part for part in (reason, would) if part)
 
 
 def _would_fit(row: Alternative, device: str, most: int | None = None) -> str:
     """What would do, each way on its own, the cheapest first."""
-    ways = [_words(way, device) for way in row.unlocks[:most]]
+    ways = [_words(way, row.fit, device) for way in row.unlocks[:most]]
     return f"would fit with {', or '.join(ways)}" if ways else ""
 
 
@@ -107,12 +107,15 @@ def above(found: Recommendation, *, most: int | None = None) -> str:
     row = next((row for row in found.alternatives if row.is_above), None)
     if row is None:
         return ""
-    need = f"needs up to {bytes_text(row.fit.memory.high_bytes)}"
-    is_short = row.fit.memory.high_bytes > row.fit.budget_bytes
-    parts = [need if is_short else row.why_not, _would_fit(row, _device(found), most)]
+    need = [f"needs up to {bytes_text(row.fit.memory.high_bytes)}"]
+    need += [also] if (also := words.host_need(row.fit)) else []
+    reason = ", and ".join(need) if row.fit.short_bytes else row.why_not
+    parts = [reason, _would_fit(row, _device(found), most)]
     return f"not {words.title(row.rung)}: {'; '.join(part for part in parts if part)}"
 
 
-def _words(way: Unlock, device: str) -> str:
+def _words(way: Unlock, fit: Fit, device: str) -> str:
     """Shorter than the advisor's own: what takes the most is told by --explain."""
-    return f"{bytes_text(way.value)} more {device}" if way.kind == "memory" else way.words
+    if way.kind != "memory":
+        return way.words
+    return " and ".join([f"{bytes_text(way.value)} more {device}", *words.more_host(fit)])

@@ -51,7 +51,9 @@ def machine(found: Machine) -> dict[str, Any]:
         "interconnect": found.interconnect,
         "assumed": list(found.assumed),
         "ram_free_bytes": found.ram_free_bytes,
+        "ram_origin": found.ram_origin,
         "disk_free_bytes": found.disk_free_bytes,
+        "disk_origin": found.disk_origin,
     }
 
 

@@ -38,7 +38,9 @@ RECOMMENDATION = {
     "machine.interconnect": "between the GPUs: nvlink or pcie",
     "machine.assumed[]": "how a planned machine's text was read, and how to name another",
     "machine.ram_free_bytes": "",
+    "machine.ram_origin": "measured; table if published; user for --ram; default if assumed",
     "machine.disk_free_bytes": "",
+    "machine.disk_origin": "the same, for --disk",
     "data.path": "data is null without --data",
     "data.format": " or ".join([", ".join(_FORMATS[:-1]), _FORMATS[-1]]),
     "data.num_rows": "usable rows",
@@ -84,8 +86,10 @@ RECOMMENDATION = {
     "recommended.memory.moments[].bytes": "allocated then",
     "recommended.memory.moments[].components.*": "bytes of weights, adapters, gradients, "
     "optimizer, paged_states, activations, logits, workspace, communication",
-    "recommended.ram.need_bytes": "RAM for weights and states that are kept there",
+    "recommended.ram.need_bytes": "of all processes at the worst time; 0 without a GPU",
     "recommended.ram.free_bytes": "",
+    "recommended.disk.need_bytes": "with the fewest checkpoints",
+    "recommended.disk.free_bytes": "",
     "recommended.speed.origin": "predicted; speed is null where the device's rate is not known",
     "recommended.speed.low_tokens_per_second": "",
     "recommended.speed.tokens_per_second": "over all devices, rows as long as the longest",
@@ -139,7 +143,8 @@ RECOMMENDATION = {
     "alternatives[].tokens_per_second": "without padding where the data's rows are known",
     "alternatives[].hours": "",
     "alternatives[].why_not": "null for the chosen one",
-    "alternatives[].unlocks[].kind": "release, optimizer, loss, rows, gpus, memory or ram",
+    "alternatives[].unlocks[].kind": "release, optimizer, loss, rows, stored, engine, processes, "
+    "gpus, memory, ram or disk",
     "alternatives[].unlocks[].value": "bytes; bits for optimizer, tokens for rows, a number of "
     "further gpus",
     "alternatives[].unlocks[].words": "",

@@ -134,6 +134,7 @@ def _answer(found: Recommendation, width: int, shown: Shown) -> list[str]:
             ("tokens/s", _rate(found.fit)),
             ("time", _time(found)),
             ("cost", _cost(found, shown.price)),
+            ("RAM", _ram(found)),
             ("disk", _disk(found)),
         ],
         width,
@@ -271,7 +272,22 @@ def _disk(found: Recommendation) -> str:
     download = ", the base model's download included" if not found.model.path else ""
     if found.rung and preset_of(found.rung).upcycles:
         download += " and the mixture" if download else ", the mixture included"
-    return f"{bytes_text(found.disk_bytes)} for checkpoints and the result{download}"
+    told = f"{bytes_text(found.disk_bytes)} for checkpoints and the result{download}"
+    free = bytes_text(found.fit.disk_budget_bytes)
+    return f"{told}; {free} {_there(found.machine.disk_origin)}"
+
+
+def _ram(found: Recommendation) -> str:
+    """Nothing without a GPU: then it is the memory that is drawn."""
+    fit = found.fit
+    if not found.machine.gpus:
+        return ""
+    there = f"{bytes_text(fit.host_budget_bytes)} {_there(found.machine.ram_origin)}"
+    return f"{bytes_text(fit.host_bytes)} at the most while it loads, trains or saves; {there}"
+
+
+def _there(origin: Origin) -> str:
+    return {Origin.DEFAULT: "assumed", Origin.MEASURED: "free"}.get(origin, "there")
 
 
 def path(found: Recommendation, width: int) -> list[str]:

@@ -160,6 +160,7 @@ def _choice(fit: Fit, settings: Sequence[Hyperparameter]) -> dict[str, Any]:
         "settings": [{"name": s.name, "value": s.value, "reason": s.reason} for s in settings],
         "memory": _memory(fit.memory, fit.budget_bytes),
         "ram": {"need_bytes": fit.host_bytes, "free_bytes": fit.host_budget_bytes},
+        "disk": {"need_bytes": fit.disk_bytes, "free_bytes": fit.disk_budget_bytes},
         "speed": _speed(fit.speed, fit.real_tokens_per_second) if fit.speed else None,
     }
 
