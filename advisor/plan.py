@@ -158,13 +158,9 @@ class Plan:
 
     @property
     def quantizes_experts(self) -> bool:
-        """Routed experts have 4 bits too, unless they have adapters or are divided.
-
-        LLM.int8 multiplies linears alone.
-        """
-        adapted = self.method.expert_rank(self.settings) > 0
+        """Routed experts have 4 bits too, unless they are divided; 8 bits are for linears alone."""
         able = self.framework.quantized_experts and not self.shards_weights
-        return self.base_bits == 4 and able and not adapted
+        return self.base_bits == 4 and able
 
     @property
     def shards_weights(self) -> bool:

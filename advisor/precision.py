@@ -47,11 +47,12 @@ def norm_width(plan: Plan) -> int:
 
 def trained_width(plan: Plan) -> int:
     """Of weights that train."""
-    if plan.precision == "fp32":
+    narrow = plan.base_bits < 16 and plan.framework.quantized_adapters_16bit
+    if plan.precision == "fp32" and not narrow:
         return 4
     if plan.precision == "bf16_pure" or not plan.framework.trained_fp32:
         return 2
-    return 2 if plan.base_bits < 16 and plan.framework.quantized_adapters_16bit else 4
+    return 2 if narrow else 4
 
 
 def whole_width(plan: Plan) -> int:

@@ -134,12 +134,12 @@ def test_the_estimate_is_the_rehearsal_s(family, settings, checkpointing):
         "num_hidden_layers": 4,
         "vocab_size": 4000,
         "num_attention_heads": 8,
-        "head_dim": 32,
         "intermediate_size": 704,
         "moe_intermediate_size": 192,
         "tie_word_embeddings": False,
         "pad_token_id": 0,
     }
+    config |= {"num_key_value_heads": 8} if "kv_lora_rank" in config else {}
     plan = Plan.of("lora", rank=8, seq_len=512, checkpointing=checkpointing, **settings)
 
     told = rehearse(config, settings_of(plan), seq_len=512, micro_batch=1)

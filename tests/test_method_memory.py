@@ -29,8 +29,16 @@ LLAMA = {
     "pad_token_id": 0,
 }
 LONG = pytest.mark.long
-ALIKE = ("rslora", "gaussian", "olora", "lora+", "lora, some biases")
-"""They keep what LoRA keeps."""
+ALIKE = (
+    "rslora",
+    "gaussian",
+    "olora",
+    "lora+",
+    "lora, some biases",
+    "lora, experts",
+    "lora, router",
+)
+"""They keep what LoRA keeps; mixtures are looked at in test_expert_targets.py."""
 TABLES = ("lora, whole modules", "lora, biases")
 """Looked at below."""
 

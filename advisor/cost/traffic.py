@@ -197,7 +197,8 @@ class _Counted:
             elements = matrix.n_in * matrix.n_out * matrix.copies
         size = once(op.output.width * elements).plus(op.output.size)
         for value in op.inputs:
-            size = size.plus(value.size)
+            is_weight = op.name in copies and value.size.once
+            size = size if is_weight else size.plus(value.size)
         product = Product(op.flops, op.pair_flops, size, op.output.width, op.name in copies)
         self.products[product] += forward + returns * (asked + weights)
         self._weights(op, forward, returns * (asked > 0))

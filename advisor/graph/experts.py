@@ -2,8 +2,8 @@
 
 Tokens are copied for each expert they visit, sorted by expert, and summed back (grouped_mm of
 transformers' integrations/moe.py). Adapters on experts are PEFT's target parameters: their product
-is a weight-sized tensor of its own. So is what experts of 4 bits are made whole to, which lives to
-the end of the pass (bitsandbytes' parametrization caches it) and is kept for the gradients.
+is a weight-sized tensor of its own. So is what experts of 4 bits are made whole to. Both live to
+the end of the pass (torch's parametrizations cache them) and are kept for the inputs' gradients.
 """
 
 from __future__ import annotations
@@ -93,9 +93,17 @@ def _routed(modules: LayerModules, x: Value, shares: Value, experts: Experts) ->
     ordered = modules.value("gather", (weighed,), k * h, weighed.width, kept=per_token(INDEX * k))
     summed = modules.value("sum", (ordered,), h, ordered.width)
     result = modules.cast(summed, x.width)
-    restored = [op.output for op in modules.tape.ops[start:] if op.name == RESTORE]
-    modules.tape.hold(picked, shares, *restored)
+    made = {"gate_up.lora_B", "down.lora_B"} if _rank(modules, "down") else {RESTORE}
+    cached = [op.output for op in modules.tape.ops[start:] if op.name in made]
+    modules.tape.hold(picked, shares, *cached)
     return result
+
+
+def _rank(modules: LayerModules, name: str) -> int:
+    """Of an adapter on the experts: PEFT gives the joined gate and up the ranks of both."""
+    plan = modules.plan
+    rank = plan.method.expert_rank(plan.settings) if modules.adapts else 0
+    return rank * (2 if name == "gate_up" else 1)
 
 
 def _restored(modules: LayerModules, weights: int) -> Value:
@@ -114,43 +122,50 @@ def _packs(modules: LayerModules) -> bool:
 def _grouped(
     modules: LayerModules, x: Value, name: str, shape: tuple[int, int, int], top_k: int
 ) -> Value:
-    """A matmul of sorted tokens with their experts' slices of one weight tensor.
-
-    Adapted, the tensor's sum with the product of its low-rank factors is made whole and kept
-    (PEFT's ParamWrapper); its gradient is as large again.
-    """
+    """A matmul of sorted tokens with their experts' slices of one weight tensor."""
     n_in, n_out, count = shape
     weights, flops = n_in * n_out * count, 2 * top_k * n_in * n_out
     width = modules.base_width
     x = modules.cast(x, width)
-    # PEFT gives the joined gate and up the ranks of both.
-    plan = modules.plan
-    rank = plan.method.expert_rank(plan.settings) if modules.adapts else 0
-    rank *= 2 if name == "gate_up" else 1
-    quantized = _packs(modules)
+    rank, quantized = _rank(modules, name), _packs(modules)
     modules.tape.add_matrix(name, n_in, n_out, copies=count, rank=rank, quantizable=quantized)
     whole = (_restored(modules, weights),) if quantized else ()
     if rank:
-        factors = rank * (n_in + n_out) * count
-        added, casts = once(weights * width), once(factors * width)
-        grad, work = modules.weight_gradient(factors, width)
-        work, kept = work.plus(added), added.plus(casts)
-    elif modules.trains:
-        (grad, work), kept = modules.weight_gradient(weights, width), NOTHING
-    else:
-        grad = work = kept = NOTHING
+        whole = (_adapted(modules, name, weights, rank * (n_in + n_out) * count),)
+    grad, work = modules.weight_gradient(weights, width) if modules.trains else (NOTHING, NOTHING)
     return modules.value(
         name=name,
-        inputs=(x,),
+        inputs=(x, *whole) if rank else (x,),
         size=top_k * n_out,
         width=width,
-        saved=((x,) if rank or modules.trains else ()) + whole,
-        kept=kept,
+        saved=((x,) if rank or modules.trains else ()) + (whole if x.needs_grad else ()),
         weight_grad=grad,
         back_work=work,
         flops=flops,
-        weight_flops=flops if rank or modules.trains else 0,
+        weight_flops=flops if modules.trains else 0,
     )
+
+
+def _adapted(modules: LayerModules, name: str, weights: int, factors: int) -> Value:
+    """All experts' matrices with what their adapters add, as PEFT's ParamWrapper makes them.
+
+    Their gradient is as large, and the factors' come out of it. What was restored for it is let go.
+    """
+    tape, width = modules.tape, modules.base_width
+    restored = [op.output for op in tape.ops[-1:] if op.name == RESTORE]
+    grad, work = modules.weight_gradient(factors, width)
+    added = tape.op(
+        f"{name}.lora_B",
+        (),
+        once(weights * width),
+        width,
+        kept=once(factors * width) if modules.trained != width else NOTHING,
+        weight_grad=grad,
+        back_work=work,
+        weight_flops=1,
+    )
+    tape.hold(*restored)
+    return added
 
 
 def _shared(modules: LayerModules, x: Value, experts: Experts) -> Value:

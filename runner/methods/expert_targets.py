@@ -16,9 +16,12 @@ from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 from unittest.mock import patch
 
+import torch
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora.layer import ParamWrapper
 from peft.utils import transformers_weight_conversion
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized, register_parametrization
 
 from advisor.registry.low_rank import EXPERTS, LowRank, expert_rank
 from runner.methods.base import layers_of
@@ -104,8 +107,13 @@ def put_on(model: Any, config: LoraConfig) -> Any:
 
     What is published must say them so that PEFT reads no MLP's linear as an expert: as parameters.
     """
+    packed = {name: module for name, module, _ in experts_of(model) if is_parametrized(module)}
+    for name, module in packed.items():
+        model.set_submodule(name, _stand_in(module.requires_grad_(requires_grad=False)))
     with _as_given():
         adapted = get_peft_model(model, config)
+    for name, module in packed.items():
+        _put_beside(adapted.get_base_model(), name, module)
     read = copy.deepcopy(config)
     transformers_weight_conversion.convert_peft_config_for_transformers(read, model, None)
     if isinstance(config.target_modules, set) and read.target_modules != config.target_modules:
@@ -115,6 +123,72 @@ def put_on(model: Any, config: LoraConfig) -> Any:
             {*(config.target_parameters or ()), *(f"{name}.weight" for name in mistaken)}
         )
     return adapted
+
+
+class BesidePacked(ParamWrapper):  # type: ignore[misc]
+    """PEFT's adapter of one parameter, where that is packed: a lasting parametrization adds it.
+
+    PEFT 0.21 registers one for each pass. Nested ones then read what torch has cached before the
+    adapter was added, and what it registers on a parametrized parameter it does not take away.
+    """
+
+    @contextlib.contextmanager
+    def _activate_lora(self, _active: list[str]) -> Iterator[None]:
+        yield
+
+    def get_param(self) -> torch.Tensor:
+        """The base weight alone."""
+        steps: Any = self.get_base_layer().parametrizations[self.parameter_name]
+        whole: torch.Tensor = steps[0](steps.original)
+        return whole
+
+
+class _Added(nn.Module):  # type: ignore[misc]
+    """What an adapter adds to a weight that was made whole; without its forward pass, nothing."""
+
+    def __init__(self, adapter: BesidePacked) -> None:
+        super().__init__()
+        self._adapter = (adapter,)  # no part of this module
+
+    def forward(self, whole: torch.Tensor) -> torch.Tensor:
+        """As ParamWrapper: one product a matrix, added in the weight's type."""
+        (adapter,) = self._adapter
+        if adapter.disable_adapters:
+            return whole
+        (name,) = adapter.active_adapters
+        count = adapter.num_experts
+        low, high = adapter.lora_A[name].weight, adapter.lora_B[name].weight
+        low = low.reshape(count, -1, low.shape[-1]).to(whole.dtype)
+        high = high.reshape(high.shape[0], -1, count).permute(2, 0, 1).to(whole.dtype)
+        sides = (high, low) if adapter._did_swap_in_out_features else (low.mT, high.mT)  # noqa: SLF001
+        with torch.autocast(whole.device.type, enabled=False):
+            return torch.baddbmm(whole, *sides, alpha=adapter.scaling[name])
+
+
+def _stand_in(module: nn.Module) -> nn.Module:
+    """Packed experts as PEFT can read them: their shapes and types, and no memory."""
+    found = nn.Module()
+    found.is_transposed = getattr(module, "is_transposed", False)
+    for name in module.parametrizations:
+        whole = getattr(module, name)
+        empty = whole.new_empty(()).expand(whole.shape)
+        found.register_parameter(name, nn.Parameter(empty, requires_grad=False))
+    return found
+
+
+def _put_beside(model: Any, name: str, module: nn.Module) -> None:
+    """The experts in the place of their stand-in, and adapters that were put on that at work."""
+    place = model.get_submodule(name)
+    if not isinstance(place, ParamWrapper):
+        model.set_submodule(name, module)
+        return
+    outer = place
+    while isinstance(place, ParamWrapper):
+        place.__class__ = BesidePacked
+        register_parametrization(module, place.parameter_name, _Added(place), unsafe=True)
+        last, place = place, place.base_layer
+    last.base_layer = module
+    assert outer.get_base_layer() is module
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ and loads on the untouched base.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,7 @@ _MAGNITUDES = ".lora_magnitude_vector."
 """In the names of DoRA's, which stay fp32: steps of a small learning rate are lost in 16 bits."""
 _NEW_HEAD = ".modules_to_save."
 """In the names of weights that PEFT trains whole beside its adapters."""
+_COPIED_ROUTER = re.compile(r"\.(gate|router)\.modules_to_save\.")
 _COUNTED = "e_score_correction_bias"
 """Of some routers, in a parameter's name: it follows from how busy experts are, not a gradient."""
 
@@ -118,6 +120,8 @@ def adapt(model: Any, plan: Plan) -> Any:
             parameter.data = parameter.data.to(torch.bfloat16 if is_narrow else torch.float32)
             stays = _COUNTED in name or (settings.freeze_a and ".lora_A." in name)
             parameter.requires_grad = not stays
+            # what TRL would make bf16: a router reads in the type of the layers before it
+            parameter.stays_wide = bool(_COPIED_ROUTER.search(name)) and not is_narrow
     return adapted
 
 

@@ -82,7 +82,8 @@ QUANTIZED = {
     "qlora, dora": Case("qlora", "dora = true", 1e-2),
     "qlora, 8 bit": Case("qlora", "bits = 8\ndropout = 0.1", 1e-2),
     "qlora-fa": Case("qlora", "freeze_a = true"),
-    "qlora, experts": Case("qlora", 'targets = "attention"', 1e-3, family="mixtral"),
+    "qlora, mixture": Case("qlora", 'targets = "attention"', 1e-3, family="mixtral"),
+    "qlora, experts": Case("qlora", 'router = "trained"', 1e-3, family="mixtral"),
     "prompt tuning, 4 bit": Case("prompt_tuning", "virtual_tokens = 8\nbits = 4", 0.3),
     "p-tuning, 4 bit": Case("p_tuning", "virtual_tokens = 8\nbits = 4", 3e-3),
 }
