@@ -146,6 +146,13 @@ def test_every_way_to_less_ram_works_by_its_numbers():
     assert not fit.judge(base, less, found.plan).fits
 
 
+def test_the_most_processes_that_the_ram_holds_are_told():
+    """Each of an 8B in fp16 files takes 15 GiB and its own 0.8: six of them 95, seven 110."""
+    base, box = replace(model(), dtype="float16"), plan_machine("8x H100", ram="100G")
+
+    assert ways_of(base, box, over(LORA, 8, "ddp"))[1]["processes"].value == 6
+
+
 def test_an_engine_that_reads_once_is_named_if_our_runner_has_it(monkeypatch):
     """ZeRO-3 is none that runs yet."""
     box = plan_machine("8x H100", ram="480G")
