@@ -17,9 +17,10 @@ pytest.importorskip("trl")
 
 from advisor import recipe as recipes
 from profiles.data import dataset
+from profiles.models.model import from_folder
 from profiles.row_counts import RowCounts
 from profiles.runs.records.worker import Prepared
-from runner.checks import chat_templates, preflight
+from runner.checks import chat_templates
 from runner.tasks import sft
 from runner.training import data
 from tui import follow
@@ -94,7 +95,7 @@ def loaded(tmp_path, folder, max_length):
     reading = data.Reading(
         recipe=recipe,
         base_dir=tmp_path,
-        encoder=chat_templates.encoder(preflight.model.from_folder(folder), "model"),
+        encoder=chat_templates.encoder(from_folder(folder), "model"),
         columns=sft.columns,
     )
     return reading.load(tmp_path / f"rows-{max_length}", reading.draw(), Ticks())
@@ -110,7 +111,7 @@ def trained(tmp_path, folder, max_length):
 
 def a_length(folder, path, *, drops):
     """One that cuts rows, and that leaves nothing of a quarter of them if that is wanted."""
-    encoder = chat_templates.encoder(preflight.model.from_folder(folder))
+    encoder = chat_templates.encoder(from_folder(folder))
     tokens = dataset.check(path, encoder=encoder).tokens
     starts = [start for start, rows in tokens.starts for _ in range(rows)]
     return starts[-(len(starts) // 4)] if drops else starts[-1] + 1
@@ -198,7 +199,7 @@ def test_what_a_template_does_is_told_everywhere(
     assert f"! {sentence}" in printed("recommend", *asked)
     assert f"! {sentence}" in printed("run", "r.toml", "--dry-run")
     assert "! rows like this" in printed("data", "show", path, "--model", folder)
-    encoder = chat_templates.encoder(preflight.model.from_folder(folder))
+    encoder = chat_templates.encoder(from_folder(folder))
     in_app = data_page.lines(dataset.check(path, encoder=encoder), 300)
     assert any(line.startswith(f"! {sentence}") for line in in_app)
     told = loaded(tmp_path, folder, 512).told
