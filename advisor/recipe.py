@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from advisor import recipe_adapters, recipe_errors
+from advisor import recipe_adapters, recipe_conflicts, recipe_errors
 from advisor.framework import OURS, Framework
 from advisor.plan import Plan
 from advisor.plan_conflicts import unstartable
@@ -30,9 +30,8 @@ from advisor.recipe_sections import (
     method_section,
     objective_section,
 )
-from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, SCHEDULES, TASKS
+from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, TASKS
 from advisor.registry.optimizers import ADAMW
-from advisor.registry.schedules import CONSTANT
 from advisor.registry.spec import MethodSpec, Rate, keys_of
 from advisor.registry.task_spec import TaskSpec
 from advisor.registry.tasks import SFT
@@ -181,75 +180,19 @@ def _refused(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """(key, why) of what is known and cannot be started, alone or together."""
     plan = recipe.to_plan(OURS)  # where it runs makes no difference to what goes together
     yield from unstartable(plan)
-    yield from _of_own_keys(recipe)
+    yield from recipe_conflicts.of_own_keys(recipe.method, recipe.train)
     yield from recipe_adapters.refused(recipe.model, plan)
-    yield from _beside_the_task(recipe, plan.task)
-    yield from _of_schedule(recipe)
+    yield from recipe_conflicts.of_positions(recipe.model)
+    yield from recipe_conflicts.beside_the_task(
+        plan.task, recipe.objective, recipe.data, recipe.train
+    )
+    yield from recipe_conflicts.of_schedule(recipe.train, recipe.data)
     if plan.optimizer.steps_in_backward:
-        yield from _in_backward(recipe, plan.optimizer.title)
+        yield from recipe_conflicts.in_backward(recipe.train, plan.optimizer.title)
     chosen = formats.by_name(recipe.data.format) if recipe.data.format else None
     if chosen and not chosen.serves(plan.task.learns_from):
         can_be = ", ".join(formats.names(plan.task.learns_from))
         yield "data.format", f"{chosen.name} is not for {recipe.task}; that learns from {can_be}"
-
-
-def _of_own_keys(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """(key, why) of what does not go together among a method's own settings, or with the steps."""
-    settings, num_steps = recipe.method.settings, recipe.train.max_steps
-    faults = [(f"method.{fault.key}", fault.why) for fault in settings.faults()]
-    yield from faults
-    if num_steps and not faults and (why := settings.too_short(num_steps)):
-        yield "train.max_steps", why
-
-
-def _beside_the_task(recipe: Recipe, task: TaskSpec) -> Iterator[tuple[str, str]]:
-    """(key, why) of what the recipe asks for and its task has no use for."""
-    for name in recipe.objective.model_dump(exclude_none=True):
-        if name not in keys_of(task.objective):
-            having = [one.name for one in TASKS if name in keys_of(one.objective)]
-            have = f"{', '.join(having)} {'has' if len(having) == 1 else 'have'} it"
-            yield f"objective.{name}", f"{task.name} has no such setting; {have}: leave it out"
-    if recipe.data.packing and not task.packs:
-        yield "data.packing", f"rows of {task.name} cannot be packed; leave it out"
-    if recipe.data.learn != "all" and not task.chooses_replies:
-        yield "data.learn", f"{task.name} learns from the last reply alone; leave it out"
-    if recipe.train.loss != "chunked" and task.head != "lm":
-        yield "train.loss", f"{task.name} takes no loss over the vocabulary; leave it out"
-    if recipe.train.micro_batch < task.least_micro_batch:
-        least = task.least_micro_batch
-        why = f"{task.name} compares rows: write train.micro_batch = {least} or more"
-        yield "train.micro_batch", why
-
-
-def _of_schedule(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """(key, why) of a schedule that has nothing to go by, or that another thing stands in for."""
-    train, data = recipe.train, recipe.data
-    schedule, optimizer = SCHEDULES[train.scheduler], OPTIMIZERS[train.optimizer]
-    if schedule.needs_evaluation and not data.eval and data.split.split(":")[1] == "0":
-        why = f"{schedule.name} follows the evaluations, and there are none; name data.eval"
-        yield "train.scheduler", f"{why}, or give the second part of data.split a share"
-    if optimizer.own_schedule and train.scheduler != CONSTANT.name:
-        why = f"{optimizer.title} averages in place of a schedule"
-        yield "train.scheduler", f'{why}: write train.scheduler = "{CONSTANT.name}"'
-    if train.max_steps is not None and 1 <= train.max_steps <= train.warmup:
-        why = f"the run ends after {train.max_steps} steps, before the warm-up does"
-        yield "train.warmup", f"{why}: write train.warmup = 0.1, a share of them"
-
-
-def _in_backward(recipe: Recipe, title: str) -> Iterator[tuple[str, str]]:
-    """(key, why) of what cannot be asked of an optimizer that steps inside of backward."""
-    train = recipe.train
-    if train.accumulation > 1:
-        why = f"{title} steps in each backward pass, so nothing can be added up"
-        yield (
-            "train.accumulation",
-            f"{why}: write train.accumulation = 1 and raise train.micro_batch",
-        )
-    if train.precision == "fp16":
-        why = f"{title} steps before a scaled loss could be looked at"
-        yield "train.precision", f'{why}: write train.precision = "bf16" or "fp32"'
-    if "max_grad_norm" in train.model_fields_set:
-        yield "train.max_grad_norm", f"{title} keeps no gradients to clip: leave it out"
 
 
 def with_changes(text: str, changes: dict[str, str], *, where: str) -> Recipe:

@@ -24,6 +24,7 @@ from pydantic import (
 
 from advisor.path_syntax import InputPath
 from advisor.plan import Precision
+from advisor.positions import Rope, RopeType
 from advisor.registry.engines import SINGLE
 from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, SCHEDULES, nearest
 from advisor.registry.optimizers import ADAMW
@@ -73,12 +74,24 @@ class ModelSection(Section):
         default=(), strict=False, max_length=MOST_TOKENS
     )
     """Texts that become tokens and are learnt; each starts as the mean of what it was read as."""
+    rope_type: RopeType | None = None
+    """How its rotary positions are scaled, to read longer texts than it was made for."""
+    rope_factor: float | None = Field(default=None, ge=1, le=1000)
+    """How many times as long; with rope_type."""
+    rope_theta: float | None = Field(default=None, gt=1, le=1e12)
+    """Base of the rotations; default: the model's own."""
     adapter: InputPath | None = None
     """Of this model, in PEFT's format or as `run:ID` has published it: trained on, or merged."""
     adapter_use: Literal["continue", "merge"] | None = None
     """Default: continue. `merge` adds it to the model first, and [method] begins anew."""
     adapters: tuple[InputPath, ...] = Field(default=(), strict=False, max_length=64)
     """LoRA adapters of this model, named like `adapter`: the experts of a mixture begin as them."""
+
+    @property
+    def rope(self) -> Rope | None:
+        """What becomes of its positions; None if they are as the model has them."""
+        asked = Rope(self.rope_type, self.rope_factor, self.rope_theta)
+        return asked if any(asked) else None
 
     @property
     def continues(self) -> bool:

@@ -21,6 +21,7 @@ SHARED = {
     "methods": {
         *("base", "beside", "bottleneck_layers", "expert_targets", "four_bit_experts"),
         *("lora_experts_layers", "new_tokens", "own_file"),
+        "positions",
         "products",
     },
     "engines": {"engine", "loading", "ranks", "together"},

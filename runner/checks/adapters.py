@@ -25,7 +25,7 @@ from profiles.quantities import bytes_text, some_of
 from profiles.runs import parents, reading
 from profiles.runs.rundir import RunDir
 from profiles.runs.rundir import read_json as read_kept
-from runner.checks import replay, targets
+from runner.checks import positions, replay, targets
 
 WEIGHTS: Final = "adapter_model.safetensors"
 _MODULE: Final = re.compile(r"base_model\.model\.(.+?)\.(?:lora|hada|lokr|vera|oft|ia3)_.*")
@@ -114,6 +114,7 @@ def check_base(text: str, recipe: Recipe, base: Model, adapter: Adapter) -> list
 
     By the hashes of a run's base, else by the name that the adapter's file gives it.
     """
+    positions.check_adapter(recipe, adapter.folder)
     said = adapter.config.get("base_model_name_or_path")
     name = printable(said, _SHOWN) if isinstance(said, str) and said else ""
     assert base.path is not None

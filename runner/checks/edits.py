@@ -39,6 +39,9 @@ EDITS: Final = MappingProxyType(
         # paths: whether there is the same at the new place, the lock's hashes tell
         "model.id": TAKES_EFFECT,
         "model.new_tokens": _WEIGHTS,
+        "model.rope_type": _WEIGHTS,
+        "model.rope_factor": _WEIGHTS,
+        "model.rope_theta": _WEIGHTS,
         "model.adapter": TAKES_EFFECT,
         "model.adapters": TAKES_EFFECT,
         "model.adapter_use": _WEIGHTS,

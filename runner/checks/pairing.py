@@ -13,7 +13,7 @@ from advisor.registry.low_rank import INITS, OWN_EXPERTS, ROUTERS, LowRank
 from advisor.registry.prompts import Words
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Machine, Model
-from runner.checks import targets
+from runner.checks import positions, targets
 
 _MASKED_BALANCE = frozenset(
     (
@@ -45,6 +45,7 @@ def check_model(recipe: Recipe, model: Model) -> None:
     _check_method(recipe, model)
     targets.check(recipe, model)
     _check_tokens(recipe, model)
+    positions.check(recipe, model)
     _check_words(recipe)
     check_length(recipe, model)
     check_experts(recipe, model)

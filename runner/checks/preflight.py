@@ -39,6 +39,7 @@ from runner.checks import (
     neighbours,
     packages,
     pairing,
+    positions,
     rates,
     replay,
     splits,
@@ -94,7 +95,7 @@ def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
     adapters.check_room(recipe, base, here)
     encoder = _encoder(recipe, base_dir, base)
     checked = _data(recipe, base_dir, encoder)
-    base = vocabulary.enlarged(base, encoder.added if encoder else None)
+    base = _as_loaded(recipe, base, encoder)
     planned = _as_trained(recipe, checked)
     tokens = planned[0].tokens
     plan = recipe.to_plan(framework_on(here), tokens.max if tokens else None)
@@ -104,11 +105,11 @@ def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
         gpu_checks.check_room(here, predicted)
     warnings += [w for data in checked for w in data.warnings]
     warnings += encoder.added.warnings() if encoder and encoder.added else []
+    warnings += positions.warnings(recipe, base, tokens)
     warnings += splits.warnings(checked[0], recipe.data)
     num_rows = splits.parts(checked[0], recipe.data).train
     rates.refuse_too_short(recipe, num_rows)
     warnings += rates.warnings(recipe, num_rows)
-    warnings += [words.IGNORED_CODE] if base.ignores_code else []
     warnings += [*_ignored(base), *session_host.warnings(installation.home())]
     devices = _emptiest(here, recipe.hardware.gpus)
     warnings += neighbours.warnings(devices)
@@ -152,6 +153,11 @@ def _as_trained(recipe: Recipe, checked: list[Dataset]) -> list[Dataset]:
     if not TASKS[recipe.task].joins:
         return checked
     return [joined(one, recipe.data.max_length) for one in checked]
+
+
+def _as_loaded(recipe: Recipe, base: Model, encoder: Encoder | None) -> Model:
+    """With the rows and positions that the recipe adds."""
+    return positions.scaled(recipe, vocabulary.enlarged(base, encoder.added if encoder else None))
 
 
 def _encoder(recipe: Recipe, base_dir: Path, base: Model) -> Encoder | None:
@@ -267,7 +273,7 @@ def check_resume(run: RunDir, *, share: bool = False, allow_changed: bool = Fals
         replay.refuse_resume(changed, run.recipe)
     base = find_model.named(recipe.model.id, base_dir)
     encoder = _encoder(recipe, base_dir, base) if recipe.model.new_tokens else None
-    base = vocabulary.enlarged(base, encoder.added if encoder else None)
+    base = _as_loaded(recipe, base, encoder)
     predicted = fit.judge(base, here, recipe.to_plan(framework_on(here)))
     if not base.unmodelled:
         _check_room(base, here, predicted, share=share)
@@ -313,7 +319,9 @@ def _is_there(path: Path) -> bool:
 def _ignored(base: Model) -> list[str]:
     pickles = safetensors_header.ignored_pickles(Path(base.path)) if base.path else []
     names = some_of(pickles, 3)
-    return [f"ignored, because a pickle can run any code: {names}"] if pickles else []
+    code = [words.IGNORED_CODE] if base.ignores_code else []
+    told = [f"ignored, because a pickle can run any code: {names}"] if pickles else []
+    return code + told
 
 
 def _emptiest(here: Machine, num_gpus: int) -> tuple[str, ...]:

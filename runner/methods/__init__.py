@@ -35,12 +35,13 @@ from safetensors.torch import load_file, save_file
 from transformers import set_seed
 
 from advisor.plan import Plan
+from advisor.positions import Rope
 from advisor.registry.spec import MethodSpec
 from profiles.errors import ExitCode, UserError
 from profiles.runs import advice
 from profiles.runs.records.ranks import Ranks
 from profiles.runs.rundir import RunDir
-from runner.methods import new_tokens
+from runner.methods import new_tokens, positions
 from runner.methods.base import load_base
 from runner.methods.products import Product
 
@@ -59,16 +60,20 @@ def prepare(
     seed: int,
     *,
     tokens: Mapping[int, Sequence[int]] = MappingProxyType({}),
+    rope: Rope | None = None,
     **head: Any,
 ) -> Any:
     """The model of a folder, ready to be trained; what is added to it is drawn from the seed.
 
-    `tokens`: ids of new tokens, with those of what their texts were read as. `head`:
-    from_pretrained's options of a score head, such as how many numbers it gives.
+    `tokens`: ids of new tokens, with those of what their texts were read as. `rope`: what becomes
+    of its positions. `head`: from_pretrained's options of a score head, such as how many numbers it
+    gives.
     """
     family = family_of(plan.method)
     set_seed(seed)
-    model = load_base(model_dir, plan.task.head, **family.load_options(plan), **head)
+    how = positions.scaled(model_dir, rope, **head) if rope else head
+    model = load_base(model_dir, plan.task.head, **family.load_options(plan), **how)
+    model.has_scaled_positions = rope is not None
     new_tokens.make_rows(model, tokens)
     set_seed(seed)
     return family.adapt(model, plan)
@@ -170,3 +175,4 @@ def publish(model: Any, plan: Plan, folder: Path) -> None:
     """Make what was saved load on the untouched base with the libraries alone."""
     if change := _hook(plan, "publish"):
         change(model, folder)
+    positions.publish(model, folder)

@@ -164,7 +164,8 @@ class Session:
             head = task.TRAINER.head(splits)
             seed = self.recipe.train.seed
             tokens = self.encoder.added.pieces if self.encoder.added else {}
-            prepared = methods.prepare(self.plan, model_dir, seed, tokens=tokens, **head)
+            rope = self.recipe.model.rope
+            prepared = methods.prepare(self.plan, model_dir, seed, tokens=tokens, rope=rope, **head)
             if self.recipe.model.continues:
                 loading.begin_with(prepared, folders["model.adapter"])
             methods.begin_as(prepared, self.plan, replay.experts_in(folders))

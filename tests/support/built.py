@@ -117,6 +117,12 @@ class Built:
         return loading.trust_remote_code, not loading.use_safetensors, not loading.local_files_only
 
     @property
+    def rope(self):
+        """Kind, factor and base of the rotations."""
+        told = self.trainer.model.config.rope_parameters
+        return told["rope_type"], told.get("factor"), told["rope_theta"]
+
+    @property
     def quantization(self):
         """Of the BitsAndBytesConfig, all that decides how weights are kept and multiplied."""
         config = getattr(self.loading, "quantization_config", None)

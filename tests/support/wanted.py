@@ -225,6 +225,12 @@ def evaluated(built):
     return "held" if built.recipe.data.eval else learnt(built)
 
 
+def rope(built):
+    """Of a tiny Llama, whose base is 1e4."""
+    asked = built.recipe.model
+    return asked.rope_type or "default", asked.rope_factor, asked.rope_theta or 1e4
+
+
 def rows(name, num_rows):
     """Of a data file: Alpaca's; other files than the plain one look like messages at first sight.
 

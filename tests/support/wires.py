@@ -55,6 +55,9 @@ class Wire:
 WIRES = (
     Wire("model.id", "loading.path", ("other",), of=lambda b: Path(b.recipe.model.id)),
     Wire("model.id", "tokenizer.name_or_path"),
+    Wire("model.rope_type", "rope", ("yarn", "linear", None), of=wanted.rope),
+    Wire("model.rope_factor", "rope", (2.0, 3.0, None), of=wanted.rope),
+    Wire("model.rope_theta", "rope", (5e4, None), of=wanted.rope),
     Wire("model.id", "trust", of=lambda _: (False, False, False)),
     Wire("data.train", "learnt", ("mixed.jsonl",), of=wanted.learnt),
     Wire("data.eval", "evaluated", ("held.jsonl", None), of=wanted.evaluated),
