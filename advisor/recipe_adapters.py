@@ -65,7 +65,7 @@ def _of_experts(asked: ModelSection, plan: Plan) -> Iterator[tuple[str, str]]:
 
 def _brought(settings: Settings, merge: str) -> Iterator[tuple[str, str]]:
     """(key, why) of settings that make weights, of which an adapter that is there has its own."""
-    for name in ("init", "init_text", "modules_to_save", "bias"):
+    for name in ("init", "init_text"):
         about = keys_of(type(settings)).get(name)
         if about and getattr(settings, name) != about[0].default:
             why = f"model.adapter brings the weights that method.{name} would make"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +17,7 @@ import mixtures  # noqa: E402
 from method_cases import CASES, QUANTIZED  # noqa: E402
 from peft import LoraConfig, PromptEncoderConfig, get_peft_model  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
-from transformers import AutoModelForCausalLM  # noqa: E402
+from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
 
 from advisor import recipe as recipes  # noqa: E402
 from advisor.framework import OURS  # noqa: E402
@@ -23,18 +25,24 @@ from advisor.registry.continued import understood  # noqa: E402
 from advisor.registry.handover import PEFT_CONFIG  # noqa: E402
 from advisor.registry.lookup import METHODS  # noqa: E402
 from profiles.errors import ExitCode, UserError  # noqa: E402
+from profiles.models import chat_template  # noqa: E402
 from profiles.models.model import from_folder  # noqa: E402
 from runner import methods  # noqa: E402
-from runner.checks import adapters  # noqa: E402
+from runner.checks import adapters, chat_templates  # noqa: E402
 from runner.engines import loading  # noqa: E402
 
+SIZES = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
+    *("num_attention_heads", "num_key_value_heads", "max_position_embeddings"),
+    *("tie_word_embeddings", "pad_token_id", "bos_token_id", "eos_token_id"),
+)
 GOES_ON = {name: case for name, case in CASES.items() if METHODS[case.method].continued}
-QUICK = ("rslora", "dora", "lora, last layers", "ia3, one layer", "oft", "prompt tuning")
+QUICK = ("rslora", "dora", "lora, last layers", "ia3, one layer", "oft", "houlsby")
 """One of each kind of file, and of what can be told of modules."""
 EACH = [
     pytest.param(name, marks=() if name in QUICK else pytest.mark.long)
     for name in GOES_ON
-    if "init" not in GOES_ON[name].settings or name == "prompt tuning"
+    if "init =" not in GOES_ON[name].settings
 ]
 
 
@@ -45,14 +53,36 @@ def base(tiny_model):
 
 
 @pytest.fixture(scope="module")
-def published(tiny_model, tmp_path_factory):
+def bases(tiny_model, tmp_path_factory):
+    """Family -> folder of a tiny model with the same tokenizer, made when it is asked for."""
+    place = tmp_path_factory.mktemp("bases")
+
+    @cache
+    def make(family):
+        if family == "llama":
+            return tiny_model
+        if family in mixtures.FAMILIES:
+            return mixtures.save(family, place / family)
+        shutil.copytree(tiny_model, place / family)
+        told = json.loads((tiny_model / "config.json").read_text())
+        sizes = {key: told[key] for key in SIZES}
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **sizes))
+        model.save_pretrained(place / family)
+        return place / family
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def published(bases, tmp_path_factory):
     """Make the adapter of a case, with weights that are not those of a start; its folder."""
     place = tmp_path_factory.mktemp("published")
 
     def publish(name):
         folder, case = place / name, GOES_ON[name]
         if not folder.exists():
-            model = methods.prepare(case.plan(precision="fp32", seq_len=96), tiny_model, 0)
+            plan = case.plan(precision="fp32", seq_len=96)
+            model = methods.prepare(plan, bases(case.family), 0)
             for parameter in model.parameters():
                 if parameter.requires_grad:
                     parameter.data.normal_(std=0.01)
@@ -80,25 +110,30 @@ def refused(recipe, base):
     return caught.value
 
 
+def minded(recipe, base):
+    """What is told of the adapter, but for formats of ours, which name no base."""
+    return [told for told in adapters.check(recipe, base, Path("/")) if "does not say" not in told]
+
+
 def without_start(settings):
     """The lines of [method] that an adapter which is there leaves a use for."""
     return "\n".join(line for line in settings.split("\n") if not line.startswith("init_text"))
 
 
 @pytest.mark.parametrize("name", EACH)
-def test_what_a_method_saves_is_read_as_it_was_set(published, base, tiny_model, name):
+def test_what_a_method_saves_is_read_as_it_was_set(published, bases, name):
     """Every setting that its weights depend on; and the weights are taken as they are."""
     folder, case = published(name), GOES_ON[name]
+    base = from_folder(bases(case.family))
     recipe = asked(base, folder, case.method, without_start(case.settings))
 
-    assert adapters.check(recipe, base, Path("/")) == []
+    assert minded(recipe, base) == []
     plan = recipe.to_plan(OURS)
-    model = methods.prepare(plan, tiny_model, 7)
-    loading.begin_with(model, folder)
+    model = methods.prepare(plan, bases(case.family), 7)
+    loading.begin_with(model, folder, METHODS[case.method].continued.weights)
     model.save_pretrained(folder.parent / "again")
-    ours, theirs = (
-        load_file(place / adapters.WEIGHTS) for place in (folder.parent / "again", folder)
-    )
+    name = METHODS[case.method].continued.weights
+    ours, theirs = (load_file(place / name) for place in (folder.parent / "again", folder))
     shutil.rmtree(folder.parent / "again")
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
@@ -112,13 +147,16 @@ def test_what_a_method_saves_is_read_as_it_was_set(published, base, tiny_model, 
         ("lora, last layers", "", "layers is 1; targets is down_proj"),
         ("dora", "", "dora is True"),
         ("rslora", "rslora = true\nranks = { q_proj = 4 }", "ranks is none"),
+        ("rslora", 'rslora = true\nbias = "all"', "bias is none"),
+        ("parallel", "", "reduction is 8; placement is parallel"),
+        ("lora, whole modules", "", "modules_to_save is embed_tokens, norms"),
     ],
 )
 def test_a_recipe_that_says_otherwise_is_refused_and_its_change_works(
     published, base, name, settings, told
 ):
     """A rank or a scale that differs would be another adapter, in silence where shapes allow."""
-    recipe = asked(base, published(name), settings=settings)
+    recipe = asked(base, published(name), GOES_ON[name].method, settings)
 
     error = refused(recipe, base)
 
@@ -126,7 +164,7 @@ def test_a_recipe_that_says_otherwise_is_refused_and_its_change_works(
     text, changes = recipe.to_toml(), shlex.split(error.do.removeprefix("add "))
     pairs = dict(change.split("=", 1) for change in changes if change != "--set")
     mended = recipes.with_changes(text, pairs, where="r")
-    assert adapters.check(mended, base, Path("/")) == []
+    assert minded(mended, base) == []
 
 
 def test_the_kind_is_told_with_the_method_that_goes_on_with_it(published, base):
@@ -155,8 +193,7 @@ LINEARS = {"task_type": "CAUSAL_LM", "target_modules": ["q_proj", "v_proj"]}
 @pytest.mark.parametrize(
     ("more", "named"),
     [
-        ({"modules_to_save": ["lm_head"]}, "modules_to_save = ['lm_head']"),
-        ({"bias": "lora_only"}, "bias = 'lora_only'"),
+        ({"modules_to_save": ["mlp"]}, "modules_to_save = ['mlp']"),
         ({"alpha_pattern": {"q_proj": 3}}, "alpha_pattern = {'q_proj': 3}"),
         ({"rank_pattern": {"layers.1.self_attn.q_proj": 3}}, "rank_pattern"),
         ({"lora_alpha": 11.5}, "alpha = 11.5"),
@@ -227,6 +264,19 @@ def test_a_prompt_cannot_be_merged(plain_base, base, tmp_path):
 
     assert "P_TUNING cannot be merged" in refused(asked(base, folder, use="merge"), base).what
     assert "one of P_TUNING" in refused(asked(base, folder), base).why
+
+
+def test_an_adapter_of_our_own_says_which_model_it_is_for(published, base, tmp_path):
+    """By its type and size, where no run tells more."""
+    folder = shutil.copytree(published("houlsby"), tmp_path / "theirs")
+    path = folder / "bottleneck_config.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps(told | {"base": told["base"] | {"hidden_size": 999}}))
+
+    error = refused(asked(base, folder, "adapter", "reduction = 4"), base)
+    assert "999" in error.why
+    path.write_text(json.dumps(told))
+    assert "cannot be merged" in refused(asked(base, folder, use="merge"), base).what
 
 
 def test_a_folder_without_an_adapter_or_with_a_pickle_is_refused(published, base, tmp_path):
@@ -322,8 +372,25 @@ def test_adapters_of_experts_are_gone_on_with(tmp_path, family, settings):
 
     assert adapters.check(first, base, Path("/")) == []
     again = methods.prepare(plan, folder, 1)
-    loading.begin_with(again, tmp_path / "adapter")
+    loading.begin_with(again, tmp_path / "adapter", adapters.WEIGHTS)
     ours, theirs = (dict(one.named_parameters()) for one in (again, model))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     other = asked(base, tmp_path / "adapter", settings=f"{settings}\nalpha = 3")
     assert "alpha is 32" in refused(other, base).why
+
+
+def test_rows_in_another_chat_template_than_the_adapters_are_told(tiny_model, base, tmp_path):
+    """It has learnt to answer in one, and would be trained on in the other."""
+    folder, recipe = tmp_path / "adapter", asked(base, tmp_path / "adapter")
+    folder.mkdir()
+    chats = chat_template.source_of(tiny_model)
+
+    def told(source):
+        written = SimpleNamespace(source=source) if source else None
+        encoder = SimpleNamespace(renderer=SimpleNamespace(chats=written))
+        return chat_templates.other_than_adapters(recipe, Path("/"), encoder)
+
+    assert told(chats) == []  # it has no tokenizer of its own
+    shutil.copyfile(tiny_model / "chat_template.jinja", folder / "chat_template.jinja")
+    assert told(chats) == told("") == []
+    assert "data.chat_template" in told("{{ another }}")[0]

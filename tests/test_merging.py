@@ -23,7 +23,7 @@ from profiles.errors import ExitCode, UserError  # noqa: E402
 from profiles.machines import machine  # noqa: E402
 from profiles.models.model import from_folder  # noqa: E402
 from runner import methods  # noqa: E402
-from runner.checks import adapters  # noqa: E402
+from runner.checks import adapters, merging_room  # noqa: E402
 from runner.training import merging  # noqa: E402
 
 IDS = torch.arange(3, 19)[None]
@@ -157,10 +157,10 @@ def test_there_must_be_room_for_the_whole_model(tiny_model):
     merges = recipes.parse(text, where="r")
     goes_on = recipes.parse(text.replace('adapter_use = "merge"\n', ""), where="r")
 
-    adapters.check_room(merges, base, here)
+    merging_room.check(merges, base, here)
     for name, told in (("ram_free_bytes", "memory"), ("disk_free_bytes", "disk space")):
         full = replace(here, **{name: base.weight_bytes - 1})
-        adapters.check_room(goes_on, base, full)
+        merging_room.check(goes_on, base, full)
         with pytest.raises(UserError, match=f"too little {told}") as caught:
-            adapters.check_room(merges, base, full)
+            merging_room.check(merges, base, full)
         assert caught.value.code is ExitCode.CANNOT_CREATE

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from advisor.registry.continued import BOTTLENECK_FILE
 from advisor.registry.handover import Quoted
 from advisor.registry.parts import LLAMA_STYLE
 from advisor.registry.spec import Hyperparameter, MethodSpec, Rate, Settings, key
@@ -221,6 +222,7 @@ def scaled(tape: LayerTape, _settings: Any, _x: Value, result: Value, _matrix: M
 DEFAULT_RATE: Final = 5e-4
 ADAPTER: Final = MethodSpec(
     name="adapter",
+    continued=BOTTLENECK_FILE,
     title="adapters",
     family="adapters",
     quoted=Quoted("85-90 %", "15-20 %"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from advisor.registry.beside import NORMS, WHOLE
 from advisor.registry.handover import AdapterFile
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ _ANYWHERE: Final = (
     *("task_type", "auto_mapping", "fan_in_fan_out"),
     # which modules: their names in the weights say it
     *("target_modules", "feedforward_modules", "exclude_modules"),
-    *("layers_to_transform", "layers_pattern"),
+    *("layers_to_transform", "layers_pattern", "target_parameters"),
     # of training, and of a start that has been
     *("lora_dropout", "vera_dropout", "module_dropout", "rank_dropout", "d_initial"),
     *("init_weights", "init_ia3_weights", "prompt_tuning_init", "prompt_tuning_init_text"),
@@ -40,6 +41,9 @@ _AS_BUILT: Final = {
 """Other defaults that are not empty."""
 
 
+_ROUTERS: Final = frozenset({"gate", "router"})
+"""Last names of the modules that choose among experts."""
+_ADAPTED: Final = tuple([f"{name}.weight" for name in sorted(_ROUTERS)])
 _JOINED: Final = r".*\.gate_up_proj"
 """Of routed experts: two matrices in one, so of twice the rank and as heavy."""
 
@@ -61,13 +65,13 @@ def low_rank(content: dict[str, Any]) -> dict[str, Any]:
     ranks, alphas = (dict(content.get(f"{name}_pattern") or {}) for name in ("rank", "alpha"))
     twice = alpha * (2**0.5 if content.get("use_rslora") else 2)
     if (ranks.get(_JOINED), alphas.get(_JOINED)) == (2 * rank, twice):
-        content.pop("target_parameters", None)
         del ranks[_JOINED], alphas[_JOINED]
     if set(alphas.values()) <= {alpha}:
         content.pop("alpha_pattern", None)
     if all(name.isidentifier() for name in ranks):
         content.pop("rank_pattern", None)
     return {
+        **_beside(content),
         "rank": rank,
         "alpha": alpha,
         "ranks": tuple(sorted(ranks.items())),
@@ -76,11 +80,44 @@ def low_rank(content: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _beside(content: dict[str, Any]) -> dict[str, Any]:
+    """What trains beside the adapters; modules by the names that a recipe has for them."""
+    names = {name: name.rpartition(".")[2] for name in content.pop("modules_to_save", None) or ()}
+    router = "trained" if _ROUTERS.intersection(names.values()) else "frozen"
+    if any(name.endswith(_ADAPTED) for name in content.get("target_parameters") or ()):
+        router = "adapted"
+    found = {
+        word
+        for last in names.values()
+        for word in WHOLE
+        if last == word or (word == NORMS and "norm" in last)
+    }
+    known = (*WHOLE, *_ROUTERS)
+    left = [name for name, last in names.items() if last not in known and "norm" not in last]
+    content |= {"modules_to_save": left} if left else {}
+    content.pop("ensure_weight_tying", None)
+    whole = tuple([word for word in WHOLE if word in found])
+    return {"modules_to_save": whole, "bias": content.pop("bias", "none"), "router": router}
+
+
 def _taken(**names: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Keys of a recipe, with their names in the file."""
     return lambda content: {key: content.pop(name, None) for key, name in names.items()}
 
 
+def _of_our_own(content: dict[str, Any]) -> dict[str, Any]:
+    """All of [method] stands there; the base is looked at itself."""
+    content.pop("base", None)
+    settings: dict[str, Any] = content.pop("adapter", {})
+    return settings
+
+
+BOTTLENECK_FILE: Final = AdapterFile(
+    kind="adapter",
+    settings=_of_our_own,
+    name="bottleneck_config.json",
+    weights="bottleneck_weights.safetensors",
+)
 LORA_FILE: Final = AdapterFile("LORA", low_rank)
 VERA_FILE: Final = AdapterFile("VERA", _taken(rank="r"))
 LOHA_FILE: Final = AdapterFile("LOHA", _taken(rank="r", alpha="alpha"))

@@ -26,11 +26,13 @@ class AdapterFile(NamedTuple):
     """How the adapters of a method say what they are."""
 
     kind: str
-    """`peft_type` of the adapter_config.json."""
+    """`peft_type` of the adapter_config.json; of our own formats, the method's name."""
     settings: Callable[[dict[str, Any]], dict[str, Any]]
     """Takes what it understands out of the content; the settings that a recipe must have."""
     name: str = PEFT_CONFIG
     """Of the file."""
+    weights: str = "adapter_model.safetensors"
+    """Of the file of tensors."""
 
 
 class Quoted(NamedTuple):

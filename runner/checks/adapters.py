@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from advisor.recipe import Recipe
+from advisor.registry.beside import EMBEDDING, HEAD
 from advisor.registry.continued import understood
 from advisor.registry.handover import PEFT_CONFIG
 from advisor.registry.lookup import METHODS
@@ -21,11 +22,11 @@ from profiles.errors import ExitCode, UserError
 from profiles.facts import Machine, Model
 from profiles.models.safe_config import MAX_CONFIG_BYTES, read_json
 from profiles.models.safetensors_header import read_header
-from profiles.quantities import bytes_text, some_of
+from profiles.quantities import some_of
 from profiles.runs import parents, reading
 from profiles.runs.rundir import RunDir
 from profiles.runs.rundir import read_json as read_kept
-from runner.checks import positions, replay, targets
+from runner.checks import merging_room, positions, replay, targets
 
 WEIGHTS: Final = "adapter_model.safetensors"
 _MODULE: Final = re.compile(r"base_model\.model\.(.+?)\.(?:lora|hada|lokr|vera|oft|ia3)_.*")
@@ -51,8 +52,11 @@ class Adapter(NamedTuple):
         return {(int(parts[1]), parts[2]) for parts in inside if parts}
 
 
-def check(recipe: Recipe, base: Model, base_dir: Path) -> list[str]:
-    """What is to be minded of the recipe's adapter, if it has one; UserError if it does not go."""
+def check(recipe: Recipe, base: Model, base_dir: Path, here: Machine | None = None) -> list[str]:
+    """What is to be minded of the recipe's adapter, if it has one; UserError if it does not go.
+
+    `here`: the machine that it is to go on.
+    """
     if recipe.model.adapter is None:
         return []
     adapter = read(parents.adapter_folder(recipe.model.adapter, base_dir))
@@ -60,46 +64,37 @@ def check(recipe: Recipe, base: Model, base_dir: Path) -> list[str]:
     check_shapes(base, adapter)
     if recipe.model.merges:
         _check_merge(adapter)
+        if here is not None:
+            merging_room.check(recipe, base, here)
     else:
         _check_kind(recipe, adapter)
-        _check_settings(recipe, adapter)
+        _check_settings(recipe, base, adapter)
         _check_modules(recipe, base, adapter)
     return told
 
 
-def check_room(recipe: Recipe, base: Model, here: Machine) -> None:
-    """UserError if there is no room for the model that an adapter is merged into."""
-    needed = base.weight_bytes or 2 * base.num_params
-    for what, free in (("memory", here.ram_free_bytes), ("disk space", here.disk_free_bytes)):
-        if recipe.model.merges and free < needed:
-            raise UserError(
-                f"there is too little {what} to merge the adapter into {recipe.model.id}",
-                why=f"the whole model is added up and written, {bytes_text(needed)}, and "
-                f"{bytes_text(free)} are free",
-                do="make room; or leave model.adapter_use out, to go on with the adapter as it is",
-                where=here.disk_path if what == "disk space" else "host memory",
-                code=ExitCode.CANNOT_CREATE,
-            )
-
-
 def read(folder: Path) -> Adapter:
     """The adapter of a folder, UserError if there is none that could be loaded without risk."""
-    if not reading.is_file(folder / PEFT_CONFIG):
+    known = (method.continued for method in METHODS if method.continued)
+    file = next((one for one in known if reading.is_file(folder / one.name)), None)
+    if file is None:
         raise refusal(
-            f"{folder} holds no adapter",
+            f"{folder} holds no adapter that can be trained on or merged",
             f"{PEFT_CONFIG}, which every adapter of PEFT's format has, is not there",
             "give the folder of one, or run:ID of a run that has published one",
             folder,
         )
-    config = read_json(folder / PEFT_CONFIG, MAX_CONFIG_BYTES)
-    if not reading.is_file(folder / WEIGHTS):
+    config = read_json(folder / file.name, MAX_CONFIG_BYTES)
+    if not reading.is_file(folder / file.weights):
         raise refusal(
             f"{folder} holds no weights of an adapter",
-            f"{WEIGHTS} is not there, and a pickle can run any code",
+            f"{file.weights} is not there, and a pickle can run any code",
             "save it again with PEFT, which writes safetensors",
             folder,
         )
-    header = read_header(folder / WEIGHTS)
+    if file.name != PEFT_CONFIG:
+        config["peft_type"] = file.kind
+    header = read_header(folder / file.weights)
     return Adapter(folder, config, {name: list(one["shape"]) for name, one in header.items()})
 
 
@@ -154,8 +149,16 @@ def _compared(run: RunDir, folder: Path) -> tuple[list[str], list[str]]:
 
 
 def check_shapes(base: Model, adapter: Adapter) -> None:
-    """Of low-rank adapters, whose sides are those of the weights."""
-    known = targets.shapes(base)
+    """Of low-rank adapters, whose sides are those of the weights; of our own, by what they say."""
+    known, own = targets.shapes(base), adapter.config.get("base")
+    ours = (base.model_type, base.hidden_size, base.num_layers)
+    if isinstance(own, dict) and tuple(own.values()) != ours:
+        raise refusal(
+            f"the adapter is of another model than {base.id}",
+            f"its base is {printable(str(own), _SHOWN)}",
+            "give the model that it was trained on",
+            adapter.folder,
+        )
     for name, shape in adapter.shapes.items():
         found = _MODULE.fullmatch(name)
         inside = targets.IN_LAYER.fullmatch(found[1]) if found else None
@@ -233,7 +236,7 @@ _MERGE: Final = (
 )
 
 
-def _check_settings(recipe: Recipe, adapter: Adapter) -> None:
+def _check_settings(recipe: Recipe, base: Model, adapter: Adapter) -> None:
     """A recipe that says otherwise is refused; what no recipe can say, too."""
     spec = recipe.method.spec
     assert spec.continued is not None
@@ -255,9 +258,17 @@ def _check_settings(recipe: Recipe, adapter: Adapter) -> None:
             adapter.folder,
         )
     asked = recipe.method.settings
-    other = {k: v for k, v in wanted.items() if getattr(asked, k) != v}
+    alike = {HEAD: EMBEDDING} if base.tied_embeddings else {}
+    other = {k: v for k, v in wanted.items() if not _is_same(getattr(asked, k), v, alike)}
     if other:
         raise _disagreement(recipe, other, adapter)
+
+
+def _is_same(asked: Any, wanted: Any, alike: dict[str, str]) -> bool:
+    """Names in any order; `alike`: two names of one thing."""
+    if isinstance(wanted, tuple):
+        return {alike.get(one, one) for one in asked} == {alike.get(one, one) for one in wanted}
+    return bool(asked == wanted)
 
 
 def _can_be_set(spec: MethodSpec, name: str, value: Any) -> bool:
@@ -268,6 +279,8 @@ def _can_be_set(spec: MethodSpec, name: str, value: Any) -> bool:
         return all(type(number) is int and low <= number <= high for _, number in value)
     if about.choices:
         return value in about.choices
+    if about.names:
+        return True
     is_kind = type(value) is type(field.default)
     return is_kind and (about.ge or 0) <= value <= (about.le or value)
 

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from advisor.recipe import Recipe
 from advisor.registry.lookup import nearest
 from profiles import chat_families
 from profiles.chat_families import SUFFIX, TEMPLATES
@@ -25,6 +26,7 @@ from profiles.facts import Model
 from profiles.models import chat_template, model
 from profiles.models.chat_template import ChatTemplate
 from profiles.models.safe_config import MAX_JSON_BYTES
+from profiles.runs import parents
 from runner.checks import quarantine, vocabulary
 
 CHOSEN_BY_MODEL: Final = "model"
@@ -113,6 +115,22 @@ def _no_tokenizer(base: Model) -> UserError:
         where=base.path or base.id,
         code=ExitCode.NO_INPUT,
     )
+
+
+def other_than_adapters(recipe: Recipe, base_dir: Path, encoder: Encoder | None) -> list[str]:
+    """What to mind if chats are written by another template than the recipe's adapter has learnt.
+
+    Known once rows were read, and where the adapter was saved with its tokenizer.
+    """
+    chats = encoder.renderer.chats if encoder else None
+    if recipe.model.adapter is None or chats is None:
+        return []
+    folder = parents.adapter_folder(recipe.model.adapter, base_dir)
+    theirs = {chat_template.source_of(folder, with_tools=tools) for tools in (False, True)} - {""}
+    if not theirs or chats.source in theirs:
+        return []
+    told = "the adapter was trained with another chat template than these rows are written by"
+    return [f"{told}: set data.chat_template as the recipe of its run has it"]
 
 
 def chooser(

@@ -9,6 +9,7 @@ from typing import Final
 from advisor.recipe import Recipe
 from advisor.registry.continued import understood
 from advisor.registry.handover import PEFT_CONFIG
+from advisor.registry.low_rank import LowRank
 from profiles.data.words import printable
 from profiles.facts import Model
 from profiles.quantities import some_of
@@ -18,6 +19,7 @@ from runner.checks.adapters import Adapter, refusal
 
 _FREE: Final = ("rank", "alpha", "ranks", "rslora")
 """Of a LoRA adapter, what experts can take over whatever it is: width and scale."""
+_PLAIN: Final = LowRank()
 _OTHER: Final = "name another adapter, or train it again as plain LoRA"
 
 
@@ -56,7 +58,11 @@ def _check_settings(text: str, recipe: Recipe, adapter: Adapter) -> None:
         raise refusal(
             f"{PEFT_CONFIG} is none that PEFT wrote", str(error), "save it again", adapter.folder
         ) from error
-    unknown += [f"{key} = {value!r}" for key, value in said.items() if key not in _FREE and value]
+    unknown += [
+        f"{key} = {value!r}"
+        for key, value in said.items()
+        if key not in _FREE and value != getattr(_PLAIN, key)
+    ]
     if unknown:
         why = f"its {PEFT_CONFIG} has {printable(some_of(unknown, 4), 200)}"
         raise refusal(f"no expert can begin as {text}", why, _OTHER, adapter.folder)

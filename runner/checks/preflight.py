@@ -91,10 +91,10 @@ def check(recipe: Recipe, base_dir: Path, *, share: bool = False) -> Ready:
     packages.check_usable(recipe, here)
     base = find_model.named(recipe.model.id, base_dir)
     pairing.check_model(recipe, base)
-    warnings = [w for of in (adapters, expert_adapters) for w in of.check(recipe, base, base_dir)]
-    adapters.check_room(recipe, base, here)
+    warnings = _adapters(recipe, base_dir, base, here)
     encoder = _encoder(recipe, base_dir, base)
     checked = _data(recipe, base_dir, encoder)
+    warnings += chat_templates.other_than_adapters(recipe, base_dir, encoder)
     base = _as_loaded(recipe, base, encoder)
     planned = _as_trained(recipe, checked)
     tokens = planned[0].tokens
@@ -131,6 +131,12 @@ def _check_room(base: Model, here: Machine, predicted: Fit, *, share: bool) -> N
     if not share:
         gpu_checks.check_room(here, predicted)
         host_checks.check_ram(base, here, predicted)
+
+
+def _adapters(recipe: Recipe, base_dir: Path, base: Model, here: Machine) -> list[str]:
+    """What is to be minded of adapters that are there already."""
+    told = adapters.check(recipe, base, base_dir, here)
+    return told + expert_adapters.check(recipe, base, base_dir)
 
 
 def _of_machine(here: Machine, base: Model, predicted: Fit) -> list[str]:

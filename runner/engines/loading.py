@@ -79,10 +79,16 @@ def load(model: torch.nn.Module, checkpoint: Path) -> None:
             _load_whole(model, checkpoint)
 
 
-def begin_with(model: torch.nn.Module, folder: Path) -> None:
-    """Take the weights of a published adapter before the first step; UserError if it is another."""
+def begin_with(model: torch.nn.Module, folder: Path, weights: str) -> None:
+    """Take the weights of a published adapter before the first step; UserError if it is another.
+
+    `weights`: the name of their file.
+    """
     try:
-        load(model, folder)
+        if isinstance(model, PeftModel):
+            load(model, folder)
+        else:
+            load_trained(model, folder, weights)
     except UserError as error:
         raise UserError(
             "the adapter is another one than [method] makes",
@@ -129,13 +135,13 @@ def keep_trained(model: torch.nn.Module, checkpoint: Path) -> None:
     save_file(trained, checkpoint / _TRAINED)
 
 
-def load_trained(model: torch.nn.Module, checkpoint: Path) -> None:
+def load_trained(model: torch.nn.Module, checkpoint: Path, name: str = _TRAINED) -> None:
     """Take back what `keep_trained` wrote; UserError if it is not all."""
-    found, trained = load_file(checkpoint / _TRAINED), dict(model.named_parameters())
+    found, trained = load_file(checkpoint / name), dict(model.named_parameters())
     refuse_incomplete((), found.keys() - trained.keys(), checkpoint)
     with complete(model, checkpoint):
-        for name, tensor in found.items():
-            trained[name].detach().copy_(tensor)
+        for key, tensor in found.items():
+            trained[key].detach().copy_(tensor)
 
 
 def refuse_incomplete(missing: Iterable[str], unexpected: Iterable[str], checkpoint: Path) -> None:

@@ -166,8 +166,8 @@ class Session:
             tokens = self.encoder.added.pieces if self.encoder.added else {}
             rope = self.recipe.model.rope
             prepared = methods.prepare(self.plan, model_dir, seed, tokens=tokens, rope=rope, **head)
-            if self.recipe.model.continues:
-                loading.begin_with(prepared, folders["model.adapter"])
+            if self.recipe.model.continues and (own := self.plan.method.continued):
+                loading.begin_with(prepared, folders["model.adapter"], own.weights)
             methods.begin_as(prepared, self.plan, replay.experts_in(folders))
         with self.attempt.during("checking"):
             finite.refuse_base(prepared, model_dir)

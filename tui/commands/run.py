@@ -150,7 +150,7 @@ def _summary(recipe: Recipe, ready: preflight.Ready) -> list[str]:
     rate = f", about {count_text(rates[1])} tokens/s" if rates else ""
     free = bytes_text(ready.fit.budget_bytes)
     lines = [
-        f"{recipe.name}: {recipe.method.name} of {ready.model.id}",
+        f"{recipe.name}: {recipe.method.name} of {ready.model.id}{_adapter(recipe)}",
         ready.rows,
         f"predicted peak {bytes_text(predicted.expected_bytes)} of {free} free{rate}",
     ]
@@ -158,6 +158,14 @@ def _summary(recipe: Recipe, ready: preflight.Ready) -> list[str]:
         first, whole = duration_text(took.until_first_step), duration_text(took.seconds)
         lines.append(f"about {first} to the first step, about {whole} in all")
     return lines + [f"! {warning}" for warning in ready.warnings]
+
+
+def _adapter(recipe: Recipe) -> str:
+    """What becomes of an adapter that is there."""
+    if recipe.model.adapter is None:
+        return ""
+    does = "merged into it first" if recipe.model.merges else "trained on"
+    return f", with {recipe.model.adapter} {does}"
 
 
 def short(run: RunDir) -> str:
