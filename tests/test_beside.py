@@ -6,7 +6,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import real_runs  # noqa: E402
 import tiny_families  # noqa: E402
+from data_files import write_rows  # noqa: E402
 from method_cases import Case  # noqa: E402
 from peft import PeftModel  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
@@ -19,9 +21,13 @@ from advisor.cost import weights  # noqa: E402
 from advisor.registry.beside import num_biases  # noqa: E402
 from profiles.models.model import from_folder  # noqa: E402
 from runner import methods  # noqa: E402
+from runner.demo_text import instruction_rows  # noqa: E402
+from runner.tasks.sft import RunSft  # noqa: E402
+from runner.training.longest import LongestFirst  # noqa: E402
 from tui.main import run as advisor_here  # noqa: E402
 
 IDS = torch.arange(3, 19)[None]
+NEW_TOKENS = 'new_tokens = ["<lamp>"]\n[data]'
 EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
 
 
@@ -177,3 +183,41 @@ def test_what_a_model_has_not_is_refused(tmp_path, capsys, settings, what, mend)
     assert advisor_here(check) == 78
     assert what in " ".join(capsys.readouterr().err.split())
     assert advisor_here([*check, "--set", mend]) == 0
+
+
+class SeenError(Exception):
+    """All that is to be looked at is there."""
+
+
+def test_what_is_no_adapter_trains_in_fp32_beside_few_bits(tmp_path, monkeypatch):
+    """In the trainer's own model, where steps that 16 bits would lose move a norm."""
+    pytest.importorskip("bitsandbytes")
+    monkeypatch.setenv("TUNEDECK_HOME", str(tmp_path / "home"))
+    base = tiny_families.save("mixtral", tmp_path / "base")
+    rows = write_rows(tmp_path, instruction_rows(20, seed=1))
+    settings = 'router = "trained"\ntargets = "attention"\nmodules_to_save = ["norms"]'
+    run = real_runs.new_run(
+        base, rows, method="qlora", adapter=settings, precision="bf16", steps=3, accumulation=1
+    )
+    text = run.recipe.read_text().replace("5e-3", "1e-4").replace("[data]", NEW_TOKENS)
+    run.recipe.write_text(text)
+    step, seen = RunSft.training_step, []
+
+    def stepping(trainer, *given, **kw):
+        seen.append({n: p.detach().clone() for n, p in trained(trainer.model).items()})
+        if trainer.state.global_step == 2:  # the first step has a rate of nothing
+            adapters = (p for n, p in trainer.model.named_parameters() if ".lora_" in n)
+            seen.append({p.dtype for p in adapters})
+            raise SeenError
+        return step(trainer, *given, **kw)
+
+    monkeypatch.setattr(RunSft, "training_step", stepping)
+    monkeypatch.setattr(LongestFirst, "try_longest_batch", lambda _: None)
+    with pytest.raises(SeenError):
+        real_runs.attempt(run)
+
+    before, _, after, narrow = seen
+    for part in ("trainable_tokens_delta", "gate.modules_to_save", "norm.modules_to_save"):
+        assert {p.dtype for n, p in after.items() if part in n} == {torch.float32}
+    assert narrow == {torch.bfloat16}
+    assert all(not torch.equal(p, before[n]) for n, p in after.items() if "norm" in n)

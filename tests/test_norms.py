@@ -11,6 +11,7 @@ import tiny_families  # noqa: E402
 from data_files import write_rows  # noqa: E402
 from method_cases import CASES, QUANTIZED, Case  # noqa: E402
 from peft.tuners.tuners_utils import BaseTunerLayer  # noqa: E402
+from transformers import AutoModelForCausalLM  # noqa: E402
 
 from profiles.runs.journal import read_all  # noqa: E402
 from profiles.runs.layers import LayerLog  # noqa: E402
@@ -79,7 +80,7 @@ def place_of(path):
 
 @ADAPTED
 def test_norms_are_those_of_the_product(folder, name):
-    """Of what was added since the start; relative to the weight that it is added to."""
+    """Of what was added since the start; relative to the weight that the untouched base has."""
     model, plan = prepared(folder, CASES[name])
     before = deltas(model)
     start = by_name(Norms().look(model, plan))
@@ -90,12 +91,13 @@ def test_norms_are_those_of_the_product(folder, name):
 
     assert len(found) == len(after)
     assert {norm for norm, _ in start.values()} == {0.0}
-    weights = {name: module for name, module in model.named_modules() if name in after}
+    family = folder / CASES[name].family
+    weights = AutoModelForCausalLM.from_pretrained(family).state_dict()
     for path, added in after.items():
         norm, relative = found[place_of(path)]
         wanted = float((added - before[path]).norm())
         assert norm == pytest.approx(wanted, rel=1e-3)
-        base = float(weights[path].get_base_layer().weight.norm())
+        base = float(weights[f"{path.removeprefix('base_model.model.')}.weight"].norm())
         assert relative == pytest.approx(wanted / base, rel=1e-3)
 
 

@@ -8,7 +8,6 @@ and loads on the untouched base.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -35,7 +34,6 @@ _MAGNITUDES = ".lora_magnitude_vector."
 """In the names of DoRA's, which stay fp32: steps of a small learning rate are lost in 16 bits."""
 _NEW_HEAD = ".modules_to_save."
 """In the names of weights that PEFT trains whole beside its adapters."""
-_COPIED_ROUTER = re.compile(r"\.(gate|router)\.modules_to_save\.")
 _COUNTED = "e_score_correction_bias"
 """Of some routers, in a parameter's name: it follows from how busy experts are, not a gradient."""
 
@@ -120,8 +118,7 @@ def adapt(model: Any, plan: Plan) -> Any:
             parameter.data = parameter.data.to(torch.bfloat16 if is_narrow else torch.float32)
             stays = _COUNTED in name or (settings.freeze_a and ".lora_A." in name)
             parameter.requires_grad = not stays
-            # what TRL would make bf16: a router reads in the type of the layers before it
-            parameter.stays_wide = bool(_COPIED_ROUTER.search(name)) and not is_narrow
+            parameter.stays_wide = not is_narrow  # TRL would make it bf16 beside few bits
     return adapted
 
 
@@ -180,16 +177,27 @@ def updates(model: Any) -> Iterator[Product]:
 def _of_linear(name: str, module: Any, start: dict[str, torch.Tensor]) -> Product:
     """B A; of one that began with B0 A0, B A - B0 A0 = (B - B0) A + B0 (A - A0)."""
     low, high = (undivided(part[_ADAPTER].weight) for part in (module.lora_A, module.lora_B))
+    scale, weight = module.scaling[_ADAPTER], partial(weight_of, module.get_base_layer())
     if start:
         low0, high0 = (start[f"{name}.lora_{kind}.weight"].to(low) for kind in "AB")
         low, high = torch.cat([low, low - low0]), torch.cat([high - high0, high0], dim=1)
+        weight = partial(_untouched, module, scale * high0, low0)
     return Product(
         name=name,
         left=high,
         right=low,
-        scale=module.scaling[_ADAPTER],
-        weight=partial(weight_of, module.get_base_layer()),
+        scale=scale,
+        weight=weight,
     )
+
+
+def _untouched(module: Any, high: torch.Tensor, low: torch.Tensor) -> torch.Tensor | None:
+    """The weight of a linear before its adapter began as a part of it, in fp32."""
+    rest = weight_of(module.get_base_layer())
+    if rest is None:
+        return None
+    taken = high @ low
+    return undivided(rest) + (taken.mT if module.fan_in_fan_out else taken)
 
 
 def _of_experts(name: str, module: ParamWrapper) -> Product:

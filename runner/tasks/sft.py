@@ -42,10 +42,11 @@ class RunSft(RunProtocol, SFTTrainer):  # type: ignore[misc]
     def __init__(self, *given: Any, model: Any, **kw: Any) -> None:
         """As RunProtocol's; TRL makes all that trains beside few bits bf16, and some stays fp32."""
         wide = [p for p in model.parameters() if getattr(p, "stays_wide", False)]
-        values = [parameter.detach().clone() for parameter in wide]
+        values = [parameter.data for parameter in wide]  # TRL puts others in their place
         super().__init__(*given, model=model, **kw)
         for parameter, value in zip(wide, values, strict=True):
-            parameter.data = value.to(parameter.device)
+            if parameter.dtype != value.dtype:
+                parameter.data = value.to(parameter.device)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
