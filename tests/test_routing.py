@@ -18,6 +18,7 @@ from profiles.runs import listing  # noqa: E402
 from profiles.runs.journal import read_all  # noqa: E402
 from profiles.runs.records.layers import Routed  # noqa: E402
 from runner.demo_text import instruction_rows  # noqa: E402
+from runner.training import routing  # noqa: E402
 from runner.training.longest import LongestFirst  # noqa: E402
 from runner.training.routing import RouterHooks  # noqa: E402
 from runner.training.steps import Steps  # noqa: E402
@@ -96,6 +97,30 @@ def test_a_dense_model_has_nothing_to_count():
     hooks = RouterHooks(tiny_families.make("llama"))
 
     assert (hooks.num_layers, hooks.take()) == (0, [])
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_family_that_chooses_twice_in_a_layer_trains_and_is_not_counted(known, monkeypatch):
+    """JetMoE's queries are experts too; and its routers begin with an order, which is no choice."""
+    if not known:
+        monkeypatch.setattr(routing, "OWN_EXPERTS", frozenset())
+    model = tiny_families.make("jetmoe").train()
+    hooks = RouterHooks(model)
+
+    through(model, input_ids=IDS, attention_mask=MASK)
+
+    assert bool(counted(hooks)) is not known
+    assert bool(hooks.num_layers) is not known
+
+
+def test_scores_that_are_not_by_token_are_not_counted():
+    """Of shape (rows, tokens, experts): their first dimension says nothing of padding."""
+    model = made()
+    hooks = RouterHooks(model)
+    router, scores = model.model.layers[0].mlp.gate, torch.randn(2, 14, 4)
+
+    assert hooks._use(0, router, (scores.flatten(0, 1), scores.argmax(-1).reshape(-1, 1)))
+    assert hooks._use(0, router, (scores, scores.argmax(-1))) is None
 
 
 @pytest.mark.parametrize("reentrant", [False, True])

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from advisor.registry.low_rank import OWN_EXPERTS
 from profiles.layer_facts import ExpertUse
 from profiles.models.mixture import RouterScores, router_scores
 
@@ -81,6 +82,8 @@ class RouterHooks:
     def _use(self, index: int, router: Any, found: tuple[Any, ...]) -> _Use | None:
         """Of one pass; None, rather than something wrong, where a family does not tell."""
         logits, real = found[index].detach(), self._mask
+        if logits.dim() != 2:  # (tokens, experts)
+            return None
         picked = _picked(found, logits, router)
         if picked is None or (real is not None and len(real) != len(logits)):
             return None
@@ -132,13 +135,15 @@ def _add(uses: dict[int, _Use], layer: int, use: _Use) -> None:
 def _routers(model: Any) -> tuple[Any, list[tuple[int, Any, int]]]:
     """The model that calls its routers, and these: layer, module, place of the logits in a tuple.
 
-    None and nothing for a dense model.
+    None and nothing for a dense model, and for a family with several choices in a layer.
     """
     parts = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
     known = [part for part in parts if _LOGITS in part.can_record_outputs]
     if not known:
         return None, []
     backbone = known[-1]  # outer ones come first
+    if backbone.config.get_text_config().model_type in OWN_EXPERTS:
+        return None, []
     asked = backbone.can_record_outputs[_LOGITS]
     return backbone, list(_matching(backbone, asked if isinstance(asked, list) else [asked]))
 
@@ -156,7 +161,8 @@ def _matching(backbone: Any, asked: list[Any]) -> Iterator[tuple[int, Any, int]]
 def _picked(found: tuple[Any, ...], logits: torch.Tensor, router: Any) -> torch.Tensor | None:
     """The experts of each token, of shape (tokens, k); None where a family does not tell."""
     for part in found:
-        if isinstance(part, torch.Tensor) and not part.is_floating_point():
+        is_whole = isinstance(part, torch.Tensor) and not part.is_floating_point()
+        if is_whole and part.dim() == logits.dim() and len(part) == len(logits):
             return part
     top_k = getattr(router, "top_k", None)  # by the logits, as Llama 4 has it
     return None if top_k is None else logits.topk(top_k, dim=-1).indices
