@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from importlib import import_module
 from itertools import product
 
 import pytest
@@ -22,6 +23,7 @@ from advisor.registry.results import EXPORTS, METRICS
 from advisor.registry.spec import MethodSpec, keys_of
 from profiles.data import formats
 from profiles.errors import ExitCode, UserError
+from profiles.runs import parents
 
 REGISTRIES = (METHODS, PRESETS, OPTIMIZERS, ENGINES, TASKS, METRICS, EXPORTS)
 NAMES = st.text(st.characters(codec="ascii", categories=["Ll", "Nd", "Pc"]), min_size=1)
@@ -278,6 +280,19 @@ def test_everything_else_goes_together():
     ready = {row for row in free if row[0] in METHODS.ready and row[2] in OPTIMIZERS.ready}
     assert {("lora", (), "adamw", "fsdp"), ("qlora", (), "paged_adamw_8bit", "ddp")} <= ready
     assert ("full", (), "adamw_8bit", "zero3") in free
+
+
+def test_what_is_published_in_a_file_of_its_own_is_known_for_an_adapter(tmp_path):
+    """Another run would begin with it as with a whole model that was never trained."""
+    pytest.importorskip("torch")
+    for spec in METHODS:
+        if "its own file" in spec.takers:
+            layers = import_module(f"runner.methods.{spec.builder}_layers")
+            folder = tmp_path / layers.CONFIG.partition(".")[0]
+            folder.mkdir()
+            (folder / layers.CONFIG).write_text("{}")
+            assert parents.is_adapter(folder)
+    assert len(list(tmp_path.iterdir())) > 1
 
 
 @pytest.mark.parametrize("init", ["pissa", "olora"])

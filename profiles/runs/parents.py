@@ -26,7 +26,7 @@ _MOST: Final = 20
 LOCK_KEY: Final = "parents"
 """Of a run's recipe.lock.json."""
 MANIFEST: Final = "MANIFEST.json"
-_ADAPTERS: Final = (*("adapter_config.json", "bottleneck_config.json", "lora_experts_config.json"),)
+_ADAPTERS: Final = ("adapter_config.json", "bottleneck_config.json", "lora_experts_config.json")
 """Of these files one is beside every adapter."""
 READ: Final = (".safetensors", ".json", ".jinja")
 """Ends of the names of the files that training reads of a model."""
