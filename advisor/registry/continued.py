@@ -44,8 +44,13 @@ _AS_BUILT: Final = {
 _ROUTERS: Final = frozenset({"gate", "router"})
 """Last names of the modules that choose among experts."""
 _ADAPTED: Final = tuple([f"{name}.weight" for name in sorted(_ROUTERS)])
-_JOINED: Final = r".*\.gate_up_proj"
-"""Of routed experts: two matrices in one, so of twice the rank and as heavy."""
+JOINED: Final = r".*\.gate_up_proj"
+"""PEFT's pattern for routed experts' gate and up: two matrices in one, of twice the rank."""
+
+
+def joined_alpha(alpha: int, *, rslora: bool) -> float:
+    """Of twice the rank that counts as the others do."""
+    return alpha * (2**0.5 if rslora else 2)
 
 
 def understood(content: dict[str, Any], file: AdapterFile) -> tuple[dict[str, Any], list[str]]:
@@ -63,9 +68,9 @@ def low_rank(content: dict[str, Any]) -> dict[str, Any]:
         del content["init_lora_weights"]
     rank, alpha = content.pop("r", 8), content.pop("lora_alpha", 8)
     ranks, alphas = (dict(content.get(f"{name}_pattern") or {}) for name in ("rank", "alpha"))
-    twice = alpha * (2**0.5 if content.get("use_rslora") else 2)
-    if (ranks.get(_JOINED), alphas.get(_JOINED)) == (2 * rank, twice):
-        del ranks[_JOINED], alphas[_JOINED]
+    twice = joined_alpha(alpha, rslora=bool(content.get("use_rslora")))
+    if (ranks.get(JOINED), alphas.get(JOINED)) == (2 * rank, twice):
+        del ranks[JOINED], alphas[JOINED]
     if set(alphas.values()) <= {alpha}:
         content.pop("alpha_pattern", None)
     if all(name.isidentifier() for name in ranks):

@@ -23,6 +23,7 @@ from peft.utils import transformers_weight_conversion
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized, register_parametrization
 
+from advisor.registry.continued import JOINED, joined_alpha
 from advisor.registry.low_rank import EXPERTS, LowRank, expert_rank
 from runner.methods.base import layers_of
 
@@ -30,7 +31,6 @@ FUSED: Final = ("gate_up_proj", "up_proj", "down_proj")
 """Parameters of routed experts, by transformers' names: (experts, ..., ...)."""
 _MATRICES_OF_ALL: Final = 3
 """Dimensions of a parameter that has every expert's matrix."""
-_JOINED: Final = "gate_up_proj"
 _ROUTER: Final = re.compile(r"(^|\.)(gate|router|shared_expert_gate)(\.|$)")
 """In the names of modules that weigh experts, which are no targets."""
 
@@ -75,10 +75,9 @@ def places(model: Any, settings: LowRank, given: Any) -> Places:
     alphas: dict[str, float] = {}
     if expert_rank(settings):
         parameters += [f"experts.{name}" for name in found[0][2]]
-    if f"experts.{_JOINED}" in parameters:
-        joined = rf".*\.{_JOINED}"
-        ranks[joined] = 2 * settings.rank
-        alphas[joined] = settings.alpha * (2**0.5 if settings.rslora else 2)
+    if any(re.fullmatch(JOINED, name) for name in parameters):
+        ranks[JOINED] = 2 * settings.rank
+        alphas[JOINED] = joined_alpha(settings.alpha, rslora=settings.rslora)
     router = _router(found[0][0], model)
     if settings.router == "adapted":
         parameters.append(f"{router}.weight")
