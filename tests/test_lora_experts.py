@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import runpy
 
 import pytest
@@ -12,16 +13,27 @@ torch = pytest.importorskip("torch")
 import tiny_families  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
 
-from advisor.cost import weights  # noqa: E402
+from advisor.cost import memory, weights  # noqa: E402
 from advisor.plan import Plan  # noqa: E402
 from advisor.registry.conflicts import conflict  # noqa: E402
 from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, TASKS  # noqa: E402
 from profiles.models.dimensions import from_config  # noqa: E402
 from runner.methods import lora_experts  # noqa: E402
 from runner.methods.lora_experts_layers import LoraExperts, weights_of  # noqa: E402
+from runner.rehearsal_main import settings_of  # noqa: E402
+from runner.rehearse import rehearse  # noqa: E402
 
 IDS = torch.arange(3, 19)[None]
 FILES = ("lora_experts_config.json", "lora_experts_weights.safetensors", "load_lora_experts.py")
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 256,
+    "intermediate_size": 704,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "vocab_size": 4000,
+    "pad_token_id": 0,
+}
 FAMILIES = ("llama", "gpt2", "phi3", "bloom")
 
 
@@ -127,6 +139,8 @@ def test_what_is_published_loads_by_the_file_beside_it_and_by_nothing_else(tmp_p
 
     assert torch.equal(logits(found), logits(model))
     assert {path.name for path in tmp_path.iterdir()} == set(FILES)
+    told = json.loads((tmp_path / FILES[0]).read_text())
+    assert told["settings"] == {"experts": 3, "rank": 2, "alpha": 6, "dropout": 0.0}
     with pytest.raises((OSError, ValueError)):
         AutoModelForCausalLM.from_pretrained(tmp_path, local_files_only=True)
     for other in ("mistral", "qwen2"):
@@ -159,6 +173,19 @@ def test_in_16_bits_the_shares_are_exact_and_the_stream_keeps_its_type():
     assert (found.dtype, whole.dtype) == (torch.bfloat16, torch.bfloat16)
     pure = lora_experts.adapt(tiny_families.make("llama").bfloat16(), plan(precision="bf16_pure"))
     assert {p.dtype for p in weights_of(pure).values()} == {torch.bfloat16}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("settings", [{}, {"freeze_experts": True}, {"dropout": 0.1}], ids=str)
+def test_wide_experts_take_the_memory_that_the_formula_says(settings):
+    """Where their own numbers are no small part of what is kept."""
+    chosen = Plan.of("lora_experts", seq_len=512, experts=8, rank=64, **settings)
+    config = LLAMA | {"num_hidden_layers": 4}
+
+    told = rehearse(config, settings_of(chosen), seq_len=512, micro_batch=1)
+    found = memory.estimate(from_config(config, name="tiny", where="test"), chosen)
+
+    assert found.allocated_bytes == pytest.approx(told.peak_bytes, rel=0.01)
 
 
 def test_what_it_does_not_go_with_is_refused():

@@ -18,10 +18,12 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
 
 from advisor.choice.upcycle import upcycled  # noqa: E402
+from profiles.errors import UserError  # noqa: E402
 from profiles.models.model import from_folder  # noqa: E402
 from profiles.runs.rundir import read_json  # noqa: E402
 from runner.checks import replay  # noqa: E402
 from runner.upcycling.making import Asked, made_of, make, prepare  # noqa: E402
+from tui.commands import upcycle as command  # noqa: E402
 
 SIZES = {
     "vocab_size": 301,
@@ -293,6 +295,8 @@ def test_it_trains_and_its_recipe_replays(tmp_path, orders):
     locks = [read_json(run.recipe_lock) for run in (first, second)]
     assert not replay.changes(*locks)
     model = AutoModelForCausalLM.from_pretrained(second.model)
+    with pytest.raises(UserError, match="cannot be upcycled"):  # it is read, and no dense one
+        command.upcycle(f"run:{second.end}", Asked(), "x", force=False, as_json=False)
     experts = model.model.layers[1].mlp.experts.down_proj
     assert not torch.equal(experts[0], experts[1])  # training made them differ
 
