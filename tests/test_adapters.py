@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 import mixtures  # noqa: E402
 from method_cases import CASES, QUANTIZED  # noqa: E402
-from peft import LoraConfig, PromptEncoderConfig, get_peft_model  # noqa: E402
+from peft import EvaConfig, LoraConfig, PromptEncoderConfig, get_peft_model  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
 
@@ -354,10 +354,30 @@ def test_values_that_mean_nothing_are_understood():
     assert understood(content | {"new_switch": True}, file)[1] == ["new_switch = True"]
 
 
+def test_what_eva_leaves_in_the_file_is_understood(plain_base, base, tmp_path):
+    """How it began; where every linear has kept the rank."""
+    config = LoraConfig(**LINEARS, r=4, init_lora_weights="eva", eva_config=EvaConfig())
+    model = get_peft_model(plain_base, config, low_cpu_mem_usage=True)
+    model.to_empty(device="cpu").save_pretrained(tmp_path / "theirs")
+    settings = "rank = 4\nalpha = 8\ntargets = ['q_proj', 'v_proj']"
+
+    told = json.loads((tmp_path / "theirs" / PEFT_CONFIG).read_text())
+    assert told["eva_config"]
+    recipe = asked(base, tmp_path / "theirs", settings=settings)
+    assert adapters.check(recipe, base, Path("/")) == []
+
+
 @pytest.mark.parametrize(
     "family", [pytest.param(name, marks=pytest.mark.long) for name in ("mixtral", "qwen2_moe")]
 )
-@pytest.mark.parametrize("settings", ["rank = 4", 'rank = 4\nrslora = true\nrouter = "adapted"'])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "rank = 4",
+        'rank = 4\nrslora = true\nrouter = "adapted"',
+        'rank = 4\ntargets = "attention"\nrouter = "adapted"',
+    ],
+)
 def test_adapters_of_experts_are_gone_on_with(tmp_path, family, settings):
     """The joined gate and up of twice the rank count as one setting; the router as the recipe's."""
     folder = mixtures.save(family, tmp_path / "base")

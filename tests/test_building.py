@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,8 +12,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import real_runs  # noqa: E402
+import tomli_w  # noqa: E402
+from peft import LoraConfig, get_peft_model  # noqa: E402
 from small_model import CONFIG, small_model  # noqa: E402
-from transformers import AutoTokenizer  # noqa: E402
+from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
 from profiles.errors import ExitCode, UserError  # noqa: E402
 from profiles.runs import durable  # noqa: E402
@@ -229,6 +232,29 @@ def test_a_base_model_that_is_not_finite_is_not_trained(tiny_model, orders, buil
         built(run)
 
     assert [phase for phase, _ in phases(run)] == ["reading", "tokenising", "loading", "checking"]
+
+
+@pytest.mark.parametrize("key", ["adapter", "adapters"])
+def test_an_adapter_that_is_not_finite_is_told_as_such(tiny_model, orders, built, tmp_path, key):
+    """Neither the base nor [method] is to blame."""
+    adapter = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], r=4, lora_alpha=8)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), adapter)
+    next(p for n, p in model.named_parameters() if "lora_B" in n).data[0, 0] = float("nan")
+    model.save_pretrained(tmp_path / "adapter")
+    run = real_runs.new_run(tiny_model, orders)
+    content = tomllib.loads(run.recipe.read_text())
+    folder = str(tmp_path / "adapter")
+    content["model"][key] = folder if key == "adapter" else [folder] * 2
+    about = {"rank": 4, "targets": ["q_proj"]}
+    about |= {"name": "lora", "alpha": 8} if key == "adapter" else {"name": "lora_experts"}
+    content["method"] = about | ({} if key == "adapter" else {"experts": 2})
+    run.recipe.write_text(tomli_w.dumps(content))
+
+    with pytest.raises(UserError, match="the adapter holds values that are not finite") as caught:
+        built(run)
+
+    assert (caught.value.code, caught.value.where) == (ExitCode.BAD_DATA, folder)
+    assert "layers.0.self_attn.q_proj.lora_B" in caught.value.why
 
 
 def test_rows_are_packed_by_the_library_and_that_is_told(tiny_model, orders, built):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import mixtures
 import pytest
+import tiny_families
 
 torch = pytest.importorskip("torch")
 
@@ -145,6 +146,117 @@ def test_what_peft_would_pass_over_is_refused(tiny_model, tmp_path, change):
     with pytest.raises(UserError, match="cannot be merged") as caught:
         merging.merge(tiny_model, adapter, tmp_path / "merged")
     assert told in caught.value.why
+
+
+def test_what_is_beside_the_weights_goes_along_and_nothing_else(tiny_model, tmp_path):
+    """Checkpoints and a person's own files stay where they are."""
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    for name in ("checkpoint-5/global_step5/a.json", "checkpoint-5/b.json", "notes.json"):
+        (base / name).parent.mkdir(parents=True, exist_ok=True)
+        (base / name).write_text("{}")
+    for name in ("additional_chat_templates/rag.jinja", "LICENSE.txt", "sentencepiece.bpe.model"):
+        (base / name).parent.mkdir(exist_ok=True)
+        (base / name).write_text("x")
+
+    merging.merge(base, plain(base, tmp_path / "adapter"), tmp_path / "merged")
+
+    written = {str(p.relative_to(tmp_path / "merged")) for p in (tmp_path / "merged").rglob("*.*")}
+    wanted = {"additional_chat_templates/rag.jinja", "LICENSE.txt", "sentencepiece.bpe.model"}
+    assert written == wanted | {p.name for p in tiny_model.iterdir()}
+
+
+def test_an_adapter_that_is_not_finite_is_not_merged(tiny_model, tmp_path):
+    """Neither PEFT nor the base is to blame."""
+    adapter = plain(tiny_model, tmp_path / "adapter")
+    tensors = load_file(adapter / adapters.WEIGHTS)
+    next(iter(tensors.values()))[0, 0] = float("inf")
+    save_file(tensors, adapter / adapters.WEIGHTS)
+
+    with pytest.raises(UserError, match="the adapter holds values that are not finite"):
+        merging.merge(tiny_model, adapter, tmp_path / "merged")
+
+
+def on_tables(base, folder, **changes):
+    """An adapter on the head or the embedding of a base."""
+    config = LoraConfig(task_type="CAUSAL_LM", r=4, **changes)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+    torch.manual_seed(3)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    model.save_pretrained(folder, save_embedding_layers=False)
+    return folder
+
+
+def asked(base, adapter):
+    """A recipe that merges it, checked."""
+    recipe = recipes.parse(
+        f'schema = 1\nname = "m"\n[model]\nid = "{base}"\nadapter = "{adapter}"\n'
+        'adapter_use = "merge"\n[data]\ntrain = "r.json"\n[method]\nname = "lora"\n',
+        where="r",
+    )
+    return adapters.check(recipe, from_folder(base), Path("/"))
+
+
+WITH_HEAD = {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"target_modules": ["q_proj", "lm_head"]},
+        {"target_modules": ["q_proj", "embed_tokens"]},
+        {"target_modules": ["q_proj", "embed_tokens"], "ensure_weight_tying": True},
+        WITH_HEAD,
+    ],
+    ids=["head", "embedding", "embedding, tied", "copy of the head"],
+)
+def test_one_of_two_tied_tables_is_not_changed_alone(tiny_model, tmp_path, changes):
+    """It would be another model, in silence; told apart, each is what the adapter has."""
+    adapter = on_tables(tiny_model, tmp_path / "adapter", **changes)
+
+    with pytest.raises(UserError, match="one table") as caught:
+        asked(tiny_model, adapter)
+    assert ("lm_head" in caught.value.why) != ("embed_tokens" in caught.value.why)
+    if changes is not WITH_HEAD:
+        return
+    apart = AutoModelForCausalLM.from_pretrained(tiny_model)
+    apart.lm_head.weight = torch.nn.Parameter(apart.lm_head.weight.clone())
+    apart.config.tie_word_embeddings = False
+    apart.save_pretrained(tmp_path / "apart")
+    asked(tmp_path / "apart", adapter)
+    merging.merge(tmp_path / "apart", adapter, tmp_path / "merged")
+    wanted = logits(tiny_model, adapter)
+    assert (logits(tmp_path / "merged") - wanted).abs().max() < 1e-4
+
+
+def test_copies_that_are_kept_one_table_are_merged(tiny_model, tmp_path):
+    """As what we publish has them."""
+    plan = CASES["lora, whole modules"].plan(precision="fp32", seq_len=96)
+    model = methods.prepare(plan, tiny_model, 0)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.02 * torch.randn_like(parameter)
+    model.save_pretrained(tmp_path / "adapter")
+
+    assert asked(tiny_model, tmp_path / "adapter") == []
+    merging.merge(tiny_model, tmp_path / "adapter", tmp_path / "merged")
+    with torch.no_grad():
+        wanted = model.eval()(input_ids=IDS).logits
+    assert (logits(tmp_path / "merged") - wanted).abs().max() < 1e-4
+
+
+def test_an_adapter_of_weights_that_lie_transposed_fits_its_model(tmp_path):
+    """GPT-2's linears are (in, out) in its files; of another width it is refused."""
+    base = tiny_families.save("gpt2", tmp_path / "gpt2")
+    adapter = on_tables(base, tmp_path / "adapter", target_modules=["c_attn", "c_fc"])
+
+    assert asked(base, adapter) == []
+    merging.merge(base, adapter, tmp_path / "merged")
+    assert (logits(tmp_path / "merged") - logits(base, adapter)).abs().max() < 1e-4
+    wide = tiny_families.save("gpt2", tmp_path / "wide", n_embd=64)
+    with pytest.raises(UserError, match="of another model"):
+        asked(wide, adapter)
 
 
 def test_there_must_be_room_for_the_whole_model(tiny_model):

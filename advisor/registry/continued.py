@@ -24,6 +24,7 @@ _ANYWHERE: Final = (
     # of training, and of a start that has been
     *("lora_dropout", "vera_dropout", "module_dropout", "rank_dropout", "d_initial"),
     *("init_weights", "init_ia3_weights", "prompt_tuning_init", "prompt_tuning_init_text"),
+    "eva_config",
     *("tokenizer_name_or_path", "tokenizer_kwargs", "save_projection"),
     # of the base, which is looked at itself
     *("token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers"),

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Model
 from profiles.installation import home
 from profiles.models import catalog
-from profiles.models.model import CONFIG_NAME, HUB_ID, from_folder, near_folders
-
-RUN: Final = "run:"
-"""Before the id of a run, in place of a folder."""
+from profiles.models.model import CONFIG_NAME, HUB_ID, RUN, from_folder, near_folders
 
 
 def resolve(text: str) -> Model:

@@ -34,6 +34,7 @@ from profiles.models.safetensors_header import Measured, measure, read_header, w
 __all__ = [
     "CONFIG_NAME",
     "HUB_ID",
+    "RUN",
     "count_params",
     "from_folder",
     "measured",
@@ -49,6 +50,8 @@ MAX_TOKENIZER_BYTES: Final = 100_000_000
 TEMPLATE_NAME: Final = "chat_template.jinja"
 TEMPLATES_NAME: Final = "additional_chat_templates"
 MAX_TEMPLATE_BYTES: Final = 1_000_000
+RUN: Final = "run:"
+"""Before the id of a run, in place of a folder."""
 HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+")
 _QUANTIZED_NAME: Final = re.compile(
     r"[\-_.](gptq|awq|bnb|4bit|8bit|int4|int8|fp8|nf4|mxfp4|nvfp4|gguf|quantized|w4a16|w8a8)\b.*",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from profiles.errors import ExitCode, UserError
+from profiles.models.model import RUN
 from profiles.quantities import some_of
 from profiles.run_facts import Parent
 from profiles.runs import advice, find_run, listing, reading
@@ -20,7 +21,6 @@ from profiles.runs.records.form import MisfitError, form_of
 from profiles.runs.rundir import RunDir, read_json
 from profiles.runs.state import State, status
 
-PREFIX: Final = "run:"
 _MOST: Final = 20
 """Ancestors that are told."""
 LOCK_KEY: Final = "parents"
@@ -34,7 +34,7 @@ READ: Final = (".safetensors", ".json", ".jinja")
 
 def names_run(text: str) -> bool:
     """Whether a recipe's path is no path."""
-    return text.startswith(PREFIX)
+    return text.startswith(RUN)
 
 
 def model_folder(text: str, base_dir: Path) -> Path:
@@ -81,7 +81,7 @@ def is_adapter(folder: Path) -> bool:
 
 def run_of(text: str) -> RunDir:
     """The one run that `run:ID` names; UserError for none, several, and a part of an id."""
-    name = text.removeprefix(PREFIX)
+    name = text.removeprefix(RUN)
     runs = [run for run in listing.all_runs() if name in (run.id, run.end)]
     if len(runs) == 1:
         return runs[0]
@@ -89,7 +89,7 @@ def run_of(text: str) -> RunDir:
         raise _refusal(
             f"{text!r} names {len(runs)} runs",
             f"their ids are {some_of([run.id for run in runs])}",
-            f"write the whole id, like {PREFIX}{runs[0].id}",
+            f"write the whole id, like {RUN}{runs[0].id}",
         )
     found = find_run.find(name)
     if not listing.is_at_home(found):
@@ -101,7 +101,7 @@ def run_of(text: str) -> RunDir:
     raise _refusal(
         f"{text!r} is only a part of a run's id",
         "one day it may be a part of another run's too",
-        f"write {PREFIX}{found.end}, which is {found.id}",
+        f"write {RUN}{found.end}, which is {found.id}",
     )
 
 

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from advisor.recipe import Recipe
+from advisor.recipe_adapters import MERGE
 from advisor.registry.beside import EMBEDDING, HEAD
 from advisor.registry.continued import understood
 from advisor.registry.handover import PEFT_CONFIG
+from advisor.registry.linears import TRANSPOSED
 from advisor.registry.lookup import METHODS
 from advisor.registry.spec import MethodSpec, keys_of
 from profiles.data.words import printable
@@ -26,7 +28,7 @@ from profiles.quantities import some_of
 from profiles.runs import parents, reading
 from profiles.runs.rundir import RunDir
 from profiles.runs.rundir import read_json as read_kept
-from runner.checks import merging_room, positions, replay, targets
+from runner.checks import merging_room, positions, replay, targets, tied_tables
 
 WEIGHTS: Final = "adapter_model.safetensors"
 _MODULE: Final = re.compile(r"base_model\.model\.(.+?)\.(?:lora|hada|lokr|vera|oft|ia3)_.*")
@@ -59,9 +61,10 @@ def check(recipe: Recipe, base: Model, base_dir: Path, here: Machine | None = No
     """
     if recipe.model.adapter is None:
         return []
-    adapter = read(parents.adapter_folder(recipe.model.adapter, base_dir))
+    adapter = read(folder := parents.adapter_folder(recipe.model.adapter, base_dir))
     told = check_base(recipe.model.adapter, recipe, base, adapter)
     check_shapes(base, adapter)
+    tied_tables.check(base, folder, adapter.config, adapter.shapes)
     if recipe.model.merges:
         _check_merge(adapter)
         if here is not None:
@@ -124,7 +127,8 @@ def check_base(text: str, recipe: Recipe, base: Model, adapter: Adapter) -> list
                 adapter.folder,
             )
         if compared:
-            return [f"{_CONFIG} of {recipe.model.id} is another than the adapter's"] * len(changed)
+            other = f"{_CONFIG} of {recipe.model.id} is another than the adapter's"
+            return [other] if changed else []
     if not name:
         return [f"{adapter.folder} does not say which model it was trained on"]
     is_same = Path(name).name.lower() == folder.name.lower()
@@ -165,6 +169,8 @@ def check_shapes(base: Model, adapter: Adapter) -> None:
         if not inside or not known or base.experts is not None:
             continue
         weight = known.get((int(inside[1]), inside[2]))
+        if weight and base.model_type in TRANSPOSED:  # in their files (in, out)
+            weight = weight[::-1]
         side = {DOWN: (1, -1), _UP: (0, 0)}.get(name[-len(DOWN) :])
         if weight is None or (side and shape[side[0]] != weight[side[1]]):
             has = "has no such linear" if weight is None else f"has one of {weight}"
@@ -222,18 +228,13 @@ def _check_kind(recipe: Recipe, adapter: Adapter) -> None:
     if kind == spec.continued.kind:
         return
     able = [m.name for m in METHODS if m.continued and m.continued.kind == kind]
-    do = f"add --set method.name={able[0]}" if able else _MERGE
+    do = f"add --set method.name={able[0]}" if able else MERGE
     raise refusal(
         f"method.name = {recipe.method.name!r} cannot go on with this adapter",
         f"it is one of {printable(str(kind), 40)}, and not of {spec.continued.kind}",
         do,
         adapter.folder,
     )
-
-
-_MERGE: Final = (
-    "add --set model.adapter_use=merge, which adds it to the model, and [method] begins anew"
-)
 
 
 def _check_settings(recipe: Recipe, base: Model, adapter: Adapter) -> None:
@@ -254,7 +255,7 @@ def _check_settings(recipe: Recipe, base: Model, adapter: Adapter) -> None:
         raise refusal(
             "the adapter is made in a way that no recipe can say",
             f"its {PEFT_CONFIG} has {printable(some_of(cannot, 4), _SHOWN)}",
-            _MERGE,
+            MERGE,
             adapter.folder,
         )
     asked = recipe.method.settings

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
+from advisor.recipe_adapters import MERGE
 from profiles.errors import ExitCode, UserError
 from profiles.quantities import some_of
 from profiles.runs import advice
@@ -93,7 +94,7 @@ def begin_with(model: torch.nn.Module, folder: Path, weights: str) -> None:
         raise UserError(
             "the adapter is another one than [method] makes",
             why=error.why,
-            do="set [method] as the adapter was made; or add --set model.adapter_use=merge",
+            do=f"set [method] as the adapter was made; or {MERGE}",
             where=str(folder),
             code=ExitCode.BAD_RECIPE,
         ) from error

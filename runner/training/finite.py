@@ -1,4 +1,4 @@
-"""A base model with weights that are no numbers is refused: nothing could be learnt from there."""
+"""Weights that are no numbers, of a base or an adapter, are refused: nothing can be learnt."""
 
 from __future__ import annotations
 
@@ -7,11 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from profiles.errors import ExitCode, UserError
 
 _AROUND = ("base_model.model.", "base_layer.", "parametrizations.")
 """What PEFT and torch put into the names of a model's own weights."""
+
+
+def refuse_adapter(folder: Path) -> None:
+    """UserError (BAD_DATA) with the first tensor of an adapter's files that is not finite."""
+    for file in sorted(folder.glob("*.safetensors")):
+        for name, values in load_file(file).items():
+            if not torch.isfinite(values).all():
+                raise UserError(
+                    "the adapter holds values that are not finite",
+                    why=f"{name} holds NaN or infinite values",
+                    do="get its files again from where they came, or name another adapter",
+                    where=str(folder),
+                    code=ExitCode.BAD_DATA,
+                )
 
 
 def refuse_base(model: torch.nn.Module, folder: Path) -> None:

@@ -20,17 +20,15 @@ from safetensors.torch import load_file
 
 from advisor.registry.handover import PEFT_CONFIG
 from profiles.errors import ExitCode, UserError
+from profiles.models.model import CONFIG_NAME
 from profiles.quantities import some_of
 from profiles.runs import durable
 from runner import checkpoints
 from runner.checks.adapters import WEIGHTS
 from runner.methods.base import load_base
+from runner.side_files import side_files
+from runner.training import finite
 from runner.training.attempt import Attempt
-
-_COPIED = (".json", ".jinja", ".model", ".txt", ".tiktoken")
-"""Ends of the names of what a model folder has beside its weights."""
-_LEFT = (".index.json", checkpoints.MANIFEST)
-"""Of these, what tells of weights that are others now."""
 
 
 def merged(attempt: Attempt, base: Path, adapter: Path) -> Path:
@@ -52,18 +50,18 @@ def merged(attempt: Attempt, base: Path, adapter: Path) -> Path:
 
 
 def merge(base: Path, adapter: Path, folder: Path) -> None:
-    """Write a model folder with the sum, in the types that the base has, and all that it has."""
+    """Write a model folder with the sum, in the base's types, and what it has beside weights."""
     _refuse_unknown(adapter)
+    finite.refuse_adapter(adapter)
     with torch.no_grad():
         model = load_base(base, dtype="auto")
         adapted = PeftModel.from_pretrained(model, adapter, local_files_only=True)
         _refuse_other(adapted, adapter)
         adapted.merge_and_unload().save_pretrained(folder)
-    for file in sorted(base.rglob("*")):
-        name = file.relative_to(base)
-        if name.name.endswith(_COPIED) and not name.name.endswith(_LEFT) and file.is_file():
-            (folder / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(file, folder / name)
+    for file in (base / CONFIG_NAME, *side_files(base)):
+        place = folder / file.relative_to(base)
+        place.parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, place)
 
 
 def _refuse_unknown(adapter: Path) -> None:

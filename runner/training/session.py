@@ -166,11 +166,9 @@ class Session:
             tokens = self.encoder.added.pieces if self.encoder.added else {}
             rope = self.recipe.model.rope
             prepared = methods.prepare(self.plan, model_dir, seed, tokens=tokens, rope=rope, **head)
-            if self.recipe.model.continues and (own := self.plan.method.continued):
-                loading.begin_with(prepared, folders["model.adapter"], own.weights)
-            methods.begin_as(prepared, self.plan, replay.experts_in(folders))
         with self.attempt.during("checking"):
-            finite.refuse_base(prepared, model_dir)
+            finite.refuse_base(prepared, model_dir)  # before weights of adapters are in it
+            self._begin(prepared, folders)
             packs = self.recipe.data.packing and isolation.decide(
                 self.attempt, self.plan, prepared, splits.train.rows, settings
             )
@@ -194,6 +192,14 @@ class Session:
             )
         self._space_evaluations(trainer)
         return trainer, splits
+
+    def _begin(self, prepared: Any, folders: dict[str, Path]) -> None:
+        """With the weights of adapters that are there; UserError where they do not do."""
+        for folder in (folders[key] for key in folders if key != "model.id"):
+            finite.refuse_adapter(folder)
+        if self.recipe.model.continues and (own := self.plan.method.continued):
+            loading.begin_with(prepared, folders["model.adapter"], own.weights)
+        methods.begin_as(prepared, self.plan, replay.experts_in(folders))
 
     def _rows(self, task: Any, model_dir: Path) -> tuple[PreTrainedTokenizerBase, data.Splits]:
         """The tokenizer, and the rows in its tokens; UserError if none is left to train on."""

@@ -18,11 +18,12 @@ from advisor.choice.upcycle import AUX_LOSS, NUM_EXPERTS, TOP_K, obstacle, upcyc
 from profiles import user_files
 from profiles.errors import ExitCode, UserError
 from profiles.facts import Model
-from profiles.models.model import CONFIG_NAME, TEMPLATES_NAME, from_folder
+from profiles.models.model import CONFIG_NAME, from_folder
 from profiles.models.safe_config import read_config, read_json
 from profiles.models.safetensors_header import INDEX_NAME
 from profiles.quantities import bytes_text
 from profiles.runs import durable
+from runner.side_files import side_files
 from runner.upcycling import tensors
 from runner.upcycling.configuration import mixture_config
 from runner.upcycling.tensors import Copied, Drawn, Tensor
@@ -34,13 +35,6 @@ SHARD_BYTES: Final = 5_000_000_000
 _PIECE_BYTES: Final = 8 << 20
 _MARGIN_BYTES: Final = 64 << 20
 """Room left free, and for the small files."""
-_SIDE_FILES: Final = (
-    *("tokenizer*.json", "tokenizer.model*", "*.tiktoken", "tekken.json", "spiece.model"),
-    *("special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt"),
-    *("generation_config.json", "chat_template.json", "*.jinja", f"{TEMPLATES_NAME}/*.jinja"),
-    *("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*"),
-)
-"""What goes with the weights: how text becomes tokens, and what may be done with them."""
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 _SHARED: Final = 0o666
 """Permissions of a file of the user's own, less the umask."""
@@ -153,16 +147,11 @@ def make(found: Upcycling, final: Path, *, replaces: bool = False, told: Progres
         _write_weights(found, staging, told)
         for name, value in ((CONFIG_NAME, found.config), (MARK_NAME, found.mark)):
             _write(staging / name, iter([_json(value)]))
-        for path in _side_files(found.base):
+        for path in side_files(found.base):
             place = staging / path.relative_to(found.base)
             if not place.parent.exists():
                 durable.disk.mkdir(place.parent)
             _write(place, _pieces(path))
-
-
-def _side_files(folder: Path) -> list[Path]:
-    found = {path for pattern in _SIDE_FILES for path in folder.glob(pattern)}
-    return sorted(path for path in found if path.is_file())
 
 
 def _write_weights(found: Upcycling, folder: Path, told: Progress) -> None:

@@ -14,7 +14,7 @@ from advisor.cost.speed import cost
 from advisor.registry.lookup import is_ready, preset_of
 from advisor.registry.tasks import SFT
 from profiles.facts import Machine, Model, Origin
-from profiles.models.find_model import RUN
+from profiles.models.model import RUN
 from profiles.quantities import bytes_text, count_text, duration_text
 from tui.pages import alternatives, data, memory
 from tui.pages.machine import names
