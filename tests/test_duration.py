@@ -67,6 +67,25 @@ def test_the_recipe_may_say_how_often():
     assert (found.num_evaluations, found.num_checkpoints, found.num_answers) == (3, 2, 1)
 
 
+def test_what_is_begun_with_an_adapter_takes_longer():
+    """Merged, the whole model is read, written and hashed; trained on, evaluated without it too."""
+    judged = fit.judge(MODEL, MACHINE, plan(), LENGTHS)
+    whole = schedule(judged.plan, LENGTHS, ROWS, Wanted(epochs=3.0))
+    plain, merged, going_on = (
+        durations.duration(judged, MODEL, MACHINE, whole, **first)
+        for first in ({}, {"merges": True}, {"continues": True})
+    )
+    names = [name for name, _ in merged.start]
+    weights = storage.weight_bytes(MODEL)
+
+    assert names.index("tokenising") > names.index("merging")
+    assert names.index("loading") == names.index("merging") + 1
+    assert dict(merged.start)["merging"] == pytest.approx(weights * (1e-9 + 2e-9 + 1 / 1.3e9))
+    assert "merging" not in dict(plain.start)
+    assert dict(going_on.start)["evaluating"] == 2 * dict(plain.start)["evaluating"]
+    assert going_on.evaluating == plain.evaluating
+
+
 def test_packed_rows_are_full():
     """800 x 200 tokens fill 312.5 rows of 512: 20 steps an epoch."""
     found = through(packing=True)

@@ -64,6 +64,13 @@ def test_a_model_that_is_not_here_keeps_its_name(place):
     assert parse((place / "r.toml").read_text(), where="r").model.id == "org/name"
 
 
+def test_what_a_run_has_published_keeps_its_name(place):
+    """So that the parent is known, and is looked for where runs are."""
+    save.write(found(place, id="run:abcde"), at(place / "r.toml"))
+
+    assert parse((place / "r.toml").read_text(), where="r").model.id == "run:abcde"
+
+
 def test_what_was_recommended_is_not_asked_about_again(tmp_path, place):
     """The person named data and model by hand."""
     (tmp_path / "data").mkdir()

@@ -7,6 +7,7 @@ later; or it is merged and preferences are learnt. Each begins where the one bef
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -298,6 +299,18 @@ def test_an_adapter_goes_with_the_weights_that_it_was_trained_on(place, whole, r
     assert caught.value.do == f'write model.id = "{whole.run.model}"'
     (copy / "config.json").write_text((copy / "config.json").read_text() + " ")
     assert "config.json" in told(copy)[0]
+
+
+def test_an_adapter_is_no_model_and_what_is_told_instead_works(place, whole, read):
+    """The refusal of model.id has the lines to write."""
+    with pytest.raises(UserError, match="an adapter, not a model") as caught:
+        find_model.resolve(f"run:{read.run.end}")
+    told = dict(re.findall(r'model\.(\w+) = "([^"]+)"', caught.value.do))
+
+    assert told.pop("adapter_use") == "merge"
+    assert told == {"id": str(whole.run.model), "adapter": f"run:{read.run.end}"}
+    run = place.run("sft-after-pretrain", told, {"train": place.rows, "eval": place.held})
+    assert checked(run) == []
 
 
 def test_killed_and_gone_on_with_it_is_the_same_bit_for_bit(place, whole, read, instructed):
