@@ -254,6 +254,8 @@ class TrainSection(Section):
     """`chunked` never holds the whole logits."""
     neftune_noise_alpha: float | None = Field(default=None, gt=0, le=1000)
     """Noise on the embeddings while training (NEFTune, arXiv 2310.05914: 5 to 15)."""
+    router_aux_loss_coef: float | None = Field(default=None, ge=0, le=10)
+    """Weight of the loss that keeps a mixture's experts in balance; default: the model's own."""
     workers: int = Field(default=0, ge=0, le=64)
     """Processes that prepare batches; 0: the training process itself."""
     eval_every: int | None = Field(default=None, ge=1, le=MOST_STEPS)

@@ -218,6 +218,16 @@ def test_what_has_no_such_place_is_refused_with_a_change_that_may_start(
         assert refused(folders[family], "\n".join(lines)) is None
 
 
+@pytest.mark.parametrize(("family", "is_weighed"), [("mixtral", True), ("llama", False)])
+def test_the_loss_of_a_router_is_weighed_where_there_is_one(folders, family, is_weighed):
+    """Elsewhere TRL would ask the model for it, and fail."""
+    found = refused(folders[family], "[train]\nrouter_aux_loss_coef = 0.05")
+
+    assert (found is None) == is_weighed
+    if found:
+        assert found.where == "train.router_aux_loss_coef"
+
+
 def test_what_every_family_takes_may_start(folders):
     """A router that is a linear by its class is no target of "all"."""
     for family in ("mixtral", "granitemoe", "phimoe"):

@@ -22,6 +22,7 @@ PLACES = {
     "lora-80gb": ("1x A100 80GB", "llama-3.1-8b"),
     "full-8x80gb-fsdp": ("8x A100 80GB", "llama-3.1-8b"),
     "demo": (None, "qwen2.5-0.5b"),
+    "qlora-mixture": ("1x L40S", "mixtral-8x7b"),
     "full-24gb": ("1x RTX 4090", "qwen2.5-0.5b"),
     "for-personal": ("1x RTX 4070", "llama-3.1-8b"),
     **dict.fromkeys(

@@ -97,6 +97,16 @@ def test_the_loss_is_the_texts_and_the_routers_stands_beside_it(mixture, orders,
     assert 0.9 < with_router["router_loss"] < 4  # 1 for balance, up to as many as experts
 
 
+@pytest.mark.parametrize("weight", [2.5, pytest.param(0.0, marks=pytest.mark.long)])
+def test_the_recipe_weighs_the_routers_loss(mixture, orders, weight):
+    """In place of the model's own weight, which is 1; with 0 there is no such loss."""
+    _, [record] = one_step(mixture, orders, more=f"router_aux_loss_coef = {weight}\n")
+    _, [usual] = one_step(mixture, orders)
+
+    assert record["loss"] == pytest.approx(usual["loss"], rel=1e-5)
+    assert record.get("router_loss", 0.0) == pytest.approx(weight * usual["router_loss"], rel=1e-4)
+
+
 def test_losses_of_several_steps_are_logged_as_their_mean(mixture, orders):
     """Both of them."""
     _, apart = one_step(mixture, orders, steps=4)

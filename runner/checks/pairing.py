@@ -22,6 +22,8 @@ _MASKED_BALANCE = frozenset(
     )
 )
 """Families in which transformers takes the balance of experts over the tokens that a mask names."""
+_BALANCED = _MASKED_BALANCE | {"jetmoe", "qwen3_next", "qwen3_5_moe_text"}
+"""Those whose models give a loss that keeps experts in balance."""
 
 
 def check_model(recipe: Recipe, model: Model) -> None:
@@ -116,7 +118,21 @@ def _check_router(recipe: Recipe, model: Model) -> None:
 
 
 def _check_balance(recipe: Recipe, model: Model) -> None:
-    """The mask that PEFT makes has the prefix before a row, which no router sees."""
+    """The mask that PEFT makes has the prefix before a row, which no router sees.
+
+    Of a model that gives no loss for its router none can be weighed.
+    """
+    if recipe.train.router_aux_loss_coef is not None and (
+        model.experts is None or model.model_type not in _BALANCED
+    ):
+        kind = "no mixture of experts" if model.experts is None else f"a {model.model_type}"
+        raise UserError(
+            f"{recipe.model.id} has no loss of a router to be weighed",
+            why=f"it is {kind}, and transformers keeps the experts of other families in balance",
+            do="leave train.router_aux_loss_coef out",
+            where="train.router_aux_loss_coef",
+            code=ExitCode.BAD_RECIPE,
+        )
     if recipe.method.settings.num_prefix_keys and model.model_type in _MASKED_BALANCE:
         raise UserError(
             f"{recipe.model.id} takes no prefix",

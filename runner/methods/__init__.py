@@ -79,6 +79,12 @@ def prepare(
     return family.adapt(model, plan)
 
 
+def weigh_router(model: Any, weight: float | None) -> None:
+    """What the loss of a mixture's router counts in place of the model's own weight; None: that."""
+    if weight is not None:
+        model.config.get_text_config().router_aux_loss_coef = weight
+
+
 def _hook(plan: Plan, name: str) -> _Hook | None:
     found: _Hook | None = getattr(family_of(plan.method), name, None)
     return found

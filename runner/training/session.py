@@ -166,6 +166,7 @@ class Session:
             tokens = self.encoder.added.pieces if self.encoder.added else {}
             rope = self.recipe.model.rope
             prepared = methods.prepare(self.plan, model_dir, seed, tokens=tokens, rope=rope, **head)
+            methods.weigh_router(prepared, self.recipe.train.router_aux_loss_coef)
         with self.attempt.during("checking"):
             finite.refuse_base(prepared, model_dir)  # before weights of adapters are in it
             self._begin(prepared, folders)

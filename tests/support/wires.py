@@ -317,6 +317,10 @@ ELSEWHERE = {
         "test_layers_that_train.py::test_only_in_the_layers_named_something_trains",
         methods=("ia3", "ln_tuning", "bitfit"),
     ),
+    "train.router_aux_loss_coef": Elsewhere(
+        "the model has no experts here",
+        "test_router_loss.py::test_the_recipe_weighs_the_routers_loss",
+    ),
     "method.router": Elsewhere(
         "the model has no experts here",
         "test_expert_targets.py::test_all_means_every_linear_and_the_experts_and_no_router",
