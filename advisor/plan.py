@@ -70,6 +70,8 @@ class Plan:
     attention: Attention = "sdpa"
     """"sdpa", "flash" (flash-attn 2, which needs no mask), "eager", or "math" (SDPA without a
     kernel)."""
+    shifted_attention: bool = False
+    """In training each layer attends within groups of a row, half of its heads to shifted ones."""
     label_smoothing: float = 0.0
     """Share of the target that all tokens of the vocabulary have alike."""
     framework: Framework = OURS

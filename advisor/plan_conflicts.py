@@ -15,6 +15,7 @@ from advisor.registry.conflicts import (
     packed,
     recomputed,
     unlearnt_tokens,
+    unshifted,
 )
 from advisor.registry.lookup import ENGINES, METHODS, OPTIMIZERS, TASKS, is_ready
 from advisor.registry.low_rank import LORA
@@ -74,6 +75,8 @@ def _beside_the_method(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "method.name", reason
     if plan.num_new_tokens and (reason := unlearnt_tokens(plan.method, plan.engine)):
         yield "model.new_tokens", reason
+    if plan.shifted_attention and (reason := unshifted(plan.method, plan.settings, plan.task)):
+        yield "train.shifted_attention", f"{reason}; leave it out"
     if plan.label_smoothing and plan.loss == "chunked":
         why = "label smoothing is taken over whole logits, which are never held chunked"
         yield "objective.label_smoothing", f'{why}: take train.loss = "full", or leave it out'

@@ -99,6 +99,7 @@ class Recipe(BaseModel):
             engine=ENGINES[self.hardware.strategy],
             num_gpus=self.hardware.gpus,
             num_new_tokens=len(self.model.new_tokens),
+            shifted_attention=self.train.shifted_attention,
             label_smoothing=getattr(self.goal, "label_smoothing", 0.0),
             framework=framework,
         )
@@ -183,6 +184,7 @@ def _refused(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield from recipe_conflicts.of_own_keys(recipe.method, recipe.train)
     yield from recipe_adapters.refused(recipe.model, plan)
     yield from recipe_conflicts.of_positions(recipe.model)
+    yield from recipe_conflicts.of_groups(recipe.train, recipe.data)
     yield from recipe_conflicts.beside_the_task(
         plan.task, recipe.objective, recipe.data, recipe.train
     )

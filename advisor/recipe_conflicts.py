@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from advisor.graph.attention import GROUPS
 from advisor.recipe_data import DataSection
 from advisor.recipe_sections import MethodSection, ModelSection, Section, TrainSection
 from advisor.registry.lookup import OPTIMIZERS, SCHEDULES, TASKS
@@ -31,6 +32,15 @@ def of_positions(asked: ModelSection) -> Iterator[tuple[str, str]]:
         if asked.rope_type is None:
             has, lacks = ("rope_factor", 'rope_type = "yarn"')
         yield f"model.{has}", f"it takes both: write model.{lacks} beside it, or leave it out"
+
+
+def of_groups(train: TrainSection, data: DataSection) -> Iterator[tuple[str, str]]:
+    """(key, why) of rows that cannot be divided into groups, and those into halves."""
+    parts = 2 * GROUPS
+    if train.shifted_attention and data.max_length % parts:
+        why = f"{GROUPS} groups of rows, and halves of them, need a length that {parts} divides"
+        instead = max(parts, data.max_length // parts * parts)
+        yield "data.max_length", f"{why}: write data.max_length = {instead}"
 
 
 def beside_the_task(

@@ -252,6 +252,8 @@ class TrainSection(Section):
     """Recompute activations in the backward pass."""
     loss: Literal["chunked", "full"] = "chunked"
     """`chunked` never holds the whole logits."""
+    shifted_attention: bool = False
+    """Train with attention within quarters of a row, half of the heads' shifted (LongLoRA)."""
     neftune_noise_alpha: float | None = Field(default=None, gt=0, le=1000)
     """Noise on the embeddings while training (NEFTune, arXiv 2310.05914: 5 to 15)."""
     router_aux_loss_coef: float | None = Field(default=None, ge=0, le=10)

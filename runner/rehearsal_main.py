@@ -93,7 +93,7 @@ def settings_of(plan: Plan) -> Any:
 def _as_the_worker(plan: Plan) -> dict[str, Any]:
     """What the method's builder loads and puts on the model."""
     from runner import methods  # noqa: PLC0415  # torch
-    from runner.methods import new_tokens  # noqa: PLC0415  # torch
+    from runner.methods import new_tokens, shifted  # noqa: PLC0415  # torch
 
     family = methods.family_of(plan.method)
     options = family.load_options(plan)
@@ -103,6 +103,8 @@ def _as_the_worker(plan: Plan) -> dict[str, Any]:
 
     def adapted(model: Any) -> Any:
         new_tokens.pretend(model, plan.num_new_tokens)
+        if plan.shifted_attention:
+            shifted.use(model)
         ready = family.adapt(model, plan)
         methods.begin(ready, plan, _OF_MANY_STEPS)
         return ready

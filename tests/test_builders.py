@@ -23,6 +23,7 @@ SHARED = {
         *("lora_experts_layers", "new_tokens", "own_file"),
         "positions",
         "products",
+        "shifted",
     },
     "engines": {"engine", "loading", "ranks", "together"},
     "tasks": set(),

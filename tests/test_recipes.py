@@ -24,6 +24,7 @@ PLACES = {
     "demo": (None, "qwen2.5-0.5b"),
     "qlora-mixture": ("1x L40S", "mixtral-8x7b"),
     "full-24gb": ("1x RTX 4090", "qwen2.5-0.5b"),
+    "long-context": ("1x A100 80GB", "qwen2.5-7b"),
     "for-personal": ("1x RTX 4070", "llama-3.1-8b"),
     **dict.fromkeys(
         (

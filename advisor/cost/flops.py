@@ -77,7 +77,10 @@ def flops_per_token(model: Model, plan: Plan) -> Flops:
     totals = _totals(model, plan)
     needed = totals.needed.at(row) + totals.needed_sliding.at(short)
     extra = totals.extra.at(row) + totals.extra_sliding.at(short)
-    forward = totals.forward.at(row) + totals.forward_sliding.at(short)
+    whole = totals
+    if plan.shifted_attention:  # in training alone
+        whole = _totals(model, replace(plan, shifted_attention=False))
+    forward = whole.forward.at(row) + whole.forward_sliding.at(short)
     # A soft prompt lengthens every row.
     longer = 1 + plan.settings.num_virtual_tokens / row
     # What goes forward alone, beside each sequence that goes both ways.
@@ -138,7 +141,9 @@ def _attention_backward(op: Op) -> Count:
     q, k, v = op.inputs
     scores, product = 2 * q.elements, 2 * op.output.elements
     pairs = v.needs_grad * product + (q.needs_grad or k.needs_grad) * product
-    return Count(0, pairs + (q.needs_grad + k.needs_grad) * scores)
+    pairs += (q.needs_grad + k.needs_grad) * scores
+    keys = op.pair_flops / (scores + product)  # over those of a row
+    return Count(0, keys * pairs)
 
 
 def last_recomputed(ops: list[Op]) -> int:

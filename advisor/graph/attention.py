@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from advisor.plan import Plan
     from profiles.facts import Model
 
+GROUPS: Final = 4
+"""Into which shifted sparse attention divides a row (LongLoRA, arXiv 2309.12307)."""
 STATISTIC: Final = 4
 """Bytes of a row's fp32 statistic."""
 SOFTCAPPED: Final = frozenset({"gemma2"})
@@ -42,7 +44,9 @@ def rotary(tape: Matmuls, x: Value) -> Value:
 
 
 def keys_per_query(plan: Plan) -> float:
-    """More than one where each layer reads keys of the method's own before those of a row."""
+    """Over those of a row: more where each layer has keys of the method's own before them."""
+    if plan.shifted_attention:
+        return 1 / GROUPS
     return 1 + plan.settings.num_prefix_keys / plan.seq_len
 
 
@@ -64,6 +68,21 @@ def attend(tape: Matmuls, q: Value, k: Value, v: Value, *, heads: int, masked: b
     """Softmax attention by the plan's kernel; the result has v's width for every head."""
     if tape.autocasts:
         q, k, v = (tape.cast(x, 2) for x in (q, k, v))
+    if tape.plan.shifted_attention:
+        if tape.model.num_kv_heads % 2:  # one is of both halves of the heads
+            k, v = (tape.value("repeat_kv", (x,), q.elements, x.width) for x in (k, v))
+        q, k, v = (_shifted(tape, x) for x in (q, k, v))
+        return _shifted(tape, _attend(tape, q, k, v, heads=heads, masked=masked))
+    return _attend(tape, q, k, v, heads=heads, masked=masked)
+
+
+def _shifted(tape: Matmuls, x: Value) -> Value:
+    """Half of the heads rolled, and joined with the others."""
+    passing = per_token(x.elements * x.width / 2)
+    return tape.value("shift", (x,), x.elements, x.width, work=passing, back_work=passing)
+
+
+def _attend(tape: Matmuls, q: Value, k: Value, v: Value, *, heads: int, masked: bool) -> Value:
     kernel, longer = attention_of(tape.model, tape.plan), keys_per_query(tape.plan)
     if kernel == "eager":
         return _eager(tape, q, k, v, heads * longer)

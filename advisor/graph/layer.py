@@ -212,6 +212,8 @@ def is_masked(model: Model, plan: Plan, kind: Kind) -> bool:
     attention = attention_of(model, plan)
     if attention != "sdpa":
         return attention == "eager"
+    if plan.shifted_attention:  # rows of one length, and none that is padded is divided so
+        return False
     padded = (plan.packing or plan.sequences > 1) and not plan.framework.unmasked
     return padded or kind.is_sliding or plan.settings.num_prefix_keys > 0
 

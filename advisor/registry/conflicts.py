@@ -13,7 +13,7 @@ from advisor.registry.engines import DDP
 from advisor.registry.optimizer_spec import OptimizerSpec
 from advisor.registry.optimizers import ADAMW
 from advisor.registry.spec import nothing_added
-from advisor.registry.tasks import SFT
+from advisor.registry.tasks import PRETRAIN, SFT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -87,6 +87,18 @@ def packed(method: MethodSpec, settings: Settings) -> str:
     """
     if settings.num_virtual_tokens or settings.num_prefix_keys:
         return f"{method.title} puts its prompt before a row, not before each of several texts"
+    return ""
+
+
+def unshifted(method: MethodSpec, settings: Settings, task: TaskSpec) -> str:
+    """Why rows cannot be divided into groups that attend alone; empty if they can."""
+    if not task.joins:
+        return (
+            f"rows of {task.name} have any length, and groups are of rows of one length, which "
+            f"{PRETRAIN.name} makes"
+        )
+    if settings.num_virtual_tokens or settings.num_prefix_keys:
+        return f"the prompt of {method.title} would stand before the first group alone"
     return ""
 
 

@@ -62,6 +62,7 @@ EDITS: Final = MappingProxyType(
         "train.loss": TAKES_EFFECT,
         "train.neftune_noise_alpha": TAKES_EFFECT,
         "train.router_aux_loss_coef": TAKES_EFFECT,
+        "train.shifted_attention": TAKES_EFFECT,
         "train.workers": TAKES_EFFECT,
         "train.eval_every": TAKES_EFFECT,
         "train.save_every": TAKES_EFFECT,

@@ -15,6 +15,8 @@ from profiles.errors import ExitCode, UserError
 from profiles.facts import Machine, Model
 from runner.checks import positions, targets
 
+_SHIFTABLE = frozenset({"llama", "mistral", "qwen2", "qwen3", "granite", "olmo2"})
+"""Families whose attention is softmax of scaled scores over all tokens before."""
 _MASKED_BALANCE = frozenset(
     (
         *("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "gpt_oss", "phimoe"),
@@ -48,6 +50,7 @@ def check_model(recipe: Recipe, model: Model) -> None:
     targets.check(recipe, model)
     _check_tokens(recipe, model)
     positions.check(recipe, model)
+    _check_shifted(recipe, model)
     _check_words(recipe)
     check_length(recipe, model)
     check_experts(recipe, model)
@@ -80,6 +83,23 @@ def _check_tokens(recipe: Recipe, model: Model) -> None:
             why="its head has a bias, which PEFT leaves out where single rows of a head train",
             do="add --set method.name=full, or --set 'model.new_tokens=[]'",
             where="model.new_tokens",
+            code=ExitCode.BAD_RECIPE,
+        )
+
+
+def _check_shifted(recipe: Recipe, model: Model) -> None:
+    """Windows, sinks and caps of scores are no business of groups of a row."""
+    why = ""
+    if model.model_type not in _SHIFTABLE:
+        why = f"known for {', '.join(sorted(_SHIFTABLE))}, and not for {model.model_type}"
+    elif model.num_sliding_layers:
+        why = f"{model.num_sliding_layers} of its layers attend to windows of their own"
+    if recipe.train.shifted_attention and why:
+        raise UserError(
+            f"{recipe.model.id} cannot train with shifted sparse attention",
+            why=why,
+            do="add --set train.shifted_attention=false",
+            where="train.shifted_attention",
             code=ExitCode.BAD_RECIPE,
         )
 

@@ -41,7 +41,7 @@ from profiles.errors import ExitCode, UserError
 from profiles.runs import advice
 from profiles.runs.records.ranks import Ranks
 from profiles.runs.rundir import RunDir
-from runner.methods import new_tokens, positions
+from runner.methods import new_tokens, positions, shifted
 from runner.methods.base import load_base
 from runner.methods.products import Product
 
@@ -74,6 +74,8 @@ def prepare(
     how = positions.scaled(model_dir, rope, **head) if rope else head
     model = load_base(model_dir, plan.task.head, **family.load_options(plan), **how)
     model.has_scaled_positions = rope is not None
+    if plan.shifted_attention:
+        shifted.use(model)
     new_tokens.make_rows(model, tokens)
     set_seed(seed)
     return family.adapt(model, plan)

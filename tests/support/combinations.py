@@ -81,6 +81,7 @@ DIMENSIONS = {
     "scheduler": ("cosine", "constant", "plateau"),
     "new_tokens": ((), ("<a>", "<b>")),
     "label_smoothing": (0.0, 0.1),
+    "shifted_attention": (False, True),
 }
 """Name -> choices; a batch is rows, and micro-batches of a step."""
 
@@ -133,6 +134,7 @@ def recipe_of(chosen, *, model="m", data="d.jsonl", more=None):
             "precision": chosen["precision"],
             "loss": chosen["loss"],
             "scheduler": chosen["scheduler"],
+            "shifted_attention": chosen["shifted_attention"],
         }
         | (more or {}),
         "objective": {"label_smoothing": smoothing} if smoothing else {},

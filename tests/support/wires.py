@@ -389,6 +389,10 @@ ELSEWHERE = {
     "plan.hours": FOR_PEOPLE,
     "plan.advisor_version": FOR_PEOPLE,
     "plan.path": FOR_PEOPLE,
+    "train.shifted_attention": Elsewhere(
+        "refused for rows of any length",
+        "test_shifted.py::test_in_training_it_is_its_authors_and_else_full",
+    ),
     "train.loss": Elsewhere(
         "chosen at each forward pass", HERE + "test_a_run_makes_its_steps_as_the_recipe_says"
     ),
