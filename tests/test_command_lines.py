@@ -282,6 +282,11 @@ LINES = [
         {"request": request(data="d", gpu="T4", prices=(2.0,), save="r.toml")},
     ),
     (
+        "recommend --model m --gpu T4 --ram 480G --disk 2T",
+        "recommend",
+        {"request": request(gpu="T4", ram="480G", disk="2T")},
+    ),
+    (
         "recommend --model m --save - --force",
         "recommend",
         {"request": request(save="-", force=True)},

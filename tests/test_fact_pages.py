@@ -378,7 +378,9 @@ def test_the_facts_for_scripts_are_those_of_the_page():
         "interconnect": "pcie",
         "assumed": [],
         "ram_free_bytes": 60 * GIB,
+        "ram_origin": "measured",
         "disk_free_bytes": 1024 * GIB,
+        "disk_origin": "measured",
     }
     assert facts_json.data(DATA) == {
         "path": "/data/rows.json",

@@ -58,6 +58,8 @@ READ = {
     ("recommend", "--model"),
     ("recommend", "--data"),
     ("recommend", "--gpu"),
+    ("recommend", "--ram"),
+    ("recommend", "--disk"),
     ("recommend", "--task"),
     ("recommend", "--for"),
     ("recommend", "--format"),
