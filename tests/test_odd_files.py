@@ -324,6 +324,18 @@ def test_an_end_that_is_none_counts_as_a_failure(run, state):
     assert (found.state, found.reason, found.exit_code) == (State.FAILED, "", None)
 
 
+@pytest.mark.parametrize("name", ["metrics.jsonl", "metrics.00001.jsonl"])
+@pytest.mark.parametrize("kind", SPECIAL)
+def test_a_state_for_scripts_has_no_loss_where_the_metrics_cannot_be_read(call, run, kind, name):
+    """And says so."""
+    put(run.path / name, kind)
+
+    code, out, _ = call("watch", run.id, "--json")
+
+    assert (code, json.loads(out)["loss"]) == (0, None)
+    assert name in json.loads(out)["notice"]
+
+
 @pytest.mark.parametrize("kind", SPECIAL)
 def test_the_log_is_a_regular_file_or_cannot_be_read(call, run, kind):
     """On the command line, on the screen, in a message."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any
 
 from profiles.errors import ExitCode, UserError
@@ -90,7 +91,9 @@ def _working(text: str | None) -> rundir.RunDir:
 
 def show_status(run: rundir.RunDir) -> None:
     """The state of one run as JSON, with its newest training loss, and what its layers do."""
-    newest = last_record(run.metrics, Loss)
+    newest = None
+    with suppress(OSError):  # what cannot be read is among the notices of the state
+        newest = last_record(run.metrics, Loss)
     losses = {name: getattr(newest, name, None) for name in _LOSSES}
     known = layers.as_json(LayerLog().add(Source(run.layers).poll()))
     plain.show_json(_of_run(run) | plain.jsonable(status(run)) | losses | known)
