@@ -246,9 +246,42 @@ def test_an_adapter_goes_on_with_the_positions_that_it_was_trained_with(tmp_path
         text = text.replace("[data]", f'rope_type = "{asked[0]}"\nrope_factor = {asked[1]}\n[data]')
     recipe = recipes.parse(text, where="r")
 
+    base = from_folder(small_model(tmp_path / "m"))
     if is_sound:
-        positions.check_adapter(recipe, tmp_path)
+        positions.check_adapter(recipe, base, tmp_path)
     else:
         with pytest.raises(methods.UserError, match="trained with other positions") as told:
-            positions.check_adapter(recipe, tmp_path)
+            positions.check_adapter(recipe, base, tmp_path)
         assert "rope_type yarn, factor 4.0" in told.value.why
+
+
+@pytest.mark.parametrize(("asked", "is_sound"), [(None, False), (5e4, False), (1e6, True)])
+def test_an_adapter_goes_on_with_the_base_of_rotations_that_it_was_trained_with(
+    tmp_path, asked, is_sound
+):
+    """Which alone adds no positions."""
+    base = from_folder(small_model(tmp_path / "m", config=CONFIG | {"rope_theta": 1e4}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"rope_parameters": OWN | {"rope_theta": 1e6}})
+    )
+    text = recipe_text().replace("[data]", 'adapter = "a"\n[data]')
+    if asked:
+        text = text.replace("[data]", f"rope_theta = {asked}\n[data]")
+    recipe = recipes.parse(text, where="r")
+
+    if is_sound:
+        positions.check_adapter(recipe, base, tmp_path)
+    else:
+        with pytest.raises(methods.UserError, match="trained with other positions") as told:
+            positions.check_adapter(recipe, base, tmp_path)
+        assert told.value.why.endswith("has rope_theta 1000000.0")
+
+
+def test_an_adapter_with_the_config_of_a_base_that_is_scaled_goes_on(tmp_path):
+    """As of Llama 3.1: it was trained with those."""
+    scaling = {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8}
+    base = from_folder(small_model(tmp_path / "m", config=CONFIG | {"rope_scaling": scaling}))
+    (tmp_path / "config.json").write_text((tmp_path / "m" / "config.json").read_text())
+    text = recipe_text().replace("[data]", 'adapter = "a"\n[data]')
+
+    positions.check_adapter(recipes.parse(text, where="r"), base, tmp_path)

@@ -112,7 +112,7 @@ def check_base(text: str, recipe: Recipe, base: Model, adapter: Adapter) -> list
 
     By the hashes of a run's base, else by the name that the adapter's file gives it.
     """
-    positions.check_adapter(recipe, adapter.folder)
+    positions.check_adapter(recipe, base, adapter.folder)
     said = adapter.config.get("base_model_name_or_path")
     name = printable(said, _SHOWN) if isinstance(said, str) and said else ""
     assert base.path is not None

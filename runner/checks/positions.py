@@ -81,20 +81,27 @@ def warnings(recipe: Recipe, model: Model, tokens: TokenStats | None) -> list[st
     return found
 
 
-def check_adapter(recipe: Recipe, folder: Path) -> None:
+def check_adapter(recipe: Recipe, base: Model, folder: Path) -> None:
     """UserError (78) if an adapter was trained with other positions than the recipe makes."""
     file = folder / _CONFIG
     if not reading.is_file(file):
         return
-    theirs, rope = _scaling(read_json(file, MAX_CONFIG_BYTES)), recipe.model.rope
-    ours = {"rope_type": rope.type, "factor": rope.factor} if rope and rope.type else {}
-    if theirs and (theirs.get("rope_type"), theirs.get("factor")) != tuple(ours.values()):
-        told = f"rope_type {theirs.get('rope_type')}, factor {theirs.get('factor')}"
+    theirs, rope = read_json(file, MAX_CONFIG_BYTES), recipe.model.rope
+    own = read_json(Path(base.path) / _CONFIG, MAX_CONFIG_BYTES) if base.path else {}
+    ours = {"rope_type": rope.type, "factor": rope.factor} if rope and rope.type else _scaling(own)
+    theta = rope.theta if rope and rope.theta else _theta(own)
+    told = []
+    if (scaling := _scaling(theirs)) and scaling != ours:
+        told.append(f"rope_type {scaling['rope_type']}, factor {scaling['factor']}")
+    if None not in (theta, _theta(theirs)) and theta != _theta(theirs):
+        told.append(f"rope_theta {_theta(theirs)}")
+    if told:
+        can = not scaling or scaling["rope_type"] in TYPES
         raise UserError(
             "the adapter was trained with other positions",
-            why=f"its {_CONFIG} has {told}",
-            do="write model.rope_type and model.rope_factor so"
-            if theirs.get("rope_type") in TYPES
+            why=f"its {_CONFIG} has {', '.join(told)}",
+            do="write model.rope_type, model.rope_factor and model.rope_theta so"
+            if can
             else "train another: this version cannot scale them so",
             where=str(file),
             code=ExitCode.BAD_RECIPE,
@@ -120,15 +127,28 @@ def _own(model: Model) -> str:
 
 def _scaling(config: Mapping[str, Any]) -> dict[str, Any]:
     """Type and factor in a config.json; nothing for plain rotations."""
-    inner = config.get("text_config")
-    values = inner if isinstance(inner, dict) else config
-    for one in (values.get(key) for key in _KEYS):
-        if isinstance(one, dict):
-            kind = one.get("rope_type", one.get("type", "default"))
-            if isinstance(kind, str) and kind not in {"default", "mrope"}:
-                factor = one.get("factor")
-                return {"rope_type": kind[:40], "factor": factor if _is_number(factor) else None}
+    for one in _rotations(config):
+        kind = one.get("rope_type", one.get("type", "default"))
+        if isinstance(kind, str) and kind not in {"default", "mrope"}:
+            factor = one.get("factor")
+            return {"rope_type": kind[:40], "factor": factor if _is_number(factor) else None}
     return {}
+
+
+def _theta(config: Mapping[str, Any]) -> float | None:
+    """Base of the rotations in a config.json; None if it does not say."""
+    known = (one.get("rope_theta") for one in (*_rotations(config), _text(config)))
+    return next((float(one) for one in known if isinstance(one, int | float)), None)
+
+
+def _rotations(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found = (_text(config).get(key) for key in _KEYS)
+    return [one for one in found if isinstance(one, dict)]
+
+
+def _text(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    inner = config.get("text_config")
+    return inner if isinstance(inner, dict) else config
 
 
 def _is_number(value: object) -> bool:
